@@ -1,0 +1,57 @@
+//! What can go wrong while a bundle is opened or a picture is painted; each kind has a stable code for clients.
+
+use std::path::PathBuf;
+
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the engine. Its text says what was wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A parameter of the request is out of range or of the wrong kind.
+    #[error("{field}: {message}")]
+    InvalidParam {
+        /// The request's key, as clients spell it (`width`, `sampler_name`, …).
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// The request's picture does not fit the memory budget.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The bundle is damaged, incomplete or of another version.
+    #[error("{}: {message}", path.display())]
+    ModelCorrupt {
+        /// The file that is at fault.
+        path: PathBuf,
+        /// What is wrong with it (names the tensor where one is known).
+        message: String,
+    },
+    /// A file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The observer asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A fault of the program itself.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The stable code that clients see, as the MQTT contract has it (`invalid_param`, `out_of_memory`, …).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::InvalidParam { .. } => "invalid_param",
+            Error::OutOfMemory(_) => "out_of_memory",
+            Error::ModelCorrupt { .. } | Error::Io { .. } => "model_corrupt",
+            Error::Cancelled => "cancelled",
+            Error::Internal(_) => "internal",
+        }
+    }
+}

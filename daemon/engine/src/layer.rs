@@ -1,0 +1,146 @@
+//! The operators of a bundle's graphs: the contract between model-prep, which writes them, and the engine, which runs them.
+//!
+//! A graph is ONNX; a node's `op_type` is the variant's name here and its attributes are the variant's fields
+//! (integers and booleans as INT, floats as FLOAT, names as STRING). Weights are named, never inline: a name is a key of the
+//! network's `.weights` file. Activations are token-major f32: `[batch, tokens, channels]` for text and transformer blocks,
+//! `[batch, height, width, channels]` for pictures. Where `quantize` is set an operator has two outputs instead of one: `q`
+//! (i8, the same shape) and `scale` (f32, the shape without the channels), one scale per row or pixel; these are what a
+//! matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32 input.
+//!
+//! Glue that is not here is standard ONNX, and exact: `Concat`, `Add`, `Reshape`, `Cast`.
+
+use serde::{Deserialize, Serialize};
+
+/// What is applied to a linear layer's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `x · Φ(x)` with the error function (torch's default GELU).
+    Gelu,
+    /// `x · sigmoid(1.702 x)` (CLIP).
+    QuickGelu,
+    /// `value · gelu(gate)`: the matrix holds panels of 16 values and 16 gates by turns; the result has half its outputs.
+    Geglu,
+}
+
+/// How a convolution pads with zeros. A 1×1 convolution never pads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Padding {
+    /// One pixel on every side.
+    Same,
+    /// One pixel to the right and below (the VAE encoder's downsampling).
+    End,
+}
+
+/// One operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Layer {
+    /// Token ids (i64 `[batch, tokens]`) to `[batch, tokens, channels]`: a row of `tokens` plus a row of `positions`.
+    Embedding {
+        /// The table `[vocabulary, channels]`.
+        tokens: String,
+        /// The table `[positions, channels]`.
+        positions: String,
+    },
+    /// A timestep (f32 `[1]`) to its sinusoidal embedding `[1, channels]` (diffusers' `get_timestep_embedding`).
+    /// Also takes LCM's guidance-scale embedding, which is the same function of `(scale - 1) · 1000`.
+    TimeEmbedding {
+        /// Width of the embedding.
+        channels: usize,
+        /// Cosines first.
+        flip_sin_to_cos: bool,
+        /// diffusers' `downscale_freq_shift`.
+        freq_shift: f32,
+    },
+    /// `act(x · Wᵀ + b) [+ residual]`. Inputs: `x` (or `q, scale`), then the residual if there is one (f32, the output's shape).
+    Linear {
+        /// The matrix.
+        weight: String,
+        /// Outputs (after GEGLU's halving).
+        features: usize,
+        /// Applied before the residual is added.
+        activation: Activation,
+        /// The last input is added to the result.
+        residual: bool,
+        /// Two outputs, `q` and `scale`.
+        quantize: bool,
+    },
+    /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel) if there is
+    /// one, then the residual (f32, the output's shape) if there is one.
+    Conv2d {
+        /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
+        weight: String,
+        /// Output channels.
+        features: usize,
+        /// 1 or 3.
+        kernel: usize,
+        /// 1 or 2.
+        stride: usize,
+        /// Ignored by a 1×1 kernel.
+        padding: Padding,
+        /// The input is first enlarged twice, nearest neighbour.
+        upsample: bool,
+        /// There is a `time` input.
+        time: bool,
+        /// The last input is added to the result.
+        residual: bool,
+    },
+    /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
+    GroupNorm {
+        /// `gamma` then `beta`: the table `[2, channels]`.
+        weight: String,
+        /// Groups; divides the channels.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+        /// SiLU afterwards.
+        silu: bool,
+        /// Two outputs, `q` and `scale`.
+        quantize: bool,
+    },
+    /// Layer normalisation over the last axis, then scale and shift.
+    LayerNorm {
+        /// `gamma` then `beta`: the table `[2, channels]`.
+        weight: String,
+        /// Added to the variance.
+        eps: f32,
+        /// Two outputs, `q` and `scale`.
+        quantize: bool,
+    },
+    /// `softmax(q kᵀ / √d) v` per head. Inputs: `q [batch, n, heads·d]`, `k` and `v [batch, m, heads·d]` (or pictures
+    /// `[batch, height, width, heads·d]`, whose pixels are the tokens). Output: the shape of `q`.
+    Attention {
+        /// Heads.
+        heads: usize,
+        /// A token sees itself and those before it.
+        causal: bool,
+        /// Two outputs, `q` and `scale`.
+        quantize: bool,
+    },
+    /// One int8 scale per row: `scale = max|x| / 127`, `q = round-half-even(x / scale)`. Outputs `q` and `scale`.
+    Quantize {},
+}
+
+impl Layer {
+    /// The operators' names, as `op_type` has them.
+    pub const NAMES: [&'static str; 8] =
+        ["Embedding", "TimeEmbedding", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Attention", "Quantize"];
+
+    /// The names of the weights that this operator reads, in the order in which it reads them.
+    pub fn weights(&self) -> Vec<&str> {
+        match self {
+            Layer::Embedding { tokens, positions } => vec![tokens, positions],
+            Layer::Linear { weight, .. }
+            | Layer::Conv2d { weight, .. }
+            | Layer::GroupNorm { weight, .. }
+            | Layer::LayerNorm { weight, .. } => vec![weight],
+            Layer::TimeEmbedding { .. } | Layer::Attention { .. } | Layer::Quantize {} => vec![],
+        }
+    }
+}
