@@ -72,7 +72,7 @@ pub enum Stage {
 }
 
 /// Told of every step; may stop the work. The engine has no clock: whoever wants timings takes them here.
-pub trait Observer {
+pub trait Observer: Send {
     /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
     /// Called often (after each layer); `ControlFlow::Break` ends the job with `Error::Cancelled`.
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()>;

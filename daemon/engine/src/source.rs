@@ -1,0 +1,107 @@
+//! Where a bundle's bytes come from: a folder on disk or the program itself, which carries the demo model.
+//!
+//! Files are read with `pread` and not mapped: resident memory stays what the planner says, and a failing SD card
+//! is an error and not a SIGBUS.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A bundle's place.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// Files inside the program: path within the bundle, contents.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl Source {
+    /// How messages name `file`.
+    pub fn path(&self, file: &str) -> PathBuf {
+        match self {
+            Source::Folder(folder) => folder.join(file),
+            Source::Embedded(_) => Path::new("(built-in model)").join(file),
+        }
+    }
+
+    /// Opens `file`, a path within the bundle.
+    pub(crate) fn open(&self, file: &str) -> Result<SourceFile> {
+        let path = self.path(file);
+        let missing = |message: String| Error::ModelCorrupt { path: path.clone(), message };
+        let content = match self {
+            Source::Folder(_) => match File::open(&path) {
+                Ok(opened) => Content::Disk(opened),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(missing("the file is missing; copy the whole bundle again".into()));
+                }
+                Err(source) => return Err(Error::Io { path, source }),
+            },
+            Source::Embedded(files) => match files.iter().find(|(name, _)| *name == file) {
+                Some((_, bytes)) => Content::Memory(bytes),
+                None => return Err(missing("the program was built without this file".into())),
+            },
+        };
+        Ok(SourceFile { path, content })
+    }
+
+    /// Reads a whole small file.
+    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
+        let opened = self.open(file)?;
+        let mut bytes = vec![0; opened.len()? as usize];
+        opened.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}
+
+/// An open file of a bundle; any thread may read it.
+#[derive(Debug)]
+pub(crate) struct SourceFile {
+    path: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Disk(File),
+    Memory(&'static [u8]),
+}
+
+impl SourceFile {
+    /// For messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> Result<u64> {
+        match &self.content {
+            Content::Disk(file) => Ok(file.metadata().map_err(|source| self.io(source))?.len()),
+            Content::Memory(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        match &self.content {
+            Content::Disk(file) => file.read_exact_at(buffer, offset).map_err(|source| self.io(source)),
+            Content::Memory(bytes) => {
+                let part = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)?.get(..buffer.len()));
+                buffer.copy_from_slice(part.ok_or_else(|| self.io(io::ErrorKind::UnexpectedEof.into()))?);
+                Ok(())
+            }
+        }
+    }
+
+    /// An error of this file's contents.
+    pub(crate) fn corrupt(&self, message: impl Into<String>) -> Error {
+        Error::ModelCorrupt { path: self.path.clone(), message: message.into() }
+    }
+
+    fn io(&self, source: io::Error) -> Error {
+        Error::Io { path: self.path.clone(), source }
+    }
+}
