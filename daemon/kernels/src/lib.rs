@@ -2,7 +2,19 @@
 //!
 //! Slices in, slices out. `scalar` is the specification; the other levels equal it to the bit. What the functions
 //! here split over threads they split over the current rayon pool, and the result does not depend on how.
+//! Each has a twin called `…_at` that takes the [`cpu::Level`] to run at, for tests and benches.
 //!
-//! Activations are token-major: `[rows][channels]`, a picture is `[height][width][channels]`.
+//! Activations are token-major: `[rows][channels]`, a picture is `[height][width][channels]`. Values are finite.
 
+pub mod attention;
+pub mod cpu;
+pub mod matmul;
+pub mod norm;
 pub mod pack;
+pub mod rows;
+pub mod scalar;
+
+pub use attention::{AttentionShape, attention};
+pub use matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, conv2d, linear};
+pub use norm::{GroupSums, Out, group_norm_apply, group_norm_in_place, layer_norm};
+pub use rows::{f16_to_f32, f32_to_f16, quantize_rows, silu};

@@ -11,7 +11,11 @@
 //!
 //! Little-endian; every part is a multiple of 64 bytes (f16 data: of 32). Outputs past `n` are zero. `sums` are the sums of
 //! a tap's int8 weights per output: VNNI multiplies u8 by s8 and takes 128 times the sum off.
-//! int8 needs `k % 4 == 0`. One 64-byte line of int8 data is one AVX-512 VNNI operand, two AVX2, four NEON SDOT operands.
+//! int8 needs `k % 4 == 0`, and its values are within ±127. One 64-byte line of int8 data is one AVX-512 VNNI operand, two AVX2, four NEON SDOT operands.
+
+use half::f16;
+
+use crate::scalar;
 
 /// Outputs in a panel.
 pub const PANEL: usize = 16;
@@ -47,5 +51,162 @@ impl Layout {
             Format::F16 => 64 + values * 2,
             Format::F32 => 64 + values * 4,
         }
+    }
+
+    /// Where the biases start in a panel.
+    pub(crate) fn bias_at(&self) -> usize {
+        if self.format == Format::Int8 { 64 } else { 0 }
+    }
+
+    /// Where the sums of an int8 panel start.
+    pub(crate) fn sums_at(&self) -> usize {
+        2 * 64
+    }
+
+    /// Where the values start in a panel.
+    pub(crate) fn data_at(&self) -> usize {
+        match self.format {
+            Format::Int8 => self.sums_at() + self.taps * 64,
+            Format::F16 | Format::F32 => 64,
+        }
+    }
+
+    /// Bytes of the values of one tap.
+    pub(crate) fn tap_bytes(&self) -> usize {
+        self.k * PANEL * self.value_bytes()
+    }
+
+    fn value_bytes(&self) -> usize {
+        match self.format {
+            Format::Int8 => 1,
+            Format::F16 => 2,
+            Format::F32 => 4,
+        }
+    }
+
+    /// Where a value lies in a panel.
+    pub(crate) fn value_at(&self, tap: usize, k: usize, output: usize) -> usize {
+        let index = match self.format {
+            Format::Int8 => (k / 4 * PANEL + output) * 4 + k % 4,
+            Format::F16 | Format::F32 => k * PANEL + output,
+        };
+        self.data_at() + tap * self.tap_bytes() + index * self.value_bytes()
+    }
+}
+
+/// Writes one panel: up to 16 `rows` of `taps × k` values in that order, and their biases.
+///
+/// int8 takes one scale per row, `max|w| / 127`, and rounds halves to even.
+///
+/// # Panics
+///
+/// If a length does not fit the layout, or `k` is no multiple of 4 in int8.
+pub fn pack_panel(layout: &Layout, rows: &[&[f32]], bias: &[f32], out: &mut [u8]) {
+    assert!(rows.len() <= PANEL && rows.len() == bias.len(), "{} rows, {} biases", rows.len(), bias.len());
+    assert!(rows.iter().all(|row| row.len() == layout.taps * layout.k), "a row is not taps x k long");
+    assert!(layout.format != Format::Int8 || layout.k.is_multiple_of(4), "k = {} is no multiple of 4", layout.k);
+    assert_eq!(out.len(), layout.panel_bytes(), "the panel's size");
+    out.fill(0);
+    for (output, (row, bias)) in rows.iter().zip(bias).enumerate() {
+        put(out, layout.bias_at() + output * 4, &bias.to_le_bytes());
+        match layout.format {
+            Format::Int8 => pack_int8(layout, row, output, out),
+            Format::F16 => pack_values(layout, row, output, out, |v| f16::from_f32(v).to_le_bytes()),
+            Format::F32 => pack_values(layout, row, output, out, f32::to_le_bytes),
+        }
+    }
+}
+
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn pack_values<const N: usize>(layout: &Layout, row: &[f32], output: usize, out: &mut [u8], le: fn(f32) -> [u8; N]) {
+    for (i, value) in row.iter().enumerate() {
+        put(out, layout.value_at(i / layout.k, i % layout.k, output), &le(*value));
+    }
+}
+
+fn pack_int8(layout: &Layout, row: &[f32], output: usize, out: &mut [u8]) {
+    let mut q = vec![0; row.len()];
+    let scale = scalar::rows::quantize_row(row, &mut q);
+    put(out, output * 4, &scale.to_le_bytes());
+    for (tap, values) in q.chunks_exact(layout.k).enumerate() {
+        let sum: i32 = values.iter().map(|v| i32::from(*v)).sum();
+        put(out, layout.sums_at() + (tap * PANEL + output) * 4, &sum.to_le_bytes());
+        for (k, value) in values.iter().enumerate() {
+            out[layout.value_at(tap, k, output)] = *value as u8;
+        }
+    }
+}
+
+/// The 16 rows of a panel as f32 (int8 ones times their scale), and the biases.
+///
+/// # Panics
+///
+/// If the panel is not as long as the layout says.
+pub fn unpack_panel(layout: &Layout, panel: &[u8]) -> (Vec<Vec<f32>>, [f32; PANEL]) {
+    assert_eq!(panel.len(), layout.panel_bytes(), "the panel's size");
+    let row = |output: usize| {
+        let scale = if layout.format == Format::Int8 { f32_at(panel, output * 4) } else { 1.0 };
+        let value = |i: usize| value(layout, panel, i / layout.k, i % layout.k, output) * scale;
+        (0..layout.taps * layout.k).map(value).collect()
+    };
+    let bias = std::array::from_fn(|output| f32_at(panel, layout.bias_at() + output * 4));
+    ((0..PANEL).map(row).collect(), bias)
+}
+
+/// A stored value: of int8 the integer.
+pub(crate) fn value(layout: &Layout, panel: &[u8], tap: usize, k: usize, output: usize) -> f32 {
+    let at = layout.value_at(tap, k, output);
+    match layout.format {
+        Format::Int8 => f32::from(panel[at] as i8),
+        Format::F16 => f16::from_le_bytes([panel[at], panel[at + 1]]).to_f32(),
+        Format::F32 => f32_at(panel, at),
+    }
+}
+
+/// The f32 at a byte offset.
+pub(crate) fn f32_at(bytes: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(seed: usize, len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + seed * 101) % 255) as f32 - 127.0).collect()
+    }
+
+    #[test]
+    fn values_come_back() {
+        for (format, k, taps) in [(Format::Int8, 8, 9), (Format::F16, 5, 1), (Format::F32, 7, 9)] {
+            let layout = Layout { format, k, taps };
+            let rows: Vec<_> = (0..13).map(|i| row(i, k * taps)).collect();
+            let bias: Vec<f32> = (0..13).map(|i| i as f32).collect();
+            let mut panel = vec![1; layout.panel_bytes()];
+            pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &bias, &mut panel);
+            let (back, back_bias) = unpack_panel(&layout, &panel);
+            assert_eq!(back_bias[..13], bias);
+            assert_eq!(back[13..], vec![vec![0.0; k * taps]; 3]);
+            for (row, back) in rows.iter().zip(&back) {
+                let step = row.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;
+                let close = |(a, b): (&f32, &f32)| (a - b).abs() <= step * 0.5001;
+                assert!(row.iter().zip(back).all(close), "{format:?}: {row:?} {back:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn int8_is_laid_out_in_quads_with_sums() {
+        let layout = Layout { format: Format::Int8, k: 8, taps: 1 };
+        let row = [127.0, 1.0, 2.0, 3.0, -4.0, -5.0, -6.0, -127.0];
+        let mut panel = vec![0; layout.panel_bytes()];
+        pack_panel(&layout, &[&[0.0; 8], &row], &[0.0, 2.5], &mut panel);
+        assert_eq!((f32_at(&panel, 4), f32_at(&panel, 64 + 4)), (1.0, 2.5));
+        assert_eq!(panel[128 + 4..128 + 8], (-9i32).to_le_bytes());
+        assert_eq!(panel[192 + 4..192 + 8], [127, 1, 2, 3]);
+        assert_eq!(panel[192 + 64 + 4..192 + 64 + 8], [-4i8 as u8, -5i8 as u8, -6i8 as u8, -127i8 as u8]);
     }
 }

@@ -1,0 +1,68 @@
+//! `softmax(q kᵀ / √d) v`, for each head, without ever holding the scores.
+
+use rayon::prelude::*;
+
+use crate::cpu::{self, Level};
+use crate::scalar;
+
+/// The shape of an attention. Tokens are `[batch][tokens][heads · head_dim]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Independent sequences.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Tokens that ask.
+    pub queries: usize,
+    /// Tokens that are asked.
+    pub keys: usize,
+    /// A token sees itself and those before it; as many keys as queries.
+    pub causal: bool,
+}
+
+impl AttentionShape {
+    fn channels(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], out: &[f32]) {
+        assert!(self.keys > 0 && self.head_dim > 0 && self.heads > 0, "an empty attention: {self:?}");
+        assert!(!self.causal || self.keys == self.queries, "causal with {} keys, {} queries", self.keys, self.queries);
+        let (queries, keys) = (self.batch * self.queries * self.channels(), self.batch * self.keys * self.channels());
+        assert!(q.len() == queries && out.len() == queries, "{self:?}: q {}, out {}", q.len(), out.len());
+        assert!(k.len() == keys && v.len() == keys, "{self:?}: k {}, v {}", k.len(), v.len());
+    }
+}
+
+/// Attention of `q` over `k` and `v` to `out`, which has the shape of `q`.
+///
+/// # Panics
+///
+/// If sizes do not fit each other.
+pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
+    attention_at(cpu::level(), q, k, v, shape, out);
+}
+
+/// [`attention`] at a level.
+///
+/// # Panics
+///
+/// If sizes do not fit each other, or the CPU does not have the level.
+pub fn attention_at(level: Level, q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
+    assert!(level.available(), "this CPU has no {level}");
+    shape.check(q, k, v, out);
+    scalar_attention(q, k, v, shape, out);
+}
+
+fn scalar_attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
+    let (d, channels) = (shape.head_dim, shape.channels());
+    out.par_chunks_exact_mut(d).enumerate().for_each(|(i, out)| {
+        let (token, head) = (i / shape.heads, i % shape.heads);
+        let (picture, query) = (token / shape.queries, token % shape.queries);
+        let at = |j: usize| (picture * shape.keys + j) * channels + head * d;
+        let keys = if shape.causal { query + 1 } else { shape.keys };
+        scalar::attention::attend(&q[i * d..][..d], keys, |j| &k[at(j)..][..d], |j| &v[at(j)..][..d], out);
+    });
+}

@@ -1,0 +1,271 @@
+//! Linear layers and convolutions: one matrix product over panels of weights, with what follows it fused in.
+
+use std::ops::Range;
+
+use crate::cpu::{self, Level};
+use crate::pack::{Format, Layout, PANEL};
+use crate::scalar;
+
+/// The rows (tokens or pixels) that a matrix is applied to.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// Quantized: `[rows][k]` and a scale per row. Goes with [`Format::Int8`].
+    Int8 {
+        /// The values, within ±127.
+        q: &'a [i8],
+        /// A scale for each row.
+        scale: &'a [f32],
+    },
+    /// `[rows][k]`. Goes with [`Format::F16`] and [`Format::F32`].
+    F32(&'a [f32]),
+}
+
+impl Rows<'_> {
+    fn check(&self, rows: usize, layout: &Layout) {
+        let len = match self {
+            Rows::Int8 { q, scale } => {
+                assert_eq!(scale.len(), rows, "a scale for each row");
+                q.len()
+            }
+            Rows::F32(x) => x.len(),
+        };
+        assert_eq!(len, rows * layout.k, "{rows} rows of {} inputs", layout.k);
+        let int8 = matches!(self, Rows::Int8 { .. });
+        assert_eq!(int8, layout.format == Format::Int8, "int8 rows go with int8 weights only");
+    }
+}
+
+/// Consecutive panels of a packed matrix (see [`crate::pack`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    /// The shape of the matrix.
+    pub layout: Layout,
+    /// Whole panels; fastest where they are aligned to 64 bytes.
+    pub bytes: &'a [u8],
+    /// The index of the first panel within the matrix.
+    pub first: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// How many panels there are.
+    pub fn count(&self) -> usize {
+        self.bytes.len() / self.layout.panel_bytes()
+    }
+
+    pub(crate) fn panel(&self, index: usize) -> &'a [u8] {
+        let size = self.layout.panel_bytes();
+        &self.bytes[index * size..(index + 1) * size]
+    }
+
+    /// The panels, each with the index of the 16 columns that it makes; values come with their gates in GEGLU.
+    pub(crate) fn groups(&self, activation: Activation) -> impl Iterator<Item = (usize, &'a [u8], Option<&'a [u8]>)> {
+        let gated = activation == Activation::Geglu;
+        let step = if gated { 2 } else { 1 };
+        let group = move |i: usize| ((self.first + i) / step, self.panel(i), gated.then(|| self.panel(i + 1)));
+        (0..self.count()).step_by(step).map(group)
+    }
+
+    fn check(&self, features: usize, epilogue: &Epilogue) {
+        let gated = epilogue.activation == Activation::Geglu;
+        let all = features.div_ceil(PANEL) * if gated { 2 } else { 1 };
+        assert_eq!(self.bytes.len(), self.count() * self.layout.panel_bytes(), "whole panels");
+        assert!(self.first + self.count() <= all, "panels past the matrix's {all}");
+        assert!(!gated || (self.first.is_multiple_of(2) && self.count().is_multiple_of(2)), "whole pairs for GEGLU");
+        assert!(self.layout.format != Format::Int8 || self.layout.k.is_multiple_of(4), "int8 takes k in fours");
+        assert!(epilogue.time.is_none_or(|time| time.len() == features && !gated), "a time value for each feature");
+    }
+}
+
+/// What is applied to a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `x · Φ(x)` with the error function.
+    Gelu,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `value · gelu(gate)`: panels of 16 values and 16 gates by turns; half as many features as the matrix has outputs.
+    Geglu,
+}
+
+/// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// Applied to the biased result.
+    pub activation: Activation,
+    /// The result is added to what `out` holds (the residual).
+    pub accumulate: bool,
+    /// Added to the bias, one value for each feature (not with GEGLU).
+    pub time: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    /// The bias alone.
+    pub const NONE: Epilogue<'static> = Epilogue { activation: Activation::None, accumulate: false, time: None };
+}
+
+/// A convolution over pictures `[batch][height][width][k]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Pictures.
+    pub batch: usize,
+    /// Rows of a whole input picture.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// 1 or 3 (on a side).
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+    /// Zeros to the right and below only, instead of one pixel on every side. A 1×1 kernel never pads.
+    pub pad_end_only: bool,
+    /// The input is first enlarged twice, nearest neighbour (never stored).
+    pub upsample: bool,
+}
+
+impl ConvShape {
+    fn padding(&self) -> usize {
+        if self.kernel == 1 || self.pad_end_only { 0 } else { 1 }
+    }
+
+    fn enlarged(&self, side: usize) -> usize {
+        if self.upsample { 2 * side } else { side }
+    }
+
+    fn outputs(&self, side: usize) -> usize {
+        let end = if self.kernel == 1 { 0 } else { 1 };
+        (self.enlarged(side) + self.padding() + end - self.kernel) / self.stride + 1
+    }
+
+    /// Rows of an output picture.
+    pub fn out_height(&self) -> usize {
+        self.outputs(self.height)
+    }
+
+    /// Pixels of an output row.
+    pub fn out_width(&self) -> usize {
+        self.outputs(self.width)
+    }
+
+    /// The input row (or column) that a tap of an output row (or column) reads; none in the padding.
+    pub(crate) fn source(&self, side: usize, out: usize, tap: usize) -> Option<usize> {
+        let at = (out * self.stride + tap).checked_sub(self.padding())?;
+        (at < self.enlarged(side)).then_some(if self.upsample { at / 2 } else { at })
+    }
+
+    /// The input rows that output rows need: the smallest [`Strip::in_rows`].
+    pub fn rows_for(&self, out_rows: &Range<usize>) -> Range<usize> {
+        let rows =
+            || out_rows.clone().flat_map(|y| (0..self.kernel).filter_map(move |t| self.source(self.height, y, t)));
+        rows().min().unwrap_or(0)..rows().max().map_or(0, |row| row + 1)
+    }
+
+    fn check(&self, strip: &Strip, layout: &Layout) {
+        assert!(matches!((self.kernel, layout.taps), (1, 1) | (3, 9)), "a kernel of {0}x{0}", self.kernel);
+        assert!(matches!(self.stride, 1 | 2), "a stride of {}", self.stride);
+        assert!(strip.in_rows.end <= self.height && strip.out_rows.end <= self.out_height(), "rows past the picture");
+        let needed = self.rows_for(&strip.out_rows);
+        let held = strip.in_rows.start <= needed.start && needed.end <= strip.in_rows.end;
+        assert!(held || strip.out_rows.is_empty(), "needs input rows {needed:?}, has {:?}", strip.in_rows);
+    }
+}
+
+/// Which rows a call holds and makes, as rows of the whole picture; zero padding is at the picture's borders only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strip {
+    /// The rows of each input picture that `x` holds.
+    pub in_rows: Range<usize>,
+    /// The rows of each output picture that `out` gets.
+    pub out_rows: Range<usize>,
+}
+
+impl Strip {
+    /// The whole picture.
+    pub fn whole(shape: &ConvShape) -> Strip {
+        Strip { in_rows: 0..shape.height, out_rows: 0..shape.out_height() }
+    }
+}
+
+/// `x · Wᵀ`, then the epilogue. Writes to `out`, `[m][features]`, the columns that `panels` covers: a matrix may come in several
+/// chunks of panels.
+///
+/// # Panics
+///
+/// If sizes do not fit each other.
+pub fn linear(x: Rows, m: usize, panels: &Panels, features: usize, epilogue: &Epilogue, out: &mut [f32]) {
+    linear_at(cpu::level(), x, m, panels, features, epilogue, out);
+}
+
+/// [`linear`] at a level.
+///
+/// # Panics
+///
+/// If sizes do not fit each other, or the CPU does not have the level.
+pub fn linear_at(
+    level: Level,
+    x: Rows,
+    m: usize,
+    panels: &Panels,
+    features: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    assert!(level.available(), "this CPU has no {level}");
+    assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");
+    assert_eq!(out.len(), m * features, "{m} rows of {features} features");
+    x.check(m, &panels.layout);
+    panels.check(features, epilogue);
+    scalar::matmul::matmul(x, |row, _| Some(row), panels, features, epilogue, out);
+}
+
+/// Convolution, then the epilogue. `x` holds `strip.in_rows` of each picture of the batch, `out` gets `strip.out_rows` of
+/// each, and of their features the columns that `panels` covers.
+///
+/// # Panics
+///
+/// If sizes do not fit each other.
+pub fn conv2d(
+    x: Rows,
+    shape: &ConvShape,
+    strip: &Strip,
+    panels: &Panels,
+    features: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    conv2d_at(cpu::level(), x, shape, strip, panels, features, epilogue, out);
+}
+
+/// [`conv2d`] at a level.
+///
+/// # Panics
+///
+/// If sizes do not fit each other, or the CPU does not have the level.
+#[allow(clippy::too_many_arguments, reason = "conv2d's, and the level")]
+pub fn conv2d_at(
+    level: Level,
+    x: Rows,
+    shape: &ConvShape,
+    strip: &Strip,
+    panels: &Panels,
+    features: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    assert!(level.available(), "this CPU has no {level}");
+    shape.check(strip, &panels.layout);
+    x.check(shape.batch * strip.in_rows.len() * shape.width, &panels.layout);
+    panels.check(features, epilogue);
+    let (rows, width) = (strip.out_rows.len(), shape.out_width());
+    assert_eq!(out.len(), shape.batch * rows * width * features, "the output strip's size");
+    let source = |row: usize, tap: usize| {
+        let (picture, y, x) = (row / width / rows, row / width % rows, row % width);
+        let y = shape.source(shape.height, strip.out_rows.start + y, tap / shape.kernel)?;
+        let x = shape.source(shape.width, x, tap % shape.kernel)?;
+        Some((picture * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
+    };
+    scalar::matmul::matmul(x, source, panels, features, epilogue, out);
+}

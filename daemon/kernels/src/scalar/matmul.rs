@@ -1,0 +1,81 @@
+//! The matrix product under every linear layer and convolution.
+
+use rayon::prelude::*;
+
+use super::math;
+use crate::matmul::{Activation, Epilogue, Panels, Rows};
+use crate::pack::{self, Format, PANEL};
+
+/// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
+///
+/// `source(row, tap)` is the row of `x` that a tap reads; none is a row of zeros (with scale 0), a term like any other.
+///
+/// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order from 0;
+///   then `fma(sum, weight scale, bias)`.
+/// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
+///
+/// The bias is `bias + time` where there is a time. Then the activation, then what `out` held is added if `accumulate`.
+pub(crate) fn matmul(
+    x: Rows,
+    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    panels: &Panels,
+    features: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    out.par_chunks_exact_mut(features).enumerate().for_each(|(row, out)| {
+        let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(row, tap)).collect();
+        for (index, value, gate) in panels.groups(epilogue.activation) {
+            let columns = index * PANEL..features.min((index + 1) * PANEL);
+            for (output, out) in out[columns.clone()].iter_mut().enumerate() {
+                let time = epilogue.time.map_or(0.0, |time| time[columns.start + output]);
+                let value = product(x, &sources, panels, value, output, time);
+                let gate = gate.map(|panel| product(x, &sources, panels, panel, output, time));
+                let result = activate(epilogue.activation, value, gate);
+                *out = if epilogue.accumulate { result + *out } else { result };
+            }
+        }
+    });
+}
+
+fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
+    match activation {
+        Activation::None => value,
+        Activation::Silu => math::silu(value),
+        Activation::Gelu => math::gelu(value),
+        Activation::QuickGelu => math::quick_gelu(value),
+        Activation::Geglu => value * math::gelu(gate.unwrap_or(0.0)),
+    }
+}
+
+/// One output of one row, with its bias.
+fn product(x: Rows, sources: &[Option<usize>], panels: &Panels, panel: &[u8], output: usize, time: f32) -> f32 {
+    let layout = &panels.layout;
+    let bias = pack::f32_at(panel, layout.bias_at() + output * 4) + time;
+    match x {
+        Rows::Int8 { q, scale } => {
+            debug_assert_eq!(layout.format, Format::Int8);
+            let mut sum = 0f32;
+            for (tap, source) in sources.iter().enumerate() {
+                let dot = source.map_or(0, |row| dot(&q[row * layout.k..][..layout.k], panels, panel, tap, output));
+                sum = (dot as f32).mul_add(source.map_or(0.0, |row| scale[row]), sum);
+            }
+            sum.mul_add(pack::f32_at(panel, output * 4), bias)
+        }
+        Rows::F32(x) => {
+            let mut sum = 0f32;
+            for (tap, source) in sources.iter().enumerate() {
+                for k in 0..layout.k {
+                    let x = source.map_or(0.0, |row| x[row * layout.k + k]);
+                    sum = x.mul_add(pack::value(layout, panel, tap, k, output), sum);
+                }
+            }
+            sum + bias
+        }
+    }
+}
+
+fn dot(q: &[i8], panels: &Panels, panel: &[u8], tap: usize, output: usize) -> i32 {
+    let weight = |k| i32::from(panel[panels.layout.value_at(tap, k, output)] as i8);
+    q.iter().enumerate().map(|(k, q)| i32::from(*q) * weight(k)).sum()
+}
