@@ -1,0 +1,52 @@
+//! Prompts are obeyed: what the demo model paints is measured (kind, colour and place of the object, and what is behind
+//! it) and held against the prompt. The measuring is itself put to the test: on pictures drawn from captions it must agree
+//! with them, and it must not agree with another picture's caption.
+
+#[path = "scenes/caption.rs"]
+mod caption;
+#[path = "scenes/measure.rs"]
+mod measure;
+#[path = "scenes/shapes.rs"]
+mod shapes;
+
+use std::path::Path;
+
+use caption::Scene;
+use image::RgbImage;
+use measure::measure;
+
+/// The pictures of `scenes/sheet.png` (drawn by `scenes/sheet.py`) and their captions.
+fn true_scenes() -> Vec<(String, RgbImage)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenes");
+    let sheet = image::open(folder.join("sheet.png")).expect("sheet.png").to_rgb8();
+    let tile = |i: u32| image::imageops::crop_imm(&sheet, i % 8 * 128, i / 8 * 128, 128, 128).to_image();
+    include_str!("scenes/sheet.txt").lines().zip(0..).map(|(caption, i)| (caption.to_owned(), tile(i))).collect()
+}
+
+/// How many of `pictures` show what their captions say; prints what the others show.
+fn count_obeyed(pictures: &[(String, Scene)]) -> usize {
+    let obeyed = |(caption, shown): &&(String, Scene)| {
+        let obeyed = *shown == Scene::from_caption(caption);
+        if !obeyed {
+            println!("{caption:?} was not obeyed: the picture shows {shown:?}");
+        }
+        obeyed
+    };
+    pictures.iter().filter(obeyed).count()
+}
+
+#[test]
+fn measuring_agrees_with_what_was_drawn() {
+    let mut measured: Vec<_> =
+        true_scenes().into_iter().map(|(caption, picture)| (caption, measure(&picture))).collect();
+    let right = count_obeyed(&measured);
+    println!("{right} of {} true scenes are measured right", measured.len());
+    assert!(measured.len() == 48 && right >= 46, "95 % of 48 true scenes must be measured right, {right} were");
+
+    let captions: Vec<String> = measured.iter().map(|(caption, _)| caption.clone()).collect();
+    for (i, (caption, _)) in measured.iter_mut().enumerate() {
+        *caption = captions[(i + 1) % captions.len()].clone();
+    }
+    let wrong_captions = count_obeyed(&measured);
+    assert!(wrong_captions <= 4, "{wrong_captions} of 48 scenes agree with the next scene's caption");
+}
