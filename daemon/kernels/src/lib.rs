@@ -11,8 +11,11 @@ pub mod cpu;
 pub mod matmul;
 pub mod norm;
 pub mod pack;
+mod product;
 pub mod rows;
 pub mod scalar;
+mod shared;
+mod simd;
 
 pub use attention::{AttentionShape, attention};
 pub use matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, conv2d, linear};

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use crate::cpu::{self, Level};
 use crate::pack::{Format, Layout, PANEL};
+use crate::product::{self, Product};
 use crate::scalar;
+use crate::simd::at_level;
 
 /// The rows (tokens or pixels) that a matrix is applied to.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +165,17 @@ impl ConvShape {
         rows().min().unwrap_or(0)..rows().max().map_or(0, |row| row + 1)
     }
 
+    /// A 1×1 convolution that keeps the pixels as they are is one over a long row.
+    fn flat(&self, strip: &Strip) -> (ConvShape, Strip) {
+        let same = self.kernel == 1 && self.stride == 1 && !self.upsample && strip.in_rows == strip.out_rows;
+        if !same {
+            return (*self, strip.clone());
+        }
+        let pixels = self.batch * strip.in_rows.len() * self.width;
+        let row = ConvShape { batch: 1, height: 1, width: pixels, ..*self };
+        (row, Strip::whole(&row))
+    }
+
     fn check(&self, strip: &Strip, layout: &Layout) {
         assert!(matches!((self.kernel, layout.taps), (1, 1) | (3, 9)), "a kernel of {0}x{0}", self.kernel);
         assert!(matches!(self.stride, 1 | 2), "a stride of {}", self.stride);
@@ -213,12 +226,12 @@ pub fn linear_at(
     epilogue: &Epilogue,
     out: &mut [f32],
 ) {
-    assert!(level.available(), "this CPU has no {level}");
     assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");
     assert_eq!(out.len(), m * features, "{m} rows of {features} features");
-    x.check(m, &panels.layout);
-    panels.check(features, epilogue);
-    scalar::matmul::matmul(x, |row, _| Some(row), panels, features, epilogue, out);
+    let row = ConvShape { batch: 1, height: 1, width: m, kernel: 1, stride: 1, pad_end_only: false, upsample: false };
+    if m > 0 {
+        conv2d_at(level, x, &row, &Strip::whole(&row), panels, features, epilogue, out);
+    }
 }
 
 /// Convolution, then the epilogue. `x` holds `strip.in_rows` of each picture of the batch, `out` gets `strip.out_rows` of
@@ -261,11 +274,7 @@ pub fn conv2d_at(
     panels.check(features, epilogue);
     let (rows, width) = (strip.out_rows.len(), shape.out_width());
     assert_eq!(out.len(), shape.batch * rows * width * features, "the output strip's size");
-    let source = |row: usize, tap: usize| {
-        let (picture, y, x) = (row / width / rows, row / width % rows, row % width);
-        let y = shape.source(shape.height, strip.out_rows.start + y, tap / shape.kernel)?;
-        let x = shape.source(shape.width, x, tap % shape.kernel)?;
-        Some((picture * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
-    };
-    scalar::matmul::matmul(x, source, panels, features, epilogue, out);
+    let (shape, strip) = shape.flat(strip);
+    let product = Product { x, shape: &shape, strip: &strip, panels, features, epilogue };
+    at_level!(level, simd => product::run(simd, &product, out), scalar => scalar::matmul::matmul(&product, out));
 }

@@ -3,7 +3,12 @@
 use rayon::prelude::*;
 
 use crate::cpu::{self, Level};
+use crate::rows::{BATCH, quantize_row};
 use crate::scalar;
+use crate::simd::{LANES, Simd, Work, at_level, math};
+
+/// Picture rows whose sums are held at a time.
+const ROWS: usize = 64;
 
 /// Where a norm's result goes.
 #[derive(Debug)]
@@ -50,12 +55,23 @@ impl GroupSums {
     ///
     /// If `x` holds no whole rows, or the CPU does not have the level.
     pub fn add_rows_at(&mut self, level: Level, x: &[f32], width: usize) {
-        assert!(level.available(), "this CPU has no {level}");
         let channels = self.sums.len();
         assert!(x.len().is_multiple_of(width * channels), "{} values are no rows of {width}x{channels}", x.len());
         self.pixels += x.len() / channels;
-        for row in x.chunks_exact(width * channels) {
-            scalar::norm::add_row(row, channels, &mut self.sums, &mut self.squares);
+        let mut partial = vec![0.0; ROWS.min(x.len() / (width * channels)) * 2 * channels];
+        for rows in x.chunks(ROWS * width * channels) {
+            let rows = rows.par_chunks_exact(width * channels).zip(partial.par_chunks_exact_mut(2 * channels));
+            let count = rows.len();
+            rows.for_each(|(x, partial)| {
+                let (sums, squares) = partial.split_at_mut(channels);
+                let work = RowSums { x, sums, squares };
+                at_level!(level, simd => simd.run(work), scalar => scalar::norm::row_sums(x, work.sums, work.squares));
+            });
+            for row in partial.chunks_exact(2 * channels).take(count) {
+                let add = |(total, part): (&mut f64, &f64)| *total += part;
+                self.sums.iter_mut().zip(&row[..channels]).for_each(add);
+                self.squares.iter_mut().zip(&row[channels..]).for_each(add);
+            }
         }
     }
 
@@ -82,6 +98,107 @@ impl GroupSums {
     }
 }
 
+/// A row's sums; plain loops over sixteen channels at a time, which the compiler turns into the level's f64 vectors.
+struct RowSums<'a> {
+    x: &'a [f32],
+    sums: &'a mut [f64],
+    squares: &'a mut [f64],
+}
+
+impl Work for RowSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, _: S) {
+        let channels = self.sums.len();
+        let columns = self.sums.chunks_mut(LANES).zip(self.squares.chunks_mut(LANES));
+        for (i, (sums, squares)) in columns.enumerate() {
+            let (mut sum, mut square) = ([0f64; LANES], [0f64; LANES]);
+            for pixel in self.x.chunks_exact(channels) {
+                let pixel = &pixel[i * LANES..];
+                if let Some(values) = pixel.first_chunk::<LANES>() {
+                    add_values(values, &mut sum, &mut square);
+                } else {
+                    add_values(pixel, &mut sum, &mut square);
+                }
+            }
+            sums.copy_from_slice(&sum[..sums.len()]);
+            squares.copy_from_slice(&square[..squares.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_values(values: &[f32], sum: &mut [f64; LANES], square: &mut [f64; LANES]) {
+    for ((value, sum), square) in values.iter().zip(sum).zip(square) {
+        let value = f64::from(*value);
+        *sum += value;
+        *square += value * value;
+    }
+}
+
+/// What is done to each row.
+#[derive(Debug, Clone, Copy)]
+enum Norm<'a> {
+    Scaled { scale: &'a [f32], shift: &'a [f32], silu: bool },
+    Layer { gamma: &'a [f32], beta: &'a [f32], eps: f32 },
+}
+
+impl Norm<'_> {
+    fn check(&self, x: &[f32], channels: usize) {
+        let (Norm::Scaled { scale: a, shift: b, .. } | Norm::Layer { gamma: a, beta: b, .. }) = self;
+        assert!(a.len() == channels && b.len() == channels, "{} and {} for {channels} channels", a.len(), b.len());
+        assert!(x.len().is_multiple_of(channels), "{} values are no rows of {channels}", x.len());
+    }
+
+    fn scalar(&self, row: &mut [f32]) {
+        match *self {
+            Norm::Scaled { scale, shift, silu } => scalar::norm::scale_shift(row, scale, shift, silu),
+            Norm::Layer { gamma, beta, eps } => scalar::norm::layer_norm(row, gamma, beta, eps),
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(&self, simd: S, row: &mut [f32]) {
+        match *self {
+            Norm::Scaled { scale, shift, silu } => scale_shift(simd, row, scale, shift, silu),
+            Norm::Layer { gamma, beta, eps } => layer_norm_row(simd, row, gamma, beta, eps),
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_shift<S: Simd>(simd: S, row: &mut [f32], scale: &[f32], shift: &[f32], silu: bool) {
+    for ((x, scale), shift) in row.chunks_mut(LANES).zip(scale.chunks(LANES)).zip(shift.chunks(LANES)) {
+        let y = simd.fma(simd.load(x), simd.load(scale), simd.load(shift));
+        simd.store(if silu { math::silu(simd, y) } else { y }, x);
+    }
+}
+
+#[inline(always)]
+fn layer_norm_row<S: Simd>(simd: S, row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+    let n = row.len() as f32;
+    let sum = row.chunks(LANES).fold(simd.splat(0.0), |sum, x| simd.add(sum, simd.load(x)));
+    let mean = simd.splat(simd.fold(sum) / n);
+    let mut squares = simd.splat(0.0);
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for x in whole {
+        let d = simd.sub(simd.load(x), mean);
+        squares = simd.fma(d, d, squares);
+    }
+    if !rest.is_empty() {
+        let mut d = [0.0; LANES];
+        simd.store(simd.sub(simd.load(rest), mean), &mut d[..rest.len()]);
+        let d = simd.load(&d);
+        squares = simd.fma(d, d, squares);
+    }
+    let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(squares), n, eps));
+    for ((x, gamma), beta) in row.chunks_mut(LANES).zip(gamma.chunks(LANES)).zip(beta.chunks(LANES)) {
+        let d = simd.mul(simd.sub(simd.load(x), mean), inverse);
+        simd.store(simd.fma(d, simd.load(gamma), simd.load(beta)), x);
+    }
+}
+
 /// `x · scale + shift` per channel, then SiLU if set.
 ///
 /// # Panics
@@ -104,9 +221,7 @@ pub fn group_norm_apply_at(
     silu: bool,
     out: Out,
 ) {
-    assert!(level.available(), "this CPU has no {level}");
-    assert!(scale.len() == channels && shift.len() == channels, "a scale and a shift for each channel");
-    by_rows(x, channels, out, |x, out| scalar::norm::scale_shift(x, scale, shift, silu, out));
+    normalise(level, &Norm::Scaled { scale, shift, silu }, x, channels, out);
 }
 
 /// [`group_norm_apply`] over its own input.
@@ -130,13 +245,9 @@ pub fn group_norm_in_place_at(
     (scale, shift): (&[f32], &[f32]),
     silu: bool,
 ) {
-    assert!(level.available(), "this CPU has no {level}");
-    assert!(scale.len() == channels && shift.len() == channels, "a scale and a shift for each channel");
-    assert!(x.len().is_multiple_of(channels), "{} values are no rows of {channels}", x.len());
-    x.par_chunks_exact_mut(channels).for_each(|row| {
-        let copy = row.to_vec();
-        scalar::norm::scale_shift(&copy, scale, shift, silu, row);
-    });
+    let norm = &Norm::Scaled { scale, shift, silu };
+    norm.check(x, channels);
+    x.par_chunks_mut(batch(channels)).for_each(|rows| at_level_in_place(level, norm, rows, channels));
 }
 
 /// `(x − mean) / σ · gamma + beta` over each row of `channels` values.
@@ -154,19 +265,24 @@ pub fn layer_norm(x: &[f32], channels: usize, gamma: &[f32], beta: &[f32], eps: 
 ///
 /// If sizes do not fit each other, or the CPU does not have the level.
 pub fn layer_norm_at(level: Level, x: &[f32], channels: usize, gamma: &[f32], beta: &[f32], eps: f32, out: Out) {
-    assert!(level.available(), "this CPU has no {level}");
-    assert!(gamma.len() == channels && beta.len() == channels, "gamma {}, beta {}", gamma.len(), beta.len());
-    by_rows(x, channels, out, |x, out| scalar::norm::layer_norm_row(x, gamma, beta, eps, out));
+    normalise(level, &Norm::Layer { gamma, beta, eps }, x, channels, out);
 }
 
-/// Applies `norm` to each row and stores or quantizes what it gives.
-fn by_rows(x: &[f32], channels: usize, out: Out, norm: impl Fn(&[f32], &mut [f32]) + Sync) {
-    assert!(x.len().is_multiple_of(channels), "{} values are no rows of {channels}", x.len());
-    let rows = x.par_chunks_exact(channels);
+/// Values of whole rows that a thread takes at a time.
+fn batch(channels: usize) -> usize {
+    BATCH.div_ceil(channels) * channels
+}
+
+fn normalise(level: Level, norm: &Norm, x: &[f32], channels: usize, out: Out) {
+    norm.check(x, channels);
+    let batches = x.par_chunks(batch(channels));
     match out {
         Out::F32(out) => {
             assert_eq!(out.len(), x.len(), "the output's size");
-            rows.zip(out.par_chunks_exact_mut(channels)).for_each(|(x, out)| norm(x, out));
+            batches.zip(out.par_chunks_mut(batch(channels))).for_each(|(x, out)| {
+                out.copy_from_slice(x);
+                at_level_in_place(level, norm, out, channels);
+            });
         }
         Out::Int8 { q, scale } => {
             assert!(
@@ -175,14 +291,78 @@ fn by_rows(x: &[f32], channels: usize, out: Out, norm: impl Fn(&[f32], &mut [f32
                 q.len(),
                 scale.len()
             );
-            let quantized = q.par_chunks_exact_mut(channels).zip(scale);
-            rows.zip(quantized).for_each_init(
-                || vec![0.0; channels],
-                |row, (x, (q, scale))| {
-                    norm(x, row);
-                    *scale = scalar::rows::quantize_row(row, q);
-                },
-            );
+            let q = q.par_chunks_mut(batch(channels));
+            let scale = scale.par_chunks_mut(batch(channels) / channels);
+            let init = || vec![0.0; channels];
+            batches.zip(q).zip(scale).for_each_init(init, |row, ((x, q), scale)| {
+                let work = Quantized { norm, x, q, scale, row };
+                at_level!(level, simd => simd.run(work), scalar => work.scalar());
+            });
         }
+    }
+}
+
+fn at_level_in_place(level: Level, norm: &Norm, rows: &mut [f32], channels: usize) {
+    at_level!(level, simd => simd.run(InPlace { norm, rows, channels }), scalar => {
+        rows.chunks_exact_mut(channels).for_each(|row| norm.scalar(row));
+    });
+}
+
+struct InPlace<'a> {
+    norm: &'a Norm<'a>,
+    rows: &'a mut [f32],
+    channels: usize,
+}
+
+impl Work for InPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        for row in self.rows.chunks_exact_mut(self.channels) {
+            self.norm.vector(simd, row);
+        }
+    }
+}
+
+/// Rows through `row`, which has room for one, to int8.
+struct Quantized<'a> {
+    norm: &'a Norm<'a>,
+    x: &'a [f32],
+    q: &'a mut [i8],
+    scale: &'a mut [f32],
+    row: &'a mut [f32],
+}
+
+impl Quantized<'_> {
+    #[inline(always)]
+    fn each(self, mut one: impl FnMut(&mut [f32], &mut [i8]) -> f32) {
+        let channels = self.row.len();
+        let rows = self.x.chunks_exact(channels).zip(self.q.chunks_exact_mut(channels));
+        for ((x, q), scale) in rows.zip(self.scale) {
+            self.row.copy_from_slice(x);
+            *scale = one(self.row, q);
+        }
+    }
+
+    fn scalar(self) {
+        let norm = self.norm;
+        self.each(|row, q| {
+            norm.scalar(row);
+            scalar::rows::quantize_row(row, q)
+        });
+    }
+}
+
+impl Work for Quantized<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        let norm = self.norm;
+        self.each(|row, q| {
+            norm.vector(simd, row);
+            quantize_row(simd, row, q)
+        });
     }
 }

@@ -1,11 +1,15 @@
 //! Work on rows of activations: quantization, f16 storage, SiLU.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use crate::cpu::{self, Level};
 use crate::scalar;
+use crate::scalar::rows::TINY;
+use crate::simd::{LANES, Simd, Work, at_level, math};
+
+/// Values that a thread takes at a time.
+pub(crate) const BATCH: usize = 16 << 10;
 
 /// Quantizes each row of `channels` values: `scale = max|x| / 127`, `q = round(x · 127 / max|x|)`, halves to even.
 /// A row below 1e-35 becomes zero with scale 0.
@@ -23,10 +27,58 @@ pub fn quantize_rows(x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]
 ///
 /// If sizes do not fit each other, or the CPU does not have the level.
 pub fn quantize_rows_at(level: Level, x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]) {
-    assert!(level.available(), "this CPU has no {level}");
     assert!(x.len() == q.len() && x.len() == scale.len() * channels, "{} values, {} scales", x.len(), scale.len());
-    let rows = x.par_chunks_exact(channels).zip(q.par_chunks_exact_mut(channels)).zip(scale);
-    rows.for_each(|((x, q), scale)| *scale = scalar::rows::quantize_row(x, q));
+    let rows = BATCH.div_ceil(channels);
+    let batches = x.par_chunks(rows * channels).zip(q.par_chunks_mut(rows * channels)).zip(scale.par_chunks_mut(rows));
+    batches.for_each(|((x, q), scale)| {
+        let work = Quantize { x, channels, q, scale };
+        at_level!(level, simd => simd.run(work), scalar => work.scalar());
+    });
+}
+
+struct Quantize<'a> {
+    x: &'a [f32],
+    channels: usize,
+    q: &'a mut [i8],
+    scale: &'a mut [f32],
+}
+
+impl Quantize<'_> {
+    fn scalar(self) {
+        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
+        rows.zip(self.scale).for_each(|((x, q), scale)| *scale = scalar::rows::quantize_row(x, q));
+    }
+}
+
+impl Work for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
+        for ((x, q), scale) in rows.zip(self.scale) {
+            *scale = quantize_row(simd, x, q);
+        }
+    }
+}
+
+/// `scalar::rows::quantize_row` at a level.
+#[inline(always)]
+pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
+    let mut max = simd.splat(0.0);
+    for x in x.chunks(LANES) {
+        max = simd.max(simd.abs(simd.load(x)), max);
+    }
+    let max = simd.fold_max(max);
+    if max < TINY {
+        q.fill(0);
+        return 0.0;
+    }
+    let inverse = simd.splat(127.0 / max);
+    for (q, x) in q.chunks_mut(LANES).zip(x.chunks(LANES)) {
+        simd.store_i8(simd.mul(simd.load(x), inverse), q);
+    }
+    max / 127.0
 }
 
 /// Stores f32 values in half precision, rounded to nearest even.
@@ -35,7 +87,38 @@ pub fn quantize_rows_at(level: Level, x: &[f32], channels: usize, q: &mut [i8], 
 ///
 /// If the lengths differ.
 pub fn f32_to_f16(x: &[f32], out: &mut [f16]) {
-    out.convert_from_f32_slice(x);
+    f32_to_f16_at(cpu::level(), x, out);
+}
+
+/// [`f32_to_f16`] at a level.
+///
+/// # Panics
+///
+/// If the lengths differ, or the CPU does not have the level.
+pub fn f32_to_f16_at(level: Level, x: &[f32], out: &mut [f16]) {
+    assert_eq!(x.len(), out.len(), "as many results as values");
+    let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
+    batches.for_each(|(x, out)| {
+        at_level!(level, simd => simd.run(ToHalf { x, out }), scalar => {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x));
+        });
+    });
+}
+
+struct ToHalf<'a> {
+    x: &'a [f32],
+    out: &'a mut [f16],
+}
+
+impl Work for ToHalf<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            simd.store_f16(simd.load(x), out);
+        }
+    }
 }
 
 /// Reads half precision.
@@ -44,7 +127,38 @@ pub fn f32_to_f16(x: &[f32], out: &mut [f16]) {
 ///
 /// If the lengths differ.
 pub fn f16_to_f32(x: &[f16], out: &mut [f32]) {
-    x.convert_to_f32_slice(out);
+    f16_to_f32_at(cpu::level(), x, out);
+}
+
+/// [`f16_to_f32`] at a level.
+///
+/// # Panics
+///
+/// If the lengths differ, or the CPU does not have the level.
+pub fn f16_to_f32_at(level: Level, x: &[f16], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "as many results as values");
+    let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
+    batches.for_each(|(x, out)| {
+        at_level!(level, simd => simd.run(ToSingle { x, out }), scalar => {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const());
+        });
+    });
+}
+
+struct ToSingle<'a> {
+    x: &'a [f16],
+    out: &'a mut [f32],
+}
+
+impl Work for ToSingle<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            simd.store(simd.load_f16(x), out);
+        }
+    }
 }
 
 /// `x · sigmoid(x)`, in place.
@@ -58,6 +172,20 @@ pub fn silu(x: &mut [f32]) {
 ///
 /// If the CPU does not have the level.
 pub fn silu_at(level: Level, x: &mut [f32]) {
-    assert!(level.available(), "this CPU has no {level}");
-    x.iter_mut().for_each(|x| *x = scalar::math::silu(*x));
+    x.par_chunks_mut(BATCH).for_each(|x| {
+        at_level!(level, simd => simd.run(Silu(x)), scalar => x.iter_mut().for_each(|x| *x = scalar::math::silu(*x)));
+    });
+}
+
+struct Silu<'a>(&'a mut [f32]);
+
+impl Work for Silu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        for x in self.0.chunks_mut(LANES) {
+            simd.store(math::silu(simd, simd.load(x)), x);
+        }
+    }
 }

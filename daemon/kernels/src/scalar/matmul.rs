@@ -3,39 +3,44 @@
 use rayon::prelude::*;
 
 use super::math;
-use crate::matmul::{Activation, Epilogue, Panels, Rows};
+use crate::matmul::{Activation, Panels, Rows};
 use crate::pack::{self, Format, PANEL};
+use crate::product::Product;
 
 /// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
 ///
-/// `source(row, tap)` is the row of `x` that a tap reads; none is a row of zeros (with scale 0), a term like any other.
+/// A tap in the padding reads a row of zeros (with scale 0), a term like any other.
 ///
 /// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order from 0;
 ///   then `fma(sum, weight scale, bias)`.
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
 /// The bias is `bias + time` where there is a time. Then the activation, then what `out` held is added if `accumulate`.
-pub(crate) fn matmul(
-    x: Rows,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
-    panels: &Panels,
-    features: usize,
-    epilogue: &Epilogue,
-    out: &mut [f32],
-) {
+pub(crate) fn matmul(product: &Product, out: &mut [f32]) {
+    let Product { x, panels, features, epilogue, .. } = *product;
     out.par_chunks_exact_mut(features).enumerate().for_each(|(row, out)| {
-        let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(row, tap)).collect();
+        let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(product, row, tap)).collect();
         for (index, value, gate) in panels.groups(epilogue.activation) {
             let columns = index * PANEL..features.min((index + 1) * PANEL);
             for (output, out) in out[columns.clone()].iter_mut().enumerate() {
                 let time = epilogue.time.map_or(0.0, |time| time[columns.start + output]);
-                let value = product(x, &sources, panels, value, output, time);
-                let gate = gate.map(|panel| product(x, &sources, panels, panel, output, time));
+                let value = dot_product(x, &sources, panels, value, output, time);
+                let gate = gate.map(|panel| dot_product(x, &sources, panels, panel, output, time));
                 let result = activate(epilogue.activation, value, gate);
                 *out = if epilogue.accumulate { result + *out } else { result };
             }
         }
     });
+}
+
+/// The row of `x` that a tap of an output row reads; none in the padding.
+fn source(product: &Product, row: usize, tap: usize) -> Option<usize> {
+    let (shape, strip) = (product.shape, product.strip);
+    let (rows, width) = (strip.out_rows.len(), shape.out_width());
+    let (picture, y, x) = (row / width / rows, row / width % rows, row % width);
+    let y = shape.source(shape.height, strip.out_rows.start + y, tap / shape.kernel)?;
+    let x = shape.source(shape.width, x, tap % shape.kernel)?;
+    Some((picture * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
 }
 
 fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
@@ -49,7 +54,7 @@ fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
 }
 
 /// One output of one row, with its bias.
-fn product(x: Rows, sources: &[Option<usize>], panels: &Panels, panel: &[u8], output: usize, time: f32) -> f32 {
+fn dot_product(x: Rows, sources: &[Option<usize>], panels: &Panels, panel: &[u8], output: usize, time: f32) -> f32 {
     let layout = &panels.layout;
     let bias = pack::f32_at(panel, layout.bias_at() + output * 4) + time;
     match x {

@@ -1,9 +1,13 @@
 //! `softmax(q kᵀ / √d) v`, for each head, without ever holding the scores.
 
+mod blocks;
+
 use rayon::prelude::*;
 
+use self::blocks::Inputs;
 use crate::cpu::{self, Level};
 use crate::scalar;
+use crate::simd::at_level;
 
 /// The shape of an attention. Tokens are `[batch][tokens][heads · head_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +55,9 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &
 ///
 /// If sizes do not fit each other, or the CPU does not have the level.
 pub fn attention_at(level: Level, q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
-    assert!(level.available(), "this CPU has no {level}");
     shape.check(q, k, v, out);
-    scalar_attention(q, k, v, shape, out);
+    let inputs = Inputs { q, k, v, shape };
+    at_level!(level, simd => blocks::run(simd, inputs, out), scalar => scalar_attention(q, k, v, shape, out));
 }
 
 fn scalar_attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {

@@ -1,0 +1,303 @@
+//! Attention on vectors: both products run on the f32 inner loop, over packed blocks of keys and values.
+//!
+//! A task is some queries of one head. Keys are packed as panels of 16 keys, so scores come out as `[16 keys][query][16]`,
+//! which is how the inner loop reads its rows: the weights `p` are computed in place and go straight into the second product.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::AttentionShape;
+use crate::scalar::attention::{BLOCK, query_scale};
+use crate::shared::SharedOut;
+use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room};
+
+/// Floats of packed queries in a task: enough that packing the keys and values for each task costs little.
+const QUERIES: usize = 16 << 10;
+/// Tasks for each thread, so that none waits long for the last.
+const TASKS_PER_THREAD: usize = 4;
+
+/// The three inputs and their shape, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+    pub(super) shape: &'a AttentionShape,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
+    let shape = inputs.shape;
+    let heads = shape.batch * shape.heads;
+    let parts = task_parts(shape, S::ROWS, rayon::current_num_threads());
+    let out = SharedOut::new(out);
+    (0..heads * parts).into_par_iter().with_max_len(1).for_each(|task| {
+        let (sequence, head, part) = (task / parts / shape.heads, task / parts % shape.heads, task % parts);
+        let queries = shape.queries * part / parts..shape.queries * (part + 1) / parts;
+        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { inputs, sequence, head, queries, out, scratch }));
+    });
+}
+
+/// Into how many parts the queries of a head are cut.
+fn task_parts(shape: &AttentionShape, tile_rows: usize, threads: usize) -> usize {
+    let most = shape.queries.div_ceil(tile_rows);
+    let small_enough = shape.queries.div_ceil((QUERIES / shape.head_dim).clamp(tile_rows, 256));
+    let for_all_threads = (threads * TASKS_PER_THREAD).div_ceil((shape.batch * shape.heads).max(1));
+    small_enough.max(for_all_threads).min(most)
+}
+
+/// What a thread keeps between tasks. Vectors are `[…][16]` throughout.
+#[derive(Default)]
+struct Scratch {
+    /// Scaled queries: `[16 dimensions][query][16]`.
+    q: Vec<Line>,
+    /// A block's keys: `[16 keys][dimension][16]`.
+    k: Vec<Line>,
+    /// A block's values: `[16 dimensions][key][16]`.
+    v: Vec<Line>,
+    /// A tile's scores: `[16 keys][query of the tile][16]`.
+    p: Vec<Line>,
+    /// What is summed so far: `[16 dimensions][query][16]`.
+    o: Vec<Line>,
+    /// Per query the running maximum and the running sum of weights.
+    max: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+struct Task<'a> {
+    inputs: Inputs<'a>,
+    sequence: usize,
+    head: usize,
+    queries: Range<usize>,
+    out: SharedOut<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Work for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(mut self, simd: S) {
+        self.start();
+        let shape = self.inputs.shape;
+        let keys = if shape.causal { self.queries.end } else { shape.keys };
+        for first in (0..keys).step_by(BLOCK) {
+            let block = first..shape.keys.min(first + BLOCK);
+            self.pack_keys(&block);
+            self.pack_values(&block);
+            for tile in (0..self.queries.len()).step_by(S::ROWS) {
+                let tile = tile..self.queries.len().min(tile + S::ROWS);
+                if !shape.causal || block.start < self.queries.start + tile.end {
+                    self.tile(simd, &block, &tile);
+                }
+            }
+        }
+        self.finish(simd);
+    }
+}
+
+impl Task<'_> {
+    fn head_dim(&self) -> usize {
+        self.inputs.shape.head_dim
+    }
+
+    /// Vectors of a head's dimensions.
+    fn depth(&self) -> usize {
+        self.head_dim().div_ceil(LANES)
+    }
+
+    /// Packs the queries and clears the running sums.
+    #[inline(always)]
+    fn start(&mut self) {
+        let (count, depth, d) = (self.queries.len(), self.depth(), self.head_dim());
+        let scratch = &mut *self.scratch;
+        for (vectors, len) in [
+            (&mut scratch.q, depth * count),
+            (&mut scratch.o, depth * count),
+            (&mut scratch.k, BLOCK / LANES * d),
+            (&mut scratch.v, depth * BLOCK),
+        ] {
+            room(vectors, len);
+        }
+        scratch.o[..depth * count].fill(Line::ZERO);
+        scratch.max.clear();
+        scratch.max.resize(count, f32::NEG_INFINITY);
+        scratch.sum.clear();
+        scratch.sum.resize(count, 0.0);
+        let scale = query_scale(d);
+        for i in 0..count {
+            let row = self.inputs.row(
+                self.inputs.q,
+                self.inputs.shape.queries,
+                self.sequence,
+                self.queries.start + i,
+                self.head,
+            );
+            for (c, values) in row.chunks(LANES).enumerate() {
+                self.scratch.q[c * count + i].0.iter_mut().zip(values).for_each(|(to, from)| *to = from * scale);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_keys(&mut self, block: &Range<usize>) {
+        let (d, shape) = (self.head_dim(), self.inputs.shape);
+        for (panel, first) in block.clone().step_by(LANES).enumerate() {
+            let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
+            for lane in 0..LANES {
+                if first + lane < block.end {
+                    let row = self.inputs.row(self.inputs.k, shape.keys, self.sequence, first + lane, self.head);
+                    lines.iter_mut().zip(row).for_each(|(line, value)| line.0[lane] = *value);
+                } else {
+                    lines.iter_mut().for_each(|line| line.0[lane] = 0.0);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_values(&mut self, block: &Range<usize>) {
+        let shape = self.inputs.shape;
+        for (i, key) in block.clone().enumerate() {
+            let row = self.inputs.row(self.inputs.v, shape.keys, self.sequence, key, self.head);
+            let (whole, rest) = row.as_chunks::<LANES>();
+            for (c, values) in whole.iter().enumerate() {
+                self.scratch.v[c * block.len() + i] = Line(*values);
+            }
+            if !rest.is_empty() {
+                let last = &mut self.scratch.v[whole.len() * block.len() + i];
+                *last = Line::ZERO;
+                last.0[..rest.len()].copy_from_slice(rest);
+            }
+        }
+    }
+
+    /// Takes a block of keys into account for some queries.
+    #[inline(always)]
+    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>) {
+        let (d, rows, queries) = (self.head_dim(), tile.len(), self.queries.len());
+        let panels = block.len().div_ceil(LANES);
+        let scratch = &mut *self.scratch;
+        scratch.p.clear();
+        scratch.p.resize(panels * rows, Line::ZERO);
+        // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
+        unsafe {
+            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, (&mut scratch.p, rows));
+        }
+        self.mask(block, tile);
+        for row in 0..rows {
+            self.soften(simd, panels, rows, row, tile.start + row);
+        }
+        let depth = self.depth();
+        let scratch = &mut *self.scratch;
+        // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
+        unsafe {
+            let o = &mut scratch.o[tile.start..];
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), depth, (o, queries));
+        }
+    }
+
+    /// Keys that do not exist, or that come after the query, get the weight 0.
+    #[inline(always)]
+    fn mask(&mut self, block: &Range<usize>, tile: &Range<usize>) {
+        let rows = tile.len();
+        for row in 0..rows {
+            let query = self.queries.start + tile.start + row;
+            let seen = if self.inputs.shape.causal { (query + 1).clamp(block.start, block.end) } else { block.end };
+            for key in seen - block.start..block.len().next_multiple_of(LANES) {
+                self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Scores to weights for one query; what is summed so far fades to the new maximum.
+    #[inline(always)]
+    fn soften<S: Simd>(&mut self, simd: S, panels: usize, rows: usize, row: usize, query: usize) {
+        let queries = self.queries.len();
+        let (depth, scratch) = (self.depth(), &mut *self.scratch);
+        let scores = |p: usize| p * rows + row;
+        let old = scratch.max[query];
+        let mut max = simd.splat(old);
+        for p in 0..panels {
+            max = simd.max(simd.load(&scratch.p[scores(p)].0), max);
+        }
+        let new = simd.fold_max(max);
+        let (max, mut sum) = (simd.splat(new), simd.splat(0.0));
+        for p in 0..panels {
+            let weights = math::exp2(simd, simd.sub(simd.load(&scratch.p[scores(p)].0), max));
+            simd.store(weights, &mut scratch.p[scores(p)].0);
+            sum = simd.add(sum, weights);
+        }
+        let fade = math::exp2(simd, simd.sub(simd.splat(old), max));
+        let mut lanes = [0.0; LANES];
+        simd.store(simd.fma(simd.splat(scratch.sum[query]), fade, simd.splat(simd.fold(sum))), &mut lanes);
+        (scratch.max[query], scratch.sum[query]) = (new, lanes[0]);
+        for c in 0..depth {
+            let o = &mut scratch.o[c * queries + query].0;
+            simd.store(simd.mul(simd.load(o), fade), o);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(self, simd: S) {
+        let (d, count, shape) = (self.head_dim(), self.queries.len(), self.inputs.shape);
+        for i in 0..count {
+            let token = self.sequence * shape.queries + self.queries.start + i;
+            // SAFETY: this head of these queries is this task's alone.
+            let out = unsafe { self.out.part((token * shape.heads + self.head) * d, d) };
+            let sum = simd.splat(self.scratch.sum[i]);
+            for (c, out) in out.chunks_mut(LANES).enumerate() {
+                let o = simd.div(simd.load(&self.scratch.o[c * count + i].0), sum);
+                simd.store(simd.add(o, simd.splat(0.0)), out);
+            }
+        }
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// A head of a token.
+    #[inline(always)]
+    fn row(&self, x: &'a [f32], tokens: usize, sequence: usize, token: usize, head: usize) -> &'a [f32] {
+        let d = self.shape.head_dim;
+        &x[((sequence * tokens + token) * self.shape.heads + head) * d..][..d]
+    }
+}
+
+/// Adds the product of `count` packed rows by `panels` of `k` lines to `sums`. The second of a pair is how far apart chunks of
+/// rows, panels of lines (k itself), and panels of sums are.
+///
+/// # Safety
+///
+/// As [`FmaTile`] wants it: rows of `k` values, whole panels, a line of sums for each row and panel.
+#[inline(always)]
+unsafe fn product<S: Simd>(
+    simd: S,
+    (rows, chunk_stride): (&[Line], usize),
+    count: usize,
+    (lines, k): (&[Line], usize),
+    panels: usize,
+    (sums, panel_stride): (&mut [Line], usize),
+) {
+    for first in (0..panels).step_by(2) {
+        let pair = first + 1 < panels;
+        let panel = |p: usize| lines[p * k..].as_ptr().cast();
+        let tile = FmaTile {
+            rows: rows.as_ptr().cast(),
+            chunk_stride: chunk_stride * size_of::<Line>(),
+            count,
+            panels: [panel(first), panel(first + usize::from(pair))],
+            half: false,
+            pair,
+            k,
+            sums: sums[first * panel_stride..].as_mut_ptr().cast(),
+            panel_stride: panel_stride * LANES,
+        };
+        // SAFETY: the caller's.
+        unsafe { simd.fma_tile(&tile) }
+    }
+}

@@ -1,0 +1,101 @@
+//! From sums to results: weight scale, bias, activation, residual.
+
+use super::{Block, Product};
+use crate::matmul::Activation;
+use crate::pack::{self, Format};
+use crate::shared::SharedOut;
+use crate::simd::{LANES, Line, Simd, math};
+
+/// A block's sums, and where they go.
+pub(super) struct Finish<'a> {
+    pub(super) product: &'a Product<'a>,
+    pub(super) block: &'a Block,
+    pub(super) out: SharedOut<'a>,
+    /// `[panel][pixel][16]`.
+    pub(super) sums: &'a [Line],
+}
+
+/// A panel's scales and biases.
+#[derive(Clone, Copy)]
+struct Affine<S: Simd> {
+    simd: S,
+    /// None in f16 and f32.
+    scale: Option<S::F>,
+    bias: S::F,
+}
+
+impl<S: Simd> Affine<S> {
+    #[inline(always)]
+    fn apply(&self, sum: S::F) -> S::F {
+        match self.scale {
+            Some(scale) => self.simd.fma(sum, scale, self.bias),
+            None => self.simd.add(sum, self.bias),
+        }
+    }
+}
+
+impl Finish<'_> {
+    /// Writes the columns of a panel, whose sums are the `slot`-th.
+    #[inline(always)]
+    pub(super) fn panel<S: Simd>(&self, simd: S, panel: usize, slot: usize) {
+        let column = (self.product.panels.first + panel) * LANES;
+        let affine = self.affine(simd, panel, column);
+        let activation = self.product.epilogue.activation;
+        self.each(simd, column, |pixel| {
+            let value = affine.apply(self.sum(simd, slot, pixel));
+            match activation {
+                Activation::None | Activation::Geglu => value,
+                Activation::Silu => math::silu(simd, value),
+                Activation::Gelu => math::gelu(simd, value),
+                Activation::QuickGelu => math::quick_gelu(simd, value),
+            }
+        });
+    }
+
+    /// Writes the columns of a panel of values and its panel of gates.
+    #[inline(always)]
+    pub(super) fn gated<S: Simd>(&self, simd: S, panel: usize) {
+        let column = (self.product.panels.first + panel) / 2 * LANES;
+        let (value, gate) = (self.affine(simd, panel, column), self.affine(simd, panel + 1, column));
+        self.each(simd, column, |pixel| {
+            let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, pixel)));
+            simd.mul(value.apply(self.sum(simd, 0, pixel)), gate)
+        });
+    }
+
+    #[inline(always)]
+    fn affine<S: Simd>(&self, simd: S, panel: usize, column: usize) -> Affine<S> {
+        let layout = &self.product.panels.layout;
+        let panel = self.product.panels.panel(panel);
+        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| pack::f32_at(panel, at + 4 * i)));
+        let time = self.product.epilogue.time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
+        let scale = (layout.format == Format::Int8).then(|| lanes(0));
+        Affine { simd, scale, bias: simd.add(lanes(layout.bias_at()), time) }
+    }
+
+    #[inline(always)]
+    fn sum<S: Simd>(&self, simd: S, slot: usize, pixel: usize) -> S::F {
+        simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
+    }
+
+    /// Stores, or adds to what is there, the results of the block's pixels for 16 columns (fewer at the last panel).
+    #[inline(always)]
+    fn each<S: Simd>(&self, simd: S, column: usize, result: impl Fn(usize) -> S::F) {
+        let Product { features, strip, shape, epilogue, .. } = *self.product;
+        let columns = LANES.min(features - column);
+        let (height, width) = (strip.out_rows.len(), shape.out_width());
+        for (y, row) in self.block.rows.clone().enumerate() {
+            let first = (self.block.picture * height + row - strip.out_rows.start) * width + self.block.columns.start;
+            for x in 0..self.block.columns.len() {
+                let at = (first + x) * features + column;
+                // SAFETY: these columns of these pixels are this task's alone.
+                let out = unsafe { self.out.part(at, columns) };
+                let mut value = result(y * self.block.columns.len() + x);
+                if epilogue.accumulate {
+                    value = simd.add(value, simd.load(out));
+                }
+                simd.store(value, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The vector levels' matrix product: an implicit GEMM over blocks of output pixels.
+//!
+//! A linear layer is a 1×1 convolution over one row of pixels, so there is one path. A task takes a block of output pixels and
+//! some of the panels. It packs the input pixels that the block reads, each once ([`gather`]), into chunks of 64 bytes that lie
+//! side by side for neighbouring pixels: whatever the tap, the rows of a tile are then 64 bytes apart, and no im2col
+//! buffer exists. Then, two panels at a time and tap by tap, so that a tap's weights stay in the first cache, the level's inner loop
+//! adds to the block's sums; last comes the [`epilogue`].
+//!
+//! How pixels and panels are split cannot change the result: no sum is split.
+
+mod epilogue;
+mod gather;
+mod plan;
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use self::gather::Gathered;
+use self::plan::{Block, Plan};
+use crate::matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip};
+use crate::pack::Format;
+use crate::shared::SharedOut;
+use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, Work};
+
+/// One call of [`crate::conv2d`], its sizes checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) x: Rows<'a>,
+    pub(crate) shape: &'a ConvShape,
+    pub(crate) strip: &'a Strip,
+    pub(crate) panels: &'a Panels<'a>,
+    pub(crate) features: usize,
+    pub(crate) epilogue: &'a Epilogue<'a>,
+}
+
+/// What a thread keeps between tasks, so that none allocates.
+#[derive(Default)]
+struct Scratch {
+    gathered: Gathered,
+    /// `[panel of the pair][pixel][16]`.
+    sums: Vec<Line>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Computes the columns that the panels cover, of every pixel of the strip.
+pub(crate) fn run<S: Simd>(simd: S, product: &Product, out: &mut [f32]) {
+    let plan = Plan::new(product, S::ROWS, rayon::current_num_threads());
+    let out = SharedOut::new(out);
+    (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
+        let (block, panels) = plan.task(task);
+        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { product, block, panels, out, scratch }));
+    });
+}
+
+struct Task<'a> {
+    product: &'a Product<'a>,
+    block: Block,
+    panels: std::ops::Range<usize>,
+    out: SharedOut<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Work for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        let Task { product, block, panels, out, scratch } = self;
+        scratch.gathered.fill::<S>(product, &block);
+        let gated = product.epilogue.activation == Activation::Geglu;
+        for first in panels.clone().step_by(2) {
+            let count = 2.min(panels.end - first);
+            scratch.sums.clear();
+            scratch.sums.resize(count * block.pixels(), Line::ZERO);
+            multiply(simd, product, &block, first, count, scratch);
+            let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
+            if gated {
+                finish.gated(simd, first);
+            } else {
+                (0..count).for_each(|p| finish.panel(simd, first + p, p));
+            }
+        }
+    }
+}
+
+/// Adds every tap of `count` panels to the block's sums.
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, product: &Product, block: &Block, first: usize, count: usize, scratch: &mut Scratch) {
+    let shape = product.shape;
+    for tap in 0..product.panels.layout.taps {
+        let (down, right) = (tap / shape.kernel, tap % shape.kernel);
+        for y in 0..block.rows.len() {
+            let row = y * shape.stride + down;
+            for tile in block.tiles(S::ROWS) {
+                let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
+                one_tile(simd, product, block, first, count, &place, scratch);
+            }
+        }
+    }
+}
+
+/// Where a tile reads and writes: gathered row and tap's column, output columns of the block, first pixel of their row.
+struct Place {
+    tap: usize,
+    row: usize,
+    column: usize,
+    tile: std::ops::Range<usize>,
+    sums: usize,
+}
+
+#[inline(always)]
+fn one_tile<S: Simd>(
+    simd: S,
+    product: &Product,
+    block: &Block,
+    first: usize,
+    count: usize,
+    place: &Place,
+    scratch: &mut Scratch,
+) {
+    let layout = &product.panels.layout;
+    let pair = count == 2;
+    let panel = |p: usize| product.panels.panel(first + p.min(count - 1));
+    let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();
+    let pixels = block.pixels();
+    let (rows, scales) = scratch.gathered.tile(place.row, place.column, &place.tile);
+    let sums = scratch.sums[place.sums + place.tile.start..].as_mut_ptr().cast();
+    let (chunk_stride, panel_stride) = (scratch.gathered.chunk_stride(), pixels * LANES);
+    let panels = [data(0), data(1)];
+    let (count, k) = (place.tile.len(), layout.k);
+    if layout.format == Format::Int8 {
+        let weight_sums = [0, 1].map(|p| panel(p)[layout.sums_at() + place.tap * 64..].as_ptr());
+        let tile = DotTile { rows, chunk_stride, count, panels, weight_sums, pair, k, scales, sums, panel_stride };
+        // SAFETY: the gathered rows hold k values for each of the tile's pixels, the panels k lines from this tap on, the sums a
+        // line for each pixel and panel; `Panels::check` has seen that the panels are whole.
+        unsafe { simd.dot_tile(&tile) }
+    } else {
+        let half = layout.format == Format::F16;
+        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, k, sums, panel_stride };
+        // SAFETY: as above.
+        unsafe { simd.fma_tile(&tile) }
+    }
+}

@@ -1,0 +1,137 @@
+//! How a product is split into tasks.
+
+use std::ops::Range;
+
+use super::Product;
+use crate::pack::Format;
+
+/// Output pixels that a block aims at: enough that packing them and reading the weights from the second cache cost little.
+const PIXELS: usize = 96;
+/// Bytes of packed input that a block may take: half of a small board's second cache.
+const PACKED: usize = 256 << 10;
+/// Tasks for each thread, so that none waits long for the last.
+const TASKS_PER_THREAD: usize = 6;
+
+/// Output pixels of one picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) picture: usize,
+    /// Output rows of the whole picture.
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+impl Block {
+    pub(super) fn pixels(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+
+    /// Its columns, counted from its first, in tiles of at most `most`, as equal as they can be.
+    #[inline(always)]
+    pub(super) fn tiles(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        parts(self.columns.len(), self.columns.len().div_ceil(most))
+    }
+}
+
+/// `0..len` in `count` parts, as equal as they can be.
+#[inline(always)]
+fn parts(len: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).map(move |i| part(len, count, i))
+}
+
+#[inline(always)]
+fn part(len: usize, count: usize, i: usize) -> Range<usize> {
+    len * i / count..len * (i + 1) / count
+}
+
+/// A grid of tasks: blocks of pixels by groups of panels.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pictures: usize,
+    rows: Range<usize>,
+    width: usize,
+    /// Into how many parts the rows, a row, and the pairs of panels are cut.
+    row_parts: usize,
+    column_parts: usize,
+    panel_parts: usize,
+    panels: usize,
+}
+
+impl Plan {
+    /// For tiles of `tile_rows` pixels and a number of threads.
+    pub(super) fn new(product: &Product, tile_rows: usize, threads: usize) -> Plan {
+        let layout = &product.panels.layout;
+        let pixel_bytes = layout.k * if layout.format == Format::Int8 { 1 } else { size_of::<f32>() };
+        let target = PIXELS.min(PACKED / pixel_bytes.max(1)).max(tile_rows);
+        let (width, rows) = (product.shape.out_width(), product.strip.out_rows.clone());
+        let column_parts = width.div_ceil(target);
+        let block_rows = (target * column_parts / width.max(1)).max(1);
+        let mut plan = Plan {
+            pictures: product.shape.batch,
+            row_parts: rows.len().div_ceil(block_rows),
+            rows,
+            width,
+            column_parts,
+            panel_parts: 1,
+            panels: product.panels.count(),
+        };
+        let wanted = threads * TASKS_PER_THREAD;
+        plan.panel_parts = wanted.div_ceil(plan.blocks().max(1)).clamp(1, plan.panels.div_ceil(2).max(1));
+        plan
+    }
+
+    fn blocks(&self) -> usize {
+        self.pictures * self.row_parts * self.column_parts
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        if self.panels == 0 { 0 } else { self.blocks() * self.panel_parts }
+    }
+
+    /// A task's pixels and panels. Neighbouring tasks share panels, so these are read from memory once.
+    pub(super) fn task(&self, task: usize) -> (Block, Range<usize>) {
+        let (group, block) = (task / self.blocks(), task % self.blocks());
+        let (strip, column) = (block / self.column_parts, block % self.column_parts);
+        let (picture, row) = (strip / self.row_parts, strip % self.row_parts);
+        let rows = part(self.rows.len(), self.row_parts, row);
+        let pairs = part(self.panels.div_ceil(2), self.panel_parts, group);
+        let block = Block {
+            picture,
+            rows: self.rows.start + rows.start..self.rows.start + rows.end,
+            columns: part(self.width, self.column_parts, column),
+        };
+        (block, pairs.start * 2..self.panels.min(pairs.end * 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_cover_every_pixel_and_panel_once() {
+        for (width, rows, panels, row_parts, column_parts, panel_parts) in
+            [(7, 3..9, 5, 4, 2, 3), (1, 0..1, 1, 1, 1, 1), (512, 0..2, 8, 2, 6, 4)]
+        {
+            let plan = Plan { pictures: 2, rows: rows.clone(), width, row_parts, column_parts, panel_parts, panels };
+            let mut seen = std::collections::HashSet::new();
+            for task in 0..plan.tasks() {
+                let (block, panels) = plan.task(task);
+                for y in block.rows.clone() {
+                    for x in block.columns.clone() {
+                        panels.clone().for_each(|p| assert!(seen.insert((block.picture, y, x, p))));
+                    }
+                }
+            }
+            assert_eq!(seen.len(), 2 * rows.len() * width * panels);
+        }
+    }
+
+    #[test]
+    fn tiles_are_as_equal_as_they_can_be() {
+        let block = Block { picture: 0, rows: 0..1, columns: 10..74 };
+        let sizes: Vec<_> = block.tiles(12).map(|t| t.len()).collect();
+        assert_eq!((sizes.iter().sum::<usize>(), sizes.len()), (64, 6));
+        assert!(sizes.iter().all(|s| *s == 10 || *s == 11));
+    }
+}

@@ -1,0 +1,148 @@
+//! AVX2: a vector of sixteen f32 is two registers.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::{DotTile, FmaTile, LANES, Simd, Work, avx2_tiles, padded};
+use crate::cpu::Level;
+
+/// The proof that this CPU has AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Panics
+    ///
+    /// If this CPU does not have it.
+    pub(crate) fn new() -> Avx2 {
+        assert!(Level::Avx2.available(), "this CPU has no {}", Level::Avx2);
+        Avx2(())
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn enter<W: Work>(simd: Avx2, work: W) -> W::Output {
+    work.work(simd)
+}
+
+/// Sixteen f32.
+type F = [__m256; 2];
+
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: F),*) -> F {
+            // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
+            let half = |$($arg: __m256),*| unsafe { $body };
+            [half($($arg[0]),*), half($($arg[1]),*)]
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    type F = F;
+    const ROWS: usize = 6;
+    const FLIP: u8 = 0;
+
+    #[inline(always)]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
+        unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> F {
+        if x.len() < LANES {
+            return self.load(&padded!(x));
+        }
+        // SAFETY: `self` proves the feature; `x` holds sixteen values.
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, a: F, out: &mut [f32]) {
+        if out.len() < LANES {
+            let mut lanes = [0.0; LANES];
+            self.store(a, &mut lanes);
+            return out.copy_from_slice(&lanes[..out.len()]);
+        }
+        // SAFETY: `self` proves the feature; `out` holds sixteen values.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), a[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), a[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16]) -> F {
+        if x.len() < LANES {
+            return self.load_f16(&padded!(x));
+        }
+        let x: *const __m128i = x.as_ptr().cast();
+        // SAFETY: `self` proves the feature; `x` holds sixteen values.
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(x)), _mm256_cvtph_ps(_mm_loadu_si128(x.add(1)))] }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: F, out: &mut [f16]) {
+        let mut lanes = [f16::ZERO; LANES];
+        let at: *mut __m128i = lanes.as_mut_ptr().cast();
+        // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
+        unsafe {
+            _mm_storeu_si128(at, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a[0]));
+            _mm_storeu_si128(at.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a[1]));
+        }
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: F, out: &mut [i8]) {
+        let mut lanes = [0; LANES];
+        // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
+        unsafe {
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(lanes.as_mut_ptr().cast(), bytes);
+        }
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    lanewise! {
+        add(a, b) = _mm256_add_ps(a, b);
+        sub(a, b) = _mm256_sub_ps(a, b);
+        mul(a, b) = _mm256_mul_ps(a, b);
+        div(a, b) = _mm256_div_ps(a, b);
+        fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
+        max(a, b) = _mm256_max_ps(a, b);
+        min(a, b) = _mm256_min_ps(a, b);
+        abs(a) = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
+        round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        scale_by_power(a, n) = {
+            let shifted = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted))
+        };
+        zero_below(x, least, a) = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), a);
+    }
+
+    #[inline(always)]
+    unsafe fn dot_tile(self, tile: &DotTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { avx2_tiles::dot(tile) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_tile(self, tile: &FmaTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { avx2_tiles::fma(tile) }
+    }
+}

@@ -1,0 +1,146 @@
+//! AVX2's inner loops: up to 6 rows by 1 panel, which fill the 16 registers.
+#![allow(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
+use std::arch::x86_64::*;
+
+use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+
+/// # Safety
+///
+/// As [`super::Simd::dot_tile`], with the features below.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn dot(tile: &DotTile) {
+    for panel in 0..if tile.pair { 2 } else { 1 } {
+        let mut tile = DotTile { pair: false, ..*tile };
+        tile.panels[0] = tile.panels[panel];
+        // SAFETY: the caller's; a panel at a time, and its rows in two halves, which keeps the sums in registers.
+        unsafe {
+            tile.sums = tile.sums.add(panel * tile.panel_stride);
+            let rest = DotTile {
+                rows: tile.rows.add(tile.count / 2 * CHUNK),
+                count: tile.count - tile.count / 2,
+                scales: tile.scales.add(tile.count / 2),
+                sums: tile.sums.add(tile.count / 2 * LANES),
+                ..tile
+            };
+            tile.count /= 2;
+            if tile.count > 0 {
+                for_rows!(&tile, [1 2 3], R => dot_rows::<R>(&tile));
+            }
+            for_rows!(&rest, [1 2 3], R => dot_rows::<R>(&rest));
+        }
+    }
+}
+
+/// VPMADDUBSW of |w| and x with the sign of w: two products of at most 128 · 127 never leave an i16.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
+    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        let mut panel: *const __m256i = tile.panels[0].cast();
+        let mut chunk = tile.rows;
+        let mut quads = tile.k / 4;
+        while quads > 0 {
+            let mut row = chunk;
+            let now = quads.min(CHUNK / 4);
+            for _ in 0..now {
+                let weights = [_mm256_loadu_si256(panel), _mm256_loadu_si256(panel.add(1))];
+                let sizes = [_mm256_abs_epi8(weights[0]), _mm256_abs_epi8(weights[1])];
+                for r in 0..R {
+                    let x = _mm256_set1_epi32(row.add(r * CHUNK).cast::<i32>().read_unaligned());
+                    for h in 0..2 {
+                        let pairs = _mm256_maddubs_epi16(sizes[h], _mm256_sign_epi8(x, weights[h]));
+                        sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+                panel = panel.add(2);
+                row = row.add(4);
+            }
+            quads -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            let scale = _mm256_set1_ps(*tile.scales.add(r));
+            for h in 0..2 {
+                let out = tile.sums.add(r * LANES + h * 8);
+                let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, _mm256_loadu_ps(out));
+                _mm256_storeu_ps(out, sum);
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::fma_tile`], with the features below.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn fma(tile: &FmaTile) {
+    for panel in 0..if tile.pair { 2 } else { 1 } {
+        let mut tile = FmaTile { pair: false, ..*tile };
+        tile.panels[0] = tile.panels[panel];
+        // SAFETY: the caller's; a panel at a time.
+        unsafe {
+            tile.sums = tile.sums.add(panel * tile.panel_stride);
+            if tile.half {
+                for_rows!(&tile, [1 2 3 4 5 6], R => fma_rows::<R, true>(&tile))
+            } else {
+                for_rows!(&tile, [1 2 3 4 5 6], R => fma_rows::<R, false>(&tile))
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
+    // SAFETY: reads the rows' and the panel's values and updates the sums, as `FmaTile` describes.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        for r in 0..R {
+            for h in 0..2 {
+                sums[r][h] = _mm256_loadu_ps(tile.sums.add(r * LANES + h * 8));
+            }
+        }
+        let mut panel = tile.panels[0];
+        let mut chunk = tile.rows;
+        let mut left = tile.k;
+        while left > 0 {
+            let mut row = chunk.cast::<f32>();
+            let now = left.min(LANES);
+            for _ in 0..now {
+                let weights = line::<HALF>(panel);
+                for r in 0..R {
+                    let x = _mm256_set1_ps(*row.add(r * LANES));
+                    for h in 0..2 {
+                        sums[r][h] = _mm256_fmadd_ps(x, weights[h], sums[r][h]);
+                    }
+                }
+                panel = panel.add(if HALF { 32 } else { 64 });
+                row = row.add(1);
+            }
+            left -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            for h in 0..2 {
+                _mm256_storeu_ps(tile.sums.add(r * LANES + h * 8), sums[r][h]);
+            }
+        }
+    }
+}
+
+/// Sixteen weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn line<const HALF: bool>(at: *const u8) -> [__m256; 2] {
+    // SAFETY: the caller vouches for sixteen values.
+    unsafe {
+        if HALF {
+            let at: *const __m128i = at.cast();
+            return [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))];
+        }
+        let at: *const f32 = at.cast();
+        [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))]
+    }
+}

@@ -1,0 +1,126 @@
+//! AVX-512: a vector of sixteen f32 is one register.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::{DotTile, FmaTile, LANES, Simd, Work, avx512_tiles, padded};
+use crate::cpu::Level;
+
+/// The proof that this CPU has AVX-512 (F, BW, VL, VNNI), AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// # Panics
+    ///
+    /// If this CPU does not have it.
+    pub(crate) fn new() -> Avx512 {
+        assert!(Level::Vnni.available(), "this CPU has no {}", Level::Vnni);
+        Avx512(())
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn enter<W: Work>(simd: Avx512, work: W) -> W::Output {
+    work.work(simd)
+}
+
+/// The mask of the first `len` lanes.
+#[inline(always)]
+fn first(len: usize) -> u16 {
+    if len >= LANES { u16::MAX } else { (1 << len) - 1 }
+}
+
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: __m512),*) -> __m512 {
+            // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    const ROWS: usize = 12;
+    const FLIP: u8 = 0x80;
+
+    #[inline(always)]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
+        unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves the feature.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m512 {
+        // SAFETY: `self` proves the feature; lanes past the end of `x` are masked off and not read.
+        unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, a: __m512, out: &mut [f32]) {
+        // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(out.len()), a) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16]) -> __m512 {
+        if x.len() < LANES {
+            return self.load_f16(&padded!(x));
+        }
+        // SAFETY: `self` proves the feature; `x` holds sixteen values.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: __m512, out: &mut [f16]) {
+        let mut lanes = [f16::ZERO; LANES];
+        // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) };
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: __m512, out: &mut [i8]) {
+        // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
+        unsafe { _mm512_mask_cvtsepi32_storeu_epi8(out.as_mut_ptr(), first(out.len()), _mm512_cvtps_epi32(a)) }
+    }
+
+    lanewise! {
+        add(a, b) = _mm512_add_ps(a, b);
+        sub(a, b) = _mm512_sub_ps(a, b);
+        mul(a, b) = _mm512_mul_ps(a, b);
+        div(a, b) = _mm512_div_ps(a, b);
+        fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
+        max(a, b) = _mm512_max_ps(a, b);
+        min(a, b) = _mm512_min_ps(a, b);
+        abs(a) = _mm512_abs_ps(a);
+        round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        scale_by_power(a, n) = {
+            let shifted = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shifted))
+        };
+        zero_below(x, least, a) = _mm512_maskz_mov_ps(!_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, least), a);
+    }
+
+    #[inline(always)]
+    unsafe fn dot_tile(self, tile: &DotTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { avx512_tiles::dot(tile) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_tile(self, tile: &FmaTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { avx512_tiles::fma(tile) }
+    }
+}

@@ -1,0 +1,133 @@
+//! AVX-512's inner loops: up to 12 rows by 2 panels, 24 sums in registers.
+#![allow(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
+use std::arch::x86_64::*;
+
+use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+
+/// # Safety
+///
+/// As [`super::Simd::dot_tile`], with the features below.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn dot(tile: &DotTile) {
+    // SAFETY: the caller's.
+    unsafe {
+        if tile.pair {
+            for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 2>(tile))
+        } else {
+            for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 1>(tile))
+        }
+    }
+}
+
+/// VPDPBUSD: u8 activations (x + 128) by s8 weights; 128 times the weights' sums is taken off first.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn dot_rows<const R: usize, const P: usize>(tile: &DotTile) {
+    // SAFETY: reads the rows' and panels' quads, the weight sums and scales, and updates the sums, as `DotTile` describes.
+    unsafe {
+        let mut sums = [[_mm512_setzero_si512(); P]; R];
+        for p in 0..P {
+            let weights = _mm512_loadu_si512(tile.weight_sums[p].cast());
+            let start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(weights));
+            for row in &mut sums {
+                row[p] = start;
+            }
+        }
+        let mut panels = tile.panels;
+        let mut chunk = tile.rows;
+        let mut quads = tile.k / 4;
+        while quads > 0 {
+            let mut row = chunk;
+            let now = quads.min(CHUNK / 4);
+            for _ in 0..now {
+                let mut weights = [_mm512_setzero_si512(); P];
+                for p in 0..P {
+                    weights[p] = _mm512_loadu_si512(panels[p].cast());
+                    panels[p] = panels[p].add(64);
+                }
+                for r in 0..R {
+                    let x = _mm512_set1_epi32(row.add(r * CHUNK).cast::<i32>().read_unaligned());
+                    for p in 0..P {
+                        sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], x, weights[p]);
+                    }
+                }
+                row = row.add(4);
+            }
+            quads -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            let scale = _mm512_set1_ps(*tile.scales.add(r));
+            for p in 0..P {
+                let out = tile.sums.add(p * tile.panel_stride + r * LANES);
+                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, _mm512_loadu_ps(out));
+                _mm512_storeu_ps(out, sum);
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::fma_tile`], with the features below.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn fma(tile: &FmaTile) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (tile.pair, tile.half) {
+            (false, false) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => fma_rows::<R, 1, false>(tile)),
+            (false, true) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => fma_rows::<R, 1, true>(tile)),
+            (true, false) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => fma_rows::<R, 2, false>(tile)),
+            (true, true) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => fma_rows::<R, 2, true>(tile)),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn fma_rows<const R: usize, const P: usize, const HALF: bool>(tile: &FmaTile) {
+    // SAFETY: reads the rows' and panels' values and updates the sums, as `FmaTile` describes.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); P]; R];
+        for r in 0..R {
+            for p in 0..P {
+                sums[r][p] = _mm512_loadu_ps(tile.sums.add(p * tile.panel_stride + r * LANES));
+            }
+        }
+        let mut panels = tile.panels;
+        let mut chunk = tile.rows;
+        let mut left = tile.k;
+        while left > 0 {
+            let mut row = chunk.cast::<f32>();
+            let now = left.min(LANES);
+            for _ in 0..now {
+                let mut weights = [_mm512_setzero_ps(); P];
+                for p in 0..P {
+                    weights[p] = line::<HALF>(panels[p]);
+                    panels[p] = panels[p].add(if HALF { 32 } else { 64 });
+                }
+                for r in 0..R {
+                    let x = _mm512_set1_ps(*row.add(r * LANES));
+                    for p in 0..P {
+                        sums[r][p] = _mm512_fmadd_ps(x, weights[p], sums[r][p]);
+                    }
+                }
+                row = row.add(1);
+            }
+            left -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            for p in 0..P {
+                _mm512_storeu_ps(tile.sums.add(p * tile.panel_stride + r * LANES), sums[r][p]);
+            }
+        }
+    }
+}
+
+/// Sixteen weights.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn line<const HALF: bool>(at: *const u8) -> __m512 {
+    // SAFETY: the caller vouches for sixteen values.
+    unsafe { if HALF { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) } else { _mm512_loadu_ps(at.cast()) } }
+}

@@ -1,0 +1,224 @@
+//! What the vector levels have in common: sixteen lanes of f32, and the two inner loops of every matrix product.
+//!
+//! The kernels are written once over [`Simd`]; a level supplies one instruction (or a few) per method. A value of a type that
+//! implements it is the proof that this CPU has the instructions, so only its constructor asks. [`Simd::run`] enters a
+//! function that is compiled with them; everything below it is inlined into that function.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_tiles;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_tiles;
+pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_tiles;
+#[cfg(test)]
+mod tests;
+
+use half::f16;
+
+/// Lanes of a vector, and outputs of a panel.
+pub(crate) const LANES: usize = crate::pack::PANEL;
+/// Bytes of a chunk of a packed row: 64 int8 or 16 f32 values.
+pub(crate) const CHUNK: usize = 64;
+
+/// Sixteen f32 in scratch memory, aligned to a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; LANES]);
+
+impl Line {
+    pub(crate) const ZERO: Line = Line([0.0; LANES]);
+}
+
+/// Makes room for `len` lines, whose contents do not matter.
+pub(crate) fn room(lines: &mut Vec<Line>, len: usize) {
+    lines.resize(len.max(lines.len()), Line::ZERO);
+}
+
+/// Something to run with a level's instructions.
+pub(crate) trait Work {
+    /// What it gives.
+    type Output;
+    /// Does it. Implementations are `#[inline(always)]`.
+    fn work<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// A level's vectors of sixteen f32 and its inner loops.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen f32.
+    type F: Copy;
+    /// The most rows of a tile.
+    const ROWS: usize;
+    /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
+    const FLIP: u8;
+
+    /// Runs `work` in a function compiled for the level.
+    fn run<W: Work>(self, work: W) -> W::Output;
+
+    /// The same value in every lane.
+    fn splat(self, x: f32) -> Self::F;
+    /// The first sixteen values, with zeros after the end of `x`.
+    fn load(self, x: &[f32]) -> Self::F;
+    /// Writes the first `out.len()` lanes, sixteen at most.
+    fn store(self, a: Self::F, out: &mut [f32]);
+    /// [`Simd::load`] of half precision.
+    fn load_f16(self, x: &[f16]) -> Self::F;
+    /// [`Simd::store`] in half precision.
+    fn store_f16(self, a: Self::F, out: &mut [f16]);
+    /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
+    fn store_i8(self, a: Self::F, out: &mut [i8]);
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a − b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// |a|.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// Rounded to an integer, half to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a · 2^n` for integers `n` and normal results.
+    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
+    /// `x < least ? 0 : a`.
+    fn zero_below(self, x: Self::F, least: Self::F, a: Self::F) -> Self::F;
+
+    /// Adds an int8 tile to its sums.
+    ///
+    /// # Safety
+    ///
+    /// Everything the tile points to is there: see [`DotTile`].
+    unsafe fn dot_tile(self, tile: &DotTile);
+    /// Adds an f32 tile to its sums.
+    ///
+    /// # Safety
+    ///
+    /// Everything the tile points to is there: see [`FmaTile`].
+    unsafe fn fma_tile(self, tile: &FmaTile);
+
+    /// The sum of the lanes: halves are added until one is left.
+    #[inline(always)]
+    fn fold(self, a: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(a, &mut lanes);
+        crate::scalar::fold_lanes(lanes)
+    }
+
+    /// The greatest lane.
+    #[inline(always)]
+    fn fold_max(self, a: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(a, &mut lanes);
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                lanes[lane] = if lanes[lane] > lanes[lane + half] { lanes[lane] } else { lanes[lane + half] };
+            }
+        }
+        lanes[0]
+    }
+}
+
+/// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale of the row, sums)`.
+///
+/// Row `r` has its chunk `c` of 64 values at `rows + c · chunk_stride + r · 64` (XORed with [`Simd::FLIP`]); all of
+/// `k / 4` quads may be read, and whole chunks. `panels` point to `k / 4` lines of 64 bytes and `weight_sums` to 16 i32 each.
+/// `scales` has one f32 per row. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DotTile {
+    pub(crate) rows: *const u8,
+    pub(crate) chunk_stride: usize,
+    pub(crate) count: usize,
+    pub(crate) panels: [*const u8; 2],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "VNNI alone needs them"))]
+    pub(crate) weight_sums: [*const u8; 2],
+    pub(crate) pair: bool,
+    pub(crate) k: usize,
+    pub(crate) scales: *const f32,
+    pub(crate) sums: *mut f32,
+    pub(crate) panel_stride: usize,
+}
+
+/// One tap of an f32 product of some packed rows by one or two panels: `sums = fma(x[k], w[k], sums)`, k in order.
+///
+/// As [`DotTile`], with chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where `half` is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FmaTile {
+    pub(crate) rows: *const u8,
+    pub(crate) chunk_stride: usize,
+    pub(crate) count: usize,
+    pub(crate) panels: [*const u8; 2],
+    pub(crate) half: bool,
+    pub(crate) pair: bool,
+    pub(crate) k: usize,
+    pub(crate) sums: *mut f32,
+    pub(crate) panel_stride: usize,
+}
+
+/// Runs `$vector`, where `$simd` is the level's proof, or `$scalar` at the scalar level.
+macro_rules! at_level {
+    ($level:expr, $simd:ident => $vector:expr, scalar => $scalar:expr) => {
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::Level::Vnni => {
+                let $simd = $crate::simd::avx512::Avx512::new();
+                $vector
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::Level::Avx2 => {
+                let $simd = $crate::simd::avx2::Avx2::new();
+                $vector
+            }
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::Level::Dotprod => {
+                let $simd = $crate::simd::neon::Neon::<true>::new();
+                $vector
+            }
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::Level::Neon => {
+                let $simd = $crate::simd::neon::Neon::<false>::new();
+                $vector
+            }
+            $crate::cpu::Level::Scalar => $scalar,
+            #[allow(unreachable_patterns, reason = "levels of other architectures")]
+            other => panic!("this CPU has no {other}"),
+        }
+    };
+}
+pub(crate) use at_level;
+
+/// Loads through a copy where fewer than sixteen values are left.
+macro_rules! padded {
+    ($x:expr) => {{
+        let mut lanes = [Default::default(); $crate::simd::LANES];
+        lanes[..$x.len()].copy_from_slice($x);
+        lanes
+    }};
+}
+pub(crate) use padded;
+
+/// Evaluates an expression in which `R`, the number of rows of a tile, is a constant.
+macro_rules! for_rows {
+    ($tile:expr, [$($rows:literal)*], $r:ident => $body:expr) => {
+        match $tile.count {
+            $($rows => {
+                const $r: usize = $rows;
+                $body
+            })*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+pub(crate) use for_rows;

@@ -1,0 +1,149 @@
+//! NEON: a vector of sixteen f32 is four registers. SDOT changes the int8 inner loop alone.
+
+use std::arch::aarch64::*;
+
+use half::f16;
+
+use super::{DotTile, FmaTile, LANES, Simd, Work, neon_tiles, padded};
+use crate::cpu::Level;
+
+/// The proof that this CPU has NEON, and SDOT where `DOT` is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Neon<const DOT: bool>(());
+
+impl<const DOT: bool> Neon<DOT> {
+    /// # Panics
+    ///
+    /// If this CPU does not have it.
+    pub(crate) fn new() -> Self {
+        let level = if DOT { Level::Dotprod } else { Level::Neon };
+        assert!(level.available(), "this CPU has no {level}");
+        Neon(())
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn enter<const DOT: bool, W: Work>(simd: Neon<DOT>, work: W) -> W::Output {
+    work.work(simd)
+}
+
+/// Sixteen f32.
+type F = [float32x4_t; 4];
+
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: F),*) -> F {
+            // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
+            let quarter = |$($arg: float32x4_t),*| unsafe { $body };
+            [quarter($($arg[0]),*), quarter($($arg[1]),*), quarter($($arg[2]),*), quarter($($arg[3]),*)]
+        }
+    )*};
+}
+
+impl<const DOT: bool> Simd for Neon<DOT> {
+    type F = F;
+    const ROWS: usize = 4;
+    const FLIP: u8 = 0;
+
+    #[inline(always)]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
+        unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        // SAFETY: `self` proves the feature.
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> F {
+        if x.len() < LANES {
+            return self.load(&padded!(x));
+        }
+        // SAFETY: `self` proves the feature; `x` holds sixteen values.
+        unsafe { std::array::from_fn(|i| vld1q_f32(x.as_ptr().add(4 * i))) }
+    }
+
+    #[inline(always)]
+    fn store(self, a: F, out: &mut [f32]) {
+        if out.len() < LANES {
+            let mut lanes = [0.0; LANES];
+            self.store(a, &mut lanes);
+            return out.copy_from_slice(&lanes[..out.len()]);
+        }
+        for (i, quarter) in a.into_iter().enumerate() {
+            // SAFETY: `self` proves the feature; `out` holds sixteen values.
+            unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), quarter) };
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16]) -> F {
+        if x.len() < LANES {
+            return self.load_f16(&padded!(x));
+        }
+        let x: *const u16 = x.as_ptr().cast();
+        // SAFETY: `self` proves the feature; `x` holds sixteen values.
+        unsafe { std::array::from_fn(|i| vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x.add(4 * i))))) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: F, out: &mut [f16]) {
+        let mut lanes = [f16::ZERO; LANES];
+        let at: *mut u16 = lanes.as_mut_ptr().cast();
+        for (i, quarter) in a.into_iter().enumerate() {
+            // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
+            unsafe { vst1_u16(at.add(4 * i), vreinterpret_u16_f16(vcvt_f16_f32(quarter))) };
+        }
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: F, out: &mut [i8]) {
+        let mut lanes = [0; LANES];
+        // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
+        unsafe {
+            let [a, b, c, d] = a.map(|quarter| vqmovn_s32(vcvtnq_s32_f32(quarter)));
+            let bytes = vcombine_s8(vqmovn_s16(vcombine_s16(a, b)), vqmovn_s16(vcombine_s16(c, d)));
+            vst1q_s8(lanes.as_mut_ptr(), bytes);
+        }
+        let len = out.len().min(LANES);
+        out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    lanewise! {
+        add(a, b) = vaddq_f32(a, b);
+        sub(a, b) = vsubq_f32(a, b);
+        mul(a, b) = vmulq_f32(a, b);
+        div(a, b) = vdivq_f32(a, b);
+        fma(a, b, c) = vfmaq_f32(c, a, b);
+        max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
+        min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
+        abs(a) = vabsq_f32(a);
+        round(a) = vrndnq_f32(a);
+        scale_by_power(a, n) = {
+            let shifted = vshlq_n_s32::<23>(vcvtnq_s32_f32(n));
+            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), shifted))
+        };
+        zero_below(x, least, a) = {
+            let below = vcltq_f32(x, least);
+            vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), below))
+        };
+    }
+
+    #[inline(always)]
+    unsafe fn dot_tile(self, tile: &DotTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { if DOT { neon_tiles::dot_sdot(tile) } else { neon_tiles::dot_smull(tile) } }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_tile(self, tile: &FmaTile) {
+        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        unsafe { neon_tiles::fma(tile) }
+    }
+}

@@ -1,0 +1,275 @@
+//! NEON's inner loops: up to 4 rows by 1 panel, sixteen sums in registers.
+#![allow(clippy::needless_range_loop, reason = "one index for several arrays of registers")]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+
+/// A tile's panels, one at a time.
+fn single(tile: &DotTile) -> impl Iterator<Item = DotTile> {
+    (0..if tile.pair { 2 } else { 1 }).map(|p| DotTile {
+        pair: false,
+        panels: [tile.panels[p]; 2],
+        sums: tile.sums.wrapping_add(p * tile.panel_stride),
+        ..*tile
+    })
+}
+
+/// # Safety
+///
+/// As [`super::Simd::dot_tile`], with SDOT.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn dot_sdot(tile: &DotTile) {
+    for tile in single(tile) {
+        // SAFETY: the caller's.
+        unsafe { for_rows!(&tile, [1 2 3 4], R => sdot_rows::<R>(&tile)) }
+    }
+}
+
+/// `sums[i] += Σ b[4 i + j] · a[4 LANE + j]`: SDOT by element. (The intrinsic is not stable.)
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot<const LANE: i32>(mut sums: int32x4_t, b: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction touches no memory and no flags.
+    unsafe {
+        asm!(
+            "sdot {sums:v}.4s, {b:v}.16b, {a:v}.4b[{lane}]",
+            sums = inout(vreg) sums,
+            b = in(vreg) b,
+            a = in(vreg) a,
+            lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
+
+/// A quad of activations against a line of weights.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sdot_line<const R: usize, const LANE: i32>(
+    sums: &mut [[int32x4_t; 4]; R],
+    line: *const u8,
+    x: &[int8x16_t; R],
+) {
+    for n in 0..4 {
+        // SAFETY: the caller vouches for the line's 64 bytes.
+        let weights = unsafe { vld1q_s8(line.add(16 * n).cast()) };
+        for r in 0..R {
+            sums[r][n] = sdot::<LANE>(sums[r][n], weights, x[r]);
+        }
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
+    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    unsafe {
+        let mut sums = [[vdupq_n_s32(0); 4]; R];
+        let mut panel = tile.panels[0];
+        let mut chunk = tile.rows;
+        let mut quads = tile.k / 4;
+        while quads > 0 {
+            let mut row = chunk;
+            let now = quads.min(CHUNK / 4);
+            for _ in 0..now / 4 {
+                let x: [int8x16_t; R] = std::array::from_fn(|r| vld1q_s8(row.add(r * CHUNK).cast()));
+                sdot_line::<R, 0>(&mut sums, panel, &x);
+                sdot_line::<R, 1>(&mut sums, panel.add(64), &x);
+                sdot_line::<R, 2>(&mut sums, panel.add(128), &x);
+                sdot_line::<R, 3>(&mut sums, panel.add(192), &x);
+                panel = panel.add(256);
+                row = row.add(16);
+            }
+            for _ in 0..now % 4 {
+                let x: [int8x16_t; R] = std::array::from_fn(|r| quad(row.add(r * CHUNK)));
+                sdot_line::<R, 0>(&mut sums, panel, &x);
+                panel = panel.add(64);
+                row = row.add(4);
+            }
+            quads -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            add_scaled(tile, r, sums[r]);
+        }
+    }
+}
+
+/// Four activations, four times.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn quad(at: *const u8) -> int8x16_t {
+    // SAFETY: the caller vouches for four bytes.
+    unsafe { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
+}
+
+/// `sums = fma(dot, scale, sums)` for a row.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_scaled(tile: &DotTile, row: usize, dots: [int32x4_t; 4]) {
+    // SAFETY: the caller vouches for the tile's scale and sums of this row.
+    unsafe {
+        let scale = *tile.scales.add(row);
+        for (n, dots) in dots.into_iter().enumerate() {
+            let out = tile.sums.add(row * LANES + n * 4);
+            vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), vcvtq_f32_s32(dots), scale));
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::dot_tile`].
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn dot_smull(tile: &DotTile) {
+    for tile in single(tile) {
+        for first in (0..tile.count).step_by(2) {
+            // SAFETY: the caller's; two rows at a time, whose sums fill sixteen registers.
+            unsafe {
+                let tile = DotTile {
+                    rows: tile.rows.add(first * CHUNK),
+                    count: 2.min(tile.count - first),
+                    scales: tile.scales.add(first),
+                    sums: tile.sums.add(first * LANES),
+                    ..tile
+                };
+                for_rows!(&tile, [1 2], R => smull_rows::<R>(&tile));
+            }
+        }
+    }
+}
+
+/// SMULL and SMLAL of two quads (two products of at most 128 · 127 never leave an i16), then SADALP.
+#[target_feature(enable = "neon")]
+unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
+    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    unsafe {
+        let mut sums = [[vdupq_n_s32(0); 8]; R];
+        let mut panel: *const i8 = tile.panels[0].cast();
+        let mut chunk = tile.rows;
+        let mut quads = tile.k / 4;
+        while quads > 0 {
+            let mut row = chunk;
+            let now = quads.min(CHUNK / 4);
+            for _ in 0..now / 2 {
+                let x: [int8x16_t; R] = std::array::from_fn(|r| quad(row.add(r * CHUNK)));
+                let y: [int8x16_t; R] = std::array::from_fn(|r| quad(row.add(r * CHUNK + 4)));
+                for n in 0..4 {
+                    let (v, w) = (vld1q_s8(panel.add(16 * n)), vld1q_s8(panel.add(64 + 16 * n)));
+                    for r in 0..R {
+                        let low = vmull_s8(vget_low_s8(v), vget_low_s8(x[r]));
+                        let low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(y[r]));
+                        let high = vmlal_high_s8(vmull_high_s8(v, x[r]), w, y[r]);
+                        sums[r][2 * n] = vpadalq_s16(sums[r][2 * n], low);
+                        sums[r][2 * n + 1] = vpadalq_s16(sums[r][2 * n + 1], high);
+                    }
+                }
+                panel = panel.add(128);
+                row = row.add(8);
+            }
+            if now % 2 == 1 {
+                for n in 0..4 {
+                    let v = vld1q_s8(panel.add(16 * n));
+                    for r in 0..R {
+                        let x = quad(row.add(r * CHUNK));
+                        let low = vmull_s8(vget_low_s8(v), vget_low_s8(x));
+                        sums[r][2 * n] = vpadalq_s16(sums[r][2 * n], low);
+                        sums[r][2 * n + 1] = vpadalq_s16(sums[r][2 * n + 1], vmull_high_s8(v, x));
+                    }
+                }
+                panel = panel.add(64);
+            }
+            quads -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            add_scaled(tile, r, std::array::from_fn(|n| vpaddq_s32(sums[r][2 * n], sums[r][2 * n + 1])));
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::fma_tile`].
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn fma(tile: &FmaTile) {
+    for panel in 0..if tile.pair { 2 } else { 1 } {
+        let mut tile = FmaTile { pair: false, ..*tile };
+        tile.panels[0] = tile.panels[panel];
+        // SAFETY: the caller's; a panel at a time.
+        unsafe {
+            tile.sums = tile.sums.add(panel * tile.panel_stride);
+            if tile.half {
+                for_rows!(&tile, [1 2 3 4], R => fma_rows::<R, true>(&tile))
+            } else {
+                for_rows!(&tile, [1 2 3 4], R => fma_rows::<R, false>(&tile))
+            }
+        }
+    }
+}
+
+/// A value of each row (lane `LANE` of `x`) by a line of weights.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn fma_line<const R: usize, const HALF: bool, const LANE: i32>(
+    sums: &mut [[float32x4_t; 4]; R],
+    line: *const u8,
+    x: &[float32x4_t; R],
+) {
+    for n in 0..4 {
+        // SAFETY: the caller vouches for the line's sixteen values.
+        let weights = unsafe {
+            if HALF {
+                vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(line.add(8 * n).cast())))
+            } else {
+                vld1q_f32(line.add(16 * n).cast())
+            }
+        };
+        for r in 0..R {
+            sums[r][n] = vfmaq_laneq_f32::<LANE>(sums[r][n], weights, x[r]);
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
+    // SAFETY: reads the rows' and the panel's values and updates the sums, as `FmaTile` describes.
+    unsafe {
+        let size = if HALF { 32 } else { 64 };
+        let mut sums = [[vdupq_n_f32(0.0); 4]; R];
+        for r in 0..R {
+            sums[r] = std::array::from_fn(|n| vld1q_f32(tile.sums.add(r * LANES + n * 4)));
+        }
+        let mut panel = tile.panels[0];
+        let mut chunk = tile.rows;
+        let mut left = tile.k;
+        while left > 0 {
+            let mut row = chunk;
+            let now = left.min(LANES);
+            for _ in 0..now / 4 {
+                let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_f32(row.add(r * CHUNK).cast()));
+                fma_line::<R, HALF, 0>(&mut sums, panel, &x);
+                fma_line::<R, HALF, 1>(&mut sums, panel.add(size), &x);
+                fma_line::<R, HALF, 2>(&mut sums, panel.add(2 * size), &x);
+                fma_line::<R, HALF, 3>(&mut sums, panel.add(3 * size), &x);
+                panel = panel.add(4 * size);
+                row = row.add(16);
+            }
+            for _ in 0..now % 4 {
+                let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_dup_f32(row.add(r * CHUNK).cast()));
+                fma_line::<R, HALF, 0>(&mut sums, panel, &x);
+                panel = panel.add(size);
+                row = row.add(4);
+            }
+            left -= now;
+            chunk = chunk.add(tile.chunk_stride);
+        }
+        for r in 0..R {
+            for n in 0..4 {
+                vst1q_f32(tile.sums.add(r * LANES + n * 4), sums[r][n]);
+            }
+        }
+    }
+}

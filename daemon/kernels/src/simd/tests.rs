@@ -1,0 +1,1 @@
+//! Each operation of each level by itself.

@@ -1,0 +1,275 @@
+//! Linear layers and convolutions: every level equals the scalar one to the bit, however the work is cut.
+
+mod common;
+
+use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
+use diffused_kernels::cpu::Level;
+use diffused_kernels::matmul::{conv2d_at, linear_at};
+use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
+use diffused_kernels::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, quantize_rows};
+use proptest::prelude::*;
+
+on_every_level! {
+    linear_equals_scalar
+    linear_of_every_length
+    linear_of_the_largest_integers
+    linear_in_chunks_of_panels
+    convolution_equals_scalar
+    convolution_in_strips
+}
+
+const FORMATS: [Format; 3] = [Format::Int8, Format::F16, Format::F32];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Geglu];
+
+/// A packed matrix of random weights.
+struct Matrix {
+    layout: Layout,
+    bytes: Vec<u8>,
+}
+
+impl Matrix {
+    fn new(numbers: &mut Numbers, layout: Layout, outputs: usize, kind: Kind) -> Matrix {
+        let weights = match kind {
+            Kind::Extreme => Kind::Extreme,
+            _ => Kind::Plain,
+        };
+        let mut bytes = vec![0; outputs.div_ceil(PANEL) * layout.panel_bytes()];
+        for (i, panel) in bytes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
+            let rows: Vec<_> = (i * PANEL..outputs.min((i + 1) * PANEL))
+                .map(|_| numbers.vec(layout.taps * layout.k, weights))
+                .collect();
+            let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            let bias = numbers.vec(rows.len(), weights);
+            pack_panel(&layout, &rows, &bias, panel);
+        }
+        Matrix { layout, bytes }
+    }
+
+    fn panels(&self, range: std::ops::Range<usize>) -> Panels<'_> {
+        let size = self.layout.panel_bytes();
+        Panels { layout: self.layout, bytes: &self.bytes[range.start * size..range.end * size], first: range.start }
+    }
+
+    fn all(&self) -> Panels<'_> {
+        self.panels(0..self.bytes.len() / self.layout.panel_bytes())
+    }
+}
+
+/// Rows in the form that a format takes, shifted in memory.
+struct Input {
+    x: Shifted<f32>,
+    q: Shifted<i8>,
+    scale: Shifted<f32>,
+    int8: bool,
+}
+
+impl Input {
+    fn new(x: &[f32], channels: usize, format: Format, shift: usize) -> Input {
+        let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
+        quantize_rows(x, channels, &mut q, &mut scale);
+        let int8 = format == Format::Int8;
+        Input { x: Shifted::new(x, shift), q: Shifted::new(&q, shift), scale: Shifted::new(&scale, shift), int8 }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        if self.int8 { Rows::Int8 { q: self.q.get(), scale: self.scale.get() } } else { Rows::F32(self.x.get()) }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct LinearCase {
+    seed: u64,
+    kind: Kind,
+    format: Format,
+    m: usize,
+    k: usize,
+    features: usize,
+    activation: Activation,
+    accumulate: bool,
+    shift: usize,
+    threads: usize,
+}
+
+fn linear_cases() -> impl Strategy<Value = LinearCase> {
+    let shape = (prop_oneof![0..20usize, 0..130usize], 1..80usize, 1..100usize);
+    let options = (proptest::sample::select(&FORMATS), proptest::sample::select(&ACTIVATIONS), any::<bool>());
+    (any::<u64>(), kinds(), shape, options, 0..4usize, 1..=4usize).prop_map(
+        |(seed, kind, (m, k, features), (format, activation, accumulate), shift, threads)| {
+            let k = if format == Format::Int8 { k * 4 } else { k };
+            LinearCase { seed, kind, format, m, k, features, activation, accumulate, shift, threads }
+        },
+    )
+}
+
+impl LinearCase {
+    fn outputs(&self) -> usize {
+        if self.activation == Activation::Geglu { self.features.div_ceil(PANEL) * 2 * PANEL } else { self.features }
+    }
+
+    /// The results at the scalar level and at `level`, whose panels come in two chunks.
+    fn run(&self, level: Level, cut: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut numbers = Numbers(self.seed);
+        let matrix =
+            Matrix::new(&mut numbers, Layout { format: self.format, k: self.k, taps: 1 }, self.outputs(), self.kind);
+        let input = Input::new(&numbers.vec(self.m * self.k, self.kind), self.k, self.format, self.shift);
+        let held = numbers.vec(self.m * self.features, self.kind);
+        let epilogue = Epilogue { activation: self.activation, accumulate: self.accumulate, time: None };
+        let (m, features) = (self.m, self.features);
+        let mut expected = held.clone();
+        linear_at(Level::Scalar, input.rows(), m, &matrix.all(), features, &epilogue, &mut expected);
+        let mut found = Shifted::new(&held, self.shift);
+        let count = matrix.all().count();
+        let cut = cut.min(count) / 2 * 2;
+        let bytes = Shifted::new(&matrix.bytes, self.shift);
+        let matrix = Matrix { layout: matrix.layout, bytes: bytes.get().to_vec() };
+        for range in [0..cut, cut..count] {
+            let panels = matrix.panels(range);
+            on_threads(self.threads, || {
+                linear_at(level, input.rows(), m, &panels, features, &epilogue, found.get_mut())
+            });
+        }
+        (found.get().to_vec(), expected)
+    }
+
+    fn assert_equal(&self, level: Level, cut: usize) {
+        let (found, expected) = self.run(level, cut);
+        assert_same(&found, &expected, "linear");
+    }
+}
+
+fn linear_equals_scalar(level: Level) {
+    check(60, linear_cases(), |case| case.assert_equal(level, 0));
+}
+
+fn linear_in_chunks_of_panels(level: Level) {
+    check(20, (linear_cases(), 0..8usize), |(case, cut)| case.assert_equal(level, cut));
+}
+
+fn linear_of_every_length(level: Level) {
+    for format in FORMATS {
+        for length in 0..=67 {
+            let k = if format == Format::Int8 { (length + 1) * 4 } else { length + 1 };
+            let case = LinearCase {
+                seed: length as u64,
+                kind: Kind::Plain,
+                format,
+                m: length,
+                k,
+                features: 67 - length.min(66),
+                activation: Activation::None,
+                accumulate: false,
+                shift: length % 4,
+                threads: 1,
+            };
+            case.assert_equal(level, 0);
+        }
+    }
+}
+
+/// The sums reach 127 · 127 · k, with every partial product at its limit.
+fn linear_of_the_largest_integers(level: Level) {
+    for (x, w) in [(127i8, 1f32), (-127, 1.0), (127, -1.0), (-127, -1.0)] {
+        let (m, k, features) = (13, 5120, 33);
+        let layout = Layout { format: Format::Int8, k, taps: 1 };
+        let mut bytes = vec![0; 3 * layout.panel_bytes()];
+        for panel in bytes.chunks_exact_mut(layout.panel_bytes()) {
+            pack_panel(&layout, &[vec![w; k].as_slice(); 16], &[0.0; 16], panel);
+        }
+        let (q, scale) = (vec![x; m * k], vec![1.0; m]);
+        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        let mut out = vec![0.0; m * features];
+        linear_at(level, Rows::Int8 { q: &q, scale: &scale }, m, &panels, features, &Epilogue::NONE, &mut out);
+        let dot = 127 * i32::from(x) * w as i32 * k as i32;
+        let expected = (dot as f32).mul_add(1.0 / 127.0, 0.0);
+        assert!(out.iter().all(|v| *v == expected), "{x} by {w}: {:?}, not {expected}", &out[..3]);
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ConvCase {
+    seed: u64,
+    kind: Kind,
+    format: Format,
+    shape: ConvShape,
+    k: usize,
+    features: usize,
+    time: bool,
+    accumulate: bool,
+    threads: usize,
+}
+
+fn conv_cases() -> impl Strategy<Value = ConvCase> {
+    let picture = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
+    let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), any::<bool>());
+    let options = (proptest::sample::select(&FORMATS), any::<bool>(), any::<bool>());
+    (any::<u64>(), kinds(), picture, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
+        "a picture smaller than its kernel",
+        |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
+            let (kernel, stride, pad_end_only, upsample) = filter;
+            let least = if kernel == 3 && pad_end_only && !upsample { 2 } else { 1 };
+            let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, upsample };
+            let k = if format == Format::Int8 { k * 4 } else { k };
+            let case = ConvCase { seed, kind, format, shape, k, features, time, accumulate, threads };
+            (height >= least && width >= least).then_some(case)
+        },
+    )
+}
+
+impl ConvCase {
+    fn run(&self, level: Level, strip_rows: usize) -> (Vec<f32>, Vec<f32>) {
+        let ConvCase { shape, k, features, .. } = *self;
+        let mut numbers = Numbers(self.seed);
+        let layout = Layout { format: self.format, k, taps: shape.kernel * shape.kernel };
+        let matrix = Matrix::new(&mut numbers, layout, features, self.kind);
+        let x = numbers.vec(shape.batch * shape.height * shape.width * k, self.kind);
+        let time = numbers.vec(features, self.kind);
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let held = numbers.vec(shape.batch * height * width * features, self.kind);
+        let epilogue =
+            Epilogue { activation: Activation::Silu, accumulate: self.accumulate, time: self.time.then_some(&time) };
+        let input = Input::new(&x, k, self.format, 1);
+        let mut expected = held.clone();
+        let whole = Strip::whole(&shape);
+        conv2d_at(Level::Scalar, input.rows(), &shape, &whole, &matrix.all(), features, &epilogue, &mut expected);
+        let mut found = held;
+        for first in (0..height).step_by(strip_rows) {
+            let out_rows = first..height.min(first + strip_rows);
+            let strip = Strip { in_rows: shape.rows_for(&out_rows), out_rows };
+            let part = pick(&x, shape.height, shape.width * k, &strip.in_rows);
+            let mut out = pick(&found, height, width * features, &strip.out_rows);
+            let input = Input::new(&part, k, self.format, 3);
+            on_threads(self.threads, || {
+                conv2d_at(level, input.rows(), &shape, &strip, &matrix.all(), features, &epilogue, &mut out);
+            });
+            let rows = found.chunks_exact_mut(height * width * features);
+            for (picture, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {
+                picture[first * width * features..][..out.len()].copy_from_slice(out);
+            }
+        }
+        (found, expected)
+    }
+}
+
+/// Some rows of each picture.
+fn pick(pictures: &[f32], height: usize, row: usize, rows: &std::ops::Range<usize>) -> Vec<f32> {
+    pictures
+        .chunks_exact(height * row)
+        .flat_map(|picture| &picture[rows.start * row..rows.end * row])
+        .copied()
+        .collect()
+}
+
+fn convolution_equals_scalar(level: Level) {
+    check(60, conv_cases(), |case| {
+        let (found, expected) = case.run(level, usize::MAX / 2);
+        assert_same(&found, &expected, "conv2d");
+    });
+}
+
+fn convolution_in_strips(level: Level) {
+    check(40, (conv_cases(), 1..5usize), |(case, rows)| {
+        let (found, expected) = case.run(level, rows);
+        assert_same(&found, &expected, "conv2d in strips");
+    });
+}

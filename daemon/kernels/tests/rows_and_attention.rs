@@ -1,0 +1,172 @@
+//! Quantization, norms, attention and conversions: every level equals the scalar one to the bit.
+
+mod common;
+
+use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
+use diffused_kernels::attention::{AttentionShape, attention_at};
+use diffused_kernels::cpu::Level;
+use diffused_kernels::norm::{GroupSums, Out, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
+use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, silu_at};
+use half::f16;
+use proptest::prelude::*;
+
+on_every_level! {
+    quantization
+    half_precision
+    silu_of_every_length
+    group_sums_in_strips
+    group_norm
+    layer_norm
+    attention_equals_scalar
+    attention_over_many_keys
+}
+
+fn lengths() -> impl Strategy<Value = usize> {
+    prop_oneof![1..=67usize, 1..=700usize]
+}
+
+fn quantization(level: Level) {
+    check(200, (any::<u64>(), kinds(), lengths(), 0..20usize, 0..4usize), |(seed, kind, channels, rows, shift)| {
+        let x = Shifted::new(&Numbers(seed).vec(rows * channels, kind), shift);
+        let quantize = |level| {
+            let mut q = Shifted::new(&vec![1; rows * channels], shift);
+            let mut scale = vec![1.0; rows];
+            quantize_rows_at(level, x.get(), channels, q.get_mut(), &mut scale);
+            (q.get().to_vec(), scale)
+        };
+        let ((found, found_scale), (expected, scale)) = (quantize(level), quantize(Level::Scalar));
+        assert_eq!(found, expected);
+        assert_same(&found_scale, &scale, "scale");
+    });
+}
+
+fn half_precision(level: Level) {
+    let every: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| !x.is_nan()).collect();
+    let (mut found, mut expected) = (vec![0.0; every.len()], vec![0.0; every.len()]);
+    f16_to_f32_at(level, &every, &mut found);
+    f16_to_f32_at(Level::Scalar, &every, &mut expected);
+    assert_same(&found, &expected, "f16 to f32");
+    check(200, (any::<u64>(), kinds(), 0..=67usize), |(seed, kind, len)| {
+        let x: Vec<f32> = Numbers(seed).vec(len, kind).into_iter().chain([65520.0, 65519.0, 5.97e-8, 2.9e-8]).collect();
+        let (mut found, mut expected) = (vec![f16::ZERO; x.len()], vec![f16::ZERO; x.len()]);
+        f32_to_f16_at(level, &x, &mut found);
+        f32_to_f16_at(Level::Scalar, &x, &mut expected);
+        let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&found), bits(&expected));
+    });
+}
+
+fn silu_of_every_length(level: Level) {
+    for len in 0..=67 {
+        for kind in [Kind::Plain, Kind::Extreme, Kind::Denormal, Kind::Big] {
+            let mut expected: Vec<f32> = Numbers(len as u64).vec(len, kind).iter().map(|x| x * 40.0).collect();
+            let mut found = Shifted::new(&expected, len % 3);
+            silu_at(level, found.get_mut());
+            silu_at(Level::Scalar, &mut expected);
+            assert_same(found.get(), &expected, "silu");
+        }
+    }
+}
+
+fn group_sums_in_strips(level: Level) {
+    let shapes = (1..=8usize, 1..=9usize, 1..80usize, 1..20usize, 1..12usize, 1..=4usize);
+    check(60, (any::<u64>(), kinds(), shapes), |(seed, kind, (groups, size, height, width, strip, threads))| {
+        let channels = groups * size;
+        let mut numbers = Numbers(seed);
+        let x = numbers.vec(height * width * channels, kind);
+        let (gamma, beta) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let mut whole = GroupSums::new(channels);
+        whole.add_rows_at(Level::Scalar, &x, width);
+        let expected = whole.finish(groups, 1e-5, &gamma, &beta);
+        let mut strips = GroupSums::new(channels);
+        on_threads(threads, || x.chunks(strip * width * channels).for_each(|x| strips.add_rows_at(level, x, width)));
+        let found = strips.finish(groups, 1e-5, &gamma, &beta);
+        assert_same(&found.0, &expected.0, "scale");
+        assert_same(&found.1, &expected.1, "shift");
+    });
+}
+
+/// Compares the plain and the quantized output of a norm.
+fn compare_norm(level: Level, x: &[f32], channels: usize, norm: impl Fn(Level, &[f32], Out)) {
+    let (mut found, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+    norm(level, x, Out::F32(&mut found));
+    norm(Level::Scalar, x, Out::F32(&mut expected));
+    assert_same(&found, &expected, "norm");
+    let quantized = |level| {
+        let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
+        norm(level, x, Out::Int8 { q: &mut q, scale: &mut scale });
+        (q, scale)
+    };
+    let ((found, found_scale), (q, scale)) = (quantized(level), quantized(Level::Scalar));
+    assert_eq!(found, q);
+    assert_same(&found_scale, &scale, "scale of the quantized norm");
+}
+
+fn group_norm(level: Level) {
+    let cases = (any::<u64>(), kinds(), lengths(), 0..40usize, any::<bool>(), 0..4usize);
+    check(100, cases, |(seed, kind, channels, rows, silu, shift)| {
+        let mut numbers = Numbers(seed);
+        let (scale, shift_by) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let x = Shifted::new(&numbers.vec(rows * channels, kind), shift);
+        compare_norm(level, x.get(), channels, |level, x, out| {
+            group_norm_apply_at(level, x, channels, (&scale, &shift_by), silu, out);
+        });
+        let mut expected = vec![0.0; x.get().len()];
+        group_norm_apply_at(Level::Scalar, x.get(), channels, (&scale, &shift_by), silu, Out::F32(&mut expected));
+        let mut found = x;
+        group_norm_in_place_at(level, found.get_mut(), channels, (&scale, &shift_by), silu);
+        assert_same(found.get(), &expected, "in place");
+    });
+}
+
+fn layer_norm(level: Level) {
+    let cases = (any::<u64>(), kinds(), lengths(), 0..40usize, 0..4usize);
+    check(100, cases, |(seed, kind, channels, rows, shift)| {
+        let mut numbers = Numbers(seed);
+        let (gamma, beta) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let x = Shifted::new(&numbers.vec(rows * channels, kind), shift);
+        compare_norm(level, x.get(), channels, |level, x, out| {
+            layer_norm_at(level, x, channels, &gamma, &beta, 1e-5, out);
+        });
+    });
+}
+
+fn compare_attention(level: Level, shape: &AttentionShape, seed: u64, kind: Kind, threads: usize) {
+    let mut numbers = Numbers(seed);
+    let channels = shape.heads * shape.head_dim;
+    let q = Shifted::new(&numbers.vec(shape.batch * shape.queries * channels, kind), 1);
+    let k = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 2);
+    let v = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 3);
+    let mut expected = vec![0.0; q.get().len()];
+    attention_at(Level::Scalar, q.get(), k.get(), v.get(), shape, &mut expected);
+    let mut found = Shifted::new(&expected, 1);
+    found.get_mut().fill(f32::NAN);
+    on_threads(threads, || attention_at(level, q.get(), k.get(), v.get(), shape, found.get_mut()));
+    assert_same(found.get(), &expected, "attention");
+}
+
+fn attention_equals_scalar(level: Level) {
+    let shapes = (1..=2usize, 1..=3usize, prop_oneof![1..=67usize, Just(160)], 1..50usize, 1..90usize, any::<bool>());
+    check(60, (any::<u64>(), kinds(), shapes, 1..=4usize), |(seed, kind, shape, threads)| {
+        let (batch, heads, head_dim, queries, keys, causal) = shape;
+        let queries = if causal { keys } else { queries };
+        compare_attention(
+            level,
+            &AttentionShape { batch, heads, head_dim, queries, keys, causal },
+            seed,
+            kind,
+            threads,
+        );
+    });
+}
+
+fn attention_over_many_keys(level: Level) {
+    for (queries, keys, causal) in
+        [(30, 128, false), (13, 129, false), (5, 300, false), (150, 150, true), (257, 257, true)]
+    {
+        let shape = AttentionShape { batch: 1, heads: 2, head_dim: 8, queries, keys, causal };
+        for kind in [Kind::Plain, Kind::Denormal, Kind::Big] {
+            compare_attention(level, &shape, keys as u64, kind, 2);
+        }
+    }
+}
