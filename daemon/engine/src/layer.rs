@@ -132,6 +132,32 @@ impl Layer {
     pub const NAMES: [&'static str; 8] =
         ["Embedding", "TimeEmbedding", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Attention", "Quantize"];
 
+    /// Its `op_type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Layer::Embedding { .. } => "Embedding",
+            Layer::TimeEmbedding { .. } => "TimeEmbedding",
+            Layer::Linear { .. } => "Linear",
+            Layer::Conv2d { .. } => "Conv2d",
+            Layer::GroupNorm { .. } => "GroupNorm",
+            Layer::LayerNorm { .. } => "LayerNorm",
+            Layer::Attention { .. } => "Attention",
+            Layer::Quantize {} => "Quantize",
+        }
+    }
+
+    /// It has two outputs, `q` and `scale`.
+    pub fn quantizes(&self) -> bool {
+        match self {
+            Layer::Linear { quantize, .. }
+            | Layer::GroupNorm { quantize, .. }
+            | Layer::LayerNorm { quantize, .. }
+            | Layer::Attention { quantize, .. } => *quantize,
+            Layer::Quantize {} => true,
+            Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::Conv2d { .. } => false,
+        }
+    }
+
     /// The names of the weights that this operator reads, in the order in which it reads them.
     pub fn weights(&self) -> Vec<&str> {
         match self {

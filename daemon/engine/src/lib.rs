@@ -1,16 +1,37 @@
 //! Stable Diffusion on the CPU in little memory: synchronous, no network, no clock, no environment.
+//!
+//! The pipeline on one page is `Engine::paint`: prompt → embeddings, (init image → latents,) noise → latents step by
+//! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
+//! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the picture that it gives there.
 
 pub mod bundle;
 pub mod error;
+mod graph;
+pub mod latents;
 pub mod layer;
+pub mod layer_onnx;
+mod network;
+mod ops;
+pub mod parameters;
 pub mod request;
 pub mod sampler;
-pub mod source;
+mod source;
+pub mod text_encoder;
+mod unet;
+mod vae;
+mod weights;
+
+use std::ops::ControlFlow;
 
 use bundle::Manifest;
 use error::{Error, Result};
-use request::{Observer, Parameters, Picture, Request};
+use request::{Observer, Parameters, Picture, Request, Stage};
+use source::Bundle;
 pub use source::Source;
+use text_encoder::{Embeddings, TextEncoder};
+use unet::Unet;
+use vae::{VaeDecoder, VaeEncoder};
+use weights::Keep;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Default)]
@@ -23,33 +44,78 @@ pub struct Options {
 
 /// A model that is ready to paint.
 pub struct Engine {
-    manifest: Manifest,
-    model_sha256: String,
+    bundle: Bundle,
+    workers: rayon::ThreadPool,
+    models: Models,
 }
 
 impl Engine {
     /// Opens a bundle: reads and checks what is small, no weights yet.
-    pub fn open(source: Source, _options: Options) -> Result<Engine> {
-        Err(Error::Internal(format!("{source:?}: not yet")))
+    pub fn open(source: Source, options: Options) -> Result<Engine> {
+        let bundle = Bundle::open(source)?;
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads.unwrap_or(0))
+            .thread_name(|index| format!("engine-{index}"))
+            .build()
+            .map_err(|error| Error::Internal(format!("no worker threads: {error}")))?;
+        let models = Models::open(&bundle, &options)?;
+        Ok(Engine { bundle, workers, models })
     }
 
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.bundle.manifest
     }
 
     /// SHA-256 of `bundle.json`, hexadecimal; since that lists the checksums of all files, it names the model.
     pub fn model_sha256(&self) -> &str {
-        &self.model_sha256
+        &self.bundle.sha256
     }
 
     /// Fills in what `request` leaves open and checks the rest; paints nothing.
-    pub fn resolve(&self, _request: &Request) -> Result<Parameters> {
-        Err(Error::Internal("not yet".into()))
+    pub fn resolve(&self, request: &Request) -> Result<Parameters> {
+        parameters::resolve(request, &self.bundle.manifest)
     }
 
     /// Paints `request`, telling `observer` after each layer and step.
-    pub fn generate(&mut self, _request: &Request, _observer: &mut dyn Observer) -> Result<Picture> {
+    pub fn generate(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Picture> {
+        let parameters = self.resolve(request)?;
+        let Engine { bundle, workers, models } = self;
+        workers.install(|| models.paint(&bundle.manifest, request, parameters, observer))
+    }
+}
+
+/// The networks and the tokenizer.
+struct Models {
+    text_encoder: TextEncoder,
+    unet: Unet,
+    decoder: VaeDecoder,
+    encoder: VaeEncoder,
+}
+
+/// Bytes that are read ahead.
+const RING: usize = 4 << 20;
+
+impl Models {
+    fn open(bundle: &Bundle, options: &Options) -> Result<Models> {
+        let keep = || match options.memory {
+            None => Keep::All,
+            Some(_) => Keep::Only(Default::default()),
+        };
+        Ok(Models {
+            text_encoder: TextEncoder::open(bundle, keep(), RING)?,
+            unet: Unet::open(bundle, keep(), RING)?,
+            decoder: VaeDecoder::open(bundle, keep(), RING)?,
+            encoder: VaeEncoder::open(bundle, keep(), RING)?,
+        })
+    }
+
+    fn paint(&mut self, _: &Manifest, _: &Request, _: Parameters, _: &mut dyn Observer) -> Result<Picture> {
         Err(Error::Internal("not yet".into()))
     }
+}
+
+/// Reports each layer of `stage`.
+fn layers(stage: Stage, observer: &mut dyn Observer) -> impl FnMut(usize, usize) -> ControlFlow<()> {
+    move |done, total| observer.tick(stage, done, total)
 }

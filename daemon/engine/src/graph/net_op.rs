@@ -1,0 +1,114 @@
+//! One of our operators as tract sees it: it knows what shapes come out, and leaves computing to `ops`.
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp};
+use tract_onnx::tract_hir::internal::*;
+
+use super::shapes::{self, Operand};
+use crate::error::Result;
+use crate::layer::Layer;
+use crate::layer_onnx;
+use crate::weights::{Shape, WeightsFile};
+
+/// A `Layer` and the shapes of the weights that it names.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NetOp {
+    pub(super) layer: Layer,
+    weights: Vec<Shape>,
+}
+
+// A layer holds f32 attributes, none of which is ever NaN.
+impl Eq for NetOp {}
+
+/// Builds the operator of `node`; tract calls it while it parses.
+pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let layer = layer_onnx::from_node(node)?;
+    Ok((Box::new(NetOp { layer, weights: Vec::new() }), Vec::new()))
+}
+
+impl NetOp {
+    /// Looks up the weights' shapes.
+    pub(super) fn bind(&mut self, file: &WeightsFile) -> Result<()> {
+        self.weights =
+            self.layer.weights().into_iter().map(|name| Ok(file.entry(name)?.shape)).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The matrices that a run reads, in order.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &str> {
+        let named = self.layer.weights().into_iter().zip(&self.weights);
+        named.filter(|(_, shape)| matches!(shape, Shape::Matrix { .. })).map(|(name, _)| name)
+    }
+
+    fn outputs(&self, inputs: &[Operand]) -> TractResult<TVec<Operand>> {
+        shapes::outputs(&self.layer, &self.weights, inputs).map_err(|message| format_err!("{}: {message}", self.name()))
+    }
+}
+
+impl Op for NetOp {
+    fn name(&self) -> StaticName {
+        self.layer.name().into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for NetOp {
+    not_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, _: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        bail!("{} needs the weights, which only Plan::run has", self.name())
+    }
+}
+
+impl TypedOp for NetOp {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let operands = inputs.iter().map(|fact| {
+            let shape = fact.shape.as_concrete().with_context(|| format!("{}: an unknown shape", self.name()))?;
+            Ok((fact.datum_type, shape.into()))
+        });
+        let outputs = self.outputs(&operands.collect::<TractResult<TVec<_>>>()?)?;
+        Ok(outputs.into_iter().map(|(kind, shape)| kind.fact(&*shape)).collect())
+    }
+
+    as_op!();
+}
+
+impl InferenceOp for NetOp {
+    fn infer_facts(
+        &mut self,
+        inputs: TVec<&InferenceFact>,
+        outputs: TVec<&InferenceFact>,
+        observed: TVec<&InferenceFact>,
+    ) -> TractResult<(TVec<InferenceFact>, TVec<InferenceFact>, TVec<InferenceFact>)> {
+        let known = |fact: &&InferenceFact| Some((fact.datum_type.concretize()?, concrete_shape(fact)?));
+        let mut outputs: TVec<InferenceFact> = outputs.into_iter().cloned().collect();
+        if let Some(operands) = inputs.iter().map(known).collect::<Option<TVec<Operand>>>() {
+            let found = self.outputs(&operands)?;
+            outputs = found.iter().map(|(kind, shape)| InferenceFact::dt_shape(*kind, shape)).collect();
+        }
+        Ok((inputs.into_iter().cloned().collect(), outputs, observed.into_iter().cloned().collect()))
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(if self.layer.quantizes() { 2 } else { 1 })
+    }
+
+    fn to_typed(
+        &self,
+        _: &InferenceModel,
+        node: &InferenceNode,
+        target: &mut TypedModel,
+        mapping: &HashMap<OutletId, OutletId>,
+    ) -> TractResult<TVec<OutletId>> {
+        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| mapping[input]).collect();
+        target.wire_node(&*node.name, self.clone(), &inputs)
+    }
+
+    as_op!();
+}
+
+fn concrete_shape(fact: &InferenceFact) -> Option<TVec<usize>> {
+    fact.shape.concretize()?.iter().map(|dim| dim.to_usize().ok()).collect()
+}

@@ -1,0 +1,175 @@
+//! What comes out of each operator, and whether what goes in fits the operator and its weights.
+//!
+//! Everything is checked here, when a plan is made: a graph that does not fit its weights is refused before anything
+//! runs, and the operators themselves need no checks.
+
+use diffused_kernels::ConvShape;
+use diffused_kernels::pack::Format;
+use tract_onnx::prelude::*;
+
+use crate::layer::{Activation, Layer, Padding};
+use crate::weights::Shape;
+
+/// Kind of values and shape of a tensor.
+pub(super) type Operand = (DatumType, TVec<usize>);
+
+type Checked<T> = Result<T, String>;
+
+const F32: DatumType = DatumType::F32;
+const I8: DatumType = DatumType::I8;
+
+/// The outputs of `layer`, or what is wrong with its inputs.
+pub(super) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> Checked<TVec<Operand>> {
+    let inputs = &mut inputs.iter();
+    let out = match layer {
+        Layer::Embedding { .. } => embedding(weights, inputs)?,
+        Layer::TimeEmbedding { channels, .. } => {
+            expect(inputs.next(), DatumType::F32, &[1])?;
+            tvec![1, *channels]
+        }
+        Layer::Linear { features, activation, residual, .. } => {
+            let x = activations(inputs, weights)?;
+            let doubled = if *activation == Activation::Geglu { features * 2 } else { *features };
+            matrix(weights, 1, last(&x)?, doubled)?;
+            let out = with_last(&x, *features);
+            expect_if(*residual, inputs, &out)?;
+            out
+        }
+        Layer::Conv2d { features, kernel, time, residual, .. } => {
+            let x = activations(inputs, weights)?;
+            matrix(weights, kernel * kernel, last(&x)?, *features)?;
+            let out = convolved(layer, &x)?;
+            expect_if(*time, inputs, &[1, *features])?;
+            expect_if(*residual, inputs, &out)?;
+            out
+        }
+        Layer::GroupNorm { groups, .. } => {
+            let x = plain(inputs.next())?;
+            if x.len() != 4 || *groups == 0 || !last(&x)?.is_multiple_of(*groups) {
+                return Err(format!("{x:?} is no picture whose channels {groups} groups divide"));
+            }
+            table(weights, last(&x)?)?;
+            x
+        }
+        Layer::LayerNorm { .. } => {
+            let x = plain(inputs.next())?;
+            table(weights, last(&x)?)?;
+            x
+        }
+        Layer::Attention { heads, causal, .. } => attention(inputs, *heads, *causal)?,
+        Layer::Quantize {} => plain(inputs.next())?,
+    };
+    if inputs.next().is_some() {
+        return Err("it has more inputs than it takes".into());
+    }
+    if !layer.quantizes() {
+        return Ok(tvec![(F32, out)]);
+    }
+    let rows = out[..out.len() - 1].into();
+    Ok(tvec![(I8, out), (F32, rows)])
+}
+
+fn embedding(weights: &[Shape], inputs: &mut std::slice::Iter<Operand>) -> Checked<TVec<usize>> {
+    let [Shape::Table { columns, .. }, Shape::Table { rows: positions, columns: same, .. }] = weights else {
+        return Err("it takes two tables".into());
+    };
+    let Some((DatumType::I64, ids)) = inputs.next() else {
+        return Err("it takes token ids as i64".into());
+    };
+    if columns != same || ids.len() != 2 || ids[1] > *positions {
+        return Err(format!("ids {ids:?} do not fit {positions} positions of {columns} and {same} channels"));
+    }
+    Ok(tvec![ids[0], ids[1], *columns])
+}
+
+fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool) -> Checked<TVec<usize>> {
+    let (q, k, v) = (plain(inputs.next())?, plain(inputs.next())?, plain(inputs.next())?);
+    if k != v || q.len() < 3 || k.len() < 3 || q[0] != k[0] || last(&q)? != last(&k)? {
+        return Err(format!("queries {q:?}, keys {k:?} and values {v:?} do not fit together"));
+    }
+    if heads == 0 || !last(&q)?.is_multiple_of(heads) {
+        return Err(format!("{heads} heads do not divide {} channels", last(&q)?));
+    }
+    if causal && q != k {
+        return Err(format!("causal attention of {q:?} to {k:?}"));
+    }
+    Ok(q)
+}
+
+fn convolved(layer: &Layer, x: &[usize]) -> Checked<TVec<usize>> {
+    let Layer::Conv2d { features, .. } = layer else {
+        return Err("not a convolution".into());
+    };
+    let shape = conv_shape(layer, x).ok_or_else(|| format!("cannot convolve {x:?}"))?;
+    Ok(tvec![shape.batch, shape.out_height(), shape.out_width(), *features])
+}
+
+/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`.
+pub(crate) fn conv_shape(layer: &Layer, x: &[usize]) -> Option<ConvShape> {
+    let Layer::Conv2d { kernel, stride, padding, upsample, .. } = *layer else { return None };
+    let [batch, height, width, _] = *x else { return None };
+    let fits = matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch * height * width > 0;
+    let pad_end_only = padding == Padding::End;
+    fits.then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, upsample })
+}
+
+/// A matrix's first input: `q` and `scale` for int8, else `x`. Returns the shape of `x`.
+fn activations(inputs: &mut std::slice::Iter<Operand>, weights: &[Shape]) -> Checked<TVec<usize>> {
+    let [Shape::Matrix { layout, .. }] = weights else {
+        return Err("it takes a matrix".into());
+    };
+    if layout.format != Format::Int8 {
+        return plain(inputs.next());
+    }
+    let Some((I8, x)) = inputs.next() else {
+        return Err("an int8 matrix takes quantized inputs".into());
+    };
+    expect(inputs.next(), F32, &x[..x.len().saturating_sub(1)])?;
+    Ok(x.clone())
+}
+
+fn plain(input: Option<&Operand>) -> Checked<TVec<usize>> {
+    match input {
+        Some((F32, shape)) if !shape.is_empty() => Ok(shape.clone()),
+        Some((kind, shape)) => Err(format!("an input is {kind:?} {shape:?} where f32 is wanted")),
+        None => Err("an input is missing".into()),
+    }
+}
+
+fn expect(input: Option<&Operand>, kind: DatumType, shape: &[usize]) -> Checked<()> {
+    match input {
+        Some((k, s)) if *k == kind && **s == *shape => Ok(()),
+        Some((k, s)) => Err(format!("an input is {k:?} {s:?} where {kind:?} {shape:?} is wanted")),
+        None => Err(format!("an input, {kind:?} {shape:?}, is missing")),
+    }
+}
+
+fn expect_if(there: bool, inputs: &mut std::slice::Iter<Operand>, shape: &[usize]) -> Checked<()> {
+    if there { expect(inputs.next(), F32, shape) } else { Ok(()) }
+}
+
+fn matrix(weights: &[Shape], taps: usize, k: usize, n: usize) -> Checked<()> {
+    match weights {
+        [Shape::Matrix { layout, n: stored }] if (layout.taps, layout.k, *stored) == (taps, k, n) => Ok(()),
+        _ => Err(format!("its weights are {weights:?}, not {n} outputs of {taps} x {k} inputs")),
+    }
+}
+
+fn table(weights: &[Shape], channels: usize) -> Checked<()> {
+    match weights {
+        [Shape::Table { rows: 2, columns, .. }] if *columns == channels => Ok(()),
+        _ => Err(format!("its weights are {weights:?}, not gamma and beta of {channels} channels")),
+    }
+}
+
+fn last(shape: &[usize]) -> Checked<usize> {
+    shape.last().copied().ok_or_else(|| "an input is a single number".into())
+}
+
+fn with_last(shape: &[usize], features: usize) -> TVec<usize> {
+    let mut shape: TVec<usize> = shape.into();
+    if let Some(last) = shape.last_mut() {
+        *last = features;
+    }
+    shape
+}

@@ -1,0 +1,39 @@
+//! The operators: each a thin shell that takes tract's values apart and calls a kernel.
+//!
+//! Shapes were checked when the plan was made (`graph::shapes`). Inputs come by value: an operator that is the last to
+//! use a tensor drops it as soon as it can, or writes its result into it.
+
+mod attention;
+mod conv;
+mod embedding;
+mod linear;
+mod norm;
+mod quantize;
+mod values;
+
+use tract_onnx::prelude::*;
+
+use crate::error::Result;
+use crate::layer::Layer;
+use crate::weights::Weights;
+use values::Inputs;
+
+/// Runs `layer` on `inputs`.
+pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights) -> Result<TVec<TValue>> {
+    let inputs = &mut Inputs::new(inputs);
+    let output = match layer {
+        Layer::Embedding { tokens, positions } => embedding::tokens(inputs, tokens, positions, weights)?,
+        Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
+            embedding::time(inputs, *channels, *flip_sin_to_cos, *freq_shift)?
+        }
+        Layer::Linear { weight, features, activation, residual, .. } => {
+            linear::run(inputs, weight, *features, *activation, *residual, weights)?
+        }
+        Layer::Conv2d { .. } => conv::run(layer, inputs, weights)?,
+        Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights),
+        Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights),
+        Layer::Attention { heads, causal, .. } => attention::run(inputs, *heads, *causal)?,
+        Layer::Quantize {} => return quantize::rows(&*inputs.value()?),
+    };
+    if layer.quantizes() { quantize::rows(&output) } else { Ok(tvec![output.into()]) }
+}

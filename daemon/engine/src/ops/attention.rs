@@ -1,0 +1,19 @@
+//! Attention without a matrix of scores.
+
+use diffused_kernels::{self as kernels, AttentionShape};
+use tract_onnx::prelude::*;
+
+use super::values::{Inputs, channels, leading, values, values_mut, zeros};
+use crate::error::Result;
+
+/// `softmax(q kᵀ / √d) v` per head.
+pub(super) fn run(inputs: &mut Inputs, heads: usize, causal: bool) -> Result<Tensor> {
+    let (q, k, v) = (inputs.value()?, inputs.value()?, inputs.value()?);
+    let batch = q.shape()[0];
+    let tokens = |x: &Tensor| leading(x.shape()).iter().product::<usize>() / batch;
+    let head_dim = channels(q.shape()) / heads;
+    let shape = AttentionShape { batch, heads, head_dim, queries: tokens(&q), keys: tokens(&k), causal };
+    let mut out = zeros::<f32>(q.shape())?;
+    kernels::attention(values(&q)?, values(&k)?, values(&v)?, &shape, values_mut(&mut out)?);
+    Ok(out)
+}

@@ -1,0 +1,30 @@
+//! Convolution over pixels, with the time embedding and the residual added on the way out.
+
+use diffused_kernels::{self as kernels, Activation, Epilogue, Strip};
+use tract_onnx::prelude::*;
+
+use super::values::{Inputs, values, values_mut, zeros};
+use crate::error::{Error, Result};
+use crate::graph::conv_shape;
+use crate::layer::Layer;
+use crate::weights::Weights;
+
+/// The result is written over the residual where there is one.
+pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<Tensor> {
+    let Layer::Conv2d { weight, features, time, residual, .. } = layer else {
+        return Err(Error::Internal(format!("{} is no convolution", layer.name())));
+    };
+    let x = inputs.activations(weight, weights)?;
+    let shape = conv_shape(layer, x.shape())
+        .ok_or_else(|| Error::Internal(format!("{weight}: cannot convolve {:?}", x.shape())))?;
+    let time = if *time { Some(inputs.value()?) } else { None };
+    let time = time.as_deref().map(values).transpose()?;
+    let mut out = match residual {
+        true => inputs.tensor()?,
+        false => zeros::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
+    };
+    let epilogue = Epilogue { activation: Activation::None, accumulate: *residual, time };
+    let (x, y, strip) = (x.rows()?, values_mut(&mut out)?, Strip::whole(&shape));
+    weights.panels(weight, |panels| kernels::conv2d(x, &shape, &strip, panels, *features, &epilogue, y))?;
+    Ok(out)
+}

@@ -1,0 +1,73 @@
+//! Token ids and timesteps to vectors.
+
+use tract_onnx::prelude::*;
+
+use super::values::{Inputs, values, values_mut, zeros};
+use crate::error::{Error, Result};
+use crate::weights::Weights;
+
+/// The longest wavelength of a time embedding, in units of 2π.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// A row of `tokens` plus a row of `positions` for each id; of the token table only these rows are read.
+pub(super) fn tokens(inputs: &mut Inputs, tokens: &str, positions: &str, weights: &mut Weights) -> Result<Tensor> {
+    let ids = inputs.value()?;
+    let &[batch, length] = ids.shape() else {
+        return Err(Error::Internal(format!("token ids of shape {:?}", ids.shape())));
+    };
+    let wanted: Vec<usize> = values::<i64>(&ids)?.iter().map(|&id| id.max(0) as usize).collect();
+    let rows = weights.rows(tokens, &wanted)?;
+    let positions = weights.table(positions)?;
+    let channels = rows.len() / wanted.len();
+    let mut out = zeros::<f32>(&[batch, length, channels])?;
+    let positions = positions[..length * channels].iter().cycle();
+    for ((out, row), position) in values_mut::<f32>(&mut out)?.iter_mut().zip(rows).zip(positions) {
+        *out = row + position;
+    }
+    Ok(out)
+}
+
+/// diffusers' `get_timestep_embedding`: sines and cosines of the timestep at geometrically spaced frequencies.
+pub(super) fn time(inputs: &mut Inputs, channels: usize, flip: bool, freq_shift: f32) -> Result<Tensor> {
+    let timestep = values::<f32>(&*inputs.value()?)?[0];
+    let half = channels / 2;
+    let mut out = zeros::<f32>(&[1, channels])?;
+    let (first, second) = values_mut::<f32>(&mut out)?.split_at_mut(half);
+    let (sines, cosines) = if flip { (second, first) } else { (first, second) };
+    for i in 0..half {
+        let exponent = -libm::log(MAX_PERIOD) as f32 * i as f32 / (half as f32 - freq_shift);
+        let angle = timestep * libm::exp(f64::from(exponent)) as f32;
+        sines[i] = libm::sin(f64::from(angle)) as f32;
+        cosines[i] = libm::cos(f64::from(angle)) as f32;
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embedding(timestep: f32, channels: usize, flip: bool, freq_shift: f32) -> Vec<f32> {
+        let mut inputs = Inputs::new(tvec![tensor1(&[timestep]).into()]);
+        values::<f32>(&time(&mut inputs, channels, flip, freq_shift).unwrap()).unwrap().to_vec()
+    }
+
+    #[test]
+    fn time_zero_is_sines_of_zero_and_cosines_of_zero() {
+        assert_eq!(embedding(0.0, 4, false, 1.0), [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(embedding(0.0, 4, true, 0.0), [1.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn frequencies_fall_geometrically() {
+        // torch: get_timestep_embedding(torch.tensor([1.0]), 4, downscale_freq_shift=1) = sin(1), sin(1e-4), cos(1), cos(1e-4)
+        let found = embedding(1.0, 4, false, 1.0);
+        let wanted = [0.841_471, 1e-4, 0.540_302_3, 1.0];
+        assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-7), "{found:?}");
+    }
+
+    #[test]
+    fn an_odd_width_ends_in_zero() {
+        assert_eq!(embedding(3.0, 5, false, 0.0)[4], 0.0);
+    }
+}

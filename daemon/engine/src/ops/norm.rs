@@ -1,0 +1,88 @@
+//! Group and layer normalisation, with SiLU and quantization on the way out.
+
+use diffused_kernels::{self as kernels, GroupSums, Out};
+use tract_onnx::prelude::*;
+
+use super::values::{Inputs, channels, leading, values, values_mut, zeros};
+use crate::error::{Error, Result};
+use crate::layer::Layer;
+use crate::weights::Weights;
+
+/// `GroupNorm`; works in place where the input is nobody else's and the result is f32.
+pub(super) fn group(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+    let Layer::GroupNorm { weight, groups, eps, silu, quantize } = layer else {
+        return Err(Error::Internal(format!("{} is no group normalisation", layer.name())));
+    };
+    let x = inputs.value()?;
+    let (channels, width) = (channels(x.shape()), x.shape()[2]);
+    let table = weights.table(weight)?;
+    let (gamma, beta) = table.split_at(channels);
+    let picture = x.shape()[1] * width * channels;
+    let scale_shift: Vec<(Vec<f32>, Vec<f32>)> = values::<f32>(&x)?
+        .chunks_exact(picture)
+        .map(|x| {
+            let mut sums = GroupSums::new(channels);
+            sums.add_rows(x, width);
+            sums.finish(*groups, *eps, gamma, beta)
+        })
+        .collect();
+    if !quantize && x.is_exclusive() {
+        let mut x = x.into_tensor();
+        for (x, (scale, shift)) in values_mut(&mut x)?.chunks_exact_mut(picture).zip(&scale_shift) {
+            kernels::group_norm_in_place(x, channels, (scale, shift), *silu);
+        }
+        return Ok(tvec![x.into()]);
+    }
+    let mut outputs = Outputs::new(x.shape(), *quantize)?;
+    for ((x, (scale, shift)), out) in values(&x)?.chunks_exact(picture).zip(&scale_shift).zip(outputs.parts(picture)?) {
+        kernels::group_norm_apply(x, channels, (scale, shift), *silu, out);
+    }
+    Ok(outputs.into_values())
+}
+
+/// `LayerNorm`.
+pub(super) fn layer(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+    let Layer::LayerNorm { weight, eps, quantize } = layer else {
+        return Err(Error::Internal(format!("{} is no layer normalisation", layer.name())));
+    };
+    let x = inputs.value()?;
+    let channels = channels(x.shape());
+    let table = weights.table(weight)?;
+    let (gamma, beta) = table.split_at(channels);
+    let mut outputs = Outputs::new(x.shape(), *quantize)?;
+    let whole = x.len();
+    for out in outputs.parts(whole)? {
+        kernels::layer_norm(values(&x)?, channels, gamma, beta, *eps, out);
+    }
+    Ok(outputs.into_values())
+}
+
+/// What a normalisation writes: f32, or `q` and `scale`.
+struct Outputs {
+    values: Tensor,
+    scale: Option<Tensor>,
+}
+
+impl Outputs {
+    fn new(shape: &[usize], quantize: bool) -> Result<Outputs> {
+        if !quantize {
+            return Ok(Outputs { values: zeros::<f32>(shape)?, scale: None });
+        }
+        Ok(Outputs { values: zeros::<i8>(shape)?, scale: Some(zeros::<f32>(leading(shape))?) })
+    }
+
+    /// One part for every `part` values.
+    fn parts(&mut self, part: usize) -> Result<Vec<Out<'_>>> {
+        let channels = channels(self.values.shape());
+        let Some(scale) = &mut self.scale else {
+            return Ok(values_mut(&mut self.values)?.chunks_exact_mut(part).map(Out::F32).collect());
+        };
+        let scales = values_mut(scale)?.chunks_exact_mut(part / channels);
+        let parts = values_mut(&mut self.values)?.chunks_exact_mut(part).zip(scales);
+        Ok(parts.map(|(q, scale)| Out::Int8 { q, scale }).collect())
+    }
+
+    fn into_values(self) -> TVec<TValue> {
+        [Some(self.values), self.scale].into_iter().flatten().map(TValue::from).collect()
+    }
+}

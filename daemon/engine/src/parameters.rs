@@ -1,0 +1,152 @@
+//! What a request asks for, made complete and checked before anything is computed.
+
+use crate::bundle::Manifest;
+use crate::error::{Error, Result};
+use crate::request::{Parameters, Request};
+
+/// The longest side of a picture, pixels.
+pub const MAX_SIDE: usize = 2048;
+/// The most sampling steps.
+pub const MAX_STEPS: usize = 1000;
+/// The highest guidance scale.
+pub const MAX_CFG_SCALE: f64 = 50.0;
+/// How much of an init image is repainted where the request is silent (as in A1111's web API).
+const DEFAULT_STRENGTH: f64 = 0.75;
+
+/// Fills in the model's defaults and checks every value.
+pub(crate) fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
+    let unit = side_unit(manifest);
+    let own = |side: fn(&image::RgbImage) -> u32| {
+        let rounded = |image| ((side(image) as usize).min(MAX_SIDE) / unit * unit).max(unit);
+        request.init_image.as_ref().map_or(manifest.picture.default, rounded)
+    };
+    let steps = request.steps.unwrap_or(manifest.sampling.steps);
+    let most_steps = MAX_STEPS.min(manifest.sampling.train_timesteps);
+    if steps == 0 || steps > most_steps {
+        return Err(invalid("steps", format!("{steps} is out of range; allowed are 1 to {most_steps}")));
+    }
+    let cfg_scale = request.cfg_scale.unwrap_or(manifest.sampling.cfg_scale);
+    within("cfg_scale", cfg_scale, MAX_CFG_SCALE)?;
+    let strength = request.strength.unwrap_or(DEFAULT_STRENGTH);
+    within("denoising_strength", strength, 1.0)?;
+    Ok(Parameters {
+        prompt: request.prompt.clone(),
+        negative_prompt: request.negative_prompt.clone(),
+        width: side("width", request.width.unwrap_or_else(|| own(image::RgbImage::width)), unit)?,
+        height: side("height", request.height.unwrap_or_else(|| own(image::RgbImage::height)), unit)?,
+        steps,
+        cfg_scale,
+        seed: request.seed,
+        sampler: request.sampler.unwrap_or(manifest.sampling.default),
+        strength: request.init_image.is_some().then_some(strength),
+    })
+}
+
+/// Widths and heights are multiples of this many pixels.
+pub(crate) fn side_unit(manifest: &Manifest) -> usize {
+    manifest.picture.factor * manifest.picture.latent_multiple
+}
+
+fn side(field: &'static str, value: usize, unit: usize) -> Result<usize> {
+    let most = MAX_SIDE / unit * unit;
+    if value >= unit && value <= most && value.is_multiple_of(unit) {
+        return Ok(value);
+    }
+    let nearest = (value.saturating_add(unit / 2) / unit * unit).clamp(unit, most);
+    let message = format!(
+        "{value} is not allowed; this model takes multiples of {unit} from {unit} to {most}, the nearest is {nearest}"
+    );
+    Err(invalid(field, message))
+}
+
+fn within(field: &'static str, value: f64, most: f64) -> Result<()> {
+    if (0.0..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(field, format!("{value} is out of range; allowed is 0 to {most}")))
+}
+
+fn invalid(field: &'static str, message: String) -> Error {
+    Error::InvalidParam { field, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+    use crate::bundle::{PictureSizes, SCHEMA, Text};
+    use crate::sampler::{BetaSchedule, Config, Kind, Prediction};
+
+    fn manifest() -> Manifest {
+        Manifest {
+            schema: SCHEMA,
+            name: "test".into(),
+            source_sha256: String::new(),
+            family: "sd1".into(),
+            weights: "int8".into(),
+            text: Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8 },
+            picture: PictureSizes {
+                default: 512,
+                factor: 8,
+                latent_multiple: 8,
+                latent_channels: 4,
+                latent_scale: 0.18215,
+                guidance_embedding: None,
+            },
+            sampling: Config {
+                default: Kind::Pndm,
+                steps: 20,
+                cfg_scale: 7.5,
+                prediction: Prediction::Epsilon,
+                beta_start: 0.00085,
+                beta_end: 0.012,
+                beta_schedule: BetaSchedule::ScaledLinear,
+                train_timesteps: 1000,
+                spacing: None,
+                steps_offset: None,
+                set_alpha_to_one: None,
+                skip_prk_steps: None,
+                rescale_betas_zero_snr: false,
+                original_inference_steps: None,
+            },
+            files: Default::default(),
+        }
+    }
+
+    fn refused(request: Request) -> (&'static str, String) {
+        match resolve(&request, &manifest()) {
+            Err(Error::InvalidParam { field, message }) => (field, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn silence_means_the_models_defaults() {
+        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, &manifest()).unwrap();
+        assert_eq!((found.width, found.height, found.steps, found.cfg_scale), (512, 512, 20, 7.5));
+        assert_eq!((found.sampler, found.strength), (Kind::Pndm, None));
+    }
+
+    #[test]
+    fn an_init_image_gives_its_size_rounded_down() {
+        let init_image = Some(RgbImage::new(700, 63));
+        let found = resolve(&Request { init_image, ..Request::default() }, &manifest()).unwrap();
+        assert_eq!((found.width, found.height, found.strength), (640, 64, Some(0.75)));
+    }
+
+    #[test]
+    fn each_refusal_names_the_clients_key_and_the_way_out() {
+        for (bad, nearest) in [(0, 64), (7, 64), (100, 128), (100_000, 2048), (usize::MAX, 2048)] {
+            let (field, message) = refused(Request { width: Some(bad), ..Request::default() });
+            assert_eq!(field, "width");
+            assert!(message.ends_with(&format!("the nearest is {nearest}")), "{message}");
+        }
+        assert_eq!(refused(Request { height: Some(1), ..Request::default() }).0, "height");
+        assert_eq!(refused(Request { steps: Some(0), ..Request::default() }).0, "steps");
+        assert_eq!(refused(Request { steps: Some(1001), ..Request::default() }).0, "steps");
+        assert_eq!(refused(Request { cfg_scale: Some(f64::NAN), ..Request::default() }).0, "cfg_scale");
+        assert_eq!(refused(Request { cfg_scale: Some(-1.0), ..Request::default() }).0, "cfg_scale");
+        assert_eq!(refused(Request { strength: Some(1.5), ..Request::default() }).0, "denoising_strength");
+    }
+}

@@ -1,0 +1,49 @@
+//! Prompts to embeddings: CLIP's text transformer.
+
+use crate::bundle::Text;
+use crate::error::Result;
+use crate::graph::Value;
+use crate::network::{Network, Tick};
+use crate::source::Bundle;
+use crate::weights::Keep;
+
+/// Vectors that the UNet attends to: `[batch][tokens][channels]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// Prompts.
+    pub batch: usize,
+    /// Tokens of a prompt.
+    pub tokens: usize,
+    /// Width of a vector.
+    pub channels: usize,
+    /// The values.
+    pub values: Vec<f32>,
+}
+
+/// The text encoder.
+pub(crate) struct TextEncoder {
+    network: Network,
+    sizes: Text,
+}
+
+impl TextEncoder {
+    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<TextEncoder> {
+        Ok(TextEncoder {
+            network: Network::open(bundle, "text_encoder", 1, keep, ring)?,
+            sizes: bundle.manifest.text.clone(),
+        })
+    }
+
+    /// Encodes prompts of `tokens` ids each, together.
+    pub(crate) fn encode(&mut self, prompts: &[Vec<u32>], tick: &mut Tick) -> Result<Embeddings> {
+        let Text { tokens, channels, .. } = self.sizes;
+        let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
+        let values = self.network.run(vec![Value::I64(vec![prompts.len(), tokens], ids)], tick)?;
+        Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
+    }
+
+    /// Frees the weights.
+    pub(crate) fn forget(&mut self) {
+        self.network.forget();
+    }
+}

@@ -1,0 +1,98 @@
+//! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once.
+
+use crate::error::Result;
+use crate::graph::{Kind, Value};
+use crate::latents::Latents;
+use crate::network::{Network, Running, Tick};
+use crate::source::Bundle;
+use crate::text_encoder::Embeddings;
+use crate::weights::Keep;
+
+/// The UNet.
+pub(crate) struct Unet {
+    network: Network,
+    guidance_embedding: bool,
+}
+
+impl Unet {
+    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<Unet> {
+        let guidance_embedding = bundle.manifest.picture.guidance_embedding.is_some();
+        let inputs = if guidance_embedding { 4 } else { 3 };
+        Ok(Unet { network: Network::open(bundle, "unet", inputs, keep, ring)?, guidance_embedding })
+    }
+
+    /// Gets ready for `steps` predictions of latents of this shape.
+    ///
+    /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided.
+    pub(crate) fn start(
+        &mut self,
+        latents: &Latents,
+        embeddings: Embeddings,
+        guidance: f64,
+        steps: usize,
+    ) -> Result<Steps<'_>> {
+        let text = Value::F32(vec![embeddings.batch, embeddings.tokens, embeddings.channels], embeddings.values);
+        let mut kinds = vec![Kind::F32(latents.shape(embeddings.batch)), Kind::F32(vec![1]), text.kind()];
+        if self.guidance_embedding {
+            kinds.push(Kind::F32(vec![1]));
+        }
+        let guidance_embedding = self.guidance_embedding;
+        Ok(Steps {
+            running: self.network.start(&kinds, steps)?,
+            text,
+            batch: embeddings.batch,
+            guidance,
+            guidance_embedding,
+        })
+    }
+
+    /// Frees the weights.
+    pub(crate) fn forget(&mut self) {
+        self.network.forget();
+    }
+}
+
+/// A UNet in the middle of its steps.
+pub(crate) struct Steps<'a> {
+    running: Running<'a>,
+    text: Value,
+    batch: usize,
+    guidance: f64,
+    guidance_embedding: bool,
+}
+
+impl Steps<'_> {
+    /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
+    pub(crate) fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
+        let input = Value::F32(latents.shape(self.batch), latents.values.repeat(self.batch));
+        let mut inputs = vec![input, Value::F32(vec![1], vec![timestep as f32]), self.text.clone()];
+        if self.guidance_embedding {
+            inputs.push(Value::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
+        }
+        let mut predicted = self.running.run(inputs, tick)?;
+        if self.batch == 2 {
+            let conditional = predicted.split_off(latents.values.len());
+            guide(&mut predicted, &conditional, self.guidance as f32);
+        }
+        Ok(predicted)
+    }
+}
+
+/// Classifier-free guidance (Ho & Salimans 2022): `u + scale · (c - u)`, written over `u`.
+fn guide(unconditional: &mut [f32], conditional: &[f32], scale: f32) {
+    for (u, c) in unconditional.iter_mut().zip(conditional) {
+        *u += scale * (c - *u);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_goes_past_the_prompt() {
+        let mut u = [1.0, 0.0];
+        guide(&mut u, &[2.0, -1.0], 7.5);
+        assert_eq!(u, [8.5, -7.5]);
+    }
+}

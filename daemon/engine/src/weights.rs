@@ -1,0 +1,151 @@
+//! A network's weights: streamed from the file in the plan's order, or kept where memory allows.
+//!
+//! A matrix passes through as blocks of whole panels, each checked against its checksum when it is read. Whether a
+//! matrix is kept decides only how often it is read, never what is computed.
+
+mod block;
+mod file;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use diffused_kernels::Panels;
+
+pub(crate) use block::Block;
+pub(crate) use file::{Shape, WeightsFile};
+use stream::{Job, Stream};
+
+use crate::error::{Error, Result};
+use crate::source::Source;
+
+/// Which matrices stay in memory once they were read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Keep {
+    /// All of them.
+    All,
+    /// Those named.
+    Only(HashSet<String>),
+}
+
+impl Keep {
+    fn keeps(&self, name: &str) -> bool {
+        match self {
+            Keep::All => true,
+            Keep::Only(names) => names.contains(name),
+        }
+    }
+}
+
+/// The weights of one network.
+pub(crate) struct Weights {
+    file: Arc<WeightsFile>,
+    keep: Keep,
+    ring_bytes: usize,
+    kept: HashMap<Arc<str>, Vec<Block>>,
+    tables: HashMap<String, Arc<[f32]>>,
+    stream: Option<Stream>,
+}
+
+impl Weights {
+    /// Opens `NETWORK.weights`; `ring_bytes` bounds what is read ahead (two blocks at least).
+    pub(crate) fn open(source: &Source, network: &str, keep: Keep, ring_bytes: usize) -> Result<Weights> {
+        let file = Arc::new(WeightsFile::open(source, network)?);
+        Ok(Weights { file, keep, ring_bytes, kept: HashMap::new(), tables: HashMap::new(), stream: None })
+    }
+
+    /// The file, for what needs shapes only.
+    pub(crate) fn file(&self) -> &WeightsFile {
+        &self.file
+    }
+
+    /// What tensor `name` holds.
+    pub(crate) fn shape(&self, name: &str) -> Result<Shape> {
+        Ok(self.file.entry(name)?.shape)
+    }
+
+    /// Starts reading ahead for `passes` runs of a plan that uses its matrices in the order of `names`.
+    pub(crate) fn begin(&mut self, names: &[Arc<str>], passes: usize) -> Result<()> {
+        self.end();
+        let mut seen = HashSet::new();
+        let first: Vec<Job> = self.jobs(names, |name| {
+            !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.keep.keeps(name))
+        })?;
+        let rest: Vec<Job> = self.jobs(names, |name| !self.keep.keeps(name))?;
+        let sizes = first.iter().map(|(name, index)| self.file.entry(name).map(|entry| entry.block_len(*index)));
+        let largest = sizes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
+        let buffers = (self.ring_bytes / largest).max(2);
+        if !first.is_empty() {
+            self.stream = Some(Stream::start(self.file.clone(), first, rest, passes.saturating_sub(1), buffers)?);
+        }
+        Ok(())
+    }
+
+    /// Stops reading ahead and frees the ring; what is kept stays.
+    pub(crate) fn end(&mut self) {
+        self.stream = None;
+    }
+
+    /// Frees everything that is kept.
+    pub(crate) fn forget(&mut self) {
+        self.end();
+        self.kept.clear();
+        self.tables.clear();
+    }
+
+    /// Hands the panels of matrix `name` to `compute`, block by block.
+    pub(crate) fn panels(&mut self, name: &str, mut compute: impl FnMut(&Panels)) -> Result<()> {
+        let entry = self.file.entry(name)?;
+        let Shape::Matrix { layout, .. } = entry.shape else {
+            return Err(Error::Internal(format!("{name} is a table, not a matrix")));
+        };
+        if let Some(blocks) = self.kept.get(name) {
+            for (index, bytes) in blocks.iter().enumerate() {
+                compute(&Panels { layout, bytes, first: entry.first_unit(index) });
+            }
+            return Ok(());
+        }
+        let stream = self.stream.as_mut().ok_or_else(|| Error::Internal(format!("{name} is not being read")))?;
+        let keeps = self.keep.keeps(name);
+        let mut blocks = Vec::new();
+        for index in 0..entry.blocks() {
+            let block = stream.next(name, index)?;
+            compute(&Panels { layout, bytes: &block, first: entry.first_unit(index) });
+            if keeps {
+                stream.recycle(Block::default());
+                blocks.push(block.shrunk());
+            } else {
+                stream.recycle(block);
+            }
+        }
+        if keeps {
+            self.kept.insert(name.into(), blocks);
+        }
+        Ok(())
+    }
+
+    /// A small table (gamma and beta, positions) as f32; kept.
+    pub(crate) fn table(&mut self, name: &str) -> Result<Arc<[f32]>> {
+        if let Some(table) = self.tables.get(name) {
+            return Ok(table.clone());
+        }
+        let table: Arc<[f32]> = self.file.read_table(name)?.into();
+        self.tables.insert(name.to_owned(), table.clone());
+        Ok(table)
+    }
+
+    /// The rows `ids` of a table of any size.
+    pub(crate) fn rows(&self, name: &str, ids: &[usize]) -> Result<Vec<f32>> {
+        self.file.read_rows(name, ids)
+    }
+
+    fn jobs(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Job>> {
+        let mut jobs = Vec::new();
+        for name in names.iter().filter(|name| wanted(name)) {
+            jobs.extend((0..self.file.entry(name)?.blocks()).map(|index| (name.clone(), index)));
+        }
+        Ok(jobs)
+    }
+}

@@ -1,0 +1,82 @@
+//! The I/O thread: it reads the next blocks while the current ones are computed with.
+//!
+//! The order of reads is known from the plan, so the thread simply walks it, through a fixed number of buffers that
+//! go round: empty ones come back to it over one channel, filled ones leave over another. Memory is bounded by the
+//! number of buffers, and the thread ends when the other side hangs up.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use super::{Block, WeightsFile};
+use crate::error::{Error, Result};
+
+/// One read: a tensor's name and a block's index.
+pub(super) type Job = (Arc<str>, usize);
+
+/// Blocks that arrive in the order of the jobs.
+pub(super) struct Stream {
+    empty: Option<Sender<Block>>,
+    filled: Receiver<(Job, Result<Block>)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Starts reading `first`, then `rest` for `repeats` times, `buffers` blocks ahead at most.
+    pub(super) fn start(
+        file: Arc<WeightsFile>,
+        first: Vec<Job>,
+        rest: Vec<Job>,
+        repeats: usize,
+        buffers: usize,
+    ) -> Result<Stream> {
+        let (empty, empties) = channel::<Block>();
+        let (fill, filled) = channel();
+        for _ in 0..buffers {
+            empty.send(Block::default()).expect("the receiver is held above");
+        }
+        let read_all = move || {
+            for job in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
+                let Ok(mut block) = empties.recv() else { return };
+                let read = file.read_block(&job.0, job.1, &mut block).map(|()| block);
+                let failed = read.is_err();
+                if fill.send((job, read)).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("weights".into()).spawn(read_all);
+        let thread = thread.map_err(|error| Error::Internal(format!("no thread for reading weights: {error}")))?;
+        Ok(Stream { empty: Some(empty), filled, thread: Some(thread) })
+    }
+
+    /// The next block, which must be `name`'s block `index`.
+    pub(super) fn next(&mut self, name: &str, index: usize) -> Result<Block> {
+        let Ok((job, block)) = self.filled.recv() else {
+            return Err(Error::Internal(format!("{name}, block {index}, is not in the plan's order")));
+        };
+        if block.is_ok() && (&*job.0, job.1) != (name, index) {
+            let message = format!("{name}, block {index}, was wanted where the plan has {}, block {}", job.0, job.1);
+            return Err(Error::Internal(message));
+        }
+        block
+    }
+
+    /// Gives a buffer back to be filled again.
+    pub(super) fn recycle(&self, block: Block) {
+        if let Some(empty) = &self.empty {
+            // The thread may already have read everything.
+            let _ = empty.send(block);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.empty = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has already shown itself as a missing block.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Streaming and keeping give the same bytes, in any mixture; damage is named.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::*;
+use crate::bundle::{Index, PAGE, Tensor, TensorKind};
+
+/// Panels of an int8 matrix with 4 inputs: 128 bytes of scales and biases, 64 of sums, 64 of data.
+const PANEL_BYTES: usize = 256;
+
+/// Writes `net.weights` with matrices of `panels` panels in blocks of two, and a table of ten rows in blocks of three.
+fn write(folder: &Path, matrices: &[(&str, usize)]) {
+    let mut tensors = BTreeMap::new();
+    let mut body = Vec::new();
+    let mut add = |name: &str, kind, bytes: Vec<u8>, block_bytes: usize| {
+        let offset = PAGE + body.len() as u64;
+        let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", xxh3_64(block))).collect();
+        tensors.insert(name.to_owned(), Tensor { offset, kind, block_bytes, checksums });
+        body.extend(bytes);
+        body.resize(body.len().next_multiple_of(PAGE as usize), 0);
+    };
+    for (seed, (name, panels)) in matrices.iter().enumerate() {
+        let kind = TensorKind::Matrix { format: "int8".into(), n: panels * 16, k: 4, taps: 1 };
+        let bytes = (0..panels * PANEL_BYTES).map(|i| (i * 7 + seed) as u8).collect();
+        add(name, kind, bytes, 2 * PANEL_BYTES);
+    }
+    let rows: Vec<u8> = (0..20).flat_map(|value| (value as f32).to_le_bytes()).collect();
+    add("rows", TensorKind::Table { format: "f32".into(), rows: 10, columns: 2 }, rows, 3 * 8);
+    let index = serde_json::to_vec(&Index { tensors }).unwrap();
+    let mut file = (index.len() as u64).to_le_bytes().to_vec();
+    file.extend(index);
+    assert!(file.len() <= PAGE as usize);
+    file.resize(PAGE as usize, 0);
+    file.extend(body);
+    fs::write(folder.join("net.weights"), file).unwrap();
+}
+
+fn bundle() -> (TempDir, Source) {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &[("a", 1), ("b", 5), ("c", 2)]);
+    let source = Source::Folder(folder.path().to_owned());
+    (folder, source)
+}
+
+fn names() -> Vec<Arc<str>> {
+    ["a", "b", "c"].map(Arc::from).into()
+}
+
+/// All panels of all matrices, as three passes see them.
+fn three_passes(keep: Keep, ring: usize) -> Vec<(usize, Vec<u8>)> {
+    let (_folder, source) = bundle();
+    let mut weights = Weights::open(&source, "net", keep, ring).unwrap();
+    weights.begin(&names(), 3).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        for name in names() {
+            weights.panels(&name, |panels| seen.push((panels.first, panels.bytes.to_vec()))).unwrap();
+        }
+    }
+    seen
+}
+
+#[test]
+fn keeping_and_streaming_give_the_same_panels() {
+    let streamed = three_passes(Keep::Only(HashSet::new()), 0);
+    assert_eq!(streamed.len(), 3 * (1 + 3 + 1));
+    assert_eq!(streamed[2].0, 2, "the second block of b starts with its third panel");
+    assert_eq!(three_passes(Keep::All, 1 << 20), streamed);
+    assert_eq!(three_passes(Keep::Only(["b".to_owned()].into()), 1 << 20), streamed);
+    assert_eq!(three_passes(Keep::Only(["a".to_owned(), "c".to_owned()].into()), 0), streamed);
+}
+
+#[test]
+fn what_is_kept_is_there_in_the_next_job() {
+    let (folder, source) = bundle();
+    let mut weights = Weights::open(&source, "net", Keep::All, 0).unwrap();
+    weights.begin(&names(), 1).unwrap();
+    for name in names() {
+        weights.panels(&name, |_| ()).unwrap();
+    }
+    fs::write(folder.path().join("net.weights"), "").unwrap();
+    weights.begin(&names(), 1).unwrap();
+    weights.panels("b", |panels| assert_eq!(panels.bytes.len() % PANEL_BYTES, 0)).unwrap();
+}
+
+#[test]
+fn a_stopped_pass_leaves_nothing_behind() {
+    let (_folder, source) = bundle();
+    let mut weights = Weights::open(&source, "net", Keep::All, 0).unwrap();
+    for _ in 0..3 {
+        weights.begin(&names(), 5).unwrap();
+        weights.panels("a", |_| ()).unwrap();
+        weights.end();
+    }
+    weights.begin(&names(), 1).unwrap();
+    weights.panels("a", |_| ()).unwrap();
+    weights.panels("b", |_| ()).unwrap();
+}
+
+#[test]
+fn another_order_than_the_plans_is_an_error() {
+    let (_folder, source) = bundle();
+    let mut weights = Weights::open(&source, "net", Keep::All, 0).unwrap();
+    weights.begin(&names(), 1).unwrap();
+    assert!(matches!(weights.panels("b", |_| ()), Err(Error::Internal(_))));
+}
+
+#[test]
+fn rows_come_from_their_blocks_alone() {
+    let (_folder, source) = bundle();
+    let weights = Weights::open(&source, "net", Keep::All, 0).unwrap();
+    assert_eq!(weights.rows("rows", &[9, 0, 4, 9]).unwrap(), [18.0, 19.0, 0.0, 1.0, 8.0, 9.0, 18.0, 19.0]);
+    assert!(matches!(weights.rows("rows", &[10]), Err(Error::ModelCorrupt { .. })));
+}
+
+#[test]
+fn an_edited_byte_names_file_and_tensor() {
+    let (folder, source) = bundle();
+    let path = folder.path().join("net.weights");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - 2 * PAGE as usize + 10;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let mut weights = Weights::open(&source, "net", Keep::All, 0).unwrap();
+    weights.begin(&names(), 1).unwrap();
+    weights.panels("a", |_| ()).unwrap();
+    weights.panels("b", |_| ()).unwrap();
+    let error = weights.panels("c", |_| ()).unwrap_err();
+    assert_eq!(error.code(), "model_corrupt");
+    let text = error.to_string();
+    assert!(text.contains("net.weights") && text.contains("tensor c"), "{text}");
+}
+
+#[test]
+fn a_truncated_file_is_refused_when_it_is_opened() {
+    let (folder, source) = bundle();
+    let path = folder.path().join("net.weights");
+    let bytes = fs::read(&path).unwrap();
+    for len in [0, 7, 8, 100, PAGE as usize, bytes.len() - PAGE as usize] {
+        fs::write(&path, &bytes[..len]).unwrap();
+        let error = Weights::open(&source, "net", Keep::All, 0).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::ModelCorrupt { .. }), "{len} bytes: {error}");
+    }
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused() {
+    let matrix = |n, k, taps| TensorKind::Matrix { format: "int8".into(), n, k, taps };
+    for kind in [matrix(usize::MAX, 4, 1), matrix(16, usize::MAX - 3, 9), matrix(0, 4, 1), matrix(16, 6, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let tensor = Tensor { offset: PAGE, kind, block_bytes: 256, checksums: vec!["0".into()] };
+        let index = serde_json::to_vec(&Index { tensors: [("x".to_owned(), tensor)].into() }).unwrap();
+        let mut file = (index.len() as u64).to_le_bytes().to_vec();
+        file.extend(index);
+        file.resize(3 * PAGE as usize, 0);
+        fs::write(folder.path().join("net.weights"), file).unwrap();
+        let source = Source::Folder(folder.path().to_owned());
+        let error = Weights::open(&source, "net", Keep::All, 0).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("tensor x"), "{error}");
+    }
+}
