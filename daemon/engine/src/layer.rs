@@ -90,6 +90,8 @@ pub enum Layer {
         time: bool,
         /// The last input is added to the result.
         residual: bool,
+        /// The result is rounded to half precision, in which it may wait.
+        half: bool,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
     GroupNorm {

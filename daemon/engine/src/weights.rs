@@ -13,9 +13,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use diffused_kernels::Panels;
+use diffused_kernels::pack::Layout;
 
 pub(crate) use block::Block;
-pub(crate) use file::{Shape, WeightsFile};
+pub(crate) use file::{Entry, Shape, WeightsFile};
 use stream::{Job, Stream};
 
 use crate::error::{Error, Result};
@@ -39,12 +40,28 @@ impl Keep {
     }
 }
 
+/// A matrix in memory.
+pub(crate) struct Matrix {
+    layout: Layout,
+    /// Each with the index of its first panel.
+    blocks: Vec<(usize, Block)>,
+}
+
+impl Matrix {
+    /// Hands the panels to `compute`, block by block.
+    pub(crate) fn panels(&self, mut compute: impl FnMut(&Panels)) {
+        for (first, bytes) in &self.blocks {
+            compute(&Panels { layout: self.layout, bytes, first: *first });
+        }
+    }
+}
+
 /// The weights of one network.
 pub(crate) struct Weights {
     file: Arc<WeightsFile>,
     keep: Keep,
     ring_bytes: usize,
-    kept: HashMap<Arc<str>, Vec<Block>>,
+    kept: HashMap<Arc<str>, Arc<Matrix>>,
     tables: HashMap<String, Arc<[f32]>>,
     stream: Option<Stream>,
 }
@@ -97,33 +114,56 @@ impl Weights {
 
     /// Hands the panels of matrix `name` to `compute`, block by block.
     pub(crate) fn panels(&mut self, name: &str, mut compute: impl FnMut(&Panels)) -> Result<()> {
-        let entry = self.file.entry(name)?;
-        let Shape::Matrix { layout, .. } = entry.shape else {
-            return Err(Error::Internal(format!("{name} is a table, not a matrix")));
-        };
-        if let Some(blocks) = self.kept.get(name) {
-            for (index, bytes) in blocks.iter().enumerate() {
-                compute(&Panels { layout, bytes, first: entry.first_unit(index) });
-            }
+        if let Some(matrix) = self.kept.get(name) {
+            matrix.panels(compute);
             return Ok(());
         }
-        let stream = self.stream.as_mut().ok_or_else(|| Error::Internal(format!("{name} is not being read")))?;
+        let (entry, layout) = self.matrix_entry(name)?;
+        let stream = self.stream.as_ref().ok_or_else(|| Error::Internal(format!("{name} is not being read")))?;
         let keeps = self.keep.keeps(name);
         let mut blocks = Vec::new();
         for index in 0..entry.blocks() {
             let block = stream.next(name, index)?;
-            compute(&Panels { layout, bytes: &block, first: entry.first_unit(index) });
+            let first = entry.first_unit(index);
+            compute(&Panels { layout, bytes: &block, first });
             if keeps {
                 stream.recycle(Block::default());
-                blocks.push(block.shrunk());
+                blocks.push((first, block.shrunk()));
             } else {
                 stream.recycle(block);
             }
         }
         if keeps {
-            self.kept.insert(name.into(), blocks);
+            self.kept.insert(name.into(), Arc::new(Matrix { layout, blocks }));
         }
         Ok(())
+    }
+
+    /// The whole of matrix `name`, for work that reads it again and again; it is read at once and not by the stream.
+    pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Matrix>> {
+        if let Some(matrix) = self.kept.get(name) {
+            return Ok(matrix.clone());
+        }
+        let (entry, layout) = self.matrix_entry(name)?;
+        let read = |index| {
+            let mut block = Block::default();
+            self.file.read_block(name, index, &mut block)?;
+            Ok((entry.first_unit(index), block))
+        };
+        let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
+        let matrix = Arc::new(Matrix { layout, blocks });
+        if self.keep.keeps(name) {
+            self.kept.insert(name.into(), matrix.clone());
+        }
+        Ok(matrix)
+    }
+
+    fn matrix_entry(&self, name: &str) -> Result<(&Entry, Layout)> {
+        let entry = self.file.entry(name)?;
+        match entry.shape {
+            Shape::Matrix { layout, .. } => Ok((entry, layout)),
+            Shape::Table { .. } => Err(Error::Internal(format!("{name} is a table, not a matrix"))),
+        }
     }
 
     /// A small table (gamma and beta, positions) as f32; kept.

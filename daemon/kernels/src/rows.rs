@@ -11,6 +11,15 @@ use crate::simd::{LANES, Simd, Work, at_level, math};
 /// Values that a thread takes at a time.
 pub(crate) const BATCH: usize = 16 << 10;
 
+/// Rounds every value to the nearest f16, which it then can be stored as without loss.
+pub fn round_to_f16(x: &mut [f32]) {
+    x.par_chunks_mut(BATCH).for_each(|x| {
+        let mut half = vec![f16::ZERO; x.len()];
+        f32_to_f16(x, &mut half);
+        f16_to_f32(&half, x);
+    });
+}
+
 /// Quantizes each row of `channels` values: `scale = max|x| / 127`, `q = round(x · 127 / max|x|)`, halves to even.
 /// A row below 1e-35 becomes zero with scale 0.
 ///

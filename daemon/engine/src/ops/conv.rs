@@ -1,4 +1,4 @@
-//! Convolution over pixels, with the time embedding and the residual added on the way out.
+//! Convolution over pixels, with the time embedding and the residual added and the result rounded on the way out.
 
 use diffused_kernels::{self as kernels, Activation, Epilogue, Strip};
 use tract_onnx::prelude::*;
@@ -11,7 +11,7 @@ use crate::weights::Weights;
 
 /// The result is written over the residual where there is one.
 pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<Tensor> {
-    let Layer::Conv2d { weight, features, time, residual, .. } = layer else {
+    let Layer::Conv2d { weight, features, time, residual, half, .. } = layer else {
         return Err(Error::Internal(format!("{} is no convolution", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
@@ -26,5 +26,8 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> 
     let epilogue = Epilogue { activation: Activation::None, accumulate: *residual, time };
     let (x, y, strip) = (x.rows()?, values_mut(&mut out)?, Strip::whole(&shape));
     weights.panels(weight, |panels| kernels::conv2d(x, &shape, &strip, panels, *features, &epilogue, y))?;
+    if *half {
+        kernels::round_to_f16(values_mut(&mut out)?);
+    }
     Ok(out)
 }

@@ -51,7 +51,7 @@ impl Stream {
     }
 
     /// The next block, which must be `name`'s block `index`.
-    pub(super) fn next(&mut self, name: &str, index: usize) -> Result<Block> {
+    pub(super) fn next(&self, name: &str, index: usize) -> Result<Block> {
         let Ok((job, block)) = self.filled.recv() else {
             return Err(Error::Internal(format!("{name}, block {index}, is not in the plan's order")));
         };
