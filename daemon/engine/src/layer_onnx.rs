@@ -10,8 +10,7 @@ use crate::layer::Layer;
 pub const DOMAIN: &str = "diffused";
 
 /// Attributes that are true or false; ONNX has only integers for them.
-const FLAGS: [&str; 8] =
-    ["causal", "flip_sin_to_cos", "half", "quantize", "residual", "silu", "time", "upsample"];
+const FLAGS: [&str; 8] = ["causal", "flip_sin_to_cos", "half", "quantize", "residual", "silu", "time", "upsample"];
 
 /// The node that says `layer`.
 pub fn to_node(layer: &Layer, name: &str, inputs: &[String], outputs: &[String]) -> NodeProto {

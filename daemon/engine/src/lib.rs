@@ -10,28 +10,27 @@ mod graph;
 pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
-mod network;
+pub mod network;
 mod ops;
 pub mod parameters;
 pub mod request;
 pub mod sampler;
 mod source;
 pub mod text_encoder;
-mod unet;
-mod vae;
-mod weights;
+pub mod unet;
+pub mod vae;
+pub mod weights;
 
 use std::ops::ControlFlow;
 
 use bundle::Manifest;
 use error::{Error, Result};
 use request::{Observer, Parameters, Picture, Request, Stage};
-use source::Bundle;
-pub use source::Source;
+pub use source::{Bundle, Source};
 use text_encoder::{Embeddings, TextEncoder};
 use unet::Unet;
 use vae::{VaeDecoder, VaeEncoder};
-use weights::Keep;
+use weights::Residency;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Default)]
@@ -93,20 +92,17 @@ struct Models {
     encoder: VaeEncoder,
 }
 
-/// Bytes that are read ahead.
-const RING: usize = 4 << 20;
-
 impl Models {
     fn open(bundle: &Bundle, options: &Options) -> Result<Models> {
-        let keep = || match options.memory {
-            None => Keep::All,
-            Some(_) => Keep::Only(Default::default()),
+        let residency = match options.memory {
+            None => Residency::ample(),
+            Some(_) => Residency::streamed(),
         };
         Ok(Models {
-            text_encoder: TextEncoder::open(bundle, keep(), RING)?,
-            unet: Unet::open(bundle, keep(), RING)?,
-            decoder: VaeDecoder::open(bundle, keep(), RING)?,
-            encoder: VaeEncoder::open(bundle, keep(), RING)?,
+            text_encoder: TextEncoder::open(bundle, residency.clone())?,
+            unet: Unet::open(bundle, residency.clone())?,
+            decoder: VaeDecoder::open(bundle, residency.clone())?,
+            encoder: VaeEncoder::open(bundle, residency.clone())?,
         })
     }
 

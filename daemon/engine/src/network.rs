@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Kind, Plan, Value};
 use crate::source::Bundle;
-use crate::weights::{Keep, Weights};
+use crate::weights::{Residency, Weights};
 
 /// Told before each layer how many are done and how many there are; may stop the run.
-pub(crate) type Tick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+pub type Tick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// One of a bundle's networks.
 pub(crate) struct Network {
@@ -20,8 +20,8 @@ pub(crate) struct Network {
 
 impl Network {
     /// Opens `name.onnx` and `name.weights`; no weights are read yet.
-    pub(crate) fn open(bundle: &Bundle, name: &'static str, inputs: usize, keep: Keep, ring: usize) -> Result<Network> {
-        let weights = Weights::open(&bundle.source, name, keep, ring)?;
+    pub(crate) fn open(bundle: &Bundle, name: &'static str, inputs: usize, residency: Residency) -> Result<Network> {
+        let weights = Weights::open(&bundle.source, name, residency)?;
         let graph = Graph::open(bundle, name, weights.file())?;
         if graph.inputs() != inputs {
             let message = format!("the graph has {} inputs, but {inputs} are needed", graph.inputs());

@@ -61,15 +61,17 @@ impl Source {
 }
 
 /// A bundle whose `bundle.json` was read and understood.
-pub(crate) struct Bundle {
+pub struct Bundle {
     pub(crate) source: Source,
-    pub(crate) manifest: Manifest,
+    /// What `bundle.json` says.
+    pub manifest: Manifest,
     /// SHA-256 of `bundle.json`, hexadecimal.
-    pub(crate) sha256: String,
+    pub sha256: String,
 }
 
 impl Bundle {
-    pub(crate) fn open(source: Source) -> Result<Bundle> {
+    /// Reads `bundle.json` and checks its version.
+    pub fn open(source: Source) -> Result<Bundle> {
         let bytes = source.read("bundle.json")?;
         let manifest =
             manifest(&bytes).map_err(|message| Error::ModelCorrupt { path: source.path("bundle.json"), message })?;

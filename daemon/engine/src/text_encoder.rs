@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::graph::Value;
 use crate::network::{Network, Tick};
 use crate::source::Bundle;
-use crate::weights::Keep;
+use crate::weights::Residency;
 
 /// Vectors that the UNet attends to: `[batch][tokens][channels]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,21 +21,22 @@ pub struct Embeddings {
 }
 
 /// The text encoder.
-pub(crate) struct TextEncoder {
+pub struct TextEncoder {
     network: Network,
     sizes: Text,
 }
 
 impl TextEncoder {
-    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<TextEncoder> {
+    /// Opens the bundle's `text_encoder`; reads no weights yet.
+    pub fn open(bundle: &Bundle, residency: Residency) -> Result<TextEncoder> {
         Ok(TextEncoder {
-            network: Network::open(bundle, "text_encoder", 1, keep, ring)?,
+            network: Network::open(bundle, "text_encoder", 1, residency)?,
             sizes: bundle.manifest.text.clone(),
         })
     }
 
     /// Encodes prompts of `tokens` ids each, together.
-    pub(crate) fn encode(&mut self, prompts: &[Vec<u32>], tick: &mut Tick) -> Result<Embeddings> {
+    pub fn encode(&mut self, prompts: &[Vec<u32>], tick: &mut Tick) -> Result<Embeddings> {
         let Text { tokens, channels, .. } = self.sizes;
         let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
         let values = self.network.run(vec![Value::I64(vec![prompts.len(), tokens], ids)], tick)?;
@@ -43,7 +44,7 @@ impl TextEncoder {
     }
 
     /// Frees the weights.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.network.forget();
     }
 }

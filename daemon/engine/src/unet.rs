@@ -6,25 +6,26 @@ use crate::latents::Latents;
 use crate::network::{Network, Running, Tick};
 use crate::source::Bundle;
 use crate::text_encoder::Embeddings;
-use crate::weights::Keep;
+use crate::weights::Residency;
 
 /// The UNet.
-pub(crate) struct Unet {
+pub struct Unet {
     network: Network,
     guidance_embedding: bool,
 }
 
 impl Unet {
-    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<Unet> {
+    /// Opens the bundle's `unet`; reads no weights yet.
+    pub fn open(bundle: &Bundle, residency: Residency) -> Result<Unet> {
         let guidance_embedding = bundle.manifest.picture.guidance_embedding.is_some();
         let inputs = if guidance_embedding { 4 } else { 3 };
-        Ok(Unet { network: Network::open(bundle, "unet", inputs, keep, ring)?, guidance_embedding })
+        Ok(Unet { network: Network::open(bundle, "unet", inputs, residency)?, guidance_embedding })
     }
 
     /// Gets ready for `steps` predictions of latents of this shape.
     ///
     /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided.
-    pub(crate) fn start(
+    pub fn start(
         &mut self,
         latents: &Latents,
         embeddings: Embeddings,
@@ -47,13 +48,13 @@ impl Unet {
     }
 
     /// Frees the weights.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.network.forget();
     }
 }
 
 /// A UNet in the middle of its steps.
-pub(crate) struct Steps<'a> {
+pub struct Steps<'a> {
     running: Running<'a>,
     text: Value,
     batch: usize,
@@ -63,7 +64,7 @@ pub(crate) struct Steps<'a> {
 
 impl Steps<'_> {
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
-    pub(crate) fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
         let input = Value::F32(latents.shape(self.batch), latents.values.repeat(self.batch));
         let mut inputs = vec![input, Value::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {

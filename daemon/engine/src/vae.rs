@@ -6,38 +6,39 @@ use crate::graph::Value;
 use crate::latents::Latents;
 use crate::network::{Network, Tick};
 use crate::source::Bundle;
-use crate::weights::Keep;
+use crate::weights::Residency;
 
 /// Colour channels of a picture.
 const COLOURS: usize = 3;
 
 /// The decoder.
-pub(crate) struct VaeDecoder {
+pub struct VaeDecoder {
     network: Network,
     latent_scale: f64,
 }
 
 impl VaeDecoder {
-    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<VaeDecoder> {
-        let network = Network::open(bundle, "vae_decoder", 1, keep, ring)?;
+    /// Opens the bundle's `vae_decoder`; reads no weights yet.
+    pub fn open(bundle: &Bundle, residency: Residency) -> Result<VaeDecoder> {
+        let network = Network::open(bundle, "vae_decoder", 1, residency)?;
         Ok(VaeDecoder { network, latent_scale: bundle.manifest.picture.latent_scale })
     }
 
     /// The picture of `latents`.
-    pub(crate) fn decode(&mut self, latents: &Latents, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub fn decode(&mut self, latents: &Latents, tick: &mut Tick) -> Result<Vec<f32>> {
         let scale = self.latent_scale as f32;
         let scaled = latents.values.iter().map(|value| value / scale).collect();
         self.network.run(vec![Value::F32(latents.shape(1), scaled)], tick)
     }
 
     /// Frees the weights.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.network.forget();
     }
 }
 
 /// The encoder.
-pub(crate) struct VaeEncoder {
+pub struct VaeEncoder {
     network: Network,
     latent_scale: f64,
     factor: usize,
@@ -45,14 +46,15 @@ pub(crate) struct VaeEncoder {
 }
 
 impl VaeEncoder {
-    pub(crate) fn open(bundle: &Bundle, keep: Keep, ring: usize) -> Result<VaeEncoder> {
-        let network = Network::open(bundle, "vae_encoder", 1, keep, ring)?;
+    /// Opens the bundle's `vae_encoder`; reads no weights yet.
+    pub fn open(bundle: &Bundle, residency: Residency) -> Result<VaeEncoder> {
+        let network = Network::open(bundle, "vae_encoder", 1, residency)?;
         let PictureSizes { latent_scale, factor, latent_channels: channels, .. } = bundle.manifest.picture;
         Ok(VaeEncoder { network, latent_scale, factor, channels })
     }
 
     /// Latents of a picture: a sample of the encoder's distribution, drawn with `noise`, which has the latents' shape.
-    pub(crate) fn encode(
+    pub fn encode(
         &mut self,
         pixels: Vec<f32>,
         (width, height): (usize, usize),
@@ -72,7 +74,7 @@ impl VaeEncoder {
     }
 
     /// Frees the weights.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.network.forget();
     }
 }

@@ -22,9 +22,33 @@ use stream::{Job, Stream};
 use crate::error::{Error, Result};
 use crate::source::Source;
 
+/// What a network may hold of its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Residency {
+    /// Which matrices stay in memory once they were read.
+    pub keep: Keep,
+    /// Bytes that are read ahead (two blocks at least).
+    pub ring: usize,
+}
+
+impl Residency {
+    /// Everything stays.
+    pub fn ample() -> Residency {
+        Residency { keep: Keep::All, ring: RING }
+    }
+
+    /// Nothing stays.
+    pub fn streamed() -> Residency {
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING }
+    }
+}
+
+/// Bytes that are read ahead where nothing is said of memory.
+const RING: usize = 4 << 20;
+
 /// Which matrices stay in memory once they were read.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Keep {
+pub enum Keep {
     /// All of them.
     All,
     /// Those named.
@@ -59,18 +83,17 @@ impl Matrix {
 /// The weights of one network.
 pub(crate) struct Weights {
     file: Arc<WeightsFile>,
-    keep: Keep,
-    ring_bytes: usize,
+    residency: Residency,
     kept: HashMap<Arc<str>, Arc<Matrix>>,
     tables: HashMap<String, Arc<[f32]>>,
     stream: Option<Stream>,
 }
 
 impl Weights {
-    /// Opens `NETWORK.weights`; `ring_bytes` bounds what is read ahead (two blocks at least).
-    pub(crate) fn open(source: &Source, network: &str, keep: Keep, ring_bytes: usize) -> Result<Weights> {
+    /// Opens `NETWORK.weights`.
+    pub(crate) fn open(source: &Source, network: &str, residency: Residency) -> Result<Weights> {
         let file = Arc::new(WeightsFile::open(source, network)?);
-        Ok(Weights { file, keep, ring_bytes, kept: HashMap::new(), tables: HashMap::new(), stream: None })
+        Ok(Weights { file, residency, kept: HashMap::new(), tables: HashMap::new(), stream: None })
     }
 
     /// The file, for what needs shapes only.
@@ -88,12 +111,12 @@ impl Weights {
         self.end();
         let mut seen = HashSet::new();
         let first: Vec<Job> = self.jobs(names, |name| {
-            !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.keep.keeps(name))
+            !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.residency.keep.keeps(name))
         })?;
-        let rest: Vec<Job> = self.jobs(names, |name| !self.keep.keeps(name))?;
+        let rest: Vec<Job> = self.jobs(names, |name| !self.residency.keep.keeps(name))?;
         let sizes = first.iter().map(|(name, index)| self.file.entry(name).map(|entry| entry.block_len(*index)));
         let largest = sizes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
-        let buffers = (self.ring_bytes / largest).max(2);
+        let buffers = (self.residency.ring / largest).max(2);
         if !first.is_empty() {
             self.stream = Some(Stream::start(self.file.clone(), first, rest, passes.saturating_sub(1), buffers)?);
         }
@@ -120,7 +143,7 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let stream = self.stream.as_ref().ok_or_else(|| Error::Internal(format!("{name} is not being read")))?;
-        let keeps = self.keep.keeps(name);
+        let keeps = self.residency.keep.keeps(name);
         let mut blocks = Vec::new();
         for index in 0..entry.blocks() {
             let block = stream.next(name, index)?;
@@ -152,7 +175,7 @@ impl Weights {
         };
         let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
         let matrix = Arc::new(Matrix { layout, blocks });
-        if self.keep.keeps(name) {
+        if self.residency.keep.keeps(name) {
             self.kept.insert(name.into(), matrix.clone());
         }
         Ok(matrix)
