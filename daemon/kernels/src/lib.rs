@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod matmul;
 pub mod norm;
 pub mod pack;
+pub mod peak;
 mod product;
 pub mod rows;
 pub mod scalar;

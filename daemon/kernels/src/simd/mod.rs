@@ -16,9 +16,13 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_peak;
+#[cfg(target_arch = "aarch64")]
 mod neon_tiles;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_peak;
 
 use half::f16;
 

@@ -30,7 +30,7 @@ pub(super) unsafe fn dot_sdot(tile: &DotTile) {
 /// `sums[i] += Σ b[4 i + j] · a[4 LANE + j]`: SDOT by element. (The intrinsic is not stable.)
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot<const LANE: i32>(mut sums: int32x4_t, b: int8x16_t, a: int8x16_t) -> int32x4_t {
+pub(super) fn sdot<const LANE: i32>(mut sums: int32x4_t, b: int8x16_t, a: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction touches no memory and no flags.
     unsafe {
         asm!(

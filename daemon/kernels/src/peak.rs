@@ -1,0 +1,40 @@
+//! The most this CPU can do at a level: loops that stay in registers, for benches to measure the kernels against.
+
+use crate::cpu::Level;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon_peak as level_peak;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::x86_peak as level_peak;
+
+/// Runs `rounds` rounds of the level's int8 multiply-adds and says how many multiply-adds these were.
+///
+/// # Panics
+///
+/// If the CPU does not have the level, or the level is the scalar one, which has no such instruction.
+pub fn int8(level: Level, rounds: usize) -> usize {
+    assert!(level.available(), "this CPU has no {level}");
+    level_peak::int8(level, rounds)
+}
+
+/// Runs `rounds` rounds of the level's f32 fused multiply-adds and says how many multiply-adds these were.
+///
+/// # Panics
+///
+/// As [`int8`].
+pub fn fma(level: Level, rounds: usize) -> usize {
+    assert!(level.available(), "this CPU has no {level}");
+    level_peak::fma(level, rounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_counts_its_work() {
+        for level in Level::ALL.into_iter().filter(|level| level.available() && *level != Level::Scalar) {
+            assert!(int8(level, 3) >= 3 * 16 && int8(level, 6) == 2 * int8(level, 3), "{level}");
+            assert!(fma(level, 3) >= 3 * 4 && fma(level, 6) == 2 * fma(level, 3), "{level}");
+        }
+    }
+}
