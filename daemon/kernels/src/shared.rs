@@ -20,6 +20,12 @@ impl<'a> SharedOut<'a> {
         SharedOut { first: out.as_mut_ptr(), len: out.len(), borrow: PhantomData }
     }
 
+    /// Where a value is, for prefetching.
+    #[inline(always)]
+    pub(crate) fn address(&self, at: usize) -> *const f32 {
+        self.first.wrapping_add(at)
+    }
+
     /// `len` values from `at` on.
     ///
     /// # Safety

@@ -13,8 +13,10 @@ use crate::scalar::attention::{BLOCK, query_scale};
 use crate::shared::SharedOut;
 use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room};
 
-/// Floats of packed queries in a task: enough that packing the keys and values for each task costs little.
-const QUERIES: usize = 16 << 10;
+/// The most queries of a task: enough that packing the keys and values for each task costs little.
+const QUERIES: usize = 1024;
+/// The most floats of these queries.
+const QUERY_FLOATS: usize = 128 << 10;
 /// Tasks for each thread, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -46,7 +48,7 @@ pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
 /// Into how many parts the queries of a head are cut.
 fn task_parts(shape: &AttentionShape, tile_rows: usize, threads: usize) -> usize {
     let most = shape.queries.div_ceil(tile_rows);
-    let small_enough = shape.queries.div_ceil((QUERIES / shape.head_dim).clamp(tile_rows, 256));
+    let small_enough = shape.queries.div_ceil((QUERY_FLOATS / shape.head_dim).clamp(tile_rows, QUERIES));
     let for_all_threads = (threads * TASKS_PER_THREAD).div_ceil((shape.batch * shape.heads).max(1));
     small_enough.max(for_all_threads).min(most)
 }
@@ -144,17 +146,18 @@ impl Task<'_> {
         }
     }
 
+    /// Transposes the keys. Lanes past the last key repeat it; [`Task::mask`] drops them.
     #[inline(always)]
     fn pack_keys(&mut self, block: &Range<usize>) {
         let (d, shape) = (self.head_dim(), self.inputs.shape);
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
-            let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
-            for lane in 0..LANES {
-                if first + lane < block.end {
-                    let row = self.inputs.row(self.inputs.k, shape.keys, self.sequence, first + lane, self.head);
-                    lines.iter_mut().zip(row).for_each(|(line, value)| line.0[lane] = *value);
-                } else {
-                    lines.iter_mut().for_each(|line| line.0[lane] = 0.0);
+            let key = |lane: usize| (first + lane).min(block.end - 1);
+            let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
+                self.inputs.row(self.inputs.k, shape.keys, self.sequence, key(lane), self.head)
+            });
+            for (i, line) in self.scratch.k[panel * d..(panel + 1) * d].iter_mut().enumerate() {
+                for lane in 0..LANES {
+                    line.0[lane] = rows[lane][i];
                 }
             }
         }
@@ -190,9 +193,7 @@ impl Task<'_> {
             product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, (&mut scratch.p, rows));
         }
         self.mask(block, tile);
-        for row in 0..rows {
-            self.soften(simd, panels, rows, row, tile.start + row);
-        }
+        self.soften(simd, panels, tile);
         let depth = self.depth();
         let scratch = &mut *self.scratch;
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
@@ -215,31 +216,36 @@ impl Task<'_> {
         }
     }
 
-    /// Scores to weights for one query; what is summed so far fades to the new maximum.
+    /// Scores to weights; what is summed so far fades to the new maximum.
     #[inline(always)]
-    fn soften<S: Simd>(&mut self, simd: S, panels: usize, rows: usize, row: usize, query: usize) {
-        let queries = self.queries.len();
-        let (depth, scratch) = (self.depth(), &mut *self.scratch);
-        let scores = |p: usize| p * rows + row;
-        let old = scratch.max[query];
-        let mut max = simd.splat(old);
-        for p in 0..panels {
-            max = simd.max(simd.load(&scratch.p[scores(p)].0), max);
+    fn soften<S: Simd>(&mut self, simd: S, panels: usize, tile: &Range<usize>) {
+        let (rows, queries, depth) = (tile.len(), self.queries.len(), self.depth());
+        let scratch = &mut *self.scratch;
+        let (max, sum) = (&mut scratch.max[tile.clone()], &mut scratch.sum[tile.clone()]);
+        let (mut fade, mut block_sum) = ([0.0; LANES], [0.0; LANES]);
+        fade[..rows].copy_from_slice(max);
+        for row in 0..rows {
+            let scores = |p: usize| simd.load(&scratch.p[p * rows + row].0);
+            max[row] = simd.fold_max((0..panels).fold(simd.splat(max[row]), |max, p| simd.max(scores(p), max)));
         }
-        let new = simd.fold_max(max);
-        let (max, mut sum) = (simd.splat(new), simd.splat(0.0));
-        for p in 0..panels {
-            let weights = math::exp2(simd, simd.sub(simd.load(&scratch.p[scores(p)].0), max));
-            simd.store(weights, &mut scratch.p[scores(p)].0);
-            sum = simd.add(sum, weights);
+        for row in 0..rows {
+            let (max, mut sum) = (simd.splat(max[row]), simd.splat(0.0));
+            for p in 0..panels {
+                let scores = &mut scratch.p[p * rows + row].0;
+                let weights = math::exp2(simd, simd.sub(simd.load(scores), max));
+                simd.store(weights, scores);
+                sum = simd.add(sum, weights);
+            }
+            block_sum[row] = simd.fold(sum);
         }
-        let fade = math::exp2(simd, simd.sub(simd.splat(old), max));
-        let mut lanes = [0.0; LANES];
-        simd.store(simd.fma(simd.splat(scratch.sum[query]), fade, simd.splat(simd.fold(sum))), &mut lanes);
-        (scratch.max[query], scratch.sum[query]) = (new, lanes[0]);
+        let faded = math::exp2(simd, simd.sub(simd.load(&fade), simd.load(max)));
+        simd.store(faded, &mut fade);
+        simd.store(simd.fma(simd.load(sum), faded, simd.load(&block_sum)), sum);
         for c in 0..depth {
-            let o = &mut scratch.o[c * queries + query].0;
-            simd.store(simd.mul(simd.load(o), fade), o);
+            for (row, fade) in fade[..rows].iter().enumerate() {
+                let o = &mut scratch.o[c * queries + tile.start + row].0;
+                simd.store(simd.mul(simd.load(o), simd.splat(*fade)), o);
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl Finish<'_> {
     /// Writes the columns of a panel, whose sums are the `slot`-th.
     #[inline(always)]
     pub(super) fn panel<S: Simd>(&self, simd: S, panel: usize, slot: usize) {
-        let column = (self.product.panels.first + panel) * LANES;
+        let column = self.product.column(panel);
         let affine = self.affine(simd, panel, column);
         let activation = self.product.epilogue.activation;
         self.each(simd, column, |pixel| {
@@ -55,7 +55,7 @@ impl Finish<'_> {
     /// Writes the columns of a panel of values and its panel of gates.
     #[inline(always)]
     pub(super) fn gated<S: Simd>(&self, simd: S, panel: usize) {
-        let column = (self.product.panels.first + panel) / 2 * LANES;
+        let column = self.product.column(panel);
         let (value, gate) = (self.affine(simd, panel, column), self.affine(simd, panel + 1, column));
         self.each(simd, column, |pixel| {
             let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, pixel)));
@@ -81,13 +81,11 @@ impl Finish<'_> {
     /// Stores, or adds to what is there, the results of the block's pixels for 16 columns (fewer at the last panel).
     #[inline(always)]
     fn each<S: Simd>(&self, simd: S, column: usize, result: impl Fn(usize) -> S::F) {
-        let Product { features, strip, shape, epilogue, .. } = *self.product;
+        let Product { features, epilogue, .. } = *self.product;
         let columns = LANES.min(features - column);
-        let (height, width) = (strip.out_rows.len(), shape.out_width());
-        for (y, row) in self.block.rows.clone().enumerate() {
-            let first = (self.block.picture * height + row - strip.out_rows.start) * width + self.block.columns.start;
+        for y in 0..self.block.rows.len() {
             for x in 0..self.block.columns.len() {
-                let at = (first + x) * features + column;
+                let at = self.product.out_at(self.block, y, x) + column;
                 // SAFETY: these columns of these pixels are this task's alone.
                 let out = unsafe { self.out.part(at, columns) };
                 let mut value = result(y * self.block.columns.len() + x);

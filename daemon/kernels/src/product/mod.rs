@@ -34,6 +34,22 @@ pub(crate) struct Product<'a> {
     pub(crate) epilogue: &'a Epilogue<'a>,
 }
 
+impl Product<'_> {
+    /// The first of the columns that a panel makes, alone or with its gates.
+    #[inline(always)]
+    fn column(&self, panel: usize) -> usize {
+        let gated = self.epilogue.activation == Activation::Geglu;
+        (self.panels.first + panel) / if gated { 2 } else { 1 } * LANES
+    }
+
+    /// Where the output of a block's pixel starts.
+    #[inline(always)]
+    fn out_at(&self, block: &Block, y: usize, x: usize) -> usize {
+        let row = block.picture * self.strip.out_rows.len() + block.rows.start + y - self.strip.out_rows.start;
+        (row * self.shape.out_width() + block.columns.start + x) * self.features
+    }
+}
+
 /// What a thread keeps between tasks, so that none allocates.
 #[derive(Default)]
 struct Scratch {
@@ -76,7 +92,7 @@ impl Work for Task<'_> {
             let count = 2.min(panels.end - first);
             scratch.sums.clear();
             scratch.sums.resize(count * block.pixels(), Line::ZERO);
-            multiply(simd, product, &block, first, count, scratch);
+            multiply(simd, product, &block, first, count, scratch, out);
             let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
             if gated {
                 finish.gated(simd, first);
@@ -87,15 +103,31 @@ impl Work for Task<'_> {
     }
 }
 
-/// Adds every tap of `count` panels to the block's sums.
+/// Adds every tap of `count` panels to the block's sums. The output's lines, which are far apart, are asked for meanwhile.
 #[inline(always)]
-fn multiply<S: Simd>(simd: S, product: &Product, block: &Block, first: usize, count: usize, scratch: &mut Scratch) {
+fn multiply<S: Simd>(
+    simd: S,
+    product: &Product,
+    block: &Block,
+    first: usize,
+    count: usize,
+    scratch: &mut Scratch,
+    out: SharedOut,
+) {
     let shape = product.shape;
-    for tap in 0..product.panels.layout.taps {
+    let taps = product.panels.layout.taps;
+    for tap in 0..taps {
         let (down, right) = (tap / shape.kernel, tap % shape.kernel);
         for y in 0..block.rows.len() {
             let row = y * shape.stride + down;
             for tile in block.tiles(S::ROWS) {
+                if tap + 1 == taps {
+                    for x in tile.clone() {
+                        let at = product.out_at(block, y, x) + product.column(first);
+                        simd.prefetch(out.address(at));
+                        simd.prefetch(out.address(at + LANES));
+                    }
+                }
                 let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
                 one_tile(simd, product, block, first, count, &place, scratch);
             }

@@ -29,6 +29,17 @@ fn enter<W: Work>(simd: Avx2, work: W) -> W::Output {
 /// Sixteen f32.
 type F = [__m256; 2];
 
+/// Combines lanes `l` and `l + 4` by `$op` (of four lanes), then `l + 2`, then `l + 1`.
+macro_rules! fold_eight {
+    ($a:expr, $op:ident) => {{
+        let a: __m256 = $a;
+        let a = $op(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+        let a = $op(a, _mm_movehl_ps(a, a));
+        _mm_cvtss_f32($op(a, _mm_shuffle_ps::<1>(a, a)))
+    }};
+}
+pub(super) use fold_eight;
+
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
@@ -49,6 +60,12 @@ impl Simd for Avx2 {
     fn run<W: Work>(self, work: W) -> W::Output {
         // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
         unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -132,6 +149,18 @@ impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted))
         };
         zero_below(x, least, a) = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), a);
+    }
+
+    #[inline(always)]
+    fn fold(self, a: F) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { fold_eight!(_mm256_add_ps(a[0], a[1]), _mm_add_ps) }
+    }
+
+    #[inline(always)]
+    fn fold_max(self, a: F) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { fold_eight!(_mm256_max_ps(a[0], a[1]), _mm_max_ps) }
     }
 
     #[inline(always)]

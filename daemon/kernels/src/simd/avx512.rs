@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::avx2::fold_eight;
 use super::{DotTile, FmaTile, LANES, Simd, Work, avx512_tiles, padded};
 use crate::cpu::Level;
 
@@ -32,6 +33,13 @@ fn first(len: usize) -> u16 {
     if len >= LANES { u16::MAX } else { (1 << len) - 1 }
 }
 
+/// Lanes 8 to 15.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn high(a: __m512) -> __m256 {
+    _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
+}
+
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
@@ -54,6 +62,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         // SAFETY: `self` proves the feature.
         unsafe { _mm512_set1_ps(x) }
@@ -61,12 +75,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load(self, x: &[f32]) -> __m512 {
+        if x.len() >= LANES {
+            // SAFETY: `self` proves the feature; `x` holds sixteen values.
+            return unsafe { _mm512_loadu_ps(x.as_ptr()) };
+        }
         // SAFETY: `self` proves the feature; lanes past the end of `x` are masked off and not read.
         unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
     }
 
     #[inline(always)]
     fn store(self, a: __m512, out: &mut [f32]) {
+        if out.len() >= LANES {
+            // SAFETY: `self` proves the feature; `out` holds sixteen values.
+            return unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) };
+        }
         // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
         unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(out.len()), a) }
     }
@@ -110,6 +132,18 @@ impl Simd for Avx512 {
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shifted))
         };
         zero_below(x, least, a) = _mm512_maskz_mov_ps(!_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, least), a);
+    }
+
+    #[inline(always)]
+    fn fold(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { fold_eight!(_mm256_add_ps(_mm512_castps512_ps256(a), high(a)), _mm_add_ps) }
+    }
+
+    #[inline(always)]
+    fn fold_max(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { fold_eight!(_mm256_max_ps(_mm512_castps512_ps256(a), high(a)), _mm_max_ps) }
     }
 
     #[inline(always)]

@@ -65,6 +65,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Runs `work` in a function compiled for the level.
     fn run<W: Work>(self, work: W) -> W::Output;
 
+    /// Asks for a cache line that is soon written. Any address will do.
+    fn prefetch(self, at: *const f32);
     /// The same value in every lane.
     fn splat(self, x: f32) -> Self::F;
     /// The first sixteen values, with zeros after the end of `x`.
@@ -113,26 +115,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Everything the tile points to is there: see [`FmaTile`].
     unsafe fn fma_tile(self, tile: &FmaTile);
 
-    /// The sum of the lanes: halves are added until one is left.
-    #[inline(always)]
-    fn fold(self, a: Self::F) -> f32 {
-        let mut lanes = [0.0; LANES];
-        self.store(a, &mut lanes);
-        crate::scalar::fold_lanes(lanes)
-    }
-
+    /// The sum of the lanes: lanes `l` and `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
+    fn fold(self, a: Self::F) -> f32;
     /// The greatest lane.
-    #[inline(always)]
-    fn fold_max(self, a: Self::F) -> f32 {
-        let mut lanes = [0.0; LANES];
-        self.store(a, &mut lanes);
-        for half in [8, 4, 2, 1] {
-            for lane in 0..half {
-                lanes[lane] = if lanes[lane] > lanes[lane + half] { lanes[lane] } else { lanes[lane + half] };
-            }
-        }
-        lanes[0]
-    }
+    fn fold_max(self, a: Self::F) -> f32;
 }
 
 /// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale of the row, sums)`.

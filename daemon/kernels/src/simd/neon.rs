@@ -53,6 +53,12 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { std::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> F {
         // SAFETY: `self` proves the feature.
         unsafe { [vdupq_n_f32(x); 4] }
@@ -133,6 +139,22 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             let below = vcltq_f32(x, least);
             vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), below))
         };
+    }
+
+    #[inline(always)]
+    fn fold(self, a: F) -> f32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            let a = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+            let a = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(a) + vget_lane_f32::<1>(a)
+        }
+    }
+
+    #[inline(always)]
+    fn fold_max(self, a: F) -> f32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(a[0], a[2]), vmaxq_f32(a[1], a[3]))) }
     }
 
     #[inline(always)]
