@@ -81,6 +81,27 @@ struct Case {
     run: Box<dyn FnMut(Level) + Send>,
 }
 
+/// Memory whose values start at a cache line, as the engine's tensors do.
+struct Aligned<T>(Vec<T>, usize);
+
+impl<T: Copy + Default> Aligned<T> {
+    fn new(values: &[T]) -> Aligned<T> {
+        let mut all = vec![T::default(); values.len() + 64];
+        let start = all.as_ptr().align_offset(64);
+        all[start..start + values.len()].copy_from_slice(values);
+        all.truncate(start + values.len());
+        Aligned(all, start)
+    }
+
+    fn get(&self) -> &[T] {
+        &self.0[self.1..]
+    }
+
+    fn get_mut(&mut self) -> &mut [T] {
+        &mut self.0[self.1..]
+    }
+}
+
 fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + i / 3) % 1999) as f32 / 999.5 - 1.0).collect()
 }
@@ -96,9 +117,9 @@ fn matrix(layout: Layout, outputs: usize) -> Vec<u8> {
 fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> Case {
     let layout = Layout { format, k, taps: 1 };
     let features = if activation == Activation::Geglu { n / 2 } else { n };
-    let (x, weights) = (numbers(m * k), matrix(layout, n));
+    let (x, weights) = (numbers(m * k), Aligned::new(&matrix(layout, n)));
     let q: Vec<i8> = x.iter().map(|x| (x * 127.0) as i8).collect();
-    let (scale, mut out) = (vec![0.01; m], vec![0.0; m * features]);
+    let (scale, mut out) = (vec![0.01; m], Aligned::new(&vec![0.0; m * features]));
     let int8 = format == Format::Int8;
     let note = if activation == Activation::Geglu { " geglu" } else { "" };
     Case {
@@ -107,9 +128,9 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
         int8,
         run: Box::new(move |level| {
             let rows = if int8 { Rows::Int8 { q: &q, scale: &scale } } else { Rows::F32(&x) };
-            let panels = Panels { layout, bytes: &weights, first: 0 };
+            let panels = Panels { layout, bytes: weights.get(), first: 0 };
             let epilogue = Epilogue { activation, ..Epilogue::NONE };
-            linear_at(level, rows, m, &panels, features, &epilogue, &mut out);
+            linear_at(level, rows, m, &panels, features, &epilogue, out.get_mut());
         }),
     }
 }
@@ -118,9 +139,9 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
     let shape =
         ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, upsample: false };
     let layout = Layout { format, k: channels, taps: 9 };
-    let (x, weights) = (numbers(side * side * channels), matrix(layout, channels));
+    let (x, weights) = (numbers(side * side * channels), Aligned::new(&matrix(layout, channels)));
     let q: Vec<i8> = x.iter().map(|x| (x * 127.0) as i8).collect();
-    let (scale, mut out) = (vec![0.01; side * side], vec![0.0; side * side * channels]);
+    let (scale, mut out) = (vec![0.01; side * side], Aligned::new(&vec![0.0; side * side * channels]));
     let int8 = format == Format::Int8;
     Case {
         name: format!("conv3x3 {channels}@{side} {}", if int8 { "int8" } else { "f32" }),
@@ -128,8 +149,8 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
         int8,
         run: Box::new(move |level| {
             let rows = if int8 { Rows::Int8 { q: &q, scale: &scale } } else { Rows::F32(&x) };
-            let panels = Panels { layout, bytes: &weights, first: 0 };
-            conv2d_at(level, rows, &shape, &Strip::whole(&shape), &panels, channels, &Epilogue::NONE, &mut out);
+            let panels = Panels { layout, bytes: weights.get(), first: 0 };
+            conv2d_at(level, rows, &shape, &Strip::whole(&shape), &panels, channels, &Epilogue::NONE, out.get_mut());
         }),
     }
 }

@@ -35,36 +35,37 @@ impl<S: Simd> Affine<S> {
 }
 
 impl Finish<'_> {
-    /// Writes the columns of a panel, whose sums are the `slot`-th.
+    /// Writes the columns of `N` panels.
     #[inline(always)]
-    pub(super) fn panel<S: Simd>(&self, simd: S, panel: usize, slot: usize) {
-        let column = self.product.column(panel);
-        let affine = self.affine(simd, panel, column);
+    pub(super) fn panels<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+        let affine: [Affine<S>; N] = std::array::from_fn(|p| self.affine(simd, first + p));
         let activation = self.product.epilogue.activation;
-        self.each(simd, column, |pixel| {
-            let value = affine.apply(self.sum(simd, slot, pixel));
-            match activation {
-                Activation::None | Activation::Geglu => value,
-                Activation::Silu => math::silu(simd, value),
-                Activation::Gelu => math::gelu(simd, value),
-                Activation::QuickGelu => math::quick_gelu(simd, value),
-            }
+        self.each(simd, first, |pixel| {
+            std::array::from_fn::<_, N, _>(|p| {
+                let value = affine[p].apply(self.sum(simd, p, pixel));
+                match activation {
+                    Activation::None | Activation::Geglu => value,
+                    Activation::Silu => math::silu(simd, value),
+                    Activation::Gelu => math::gelu(simd, value),
+                    Activation::QuickGelu => math::quick_gelu(simd, value),
+                }
+            })
         });
     }
 
     /// Writes the columns of a panel of values and its panel of gates.
     #[inline(always)]
-    pub(super) fn gated<S: Simd>(&self, simd: S, panel: usize) {
-        let column = self.product.column(panel);
-        let (value, gate) = (self.affine(simd, panel, column), self.affine(simd, panel + 1, column));
-        self.each(simd, column, |pixel| {
+    pub(super) fn gated<S: Simd>(&self, simd: S, first: usize) {
+        let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
+        self.each(simd, first, |pixel| {
             let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, pixel)));
-            simd.mul(value.apply(self.sum(simd, 0, pixel)), gate)
+            [simd.mul(value.apply(self.sum(simd, 0, pixel)), gate)]
         });
     }
 
     #[inline(always)]
-    fn affine<S: Simd>(&self, simd: S, panel: usize, column: usize) -> Affine<S> {
+    fn affine<S: Simd>(&self, simd: S, panel: usize) -> Affine<S> {
+        let column = self.product.column(panel);
         let layout = &self.product.panels.layout;
         let panel = self.product.panels.panel(panel);
         let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| pack::f32_at(panel, at + 4 * i)));
@@ -78,21 +79,26 @@ impl Finish<'_> {
         simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
     }
 
-    /// Stores, or adds to what is there, the results of the block's pixels for 16 columns (fewer at the last panel).
+    /// Stores, or adds to what is there, what `result` gives for each pixel of the block: 16 columns (fewer at the matrix's
+    /// last panel) each.
     #[inline(always)]
-    fn each<S: Simd>(&self, simd: S, column: usize, result: impl Fn(usize) -> S::F) {
+    fn each<S: Simd, const N: usize>(&self, simd: S, first: usize, result: impl Fn(usize) -> [S::F; N]) {
         let Product { features, epilogue, .. } = *self.product;
-        let columns = LANES.min(features - column);
+        let column = self.product.column(first);
+        let columns = (N * LANES).min(features - column);
+        let mut pixel = 0;
         for y in 0..self.block.rows.len() {
+            let start = self.product.out_at(self.block, y, 0) + column;
             for x in 0..self.block.columns.len() {
-                let at = self.product.out_at(self.block, y, x) + column;
                 // SAFETY: these columns of these pixels are this task's alone.
-                let out = unsafe { self.out.part(at, columns) };
-                let mut value = result(y * self.block.columns.len() + x);
-                if epilogue.accumulate {
-                    value = simd.add(value, simd.load(out));
+                let out = unsafe { self.out.part(start + x * features, columns) };
+                for (mut value, out) in result(pixel).into_iter().zip(out.chunks_mut(LANES)) {
+                    if epilogue.accumulate {
+                        value = simd.add(value, simd.load(out));
+                    }
+                    simd.store(value, out);
                 }
-                simd.store(value, out);
+                pixel += 1;
             }
         }
     }

@@ -94,10 +94,10 @@ impl Work for Task<'_> {
             scratch.sums.resize(count * block.pixels(), Line::ZERO);
             multiply(simd, product, &block, first, count, scratch, out);
             let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
-            if gated {
-                finish.gated(simd, first);
-            } else {
-                (0..count).for_each(|p| finish.panel(simd, first + p, p));
+            match (gated, count) {
+                (true, _) => finish.gated(simd, first),
+                (false, 1) => finish.panels::<S, 1>(simd, first),
+                (false, _) => finish.panels::<S, 2>(simd, first),
             }
         }
     }

@@ -1,1 +1,132 @@
-//! Each operation of each level by itself.
+//! Each operation of each level by itself, against the same operation on one number.
+
+use half::f16;
+
+use super::{LANES, Simd, Work, at_level, math};
+use crate::cpu::Level;
+use crate::scalar;
+
+/// Numbers where rounding, signs and ranges matter.
+const VALUES: [f32; 24] = [
+    0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 126.5, -126.5, 1e-40, -1e-40, 3.4e38, -3.4e38, 88.5, -87.5, 1e-8, 7.3,
+    -0.1, 65519.9, 0.333_333, 5.0, -125.5, 4.1,
+];
+
+type Unary = (&'static str, fn(f32) -> f32);
+
+/// Runs the vector form of each function on sixteen values at a time.
+struct Check;
+
+impl Check {
+    fn unary<S: Simd>(simd: S, (name, expected): Unary, found: impl Fn(S::F) -> S::F) {
+        for start in 0..VALUES.len() - LANES {
+            let x = &VALUES[start..start + LANES];
+            let mut out = [0.0; LANES];
+            simd.store(found(simd.load(x)), &mut out);
+            for (x, out) in x.iter().zip(out) {
+                assert_eq!(out.to_bits(), expected(*x).to_bits(), "{name}({x:e}) is {out:e}");
+            }
+        }
+    }
+
+    fn binary<S: Simd>(simd: S, name: &str, expected: fn(f32, f32) -> f32, found: impl Fn(S::F, S::F) -> S::F) {
+        for b in VALUES {
+            for x in VALUES.chunks(LANES) {
+                let mut out = [0.0; LANES];
+                simd.store(found(simd.load(x), simd.splat(b)), &mut out);
+                for (x, out) in x.iter().zip(out) {
+                    assert_eq!(out.to_bits(), expected(*x, b).to_bits(), "{name}({x:e}, {b:e}) is {out:e}");
+                }
+            }
+        }
+    }
+}
+
+impl Work for Check {
+    type Output = ();
+
+    fn work<S: Simd>(self, s: S) {
+        Check::unary(s, ("abs", f32::abs), |x| s.abs(x));
+        Check::unary(s, ("round", f32::round_ties_even), |x| s.round(x));
+        Check::unary(s, ("exp", scalar::math::exp), |x| math::exp(s, x));
+        Check::unary(s, ("exp2", |x| scalar::math::exp2(x.min(126.0))), |x| math::exp2(s, s.min(x, s.splat(126.0))));
+        Check::unary(s, ("erf", scalar::math::erf), |x| math::erf(s, x));
+        Check::unary(s, ("silu", scalar::math::silu), |x| math::silu(s, x));
+        Check::unary(s, ("gelu", scalar::math::gelu), |x| math::gelu(s, x));
+        Check::unary(s, ("quick_gelu", scalar::math::quick_gelu), |x| math::quick_gelu(s, x));
+        Check::unary(s, ("fma", |x| x.mul_add(x, 3.0)), |x| s.fma(x, x, s.splat(3.0)));
+        Check::unary(s, ("zero_below", |x| if x < 0.5 { 0.0 } else { x }), |x| s.zero_below(x, s.splat(0.5), x));
+        Check::unary(s, ("scale_by_power", |_| 1.5 * 8.0), |_| s.scale_by_power(s.splat(1.5), s.splat(3.0)));
+        Check::binary(s, "add", |a, b| a + b, |a, b| s.add(a, b));
+        Check::binary(s, "sub", |a, b| a - b, |a, b| s.sub(a, b));
+        Check::binary(s, "mul", |a, b| a * b, |a, b| s.mul(a, b));
+        Check::binary(
+            s,
+            "div",
+            |a, b| if b == 0.0 { 0.0 } else { a / b },
+            |a, b| {
+                let mut divisor = [0.0; LANES];
+                s.store(b, &mut divisor);
+                if divisor[0] == 0.0 { s.splat(0.0) } else { s.div(a, b) }
+            },
+        );
+        Check::binary(s, "max", |a, b| if a > b { a } else { b }, |a, b| s.max(a, b));
+        Check::binary(s, "min", |a, b| if a < b { a } else { b }, |a, b| s.min(a, b));
+        folds(s);
+        short_slices(s);
+        conversions(s);
+    }
+}
+
+fn folds<S: Simd>(s: S) {
+    for rotation in 0..LANES {
+        let mut lanes: [f32; LANES] = std::array::from_fn(|l| VALUES[l + 4] + 1e-3 * l as f32);
+        lanes.rotate_left(rotation);
+        let a = s.load(&lanes);
+        assert_eq!(s.fold(a).to_bits(), scalar::fold_lanes(lanes).to_bits(), "the order of the sum");
+        assert_eq!(s.fold_max(a), lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    }
+}
+
+/// Nothing is written past the end, and what is past the end reads as zero.
+fn short_slices<S: Simd>(s: S) {
+    for len in 0..=LANES {
+        let (mut out, mut half, mut int) = ([9.0; LANES + 1], [f16::ONE; LANES + 1], [9; LANES + 1]);
+        let a = s.load(&VALUES[2..2 + len]);
+        s.store(a, &mut out[..LANES]);
+        assert_eq!(out[..len], VALUES[2..2 + len]);
+        assert!(out[len..LANES].iter().all(|x| *x == 0.0));
+        let a = s.splat(2.0);
+        out.fill(9.0);
+        s.store(a, &mut out[..len]);
+        s.store_f16(a, &mut half[..len]);
+        s.store_i8(a, &mut int[..len]);
+        for i in 0..=LANES {
+            let expected = if i < len { (2.0, f16::from_f32(2.0), 2) } else { (9.0, f16::ONE, 9) };
+            assert_eq!((out[i], half[i], int[i]), expected, "lane {i} of {len}");
+        }
+    }
+}
+
+fn conversions<S: Simd>(s: S) {
+    let x: [f32; LANES] = std::array::from_fn(|i| [0.5, 1.5, -0.5, -1.5, 126.5, -126.5, 127.0, -127.0][i % 8]);
+    let mut out = [0; LANES];
+    s.store_i8(s.load(&x), &mut out);
+    assert_eq!(out[..8], [0, 2, 0, -2, 126, -126, 127, -127]);
+    let mut half = [f16::ZERO; LANES];
+    s.store_f16(s.load(&VALUES[4..]), &mut half);
+    assert_eq!(
+        half.map(f16::to_bits)[..],
+        VALUES[4..20].iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<_>>()
+    );
+    let mut back = [0.0; LANES];
+    s.store(s.load_f16(&half), &mut back);
+    assert_eq!(back.map(f32::to_bits), half.map(|x| x.to_f32().to_bits()));
+}
+
+#[test]
+fn every_operation_equals_the_scalar_one() {
+    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        at_level!(level, simd => simd.run(Check), scalar => ());
+    }
+}

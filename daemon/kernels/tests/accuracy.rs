@@ -1,0 +1,155 @@
+//! The specification itself: what the kernels compute, against the textbook's formulas in f64.
+
+mod common;
+
+use common::{Kind, Numbers};
+use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
+use diffused_kernels::{
+    Activation, AttentionShape, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip, attention, conv2d,
+    group_norm_apply, layer_norm, linear,
+};
+
+/// All within `tolerance` of the expected values' size.
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    let size = expected.iter().fold(1e-3, |size: f64, x| size.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*found) - expected).abs() <= tolerance * size, "value {i} is {found}, not {expected}");
+    }
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// A packed f32 matrix of one panel's outputs, with its rows.
+fn panel(numbers: &mut Numbers, k: usize, taps: usize) -> (Layout, Vec<u8>, Vec<Vec<f32>>, Vec<f32>) {
+    let layout = Layout { format: Format::F32, k, taps };
+    let rows: Vec<_> = (0..PANEL).map(|_| numbers.vec(taps * k, Kind::Plain)).collect();
+    let bias = numbers.vec(PANEL, Kind::Plain);
+    let mut bytes = vec![0; layout.panel_bytes()];
+    pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &bias, &mut bytes);
+    assert_eq!(unpack_panel(&layout, &bytes).0, rows);
+    (layout, bytes, rows, bias)
+}
+
+#[test]
+fn linear_is_a_matrix_product_with_a_bias() {
+    let mut numbers = Numbers(1);
+    let (m, k) = (5, 37);
+    let (layout, bytes, rows, bias) = panel(&mut numbers, k, 1);
+    let x = numbers.vec(m * k, Kind::Plain);
+    let mut out = vec![1.0; m * PANEL];
+    let epilogue = Epilogue { activation: Activation::None, accumulate: true, time: None };
+    linear(Rows::F32(&x), m, &Panels { layout, bytes: &bytes, first: 0 }, PANEL, &epilogue, &mut out);
+    let x = wide(&x);
+    let one = |i: usize, n: usize| dot(&x[i * k..][..k], &wide(&rows[n])) + f64::from(bias[n]) + 1.0;
+    let expected: Vec<f64> = (0..m).flat_map(|i| (0..PANEL).map(move |n| (i, n))).map(|(i, n)| one(i, n)).collect();
+    assert_close(&out, &expected, 1e-6);
+}
+
+#[test]
+fn geglu_multiplies_values_by_the_gelu_of_gates() {
+    let mut numbers = Numbers(2);
+    let k = 8;
+    let (layout, values, value_rows, value_bias) = panel(&mut numbers, k, 1);
+    let (_, gates, gate_rows, gate_bias) = panel(&mut numbers, k, 1);
+    let x = numbers.vec(k, Kind::Plain);
+    let mut out = vec![0.0; PANEL];
+    let bytes = [values, gates].concat();
+    let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
+    linear(Rows::F32(&x), 1, &Panels { layout, bytes: &bytes, first: 0 }, PANEL, &epilogue, &mut out);
+    let x = wide(&x);
+    let expected = (0..PANEL).map(|n| {
+        let value = dot(&x, &wide(&value_rows[n])) + f64::from(value_bias[n]);
+        let gate = dot(&x, &wide(&gate_rows[n])) + f64::from(gate_bias[n]);
+        value * gate * 0.5 * (1.0 + libm::erf(gate / 2f64.sqrt()))
+    });
+    assert_close(&out, &expected.collect::<Vec<_>>(), 1e-6);
+}
+
+/// Every way in which a convolution reads its picture, on a picture that is first written out with its padding.
+#[test]
+fn convolution_slides_over_the_padded_picture() {
+    for (stride, pad_end_only, upsample) in
+        [(1, false, false), (2, false, false), (2, true, false), (1, false, true), (2, false, true)]
+    {
+        let mut numbers = Numbers(3);
+        let (height, width, k) = (5, 6, 3);
+        let shape = ConvShape { batch: 1, height, width, kernel: 3, stride, pad_end_only, upsample };
+        let (layout, bytes, rows, bias) = panel(&mut numbers, k, 9);
+        let x = numbers.vec(height * width * k, Kind::Plain);
+        let mut out = vec![0.0; shape.out_height() * shape.out_width() * PANEL];
+        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        conv2d(Rows::F32(&x), &shape, &Strip::whole(&shape), &panels, PANEL, &Epilogue::NONE, &mut out);
+        let (factor, start) = (if upsample { 2 } else { 1 }, if pad_end_only { 0 } else { 1 });
+        let at = |y: usize, c: usize, i: usize| {
+            let (y, c) = (y.wrapping_sub(start) / factor, c.wrapping_sub(start) / factor);
+            if y < height && c < width { f64::from(x[(y * width + c) * k + i]) } else { 0.0 }
+        };
+        let mut expected = vec![];
+        for (y, c) in (0..shape.out_height()).flat_map(|y| (0..shape.out_width()).map(move |c| (y, c))) {
+            let patch = (0..9 * k).map(|i| at(y * stride + i / k / 3, c * stride + i / k % 3, i % k));
+            let patch: Vec<f64> = patch.collect();
+            expected.extend((0..PANEL).map(|n| dot(&patch, &wide(&rows[n])) + f64::from(bias[n])));
+        }
+        assert_close(&out, &expected, 1e-6);
+    }
+}
+
+#[test]
+fn attention_is_a_softmax_over_the_keys() {
+    for causal in [false, true] {
+        let shape = AttentionShape { batch: 2, heads: 2, head_dim: 20, queries: 150, keys: 150, causal };
+        let mut numbers = Numbers(4);
+        let len = 2 * 150 * 40;
+        let (q, k, v) = (numbers.vec(len, Kind::Plain), numbers.vec(len, Kind::Plain), numbers.vec(len, Kind::Plain));
+        let mut out = vec![0.0; len];
+        attention(&q, &k, &v, &shape, &mut out);
+        let (q, k, v) = (wide(&q), wide(&k), wide(&v));
+        let mut expected = vec![];
+        for (token, head) in (0..300).flat_map(|token| [(token, 0), (token, 1)]) {
+            let row = |x: &[f64], token: usize| x[(token * 2 + head) * 20..][..20].to_vec();
+            let first = token / 150 * 150;
+            let keys = first..if causal { token + 1 } else { first + 150 };
+            let weights: Vec<f64> =
+                keys.clone().map(|j| (dot(&row(&q, token), &row(&k, j)) / 20f64.sqrt()).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            expected
+                .extend((0..20).map(|i| keys.clone().zip(&weights).map(|(j, w)| w * row(&v, j)[i]).sum::<f64>() / sum));
+        }
+        assert_close(&out, &expected, 2e-6);
+    }
+}
+
+#[test]
+fn norms_give_mean_zero_and_variance_one() {
+    let mut numbers = Numbers(5);
+    let (channels, groups, pixels) = (12, 3, 50);
+    let x: Vec<f32> = numbers.vec(channels * pixels, Kind::Plain).iter().map(|x| x + 100.0).collect();
+    let (gamma, beta) = (vec![2.0; channels], vec![-1.0; channels]);
+    let mut sums = GroupSums::new(channels);
+    sums.add_rows(&x, 10);
+    let (scale, shift) = sums.finish(groups, 0.0, &gamma, &beta);
+    let mut out = vec![0.0; x.len()];
+    group_norm_apply(&x, channels, (&scale, &shift), false, Out::F32(&mut out));
+    for group in 0..groups {
+        let of_group = |c: usize| c / (channels / groups) == group;
+        assert_moments(out.iter().enumerate().filter(|(i, _)| of_group(i % channels)).map(|(_, x)| *x));
+    }
+    layer_norm(&x, channels, &gamma, &beta, 0.0, Out::F32(&mut out));
+    out.chunks(channels).for_each(|row| assert_moments(row.iter().copied()));
+}
+
+/// Mean −1 and deviation 2, as gamma and beta ask for.
+fn assert_moments(values: impl Iterator<Item = f32> + Clone) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / n;
+    let variance = values.map(|x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    assert!((mean + 1.0).abs() < 1e-4 && (variance - 4.0).abs() < 1e-3, "mean {mean}, variance {variance}");
+}
