@@ -11,6 +11,7 @@ pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
 pub mod network;
+pub mod noise;
 mod ops;
 pub mod parameters;
 pub mod request;
