@@ -88,7 +88,7 @@ fn ellipse(x: f32, y: f32, rx: f32, ry: f32) -> Outline {
 
 fn star() -> Outline {
     let corner = |i: usize| {
-        let (angle, radius) = (-PI / 2.0 + i as f32 * PI / 5.0, if i % 2 == 0 { 1.0 } else { 0.42 });
+        let (angle, radius) = (-PI / 2.0 + i as f32 * PI / 5.0, if i.is_multiple_of(2) { 1.0 } else { 0.42 });
         [angle.cos() * radius, angle.sin() * radius]
     };
     Outline::Polygon((0..10).map(corner).collect())
