@@ -5,6 +5,7 @@
 //! So nothing has to be bound into the graph, and one parsed graph serves every size.
 
 mod net_op;
+mod segment;
 mod shapes;
 mod value;
 
@@ -17,11 +18,13 @@ use tract_onnx::tract_hir::infer::InferenceModel;
 use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState};
 
 use net_op::NetOp;
+use segment::{Role, Strips};
 
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::ops;
 use crate::source::Bundle;
+use crate::strips;
 use crate::weights::{Weights, WeightsFile};
 
 /// Plans that are kept for their input shapes.
@@ -63,12 +66,12 @@ impl Graph {
         self.model.inputs.len()
     }
 
-    /// The plan for these input shapes.
-    pub(crate) fn plan(&mut self, inputs: &[Kind]) -> Result<Arc<Plan>> {
+    /// The plan for these input shapes. Where `strips` is given, what can be runs in strips, in so many bytes.
+    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: Option<usize>) -> Result<Arc<Plan>> {
         if let Some((_, plan)) = self.plans.iter().find(|(shapes, _)| shapes == inputs) {
             return Ok(plan.clone());
         }
-        let plan = Plan::new(self.model.clone(), inputs);
+        let plan = Plan::new(self.model.clone(), inputs, strips);
         let plan = Arc::new(plan.map_err(|error| self.corrupt(format!("the graph does not fit together: {error:#}")))?);
         self.plans.truncate(KEPT_PLANS - 1);
         self.plans.insert(0, (inputs.to_vec(), plan.clone()));
@@ -85,18 +88,26 @@ pub(crate) struct Plan {
     plan: Arc<TypedSimplePlan>,
     matrices: Vec<Arc<str>>,
     layers: usize,
+    strips: Option<Strips>,
 }
 
+/// Ticks that a segment in strips counts for.
+const STRIP_TICKS: usize = 1000;
+
 impl Plan {
-    fn new(mut model: InferenceModel, inputs: &[Kind]) -> TractResult<Plan> {
+    fn new(mut model: InferenceModel, inputs: &[Kind], strips: Option<usize>) -> TractResult<Plan> {
         for (index, kind) in inputs.iter().enumerate() {
             model.set_input_fact(index, kind.fact())?;
         }
         let plan = TypedSimplePlan::new(model.into_optimized()?)?;
-        let order = plan.order_without_consts().iter();
-        let ops: Vec<&NetOp> = order.filter_map(|&id| plan.model().node(id).op_as::<NetOp>()).collect();
+        let order = plan.order_without_consts();
+        let strips = strips.map(|budget| Strips::find(plan.model(), order, budget)).transpose()?.flatten();
+        let whole = |id: &usize| strips.as_ref().is_none_or(|strips| matches!(strips.role(*id), Role::Outside));
+        let ops: Vec<&NetOp> =
+            order.iter().filter(|id| whole(id)).filter_map(|&id| plan.model().node(id).op_as::<NetOp>()).collect();
         let matrices = ops.iter().flat_map(|op| op.matrices()).map(Arc::from).collect();
-        Ok(Plan { layers: ops.len(), matrices, plan })
+        let layers = ops.len() + strips.as_ref().map_or(0, |_| STRIP_TICKS);
+        Ok(Plan { layers, matrices, plan, strips })
     }
 
     /// The matrices that a run reads, in order.
@@ -112,21 +123,66 @@ impl Plan {
         tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
         let inputs = inputs.into_iter().map(Value::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
-        let mut done = 0;
-        let eval = |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| {
-            let Some(op) = node.op_as::<NetOp>() else {
-                return stock_eval(context, state, node, inputs).map_err(into_ours);
+        let mut run = Run { layers: self.layers, strips: self.strips.as_ref(), source: None, done: 0, weights, tick };
+        let eval =
+            |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| match node
+                .op_as::<NetOp>(
+            ) {
+                Some(op) => run.layer(node, op, inputs),
+                None => stock_eval(context, state, node, inputs).map_err(into_ours),
             };
-            if tick(done, self.layers).is_break() {
-                return Err(Error::Cancelled);
-            }
-            done += 1;
-            ops::run(&op.layer, inputs, weights)
-        };
         let mut outputs = SimpleState::new(&self.plan)
             .and_then(|mut state| state.run_plan_with_eval(inputs, eval))
             .map_err(into_ours)?;
         value::values(&outputs.remove(0)).map_err(into_ours)
+    }
+}
+
+/// One run of a plan.
+struct Run<'a> {
+    layers: usize,
+    strips: Option<&'a Strips>,
+    /// What the segment in strips starts from, once it is there.
+    source: Option<TValue>,
+    done: usize,
+    weights: &'a mut Weights,
+    tick: &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+}
+
+impl Run<'_> {
+    /// Runs one of our operators, or its part of the segment.
+    fn layer(&mut self, node: &TypedNode, op: &NetOp, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
+        let Some(strips) = self.strips else { return self.whole(op, inputs) };
+        let role = strips.role(node.id);
+        if matches!(role, Role::Outside) {
+            return self.whole(op, inputs);
+        }
+        self.source = strips.source(node, &inputs).or(self.source.take());
+        drop(inputs);
+        match role {
+            Role::Last => self.segment(strips),
+            _ => segment::placeholders(node).map_err(into_ours),
+        }
+    }
+
+    fn whole(&mut self, op: &NetOp, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
+        if (self.tick)(self.done, self.layers).is_break() {
+            return Err(Error::Cancelled);
+        }
+        self.done += 1;
+        ops::run(&op.layer, inputs, self.weights)
+    }
+
+    fn segment(&mut self, strips: &Strips) -> Result<TVec<TValue>> {
+        let source = self.source.take().ok_or_else(|| Error::Internal("strips without a source".into()))?;
+        let values = value::values(&source).map_err(into_ours)?;
+        drop(source);
+        let (done, layers) = (self.done, self.layers);
+        let mut tick = |part: usize, parts: usize| (self.tick)(done + part * STRIP_TICKS / parts, layers);
+        let result = strips::run(&strips.segment, &strips.plan, values, self.weights, &mut tick)?;
+        self.done += STRIP_TICKS;
+        let tensor = Tensor::from_shape(&strips.shape(), &result).map_err(into_ours)?;
+        Ok(tvec![tensor.into()])
     }
 }
 

@@ -17,6 +17,7 @@ pub mod parameters;
 pub mod request;
 pub mod sampler;
 mod source;
+mod strips;
 pub mod text_encoder;
 pub mod unet;
 pub mod vae;

@@ -32,7 +32,7 @@ impl Network {
 
     /// Plans for these inputs and starts reading weights for `runs` runs.
     pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize) -> Result<Running<'_>> {
-        let plan = self.graph.plan(inputs)?;
+        let plan = self.graph.plan(inputs, self.weights.strips().filter(|_| self.name.starts_with("vae")))?;
         self.weights.begin(plan.matrices(), runs)?;
         Ok(Running { plan, name: self.name, weights: &mut self.weights })
     }

@@ -29,17 +29,19 @@ pub struct Residency {
     pub keep: Keep,
     /// Bytes that are read ahead (two blocks at least).
     pub ring: usize,
+    /// Bytes that the autoencoder's large pictures may take, if they run in strips.
+    pub strips: Option<usize>,
 }
 
 impl Residency {
     /// Everything stays.
     pub fn ample() -> Residency {
-        Residency { keep: Keep::All, ring: RING }
+        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX) }
     }
 
     /// Nothing stays.
     pub fn streamed() -> Residency {
-        Residency { keep: Keep::Only(HashSet::new()), ring: RING }
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX) }
     }
 }
 
@@ -94,6 +96,11 @@ impl Weights {
     pub(crate) fn open(source: &Source, network: &str, residency: Residency) -> Result<Weights> {
         let file = Arc::new(WeightsFile::open(source, network)?);
         Ok(Weights { file, residency, kept: HashMap::new(), tables: HashMap::new(), stream: None })
+    }
+
+    /// Bytes for strips, where the graph can run in them.
+    pub(crate) fn strips(&self) -> Option<usize> {
+        self.residency.strips
     }
 
     /// The file, for what needs shapes only.

@@ -41,6 +41,11 @@ impl NetOp {
         named.filter(|(_, shape)| matches!(shape, Shape::Matrix { .. })).map(|(name, _)| name)
     }
 
+    /// The weights' shapes.
+    pub(super) fn shapes(&self) -> &[Shape] {
+        &self.weights
+    }
+
     fn outputs(&self, inputs: &[Operand]) -> TractResult<TVec<Operand>> {
         shapes::outputs(&self.layer, &self.weights, inputs).map_err(|message| format_err!("{}: {message}", self.name()))
     }

@@ -1,0 +1,111 @@
+//! Which passes a segment needs when a given set of results is stored, and what each of them reads, computes and frees.
+
+use super::{Op, Segment};
+
+/// One run down the picture.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pass {
+    /// The node whose rows are asked for; its rows are dropped unless it is stored or the segment's result.
+    pub(super) target: usize,
+    /// The nodes that are computed, in order.
+    pub(super) active: Vec<usize>,
+    /// Of those, the ones that are stored.
+    pub(super) stores: Vec<usize>,
+    /// The group norms whose statistics are complete after this pass.
+    pub(super) sums: Vec<usize>,
+    /// Stored results that nothing needs after this pass.
+    pub(super) frees: Vec<usize>,
+    /// For a result that this pass stores: the stored one whose place it takes, row by row.
+    pub(super) replaces: Vec<(usize, usize)>,
+}
+
+/// The passes of `segment` where the nodes in `stored` are stored.
+pub(super) fn passes(segment: &Segment, stored: &[bool]) -> Vec<Pass> {
+    let nodes = &segment.nodes;
+    let last = nodes.len() - 1;
+    let mut ready: Vec<bool> = nodes.iter().map(|node| node.op == Op::Source).collect();
+    let mut summed = vec![false; nodes.len()];
+    let mut passes = Vec::new();
+    let norms = (0..nodes.len()).filter(|&n| matches!(nodes[n].op, Op::Norm { .. }));
+    let targets: Vec<(Option<usize>, usize)> =
+        norms.map(|norm| (Some(norm), nodes[norm].inputs[0])).chain([(None, last)]).collect();
+    for (norm, target) in targets {
+        if norm.is_some_and(|norm| summed[norm]) {
+            continue;
+        }
+        let active = active(segment, target, &ready);
+        let computed = |n: usize| active.contains(&n);
+        let sums: Vec<usize> = (0..nodes.len())
+            .filter(|&n| matches!(nodes[n].op, Op::Norm { .. }) && !summed[n])
+            .filter(|&n| computed(nodes[n].inputs[0]) || nodes[n].inputs[0] == target)
+            .collect();
+        let stores: Vec<usize> = active.iter().copied().filter(|&n| stored[n] || n == last).collect();
+        sums.iter().for_each(|&n| summed[n] = true);
+        stores.iter().for_each(|&n| ready[n] = true);
+        passes.push(Pass { target, active, stores, sums, frees: Vec::new(), replaces: Vec::new() });
+    }
+    free(segment, &mut passes);
+    passes
+}
+
+/// What must be computed for `target`: back to what is ready.
+fn active(segment: &Segment, target: usize, ready: &[bool]) -> Vec<usize> {
+    let mut needed = vec![false; segment.nodes.len()];
+    needed[target] = true;
+    for n in (0..=target).rev().filter(|&n| !ready[n]) {
+        if needed[n] {
+            segment.nodes[n].inputs.iter().for_each(|&input| needed[input] = true);
+        }
+    }
+    (0..=target).filter(|&n| needed[n] && !ready[n]).collect()
+}
+
+/// Finds each stored result's last reader, and whether what that pass stores can take its place.
+fn free(segment: &Segment, passes: &mut [Pass]) {
+    let mut freed = vec![false; segment.nodes.len()];
+    for at in (0..passes.len()).rev() {
+        let pass = &passes[at];
+        let reads = |n: &usize| {
+            let read = pass.active.iter().any(|&a| segment.nodes[a].inputs.contains(n));
+            (read || pass.target == *n) && *n != segment.nodes.len() - 1
+        };
+        let kept = |n: &usize| {
+            segment.nodes[*n].op == Op::Source || passes[..=at].iter().any(|earlier| earlier.stores.contains(n))
+        };
+        let frees: Vec<usize> = (0..segment.nodes.len()).filter(|n| !freed[*n] && reads(n) && kept(n)).collect();
+        frees.iter().for_each(|&n| freed[n] = true);
+        let replaces = replaces(segment, pass, &frees);
+        passes[at].frees = frees;
+        passes[at].replaces = replaces;
+    }
+}
+
+/// A result takes the place of one that this pass reads for the last time if both are alike and all that reads the old one
+/// comes before the new one: then a row is overwritten only after its last use.
+fn replaces(segment: &Segment, pass: &Pass, frees: &[usize]) -> Vec<(usize, usize)> {
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    for &new in &pass.stores {
+        let alike = |&&old: &&usize| {
+            let (a, b) = (&segment.nodes[old], &segment.nodes[new]);
+            let stored = !pass.stores.contains(&old) && a.op != Op::Source;
+            stored && a.size == b.size && a.half() == b.half() && old != new
+        };
+        let before = |&&old: &&usize| {
+            pass.active.iter().all(|&n| !segment.nodes[n].inputs.contains(&old) || leads_to(segment, n, new))
+        };
+        let old = frees.iter().filter(alike).filter(before).find(|&&old| !pairs.iter().any(|(_, taken)| *taken == old));
+        pairs.extend(old.map(|&old| (new, old)));
+    }
+    pairs
+}
+
+fn leads_to(segment: &Segment, from: usize, to: usize) -> bool {
+    let mut reached = vec![false; segment.nodes.len()];
+    reached[to] = true;
+    for n in (0..=to).rev() {
+        if reached[n] {
+            segment.nodes[n].inputs.iter().for_each(|&input| reached[input] = true);
+        }
+    }
+    reached[from]
+}

@@ -1,0 +1,327 @@
+//! Runs a segment, pass by pass and step by step.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use diffused_kernels::{self as kernels, Activation, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip};
+use half::f16;
+
+use super::passes::{Pass, passes};
+use super::steps::{Step, steps, window_rows, windowed};
+use super::{Node, Op, Plan, Segment};
+use crate::error::{Error, Result};
+use crate::weights::{Matrix, Weights};
+
+/// Rows of a node: f32, or int8 with a scale for each pixel.
+#[derive(Debug, Default)]
+struct Window {
+    start: usize,
+    values: Vec<f32>,
+    q: Vec<i8>,
+    scale: Vec<f32>,
+}
+
+impl Window {
+    /// With room for `rows` rows of `node`.
+    fn new(node: &Node, rows: usize) -> Window {
+        let mut window = Window::default();
+        if node.quantized() {
+            window.q.reserve_exact(rows * node.size.row());
+            window.scale.reserve_exact(rows * node.size.width);
+        } else {
+            window.values.reserve_exact(rows * node.size.row());
+        }
+        window
+    }
+
+    fn forget_before(&mut self, row: usize, node: &Node) {
+        let rows = row.saturating_sub(self.start);
+        self.values.drain(..(rows * node.size.row()).min(self.values.len()));
+        self.q.drain(..(rows * node.size.row()).min(self.q.len()));
+        self.scale.drain(..(rows * node.size.width).min(self.scale.len()));
+        self.start = self.start.max(row);
+    }
+
+    fn rows(&self, node: &Node, rows: &Range<usize>) -> Rows<'_> {
+        let part = |unit: usize| (rows.start - self.start) * unit..(rows.end - self.start) * unit;
+        match node.quantized() {
+            true => Rows::Int8 { q: &self.q[part(node.size.row())], scale: &self.scale[part(node.size.width)] },
+            false => Rows::F32(&self.values[part(node.size.row())]),
+        }
+    }
+}
+
+/// A whole result.
+enum Stored {
+    F32(Vec<f32>),
+    Half(Vec<f16>),
+}
+
+impl Stored {
+    fn new(node: &Node) -> Stored {
+        let len = node.size.height * node.size.row();
+        if node.half() { Stored::Half(vec![f16::ZERO; len]) } else { Stored::F32(vec![0.0; len]) }
+    }
+
+    fn read(&self, part: Range<usize>, out: &mut [f32]) {
+        match self {
+            Stored::F32(values) => out.copy_from_slice(&values[part]),
+            Stored::Half(values) => kernels::f16_to_f32(&values[part], out),
+        }
+    }
+
+    fn write(&mut self, at: usize, rows: &[f32]) {
+        match self {
+            Stored::F32(values) => values[at..at + rows.len()].copy_from_slice(rows),
+            Stored::Half(values) => kernels::f32_to_f16(rows, &mut values[at..at + rows.len()]),
+        }
+    }
+}
+
+/// Scale and shift of a group norm's channels.
+type ScaleShift = (Vec<f32>, Vec<f32>);
+
+struct Run<'a> {
+    segment: &'a Segment,
+    weights: &'a mut Weights,
+    stored: Vec<Option<Stored>>,
+    norms: Vec<Option<ScaleShift>>,
+}
+
+/// What one pass works with.
+struct Bench {
+    windows: Vec<Window>,
+    matrices: Vec<Option<Arc<Matrix>>>,
+    sums: Vec<(usize, GroupSums)>,
+}
+
+/// Runs `segment` on `source` (`[height][width][channels]`) as `plan` says. `tick` is called before each step with how much of
+/// the work is done, in thousandths.
+pub(crate) fn run(
+    segment: &Segment,
+    plan: &Plan,
+    source: Vec<f32>,
+    weights: &mut Weights,
+    tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<f32>> {
+    let count = segment.nodes.len();
+    let mut run =
+        Run { segment, weights, stored: (0..count).map(|_| None).collect(), norms: (0..count).map(|_| None).collect() };
+    let first = segment.nodes.iter().position(|node| node.op == Op::Source);
+    run.stored[first.ok_or_else(|| internal("a segment without a source"))?] = Some(Stored::F32(source));
+    let mut done = 0;
+    for pass in passes(segment, &plan.stored) {
+        let mut step_done = |macs: u64| {
+            let part = (done as f64 / plan.macs.max(1) as f64 * 1000.0) as usize;
+            done += macs;
+            tick(part, 1000)
+        };
+        run.pass(&pass, plan.height, &mut step_done)?;
+    }
+    match run.stored.pop().flatten() {
+        Some(Stored::F32(values)) => Ok(values),
+        _ => Err(internal("a segment without a result")),
+    }
+}
+
+fn internal(message: &str) -> Error {
+    Error::Internal(format!("strips: {message}"))
+}
+
+impl Run<'_> {
+    fn pass(&mut self, pass: &Pass, height: usize, tick: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<()> {
+        let nodes = &self.segment.nodes;
+        for &new in &pass.stores {
+            let old = pass.replaces.iter().find(|(replacing, _)| *replacing == new);
+            // A result that takes another's place is written into it: `slot` finds it there.
+            self.stored[new] = if old.is_some() { None } else { Some(Stored::new(&nodes[new])) };
+        }
+        let steps = steps(self.segment, pass, height, usize::MAX);
+        let mut bench = self.bench(pass, &steps)?;
+        for step in &steps {
+            let macs = nodes[step.node].row_macs(nodes) * step.rows.len() as u64;
+            if tick(macs).is_break() {
+                return Err(Error::Cancelled);
+            }
+            self.step(pass, step, &mut bench)?;
+        }
+        if steps.is_empty() {
+            self.sum_stored(pass.target, height, &mut bench)?;
+        }
+        self.finish(pass, bench)
+    }
+
+    fn bench(&mut self, pass: &Pass, steps: &[Step]) -> Result<Bench> {
+        let nodes = &self.segment.nodes;
+        let rows = window_rows(self.segment, pass, steps);
+        let windows = nodes.iter().zip(rows).map(|(node, rows)| Window::new(node, rows)).collect();
+        let mut matrices: Vec<Option<Arc<Matrix>>> = (0..nodes.len()).map(|_| None).collect();
+        for &n in &pass.active {
+            if let Op::Conv { weight, .. } = &nodes[n].op {
+                matrices[n] = Some(self.weights.matrix(weight)?);
+            }
+        }
+        let sums = pass.sums.iter().map(|&norm| (norm, GroupSums::new(nodes[norm].size.channels))).collect();
+        Ok(Bench { windows, matrices, sums })
+    }
+
+    /// Computes the rows of one step and puts them where they are read.
+    fn step(&mut self, pass: &Pass, step: &Step, bench: &mut Bench) -> Result<()> {
+        let node = &self.segment.nodes[step.node];
+        let mut window = std::mem::take(&mut bench.windows[step.node]);
+        window.forget_before(step.keep_from, node);
+        if node.quantized() {
+            let at = (window.q.len(), window.scale.len());
+            window.q.resize(at.0 + step.rows.len() * node.size.row(), 0);
+            window.scale.resize(at.1 + step.rows.len() * node.size.width, 0.0);
+            let out = Out::Int8 { q: &mut window.q[at.0..], scale: &mut window.scale[at.1..] };
+            self.elementwise(pass, step, bench, out)?;
+        } else {
+            let at = window.values.len();
+            window.values.resize(at + step.rows.len() * node.size.row(), 0.0);
+            let out = &mut window.values[at..];
+            match &node.op {
+                Op::Conv { shape, half, .. } => self.convolve(pass, step, bench, shape, *half, out)?,
+                _ => self.elementwise(pass, step, bench, Out::F32(out))?,
+            }
+            self.sum(step.node, &window.values[at..], bench);
+            if pass.stores.contains(&step.node) {
+                self.slot(pass, step.node)?.write(step.rows.start * node.size.row(), &window.values[at..]);
+            }
+        }
+        if windowed(self.segment, pass, step.node) && step.node != pass.target {
+            bench.windows[step.node] = window;
+        }
+        Ok(())
+    }
+
+    fn convolve(
+        &mut self,
+        pass: &Pass,
+        step: &Step,
+        bench: &Bench,
+        shape: &ConvShape,
+        half: bool,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let node = &self.segment.nodes[step.node];
+        let features = node.size.channels;
+        if let Some(&residual) = node.inputs.get(1) {
+            self.copy_rows(pass, residual, &step.rows, bench, out)?;
+        }
+        let strip = Strip { in_rows: node.needs(0, &step.rows), out_rows: step.rows.clone() };
+        let input = node.inputs[0];
+        let copy;
+        let x = if windowed(self.segment, pass, input) {
+            bench.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
+        } else {
+            copy = self.copied(pass, input, &strip.in_rows, bench)?;
+            Rows::F32(&copy)
+        };
+        let epilogue = Epilogue { activation: Activation::None, accumulate: node.inputs.len() > 1, time: None };
+        let matrix = bench.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
+        matrix.panels(|panels: &Panels| kernels::conv2d(x, shape, &strip, panels, features, &epilogue, out));
+        if half {
+            kernels::round_to_f16(out);
+        }
+        Ok(())
+    }
+
+    /// Group norm or quantization of the step's rows.
+    fn elementwise(&mut self, pass: &Pass, step: &Step, bench: &Bench, out: Out) -> Result<()> {
+        let node = &self.segment.nodes[step.node];
+        let (input, channels) = (node.inputs[0], node.size.channels);
+        let copy;
+        let x: &[f32] = if windowed(self.segment, pass, input) {
+            match bench.windows[input].rows(&self.segment.nodes[input], &step.rows) {
+                Rows::F32(rows) => rows,
+                Rows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
+            }
+        } else {
+            copy = self.copied(pass, input, &step.rows, bench)?;
+            &copy
+        };
+        match (&node.op, out) {
+            (Op::Norm { silu, .. }, out) => {
+                let (scale, shift) =
+                    self.norms[step.node].as_ref().ok_or_else(|| internal("a norm before its statistics"))?;
+                kernels::group_norm_apply(x, channels, (scale, shift), *silu, out);
+            }
+            (_, Out::Int8 { q, scale }) => kernels::quantize_rows(x, channels, q, scale),
+            _ => return Err(internal("neither a norm nor a quantization")),
+        }
+        Ok(())
+    }
+
+    /// A stored node's rows as f32.
+    fn copied(&mut self, pass: &Pass, node: usize, rows: &Range<usize>, bench: &Bench) -> Result<Vec<f32>> {
+        let mut copy = vec![0.0; rows.len() * self.segment.nodes[node].size.row()];
+        self.copy_rows(pass, node, rows, bench, &mut copy)?;
+        Ok(copy)
+    }
+
+    fn copy_rows(
+        &mut self,
+        pass: &Pass,
+        node: usize,
+        rows: &Range<usize>,
+        bench: &Bench,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let it = &self.segment.nodes[node];
+        if windowed(self.segment, pass, node) {
+            match bench.windows[node].rows(it, rows) {
+                Rows::F32(values) => out.copy_from_slice(values),
+                Rows::Int8 { .. } => return Err(internal("a quantized residual")),
+            }
+            return Ok(());
+        }
+        let part = rows.start * it.size.row()..rows.end * it.size.row();
+        self.slot(pass, node)?.read(part, out);
+        Ok(())
+    }
+
+    /// Where a stored result lies: its own place or the one that it takes over.
+    fn slot(&mut self, pass: &Pass, node: usize) -> Result<&mut Stored> {
+        let place = pass.replaces.iter().find(|(new, _)| *new == node).map_or(node, |(_, old)| *old);
+        self.stored[place].as_mut().ok_or_else(|| internal("a result is read before it is stored"))
+    }
+
+    /// Adds rows of `node` to the statistics of the norms that read it.
+    fn sum(&self, node: usize, rows: &[f32], bench: &mut Bench) {
+        let width = self.segment.nodes[node].size.width;
+        let sums = bench.sums.iter_mut().filter(|(norm, _)| self.segment.nodes[*norm].inputs[0] == node);
+        sums.for_each(|(_, sums)| sums.add_rows(rows, width));
+    }
+
+    /// The statistics of a result that is stored already.
+    fn sum_stored(&mut self, node: usize, height: usize, bench: &mut Bench) -> Result<()> {
+        let size = self.segment.nodes[node].size;
+        let mut rows = vec![0.0; height * size.row()];
+        for start in (0..size.height).step_by(height) {
+            let end = (start + height).min(size.height);
+            let rows = &mut rows[..(end - start) * size.row()];
+            let stored = self.stored[node].as_ref().ok_or_else(|| internal("a norm of nothing"))?;
+            stored.read(start * size.row()..end * size.row(), rows);
+            self.sum(node, rows, bench);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, pass: &Pass, bench: Bench) -> Result<()> {
+        for (norm, sums) in bench.sums {
+            if let Op::Norm { weight, groups, eps, .. } = &self.segment.nodes[norm].op {
+                let table = self.weights.table(weight)?;
+                let (gamma, beta) = table.split_at(table.len() / 2);
+                self.norms[norm] = Some(sums.finish(*groups, *eps, gamma, beta));
+            }
+        }
+        for &(new, old) in &pass.replaces {
+            self.stored[new] = self.stored[old].take();
+        }
+        for &n in &pass.frees {
+            self.stored[n] = None;
+        }
+        Ok(())
+    }
+}

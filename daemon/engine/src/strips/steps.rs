@@ -1,0 +1,75 @@
+//! A pass as a list of steps: which rows of which node are computed when, and which rows must be kept until then.
+
+use std::ops::Range;
+
+use super::passes::Pass;
+use super::{Op, Segment};
+
+/// Rows of a node to compute next. Before its rows are added, a window forgets the rows below `keep_from`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) node: usize,
+    pub(super) rows: Range<usize>,
+    /// First row of this node's window that is still read.
+    pub(super) keep_from: usize,
+}
+
+/// The steps of a pass that asks for its target `height` rows at a time, at most `limit` times.
+pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize) -> Vec<Step> {
+    let mut walk = Walk { segment, pass, made: vec![0; segment.nodes.len()], steps: Vec::new() };
+    let rows = segment.nodes[pass.target].size.height;
+    for end in (0..rows).step_by(height).map(|start| (start + height).min(rows)).take(limit) {
+        walk.request(pass.target, end);
+    }
+    walk.steps
+}
+
+struct Walk<'a> {
+    segment: &'a Segment,
+    pass: &'a Pass,
+    made: Vec<usize>,
+    steps: Vec<Step>,
+}
+
+impl Walk<'_> {
+    /// Makes the rows of `node` up to `end`, and what they need before.
+    fn request(&mut self, node: usize, end: usize) {
+        let rows = self.made[node]..end;
+        if rows.is_empty() || !self.pass.active.contains(&node) {
+            return;
+        }
+        let it = &self.segment.nodes[node];
+        for (at, &input) in it.inputs.iter().enumerate() {
+            self.request(input, it.needs(at, &rows).end);
+        }
+        let keep_from = self.keep_from(node);
+        self.steps.push(Step { node, rows, keep_from });
+        self.made[node] = end;
+    }
+
+    /// The first row of `node` that a consumer's next row reads.
+    fn keep_from(&self, node: usize) -> usize {
+        let next = |consumer: usize| {
+            let it = &self.segment.nodes[consumer];
+            let row = self.made[consumer];
+            let inputs = it.inputs.iter().enumerate().filter(|(_, input)| **input == node);
+            inputs.map(|(at, _)| it.needs(at, &(row..(row + 1).min(it.size.height))).start).min()
+        };
+        let consumers = self.pass.active.iter().filter(|&&n| self.made[n] < self.segment.nodes[n].size.height);
+        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.made[node]).min(self.made[node])
+    }
+}
+
+/// The rows that each active node's window holds at most.
+pub(super) fn window_rows(segment: &Segment, pass: &Pass, steps: &[Step]) -> Vec<usize> {
+    let mut rows = vec![0; segment.nodes.len()];
+    for step in steps.iter().filter(|step| windowed(segment, pass, step.node)) {
+        rows[step.node] = rows[step.node].max(step.rows.end - step.keep_from);
+    }
+    rows
+}
+
+/// Whether a node's rows wait in a window: computed, not stored, and read by another.
+pub(super) fn windowed(segment: &Segment, pass: &Pass, node: usize) -> bool {
+    segment.nodes[node].op != Op::Source && pass.active.contains(&node) && !pass.stores.contains(&node)
+}
