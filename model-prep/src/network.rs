@@ -1,0 +1,300 @@
+//! A network while it is put together: operators in the order in which they run, and the weights that they name.
+//!
+//! The builder knows nothing of quantization beyond which matrices are int8; who quantizes activations is decided
+//! afterwards, when all consumers of a value are known (`onnx`).
+
+mod onnx;
+
+use diffused_engine::layer::{Activation, Layer, Padding};
+use diffused_kernels::pack::Format;
+
+use crate::parameter::{Parameter, Shape};
+
+/// How a bundle stores its matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// int8 with a scale for each output; what is small or delicate in f16.
+    #[default]
+    Int8,
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl Weights {
+    /// As the bundle's manifest and the command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Weights::Int8 => "int8",
+            Weights::F16 => "f16",
+            Weights::F32 => "f32",
+        }
+    }
+
+    /// The format of a matrix of `k` inputs, or of a table.
+    fn format(self, k: usize, precise: bool) -> Format {
+        match self {
+            Weights::F32 => Format::F32,
+            Weights::Int8 if !precise && k.is_multiple_of(4) => Format::Int8,
+            Weights::Int8 | Weights::F16 => Format::F16,
+        }
+    }
+}
+
+/// What flows between operators: which value, and how many channels it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Value {
+    id: usize,
+    pub(crate) channels: usize,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq)]
+enum Op {
+    Layer(Layer),
+    /// Channels side by side.
+    Concat,
+    /// To f16 for waiting.
+    ToHalf,
+    /// Back to f32.
+    ToFloat,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    name: String,
+    op: Op,
+    inputs: Vec<usize>,
+    output: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Input {
+    name: &'static str,
+    ids: bool,
+    dims: Vec<Dim>,
+}
+
+/// A dimension of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dim {
+    /// Known when a picture is asked for.
+    Any(&'static str),
+    /// Of the model.
+    Fixed(usize),
+}
+
+/// A finished network.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    /// Its name in the bundle.
+    pub(crate) name: &'static str,
+    inputs: Vec<Input>,
+    nodes: Vec<Node>,
+    output: (&'static str, usize),
+    /// Its weights in order of first use.
+    pub(crate) parameters: Vec<Parameter>,
+}
+
+/// A convolution's settings beside its weight and features.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conv {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: Padding,
+    pub(crate) upsample: bool,
+    pub(crate) time: Option<Value>,
+    pub(crate) residual: Option<Value>,
+    /// Never in int8.
+    pub(crate) precise: bool,
+    /// The result is rounded to half precision, unless the bundle is exact.
+    pub(crate) half: bool,
+}
+
+impl Default for Conv {
+    fn default() -> Conv {
+        Conv {
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Same,
+            upsample: false,
+            time: None,
+            residual: None,
+            precise: false,
+            half: false,
+        }
+    }
+}
+
+/// A linear layer's settings beside its weight and features.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Linear {
+    pub(crate) bias: bool,
+    pub(crate) activation: Activation,
+    pub(crate) residual: Option<Value>,
+    /// Never in int8.
+    pub(crate) precise: bool,
+}
+
+impl Default for Linear {
+    fn default() -> Linear {
+        Linear { bias: true, activation: Activation::None, residual: None, precise: false }
+    }
+}
+
+/// A normalisation's settings beside its weight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupNorm {
+    pub(crate) groups: usize,
+    pub(crate) eps: f32,
+    pub(crate) silu: bool,
+}
+
+/// Puts a network together.
+pub(crate) struct Builder {
+    weights: Weights,
+    inputs: Vec<Input>,
+    nodes: Vec<Node>,
+    parameters: Vec<Parameter>,
+    values: usize,
+}
+
+impl Builder {
+    /// An empty network.
+    pub(crate) fn new(weights: Weights) -> Builder {
+        Builder { weights, inputs: Vec::new(), nodes: Vec::new(), parameters: Vec::new(), values: 0 }
+    }
+
+    /// An input of numbers; its last dimension, where known, is its channels.
+    pub(crate) fn input(&mut self, name: &'static str, dims: &[Dim]) -> Value {
+        self.add_input(name, false, dims)
+    }
+
+    /// An input of token ids.
+    pub(crate) fn ids(&mut self, name: &'static str, dims: &[Dim]) -> Value {
+        self.add_input(name, true, dims)
+    }
+
+    fn add_input(&mut self, name: &'static str, ids: bool, dims: &[Dim]) -> Value {
+        debug_assert_eq!(self.values, self.inputs.len(), "inputs come first");
+        self.inputs.push(Input { name, ids, dims: dims.to_vec() });
+        let channels = match dims.last() {
+            Some(Dim::Fixed(channels)) => *channels,
+            _ => 0,
+        };
+        self.value(channels)
+    }
+
+    fn value(&mut self, channels: usize) -> Value {
+        self.values += 1;
+        Value { id: self.values - 1, channels }
+    }
+
+    fn node(&mut self, name: &str, op: Op, inputs: &[Value], channels: usize) -> Value {
+        let output = self.value(channels);
+        let inputs = inputs.iter().map(|value| value.id).collect();
+        self.nodes.push(Node { name: name.to_owned(), op, inputs, output: output.id });
+        output
+    }
+
+    fn parameter(&mut self, name: &str, shape: Shape) -> String {
+        self.parameters.push(Parameter { name: name.to_owned(), shape });
+        name.to_owned()
+    }
+
+    /// Token ids to embeddings: `tokens` has `vocabulary` rows, `positions` has `length`.
+    pub(crate) fn embedding(
+        &mut self,
+        ids: Value,
+        name: &str,
+        (vocabulary, length): (usize, usize),
+        channels: usize,
+    ) -> Value {
+        let half = self.weights != Weights::F32;
+        let table = |rows| Shape::Table { rows, columns: channels, half };
+        let tokens = self.parameter(&format!("{name}.token_embedding"), table(vocabulary));
+        let positions = self.parameter(&format!("{name}.position_embedding"), table(length));
+        self.node(name, Op::Layer(Layer::Embedding { tokens, positions }), &[ids], channels)
+    }
+
+    /// A number to its sinusoidal embedding.
+    pub(crate) fn time_embedding(&mut self, x: Value, name: &str, channels: usize, flip: bool, shift: f32) -> Value {
+        let layer = Layer::TimeEmbedding { channels, flip_sin_to_cos: flip, freq_shift: shift };
+        self.node(name, Op::Layer(layer), &[x], channels)
+    }
+
+    /// A linear layer.
+    pub(crate) fn linear(&mut self, x: Value, name: &str, features: usize, settings: Linear) -> Value {
+        let Linear { bias, activation, residual, precise } = settings;
+        let format = self.weights.format(x.channels, precise);
+        let gated = activation == Activation::Geglu;
+        let n = if gated { 2 * features } else { features };
+        let weight = self.parameter(name, Shape::Matrix { n, k: x.channels, kernel: 1, bias, gated, format });
+        let residual_there = residual.is_some();
+        let layer = Layer::Linear { weight, features, activation, residual: residual_there, quantize: false };
+        let inputs: Vec<Value> = [Some(x), residual].into_iter().flatten().collect();
+        self.node(name, Op::Layer(layer), &inputs, features)
+    }
+
+    /// A convolution.
+    pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
+        let Conv { kernel, stride, padding, upsample, time, residual, precise, half } = settings;
+        let format = self.weights.format(x.channels, precise);
+        let shape = Shape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
+        let weight = self.parameter(name, shape);
+        let layer = Layer::Conv2d {
+            weight,
+            features,
+            kernel,
+            stride,
+            padding,
+            upsample,
+            time: time.is_some(),
+            residual: residual.is_some(),
+            half: half && self.weights != Weights::F32,
+        };
+        let inputs: Vec<Value> = [Some(x), time, residual].into_iter().flatten().collect();
+        self.node(name, Op::Layer(layer), &inputs, features)
+    }
+
+    /// A group normalisation.
+    pub(crate) fn group_norm(&mut self, x: Value, name: &str, settings: GroupNorm) -> Value {
+        let GroupNorm { groups, eps, silu } = settings;
+        let weight = self.parameter(name, Shape::Norm { channels: x.channels });
+        let layer = Layer::GroupNorm { weight, groups, eps, silu, quantize: false };
+        self.node(name, Op::Layer(layer), &[x], x.channels)
+    }
+
+    /// A layer normalisation.
+    pub(crate) fn layer_norm(&mut self, x: Value, name: &str, eps: f32) -> Value {
+        let weight = self.parameter(name, Shape::Norm { channels: x.channels });
+        self.node(name, Op::Layer(Layer::LayerNorm { weight, eps, quantize: false }), &[x], x.channels)
+    }
+
+    /// Attention of queries to keys and values.
+    pub(crate) fn attention(&mut self, [q, k, v]: [Value; 3], name: &str, heads: usize, causal: bool) -> Value {
+        self.node(name, Op::Layer(Layer::Attention { heads, causal, quantize: false }), &[q, k, v], q.channels)
+    }
+
+    /// Two values' channels side by side.
+    pub(crate) fn concat(&mut self, a: Value, b: Value, name: &str) -> Value {
+        self.node(name, Op::Concat, &[a, b], a.channels + b.channels)
+    }
+
+    /// Sets a value aside for later, in f16 unless the bundle is exact.
+    pub(crate) fn set_aside(&mut self, x: Value, name: &str) -> Value {
+        if self.weights == Weights::F32 { x } else { self.node(name, Op::ToHalf, &[x], x.channels) }
+    }
+
+    /// Takes up a value that was set aside.
+    pub(crate) fn take_up(&mut self, x: Value, name: &str) -> Value {
+        if self.weights == Weights::F32 { x } else { self.node(name, Op::ToFloat, &[x], x.channels) }
+    }
+
+    /// The finished network, with `output` as its only output, called `output_name`.
+    pub(crate) fn finish(self, name: &'static str, output: Value, output_name: &'static str) -> Network {
+        let Builder { inputs, nodes, parameters, .. } = self;
+        Network { name, inputs, nodes, output: (output_name, output.id), parameters }
+    }
+}

@@ -1,0 +1,282 @@
+//! A weight of a bundle: which tensors of the source it is made of, and its bytes.
+//!
+//! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and `conv_in.bias`.
+//! It is written and read in units that no block cuts: panels of a matrix, rows of a table.
+
+use diffused_engine::bundle::{BLOCK, TensorKind};
+use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
+use half::f16;
+
+use crate::error::Result;
+use crate::source::Checkpoint;
+
+/// A weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    /// The source's module.
+    pub(crate) name: String,
+    /// What it holds.
+    pub(crate) shape: Shape,
+}
+
+/// What a weight holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A linear layer's or convolution's matrix.
+    Matrix {
+        /// Outputs; GEGLU's values and gates together.
+        n: usize,
+        /// Inputs of a tap.
+        k: usize,
+        /// 1 or 3.
+        kernel: usize,
+        /// There are biases.
+        bias: bool,
+        /// GEGLU: the source has all values, then all gates.
+        gated: bool,
+        /// How it is stored.
+        format: Format,
+    },
+    /// Gamma and beta of a norm.
+    Norm {
+        /// Of each.
+        channels: usize,
+    },
+    /// A table that single rows are read of.
+    Table {
+        /// Rows.
+        rows: usize,
+        /// Values of a row.
+        columns: usize,
+        /// Stored in f16, else f32.
+        half: bool,
+    },
+}
+
+impl Parameter {
+    /// The source's tensors and their shapes, as torch has them.
+    pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let (weight, bias) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
+        match self.shape {
+            Shape::Matrix { n, k, kernel, bias: there, .. } => {
+                let shape = if kernel == 1 { vec![n, k] } else { vec![n, k, kernel, kernel] };
+                let bias = there.then_some((bias, vec![n]));
+                [Some((weight, shape)), bias].into_iter().flatten().collect()
+            }
+            Shape::Norm { channels } => vec![(weight, vec![channels]), (bias, vec![channels])],
+            Shape::Table { rows, columns, .. } => vec![(weight, vec![rows, columns])],
+        }
+    }
+
+    /// It is a matrix in int8.
+    pub(crate) fn is_int8(&self) -> bool {
+        matches!(self.shape, Shape::Matrix { format: Format::Int8, .. })
+    }
+
+    /// As the bundle's index describes it.
+    pub(crate) fn kind(&self) -> TensorKind {
+        match self.shape {
+            Shape::Matrix { k, kernel, format, .. } => TensorKind::Matrix {
+                format: format_name(format).to_owned(),
+                n: self.outputs(),
+                k,
+                taps: kernel * kernel,
+            },
+            Shape::Norm { channels } => TensorKind::Table { format: "f32".to_owned(), rows: 2, columns: channels },
+            Shape::Table { rows, columns, half } => {
+                TensorKind::Table { format: if half { "f16" } else { "f32" }.to_owned(), rows, columns }
+            }
+        }
+    }
+
+    /// Outputs of a matrix as stored: GEGLU's halves each fill whole panels.
+    fn outputs(&self) -> usize {
+        match self.shape {
+            Shape::Matrix { n, gated: true, .. } => 2 * (n / 2).next_multiple_of(PANEL),
+            Shape::Matrix { n, .. } => n,
+            Shape::Norm { .. } | Shape::Table { .. } => 0,
+        }
+    }
+
+    /// Number of panels or rows.
+    pub(crate) fn units(&self) -> usize {
+        match self.shape {
+            Shape::Matrix { .. } => self.outputs().div_ceil(PANEL),
+            Shape::Norm { .. } => 2,
+            Shape::Table { rows, .. } => rows,
+        }
+    }
+
+    /// Bytes of a panel or row.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        match self.shape {
+            Shape::Matrix { .. } => self.layout().panel_bytes(),
+            Shape::Norm { channels } => channels * 4,
+            Shape::Table { columns, half, .. } => columns * if half { 2 } else { 4 },
+        }
+    }
+
+    /// Bytes of the whole weight.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.units() as u64 * self.unit_bytes() as u64
+    }
+
+    /// Panels or rows of a block: as many as fit, but at least one, and of GEGLU whole pairs.
+    pub(crate) fn units_per_block(&self) -> usize {
+        let least = if matches!(self.shape, Shape::Matrix { gated: true, .. }) { 2 } else { 1 };
+        (BLOCK / self.unit_bytes() / least).max(1) * least
+    }
+
+    fn layout(&self) -> Layout {
+        match self.shape {
+            Shape::Matrix { k, kernel, format, .. } => Layout { format, k, taps: kernel * kernel },
+            Shape::Norm { channels: k } | Shape::Table { columns: k, .. } => Layout { format: Format::F32, k, taps: 1 },
+        }
+    }
+
+    /// Writes unit `index` into `out`.
+    pub(crate) fn encode(&self, source: &Checkpoint, index: usize, out: &mut [u8]) -> Result<()> {
+        let rows = self.source_rows(source, index)?;
+        match self.shape {
+            Shape::Matrix { format, .. } => {
+                let values: Vec<&[f32]> = rows.values.chunks_exact(rows.len).collect();
+                if format == Format::F16 {
+                    self.check_half(source, &rows.values)?;
+                }
+                pack_panel(&self.layout(), &values, &rows.bias, out);
+            }
+            Shape::Table { half: true, .. } => {
+                self.check_half(source, &rows.values)?;
+                write(out, &rows.values, |value| f16::from_f32(value).to_le_bytes());
+            }
+            Shape::Norm { .. } | Shape::Table { .. } => write(out, &rows.values, f32::to_le_bytes),
+        }
+        Ok(())
+    }
+
+    /// The values of unit `index`, as written in `unit` and as the source has them, in the same order.
+    pub(crate) fn compare(&self, source: &Checkpoint, index: usize, unit: &[u8]) -> Result<Vec<(f32, f32)>> {
+        let wanted = self.source_rows(source, index)?;
+        let found: Vec<f32> = match self.shape {
+            Shape::Matrix { .. } => {
+                let (rows, bias) = unpack_panel(&self.layout(), unit);
+                let (rows, bias) = (&rows[..wanted.bias.len()], &bias[..wanted.bias.len()]);
+                rows.iter().flatten().chain(bias).copied().collect()
+            }
+            Shape::Table { half: true, .. } => read(unit, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Shape::Norm { .. } | Shape::Table { .. } => read(unit, f32::from_le_bytes),
+        };
+        Ok(found.into_iter().zip(wanted.values.into_iter().chain(wanted.bias)).collect())
+    }
+
+    /// What unit `index` is made of, in the order of the bundle.
+    fn source_rows(&self, source: &Checkpoint, index: usize) -> Result<Rows> {
+        let (weight, bias_name) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
+        let (first, count, len) = match self.shape {
+            Shape::Matrix { n, k, kernel, gated, .. } => {
+                let (first, end) = panel_outputs(n, gated, index);
+                (first, end - first, k * kernel * kernel)
+            }
+            Shape::Norm { channels } => (0, 1, channels),
+            Shape::Table { columns, .. } => (index, 1, columns),
+        };
+        let mut values = vec![0.0; count * len];
+        let gamma = !matches!(self.shape, Shape::Norm { .. }) || index == 0;
+        source.read(if gamma { &weight } else { &bias_name }, first * len, &mut values)?;
+        let mut bias = Vec::new();
+        if let Shape::Matrix { kernel, bias: there, .. } = self.shape {
+            bias.resize(count, 0.0);
+            if there {
+                source.read(&bias_name, first, &mut bias)?;
+            }
+            values.chunks_exact_mut(len).for_each(|row| taps_first(row, kernel * kernel));
+        }
+        Ok(Rows { values, len, bias })
+    }
+
+    fn check_half(&self, source: &Checkpoint, values: &[f32]) -> Result<()> {
+        match values.iter().find(|value| f16::from_f32(**value).is_infinite()) {
+            Some(value) => {
+                let message = format!("holds {value}, which is too large for f16; use --weights f32");
+                Err(source.error(&format!("{}.weight", self.name), message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rows of a matrix or table.
+struct Rows {
+    values: Vec<f32>,
+    /// Values of a row.
+    len: usize,
+    /// One for each row of a matrix.
+    bias: Vec<f32>,
+}
+
+/// The first output of a panel and the one after its last, as the source counts them.
+fn panel_outputs(n: usize, gated: bool, panel: usize) -> (usize, usize) {
+    let (start, first, end) = match gated {
+        false => (0, panel * PANEL, n),
+        true => (panel % 2 * (n / 2), panel / 2 * PANEL, n / 2),
+    };
+    (start + first, start + end.min(first + PANEL))
+}
+
+/// torch's `[k][taps]` to `[taps][k]`.
+fn taps_first(row: &mut [f32], taps: usize) {
+    if taps == 1 {
+        return;
+    }
+    let k = row.len() / taps;
+    let old = row.to_vec();
+    for (i, value) in row.iter_mut().enumerate() {
+        *value = old[i % k * taps + i / k];
+    }
+}
+
+fn write<const N: usize>(out: &mut [u8], values: &[f32], bytes: impl Fn(f32) -> [u8; N]) {
+    for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+        *out = bytes(*value);
+    }
+}
+
+fn read<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
+}
+
+/// A format as the bundle spells it.
+pub(crate) fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Int8 => "int8",
+        Format::F16 => "f16",
+        Format::F32 => "f32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_of_a_gated_matrix_are_values_and_gates_by_turns() {
+        let panels: Vec<_> = (0..4).map(|panel| panel_outputs(40, true, panel)).collect();
+        assert_eq!(panels, [(0, 16), (20, 36), (16, 20), (36, 40)]);
+        assert_eq!(panel_outputs(40, false, 2), (32, 40));
+    }
+
+    #[test]
+    fn both_halves_of_a_gated_matrix_fill_panels() {
+        let shape = Shape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
+        let parameter = Parameter { name: "ff".into(), shape };
+        assert_eq!((parameter.outputs(), parameter.units()), (64, 4));
+        assert_eq!(parameter.units_per_block() % 2, 0);
+    }
+
+    #[test]
+    fn taps_come_first() {
+        let mut row = [0.0, 1.0, 2.0, 10.0, 11.0, 12.0];
+        taps_first(&mut row, 3);
+        assert_eq!(row, [0.0, 10.0, 1.0, 11.0, 2.0, 12.0]);
+    }
+}

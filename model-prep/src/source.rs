@@ -1,0 +1,158 @@
+//! A diffusers folder, opened and checked: configurations, tokenizer, and the tensors of the three networks.
+
+mod checkpoint;
+mod keys;
+mod sampling_config;
+mod text_config;
+mod tokenizer;
+mod unet_config;
+mod vae_config;
+
+use std::path::{Path, PathBuf};
+
+use diffused_engine::sampler;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+pub(crate) use checkpoint::Checkpoint;
+use keys::Keys;
+pub(crate) use text_config::TextConfig;
+pub(crate) use tokenizer::Tokenizer;
+pub(crate) use unet_config::{Block, Middle, UnetConfig};
+pub(crate) use vae_config::VaeConfig;
+
+use crate::error::Result;
+
+/// The three configurations.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Configs {
+    pub(crate) text: TextConfig,
+    pub(crate) unet: UnetConfig,
+    pub(crate) vae: VaeConfig,
+}
+
+/// A diffusers folder.
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) configs: Configs,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) sampling: sampler::Config,
+    /// What the user should know of.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) text_encoder: Checkpoint,
+    pub(crate) unet: Checkpoint,
+    pub(crate) vae: Checkpoint,
+}
+
+impl Configs {
+    /// Reads `text_encoder/config.json`, `unet/config.json` and `vae/config.json`, and checks that they fit together.
+    pub(crate) fn open(folder: &Path) -> Result<Configs> {
+        let text = TextConfig::open(&folder.join("text_encoder/config.json"))?;
+        let vae = VaeConfig::open(&folder.join("vae/config.json"))?;
+        let path = folder.join("unet/config.json");
+        let unet = UnetConfig::open(&path)?;
+        let keys = Keys::open(&path)?;
+        if unet.latent_channels != vae.latent_channels {
+            let expected = format!("{}, as latent_channels of vae/config.json", vae.latent_channels);
+            return Err(keys.refuse("in_channels", &json!(unet.latent_channels), &expected));
+        }
+        if let Some(block) = unet.blocks.iter().find(|block| block.text_channels != text.channels) {
+            let expected = format!("{}, as hidden_size of text_encoder/config.json", text.channels);
+            return Err(keys.refuse("cross_attention_dim", &json!(block.text_channels), &expected));
+        }
+        Ok(Configs { text, unet, vae })
+    }
+}
+
+impl Source {
+    /// Opens the folder `path`.
+    pub(crate) fn open(path: &Path) -> Result<Source> {
+        check_model_index(&path.join("model_index.json"))?;
+        let configs = Configs::open(path)?;
+        let tokenizer = Tokenizer::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
+        let guidance_embedding = configs.unet.guidance_channels.is_some();
+        let scheduler = path.join("scheduler/scheduler_config.json");
+        let (sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
+        let mut text_encoder = Checkpoint::open(&path.join("text_encoder"), "model")?;
+        text_encoder.rename(text_name);
+        let unet = Checkpoint::open(&path.join("unet"), "diffusion_pytorch_model")?;
+        let mut vae = Checkpoint::open(&path.join("vae"), "diffusion_pytorch_model")?;
+        vae.rename(|name| Some(vae_name(name)));
+        Ok(Source { path: path.to_owned(), configs, tokenizer, sampling, warnings, text_encoder, unet, vae })
+    }
+
+    /// The tensors of one of the bundle's networks.
+    pub(crate) fn checkpoint(&self, network: &str) -> &Checkpoint {
+        match network {
+            "text_encoder" => &self.text_encoder,
+            "unet" => &self.unet,
+            _ => &self.vae,
+        }
+    }
+
+    /// SHA-256 over the weight files, hexadecimal.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for checkpoint in [&self.text_encoder, &self.unet, &self.vae] {
+            checkpoint.hash(&mut hash)?;
+        }
+        Ok(crate::hex(&hash.finalize()))
+    }
+}
+
+/// Refuses pipelines of other parts. The safety checker and its like are not part of painting.
+fn check_model_index(path: &Path) -> Result<()> {
+    let mut keys = Keys::open(path)?;
+    for (part, library, class) in [
+        ("text_encoder", "transformers", "CLIPTextModel"),
+        ("unet", "diffusers", "UNet2DConditionModel"),
+        ("vae", "diffusers", "AutoencoderKL"),
+    ] {
+        keys.only(part, &[json!([library, class])])?;
+    }
+    keys.only("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class])))?;
+    keys.only("image_encoder", &[Value::Null, json!([null, null])])?;
+    keys.ignore(&[
+        "_class_name",
+        "_diffusers_version",
+        "_name_or_path",
+        "feature_extractor",
+        "requires_safety_checker",
+        "safety_checker",
+        "scheduler",
+    ]);
+    keys.finish()
+}
+
+/// The text encoder's tensors without the prefix that older transformers give them, and without what is not needed.
+fn text_name(name: &str) -> Option<String> {
+    let name = name.strip_prefix("text_model.").unwrap_or(name);
+    let needed = name != "embeddings.position_ids" && name != "text_projection.weight";
+    needed.then(|| name.to_owned())
+}
+
+/// The autoencoder's tensors as newer diffusers name them.
+fn vae_name(name: &str) -> String {
+    if !name.contains("mid_block.attentions.0.") {
+        return name.to_owned();
+    }
+    let renamed = [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+    renamed.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_names_are_understood() {
+        assert_eq!(
+            vae_name("decoder.mid_block.attentions.0.proj_attn.bias"),
+            "decoder.mid_block.attentions.0.to_out.0.bias"
+        );
+        assert_eq!(vae_name("encoder.mid_block.attentions.0.key.weight"), "encoder.mid_block.attentions.0.to_k.weight");
+        assert_eq!(vae_name("decoder.conv_in.weight"), "decoder.conv_in.weight");
+        assert_eq!(text_name("text_model.final_layer_norm.bias").as_deref(), Some("final_layer_norm.bias"));
+        assert_eq!(text_name("text_model.embeddings.position_ids"), None);
+    }
+}

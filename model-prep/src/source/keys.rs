@@ -1,0 +1,198 @@
+//! A configuration file whose every key must be answered for: taken, ignored by name, or refused by name.
+//!
+//! Silence would be wrong in both directions: a key that is not known may change what the network computes.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The keys of a JSON object that nobody has asked for yet.
+pub(crate) struct Keys {
+    path: PathBuf,
+    map: Map<String, Value>,
+}
+
+impl Keys {
+    /// Reads the file. Python's `Infinity` and `NaN`, which are not JSON, become strings.
+    pub(crate) fn open(path: &Path) -> Result<Keys> {
+        let mut text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        for number in ["-Infinity", "Infinity", "NaN"] {
+            text = text.replace(&format!(": {number}"), &format!(": \"{number}\""));
+        }
+        let map = serde_json::from_str(&text).map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
+        Ok(Keys { path: path.to_owned(), map })
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The value of `key`, if it is there.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
+        self.map.remove(key)
+    }
+
+    /// The value of `key`, if it is there and not null.
+    pub(crate) fn some(&mut self, key: &str) -> Option<Value> {
+        self.take(key).filter(|value| !value.is_null())
+    }
+
+    /// A count of at least one.
+    pub(crate) fn count(&mut self, key: &str, default: usize) -> Result<usize> {
+        let Some(value) = self.take(key) else { return Ok(default) };
+        self.as_count(key, &value)
+    }
+
+    /// A count of at least one, or null.
+    pub(crate) fn optional_count(&mut self, key: &str) -> Result<Option<usize>> {
+        self.some(key).map(|value| self.as_count(key, &value)).transpose()
+    }
+
+    /// A list of counts.
+    pub(crate) fn counts(&mut self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        match self.take(key) {
+            None => Ok(default.to_vec()),
+            Some(Value::Array(values)) if !values.is_empty() => {
+                values.iter().map(|value| self.as_count(key, value)).collect()
+            }
+            Some(other) => Err(self.refuse(key, &other, "a list of positive integers")),
+        }
+    }
+
+    /// One count for each of `blocks` blocks: a list of them, or one for all.
+    pub(crate) fn count_per_block(&mut self, key: &str, blocks: usize, default: usize) -> Result<Vec<usize>> {
+        match self.take(key) {
+            None => Ok(vec![default; blocks]),
+            Some(Value::Array(values)) if values.len() == blocks => {
+                values.iter().map(|value| self.as_count(key, value)).collect()
+            }
+            Some(value @ Value::Number(_)) => Ok(vec![self.as_count(key, &value)?; blocks]),
+            Some(other) => {
+                Err(self.refuse(key, &other, &format!("a positive integer or a list of {blocks}, one for each block")))
+            }
+        }
+    }
+
+    /// A number.
+    pub(crate) fn number(&mut self, key: &str, default: f64) -> Result<f64> {
+        match self.take(key) {
+            None => Ok(default),
+            Some(value) => value.as_f64().ok_or_else(|| self.refuse(key, &value, "a number")),
+        }
+    }
+
+    /// A boolean.
+    pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool> {
+        match self.take(key) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.refuse(key, &value, "true or false")),
+        }
+    }
+
+    /// A boolean, or null.
+    pub(crate) fn optional_flag(&mut self, key: &str) -> Result<Option<bool>> {
+        let value = self.some(key);
+        value.map(|value| value.as_bool().ok_or_else(|| self.refuse(key, &value, "true, false or null"))).transpose()
+    }
+
+    /// One of `choices`, each a JSON value and what it means; `None` where the key is absent.
+    pub(crate) fn choice<T: Copy>(&mut self, key: &str, choices: &[(Value, T)]) -> Result<Option<T>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        if let Some((_, meaning)) = choices.iter().find(|(choice, _)| same(choice, &value)) {
+            return Ok(Some(*meaning));
+        }
+        let supported: Vec<String> = choices.iter().map(|(choice, _)| choice.to_string()).collect();
+        Err(self.refuse(key, &value, &supported.join(", ")))
+    }
+
+    /// Refuses any value of `key` but these.
+    pub(crate) fn only(&mut self, key: &str, allowed: &[Value]) -> Result<()> {
+        let choices: Vec<(Value, ())> = allowed.iter().map(|value| (value.clone(), ())).collect();
+        self.choice(key, &choices).map(drop)
+    }
+
+    /// Drops keys that do not change what is computed.
+    pub(crate) fn ignore(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.map.remove(*key);
+        }
+    }
+
+    /// The keys that are left.
+    pub(crate) fn left(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    /// Refuses what is left.
+    pub(crate) fn finish(self) -> Result<()> {
+        match self.map.iter().next() {
+            None => Ok(()),
+            Some((key, value)) => {
+                Err(self.refuse(key, value, "a model without this key, which model-prep does not know"))
+            }
+        }
+    }
+
+    /// The error for a value that is not supported.
+    pub(crate) fn refuse(&self, key: &str, value: &Value, supported: &str) -> Error {
+        Error::Config {
+            path: self.path.clone(),
+            key: key.into(),
+            value: value.to_string(),
+            supported: supported.into(),
+        }
+    }
+
+    /// `value` of `key` as a count of at least one.
+    pub(crate) fn as_count(&self, key: &str, value: &Value) -> Result<usize> {
+        let count = value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0);
+        count.ok_or_else(|| self.refuse(key, value, "a positive integer"))
+    }
+}
+
+/// Equal, where 1 and 1.0 are.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || a.is_number() && a.as_f64() == b.as_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn keys(value: Value) -> Keys {
+        let Value::Object(map) = value else { panic!("an object") };
+        Keys { path: "unet/config.json".into(), map }
+    }
+
+    #[test]
+    fn a_count_per_block_is_one_for_all_or_a_list() {
+        assert_eq!(keys(json!({"n": 3})).count_per_block("n", 2, 1).unwrap(), [3, 3]);
+        assert_eq!(keys(json!({"n": [3, 4]})).count_per_block("n", 2, 1).unwrap(), [3, 4]);
+        assert_eq!(keys(json!({})).count_per_block("n", 2, 1).unwrap(), [1, 1]);
+        for wrong in [json!([3]), json!([3, 0]), json!("3"), json!(1.5), json!(null)] {
+            let error = keys(json!({"n": wrong})).count_per_block("n", 2, 1).unwrap_err().to_string();
+            assert!(error.starts_with("unet/config.json: n is "), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_took_is_refused_by_name() {
+        let mut keys = keys(json!({"a": 1, "_class_name": "X", "b": [true]}));
+        assert_eq!(keys.count("a", 2).unwrap(), 1);
+        keys.ignore(&["_class_name", "absent"]);
+        let error = keys.finish().unwrap_err().to_string();
+        assert!(error.starts_with("unet/config.json: b is [true]"), "{error}");
+    }
+
+    #[test]
+    fn other_values_than_the_allowed_are_refused_with_the_allowed() {
+        let mut keys = keys(json!({"factor": 1.0, "act_fn": "mish"}));
+        keys.only("factor", &[json!(1)]).unwrap();
+        let error = keys.only("act_fn", &[json!("silu"), json!("swish")]).unwrap_err().to_string();
+        assert_eq!(error, "unet/config.json: act_fn is \"mish\"; supported: \"silu\", \"swish\"");
+    }
+}

@@ -1,0 +1,128 @@
+//! `text_encoder/config.json`: CLIPTextModel's configuration, with transformers' defaults for what is absent.
+
+use std::path::Path;
+
+use diffused_engine::layer::Activation;
+use serde_json::json;
+
+use super::keys::Keys;
+use crate::error::Result;
+
+/// The text encoder's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TextConfig {
+    /// Rows of the token table.
+    pub(crate) vocabulary: usize,
+    /// Tokens of a prompt.
+    pub(crate) positions: usize,
+    /// Width of an embedding.
+    pub(crate) channels: usize,
+    /// Width of the feed-forward's middle.
+    pub(crate) inner: usize,
+    /// Transformer blocks.
+    pub(crate) layers: usize,
+    /// Attention heads.
+    pub(crate) heads: usize,
+    /// The feed-forward's activation.
+    pub(crate) activation: Activation,
+    /// Added to the variance by the norms.
+    pub(crate) eps: f32,
+}
+
+/// Keys that change nothing of what is computed at inference. transformers once wrote every setting of its base class
+/// into each configuration, those of text generation too.
+const INERT: [&str; 67] = [
+    "_class_name",
+    "_commit_hash",
+    "_name_or_path",
+    "_attn_implementation_autoset",
+    "add_cross_attention",
+    "architectures",
+    "attention_dropout",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dropout",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "projection_dim",
+    "pruned_heads",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+impl TextConfig {
+    /// Reads the configuration; what cannot be built is refused by name.
+    pub(crate) fn open(path: &Path) -> Result<TextConfig> {
+        let mut keys = Keys::open(path)?;
+        keys.only("model_type", &[json!("clip_text_model")])?;
+        keys.ignore(&INERT);
+        let activations = [(json!("quick_gelu"), Activation::QuickGelu), (json!("gelu"), Activation::Gelu)];
+        let config = TextConfig {
+            vocabulary: keys.count("vocab_size", 49408)?,
+            positions: keys.count("max_position_embeddings", 77)?,
+            channels: keys.count("hidden_size", 512)?,
+            inner: keys.count("intermediate_size", 2048)?,
+            layers: keys.count("num_hidden_layers", 12)?,
+            heads: keys.count("num_attention_heads", 8)?,
+            activation: keys.choice("hidden_act", &activations)?.unwrap_or(Activation::QuickGelu),
+            eps: keys.number("layer_norm_eps", 1e-5)? as f32,
+        };
+        if !config.channels.is_multiple_of(config.heads) {
+            let divides = format!("a number that divides hidden_size, {}", config.channels);
+            return Err(keys.refuse("num_attention_heads", &json!(config.heads), &divides));
+        }
+        keys.finish()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,117 @@
+//! `tokenizer/`: CLIP's byte pair encoding. The files go into the bundle as they are; here their sizes are checked and
+//! the special tokens' ids found, which is where Stable Diffusion 1 (padding with the end token) and 2 (with token 0) differ.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::keys::Keys;
+use crate::error::{Error, Result};
+
+/// The special tokens of CLIPTokenizer where the files are silent.
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// A tokenizer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tokenizer {
+    /// `vocab.json`, as it is.
+    pub(crate) vocab: Vec<u8>,
+    /// `merges.txt`, as it is.
+    pub(crate) merges: Vec<u8>,
+    /// Id of the start token.
+    pub(crate) bos: u32,
+    /// Id of the end token.
+    pub(crate) eos: u32,
+    /// Id that fills up short prompts.
+    pub(crate) pad: u32,
+    /// Tokens of a prompt.
+    pub(crate) tokens: usize,
+}
+
+impl Tokenizer {
+    /// Reads `folder` for a text encoder of `vocabulary` tokens and prompts of at most `positions`.
+    pub(crate) fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<Tokenizer> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(Error::io(&path))
+        };
+        let (vocab, merges) = (read("vocab.json")?, read("merges.txt")?);
+        let ids = ids(&folder.join("vocab.json"), &vocab, vocabulary)?;
+        check_merges(&folder.join("merges.txt"), &merges, &ids)?;
+        let (special, tokens) = settings(folder, positions)?;
+        let id = |key: &str, default: &str| {
+            let token = special.get(key).map_or(default, String::as_str);
+            ids.get(token).copied().ok_or_else(|| {
+                Error::file(&folder.join("vocab.json"), format!("the token {token:?} ({key}) is missing"))
+            })
+        };
+        let (bos, eos) = (id("bos_token", START)?, id("eos_token", END)?);
+        let pad = id("pad_token", END)?;
+        Ok(Tokenizer { bos, eos, pad, tokens, vocab, merges })
+    }
+}
+
+fn ids(path: &Path, vocab: &[u8], vocabulary: usize) -> Result<HashMap<String, u32>> {
+    let ids: HashMap<String, u32> = serde_json::from_slice(vocab)
+        .map_err(|error| Error::file(path, format!("no object of tokens and ids: {error}")))?;
+    match ids.iter().find(|(_, id)| **id as usize >= vocabulary) {
+        Some((token, id)) => Err(Error::file(
+            path,
+            format!("the token {token:?} has the id {id}, but text_encoder/config.json's vocab_size is {vocabulary}"),
+        )),
+        None => Ok(ids),
+    }
+}
+
+fn check_merges(path: &Path, merges: &[u8], ids: &HashMap<String, u32>) -> Result<()> {
+    let text = std::str::from_utf8(merges).map_err(|_| Error::file(path, "not UTF-8"))?;
+    let header = |line: &str| line.starts_with("#version");
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !header(line)) {
+        let known = match line.split(' ').collect::<Vec<_>>()[..] {
+            [first, second] => ids.contains_key(&format!("{first}{second}")),
+            _ => false,
+        };
+        if !known {
+            return Err(Error::file(
+                path,
+                format!("line {}: {line:?} is no pair that makes a known token", number + 1),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The special tokens and the tokens of a prompt. As in transformers, what `special_tokens_map.json` says goes before
+/// what `tokenizer_config.json` says.
+fn settings(folder: &Path, positions: usize) -> Result<(HashMap<String, String>, usize)> {
+    let (mut special, mut tokens) = (HashMap::new(), positions);
+    let config = folder.join("tokenizer_config.json");
+    if config.exists() {
+        let mut keys = Keys::open(&config)?;
+        keys.only("do_lower_case", &[json!(true), Value::Null])?;
+        if let Some(length) = keys.some("model_max_length").and_then(|length| length.as_u64()) {
+            tokens = positions.min(length as usize);
+        }
+        add_special(&mut special, |key| keys.take(key));
+    }
+    let map = folder.join("special_tokens_map.json");
+    if map.exists() {
+        let bytes = std::fs::read(&map).map_err(Error::io(&map))?;
+        let mut map: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|error| Error::file(&map, format!("no JSON object: {error}")))?;
+        add_special(&mut special, |key| map.remove(key));
+    }
+    Ok((special, tokens))
+}
+
+/// Tokens are strings, or objects with their `content`.
+fn add_special(special: &mut HashMap<String, String>, mut take: impl FnMut(&str) -> Option<Value>) {
+    for key in ["bos_token", "eos_token", "pad_token"] {
+        let value = take(key).unwrap_or_default();
+        if let Some(token) = value.as_str().or_else(|| value.get("content")?.as_str()) {
+            special.insert(key.to_owned(), token.to_owned());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `vae/config.json`: AutoencoderKL's configuration, with diffusers' defaults for what is absent.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::keys::Keys;
+use crate::error::Result;
+
+/// The autoencoder's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct VaeConfig {
+    /// Channels of a resolution, finest first.
+    pub(crate) channels: Vec<usize>,
+    /// Residual blocks of a resolution in the encoder; the decoder has one more.
+    pub(crate) layers: usize,
+    /// Channels of the latents.
+    pub(crate) latent_channels: usize,
+    /// Groups of the norms.
+    pub(crate) groups: usize,
+    /// The lowest resolution has an attention.
+    pub(crate) attention: bool,
+    /// The encoder ends in a 1×1 convolution.
+    pub(crate) quant_conv: bool,
+    /// The decoder begins with a 1×1 convolution.
+    pub(crate) post_quant_conv: bool,
+    /// The UNet's latents are the encoder's times this.
+    pub(crate) scaling_factor: f64,
+}
+
+/// Keys that change nothing of what is computed in f32.
+const INERT: [&str; 6] =
+    ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "force_upcast", "sample_size"];
+
+impl VaeConfig {
+    /// Reads the configuration; what cannot be built is refused by name.
+    pub(crate) fn open(path: &Path) -> Result<VaeConfig> {
+        let mut keys = Keys::open(path)?;
+        keys.only("_class_name", &[json!("AutoencoderKL")])?;
+        keys.ignore(&INERT);
+        for key in ["latents_mean", "latents_std"] {
+            keys.only(key, &[Value::Null])?;
+        }
+        keys.only("shift_factor", &[Value::Null, json!(0)])?;
+        keys.only("act_fn", &[json!("silu"), json!("swish")])?;
+        keys.only("in_channels", &[json!(3)])?;
+        keys.only("out_channels", &[json!(3)])?;
+        let channels = keys.counts("block_out_channels", &[64])?;
+        keys.only("down_block_types", &[json!(vec!["DownEncoderBlock2D"; channels.len()])])?;
+        keys.only("up_block_types", &[json!(vec!["UpDecoderBlock2D"; channels.len()])])?;
+        let groups = keys.count("norm_num_groups", 32)?;
+        if let Some(channels) = channels.iter().find(|channels| !channels.is_multiple_of(groups)) {
+            let divides = format!("a number that divides {channels} channels");
+            return Err(keys.refuse("norm_num_groups", &json!(groups), &divides));
+        }
+        let config = VaeConfig {
+            channels,
+            layers: keys.count("layers_per_block", 1)?,
+            latent_channels: keys.count("latent_channels", 4)?,
+            groups,
+            attention: keys.flag("mid_block_add_attention", true)?,
+            quant_conv: keys.flag("use_quant_conv", true)?,
+            post_quant_conv: keys.flag("use_post_quant_conv", true)?,
+            scaling_factor: keys.number("scaling_factor", 0.18215)?,
+        };
+        keys.finish()?;
+        Ok(config)
+    }
+
+    /// Pixels per latent along an axis.
+    pub(crate) fn factor(&self) -> usize {
+        1 << (self.channels.len() - 1)
+    }
+}
