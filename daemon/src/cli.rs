@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use diffused_engine::sampler::Kind;
 
 use crate::config::Size;
+use crate::{random, sampler_name};
 
 /// Pictures from prompts, on this machine's processor and in little memory.
 #[derive(Debug, Parser)]
@@ -47,8 +48,8 @@ pub struct Generate {
     /// What to avoid
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub negative_prompt: String,
-    /// The noise's seed: the same seed paints the same picture; a random one if not given
-    #[arg(long)]
+    /// The noise's seed: the same seed paints the same picture; a random one if not given or -1
+    #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
     /// Where to write the picture: a .png or .jpg file; named after the prompt if not given
     #[arg(short, long, value_name = "FILE")]
@@ -60,7 +61,7 @@ pub struct Generate {
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = sampler_name::parse)]
     pub sampler: Option<Kind>,
     /// Width in pixels
     #[arg(long, value_name = "PIXELS")]
@@ -95,12 +96,20 @@ pub struct Demo {
     /// What to paint
     #[arg(default_value = "a large red house at night with a moon")]
     pub prompt: String,
-    /// The noise's seed; a random one if not given
-    #[arg(long)]
+    /// The noise's seed; a random one if not given or -1
+    #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
     /// Where to write the picture; named after the prompt if not given
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// A seed, where -1 stands for a random one, as in requests.
+fn seed(text: &str) -> Result<u64, String> {
+    if text == "-1" {
+        return Ok(random::seed());
+    }
+    text.parse().map_err(|_| "a seed is a whole number from 0, or -1 for a random one".into())
 }
 
 /// Why the program ends without success, in one line.

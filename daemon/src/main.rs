@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use diffused::cli::{Cli, Command, Failure};
+use diffused::cli::{Cli, Command};
 use diffused::{generate, run};
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn failures_have_their_own_exit_status() {
-        use super::Failure;
+        use diffused::cli::Failure;
         let usage = Failure::Usage(String::new()).exit_code();
         assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Other(String::new()).exit_code()));
         assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Model(String::new()).exit_code()));

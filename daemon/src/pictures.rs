@@ -1,17 +1,18 @@
-//! Picture files: made from pixels in the wanted format, made smaller where the broker wants that, kept on disk.
+//! Picture files: made in the wanted format, made smaller where the broker wants that, kept on disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use diffused_engine::picture;
 use diffused_engine::request::Picture;
-use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use crate::fault::Fault;
 use crate::request::Format;
+pub use formats::decode;
+
+mod formats;
 
 /// Qualities that are tried until a JPEG fits.
 const QUALITIES: [u8; 6] = [95, 90, 80, 70, 50, 30];
@@ -37,16 +38,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a client's picture, within limits of size.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
-    Ok(picture::decode(bytes)?)
-}
-
 /// Writes `picture` in `format`, with its parameters.
 pub fn encode(picture: &Picture, format: Format) -> Result<Encoded, Fault> {
     let bytes = match format {
-        Format::Png => picture::png(picture)?,
-        Format::Jpeg => picture::jpeg(picture, QUALITIES[0])?,
+        Format::Png => formats::png(picture)?,
+        Format::Jpeg => formats::jpeg(picture, QUALITIES[0])?,
     };
     Ok(Encoded { bytes, format })
 }
@@ -54,7 +50,7 @@ pub fn encode(picture: &Picture, format: Format) -> Result<Encoded, Fault> {
 /// The best JPEG of `picture` that has at most `limit` bytes, and its quality.
 pub fn encode_within(picture: &Picture, limit: usize) -> Result<Option<(Encoded, u8)>, Fault> {
     for quality in QUALITIES {
-        let bytes = picture::jpeg(picture, quality)?;
+        let bytes = formats::jpeg(picture, quality)?;
         if bytes.len() <= limit {
             return Ok(Some((Encoded { bytes, format: Format::Jpeg }, quality)));
         }

@@ -14,6 +14,9 @@ const STAGES: [(Stage, &str); 4] = [
     (Stage::VaeDecoder, "vae_decoder"),
 ];
 
+/// The share of a job after which its end can be guessed from its beginning.
+const ENOUGH: f64 = 0.02;
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Progress {
@@ -107,7 +110,7 @@ impl Meter {
         let part: f64 = self.costs.iter().zip(self.done).map(|(cost, done)| cost * done).sum();
         let fraction = ((self.image as f64 + part / whole) / self.images as f64).min(1.0);
         let elapsed = (now - self.started).as_secs_f64();
-        let eta = (fraction > 0.0).then(|| rounded(elapsed * (1.0 - fraction) / fraction));
+        let eta = (fraction >= ENOUGH).then(|| rounded(elapsed * (1.0 - fraction) / fraction));
         Progress {
             progress: rounded(fraction),
             eta_relative: eta,

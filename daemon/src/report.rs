@@ -1,27 +1,16 @@
 //! What the service says: the payloads of the contract's topics, in one place.
 
 use diffused_engine::bundle::Manifest;
-use diffused_engine::sampler::Kind;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::queue::Ending;
+use crate::sampler_name;
 use crate::worker::{Painted, Summary};
 
 /// The version of the topics and payloads.
 pub const SCHEMA: u32 = 1;
-
-/// What `sampler_name` may be.
-const SAMPLERS: [Kind; 7] = [
-    Kind::Ddim,
-    Kind::Pndm,
-    Kind::Euler,
-    Kind::EulerAncestral,
-    Kind::Dpmpp2m,
-    Kind::Dpmpp2mKarras,
-    Kind::Lcm,
-];
 
 /// `…/info`
 pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
@@ -30,7 +19,7 @@ pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "schema": SCHEMA,
         "model": {"name": manifest.name, "sha256": model_sha256, "family": manifest.family, "weights": manifest.weights},
-        "samplers": SAMPLERS,
+        "samplers": sampler_name::all(),
         "defaults": {
             "sampler_name": manifest.sampling.default,
             "steps": manifest.sampling.steps,

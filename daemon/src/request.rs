@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::fault::{Code, Fault};
 use crate::random;
+use crate::sampler_name;
 use crate::topics::is_safe_level;
 use fields::Fields;
 
@@ -182,7 +183,7 @@ fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
         steps: fields.size("steps")?,
         cfg_scale: fields.number("cfg_scale")?,
         seed: seed(fields)?,
-        sampler: fields.parsed("sampler_name")?,
+        sampler: fields.parsed("sampler_name", sampler_name::parse)?,
         init_image: None,
         strength: fields.number("denoising_strength")?,
     };

@@ -46,7 +46,7 @@ fn a_wrong_command_line() {
     check(&["generate", "a", "--height", "100000"], &[], 2, &["--height"]);
     check(&["generate", "a", "--steps", "0"], &[], 2, &["--steps"]);
     check(&["generate", "a", "--sampler", "magic"], &[], 2, &["--sampler"]);
-    check(&["generate", "a", "--seed", "-1"], &[], 2, &["--seed"]);
+    check(&["generate", "a", "--seed", "-2"], &[], 2, &["--seed"]);
     check(&["generate", "a", "--strength", "0.5"], &[], 2, &["--init-image"]);
     check(&["generate", "a", "--init-image", "none.png"], &[], 2, &["--init-image", "none.png"]);
     check(&["generate", "a", "--init-image", "x.png"], &[("c/x", ""), ("x.txt", "")], 2, &["--init-image"]);

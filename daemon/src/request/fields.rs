@@ -2,7 +2,6 @@
 //! end was not understood.
 
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
@@ -63,13 +62,11 @@ impl Fields {
         Ok(self.whole(key, 0..=i64::from(i32::MAX))?.map(|number| number as usize))
     }
 
-    /// A name that its type knows.
-    pub(super) fn parsed<T: FromStr>(&mut self, key: &str) -> Result<Option<T>, Fault>
-    where
-        T::Err: std::fmt::Display,
-    {
+    /// A text that `parse` understands.
+    pub(super) fn parsed<T>(&mut self, key: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Fault> {
         let Some(text) = self.text(key)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| Fault::param(key, format!("{error}")))
+        let short: String = text.chars().take(80).collect();
+        parse(&short).map(Some).map_err(|message| Fault::param(key, message))
     }
 
     /// A warning for each key that nobody took.
