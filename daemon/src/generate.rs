@@ -36,8 +36,7 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
         None => free_name(Path::new("."), &arguments.prompt, request.seed),
     };
     let format = format(&output)?;
-    let options =
-        Options { threads: arguments.threads.map(usize::from), memory: arguments.memory.map(|size| size.0) };
+    let options = Options { threads: arguments.threads.map(usize::from), memory: arguments.memory.map(|size| size.0) };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
     let parameters = engine.resolve(&request).map_err(failure)?;
     let mut teller = Teller::new(arguments.json, Meter::new(&parameters, 1, Instant::now()));
@@ -127,7 +126,8 @@ struct Teller {
 impl Teller {
     fn new(json: bool, meter: Meter) -> Teller {
         let bar = if json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(1000) };
-        let style = ProgressStyle::with_template("{msg:<22} {bar:36.green/240} {percent:>3} %  {elapsed} · {eta} to go");
+        let style =
+            ProgressStyle::with_template("{msg:<22} {bar:36.green/240} {percent:>3} %  {elapsed} · {eta} to go");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸━"));
         Teller { meter, bar, json, told: None }
     }

@@ -12,7 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// Starts to log, down to `default` unless the environment says otherwise.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_env("DIFFUSED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stdout().is_terminal());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stdout().is_terminal());
     // Only one of them can be the first, and only tests start more than one service in a process.
     let _ = match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => builder.event_format(Journal).try_init(),
@@ -28,7 +29,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
         let mut line = String::new();
         context.format_fields(Writer::new(&mut line), event)?;
         writeln!(writer, "<{}>{}", severity(*event.metadata().level()), line.replace('\n', " "))

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
 use crate::pictures;
+use base64::Engine as _;
 use diffused_engine::request::Request;
 use serde::Serialize;
 use serde_json::Value;
@@ -144,7 +144,9 @@ fn read(payload: &[u8]) -> Result<Payload, Fault> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(Payload::Object(Fields::new(object))),
         Ok(Value::String(prompt)) => Ok(Payload::Prompt(prompt)),
-        Ok(_) => Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into())),
+        Ok(_) => {
+            Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
+        }
         Err(error) if text.starts_with('{') => Err(invalid(format!("the payload is broken JSON: {error}"))),
         Err(_) => Ok(Payload::Prompt(text.to_owned())),
     }
@@ -210,7 +212,10 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
         None => Ok(random::seed()),
         Some(value) if value.as_i64() == Some(-1) => Ok(random::seed()),
         Some(value) => value.as_u64().ok_or_else(|| {
-            Fault::param("seed", format!("{} is no seed: a whole number from 0, or -1 for a random one", fields::shown(&value)))
+            Fault::param(
+                "seed",
+                format!("{} is no seed: a whole number from 0, or -1 for a random one", fields::shown(&value)),
+            )
         }),
     }
 }

@@ -15,9 +15,8 @@ const NAMES: [(Kind, &str, &str); 7] = [
 
 /// The sampler of a name, however it is capitalised.
 pub fn parse(text: &str) -> Result<Kind, String> {
-    let named = |(_, ours, theirs): &&(Kind, &str, &str)| {
-        text.eq_ignore_ascii_case(ours) || text.eq_ignore_ascii_case(theirs)
-    };
+    let named =
+        |(_, ours, theirs): &&(Kind, &str, &str)| text.eq_ignore_ascii_case(ours) || text.eq_ignore_ascii_case(theirs);
     let known = NAMES.iter().find(named).map(|(kind, ..)| *kind);
     known.ok_or_else(|| format!("`{text}` is unknown; there are {}", all().join(", ")))
 }

@@ -35,7 +35,8 @@ fn encoded(picture: &RgbImage) -> String {
 #[test]
 fn a_prompt_becomes_a_picture() {
     let mut bench = Bench::start();
-    let request = json!({"prompt": "a red house", "seed": 7, "steps": 3, "id": "a", "transaction": "t", "colour": "red"});
+    let request =
+        json!({"prompt": "a red house", "seed": 7, "steps": 3, "id": "a", "transaction": "t", "colour": "red"});
     let messages = bench.peer.paint(&request);
     assert_eq!(names(&messages, "a"), ["queued", "running", "progress", "image/0", "result", "done"]);
 
@@ -53,7 +54,10 @@ fn a_prompt_becomes_a_picture() {
     let result = find(&messages, "job/a/result").json();
     let listed = &result["images"][0];
     assert_eq!(listed["sha256"], sha256(&image.payload));
-    assert_eq!((&listed["topic"], &listed["bytes"]), (&json!("diffused/test/job/a/image/0"), &json!(image.payload.len())));
+    assert_eq!(
+        (&listed["topic"], &listed["bytes"]),
+        (&json!("diffused/test/job/a/image/0"), &json!(image.payload.len()))
+    );
     assert_eq!(std::fs::read(listed["path"].as_str().unwrap()).unwrap(), image.payload);
     let parameters = &result["parameters"];
     assert_eq!((&parameters["seed"], &parameters["steps"]), (&json!(7), &json!(3)));

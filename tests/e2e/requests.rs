@@ -119,7 +119,8 @@ fn commands_are_answered() {
     assert_eq!(ask("request/pause", "")["data"]["paused"], true);
     assert_eq!(ask("request/resume", "")["data"]["paused"], false);
     assert_eq!(ask("request/reload", "")["data"]["changed"], false);
-    for (name, payload) in [("request/dance", ""), ("cancel", "{}"), ("cancel", "{"), ("cancel", "{\"id\": \"none\"}")] {
+    for (name, payload) in [("request/dance", ""), ("cancel", "{}"), ("cancel", "{"), ("cancel", "{\"id\": \"none\"}")]
+    {
         let answer = ask(name, payload);
         assert_eq!(answer["status"], "error", "{name} {payload}");
         assert!(answer["error"].as_str().is_some_and(|error| !error.is_empty()));

@@ -39,9 +39,8 @@ fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
     bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
     bench.program.signal("TERM");
     let offline = bench.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
-    let cancelled = |id: &str| {
-        offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled")
-    };
+    let cancelled =
+        |id: &str| offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled");
     assert!(cancelled("a") && cancelled("b"), "{offline:#?}");
     assert_eq!(bench.program.wait().code(), Some(0));
 }

@@ -37,7 +37,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
 }
 
 /// Writes a PNG with its parameters in a text chunk.
-pub fn png(picture: &Picture) -> Result<Vec<u8>, Fault> {
+pub(super) fn png(picture: &Picture) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
     write_png(picture, &mut file).map_err(|error| Fault::new(Code::Internal, format!("the PNG: {error}")))?;
     Ok(file)
@@ -60,7 +60,7 @@ fn write_png(picture: &Picture, file: &mut Vec<u8>) -> Result<(), png::EncodingE
 }
 
 /// Writes a JPEG of `quality`, 1 to 100.
-pub fn jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>, Fault> {
+pub(super) fn jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
     let encoder = JpegEncoder::new_with_quality(&mut file, quality);
     let written = picture.image.write_with_encoder(encoder);
@@ -76,7 +76,8 @@ fn infotext(parameters: &Parameters) -> String {
         text += &format!("Negative prompt: {negative_prompt}\n");
     }
     let sampler = sampler_name::label(*sampler);
-    text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {cfg_scale}, Seed: {seed}, Size: {width}x{height}");
+    text +=
+        &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {cfg_scale}, Seed: {seed}, Size: {width}x{height}");
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }

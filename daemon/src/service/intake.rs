@@ -108,7 +108,8 @@ impl Service {
     /// A command, answered on `…/response/<name>`.
     fn command(&mut self, received: &Received, name: &str) {
         let payload = String::from_utf8_lossy(&received.payload);
-        let parsed: Result<Value, _> = if payload.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(&payload) };
+        let parsed: Result<Value, _> =
+            if payload.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(&payload) };
         let transaction = parsed.as_ref().ok().and_then(|value| value.get("transaction").cloned());
         let outcome = match parsed {
             _ if received.retain => Err("retained commands are refused; publish it without retain".into()),
