@@ -4,6 +4,7 @@
 //! of them to `ops::run` together with the weights, and leaves the rest (concatenation, addition, reshape) to tract.
 //! So nothing has to be bound into the graph, and one parsed graph serves every size.
 
+mod footprint;
 mod net_op;
 mod segment;
 mod shapes;
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::ops;
 use crate::source::Bundle;
-use crate::strips;
+use crate::strips::{self, Segment};
 use crate::weights::{Weights, WeightsFile};
 
 /// Plans that are kept for their input shapes.
@@ -66,8 +67,8 @@ impl Graph {
         self.model.inputs.len()
     }
 
-    /// The plan for these input shapes. Where `strips` is given, what can be runs in strips, in so many bytes.
-    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: Option<usize>) -> Result<Arc<Plan>> {
+    /// The plan for these input shapes. With `strips`, large pictures are worked on in strips where that can be.
+    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
         if let Some((_, plan)) = self.plans.iter().find(|(shapes, _)| shapes == inputs) {
             return Ok(plan.clone());
         }
@@ -89,25 +90,51 @@ pub(crate) struct Plan {
     matrices: Vec<Arc<str>>,
     layers: usize,
     strips: Option<Strips>,
+    tables: usize,
+    activations: usize,
 }
 
 /// Ticks that a segment in strips counts for.
 const STRIP_TICKS: usize = 1000;
 
 impl Plan {
-    fn new(mut model: InferenceModel, inputs: &[Kind], strips: Option<usize>) -> TractResult<Plan> {
+    fn new(mut model: InferenceModel, inputs: &[Kind], strips: bool) -> TractResult<Plan> {
         for (index, kind) in inputs.iter().enumerate() {
             model.set_input_fact(index, kind.fact())?;
         }
         let plan = TypedSimplePlan::new(model.into_optimized()?)?;
         let order = plan.order_without_consts();
-        let strips = strips.map(|budget| Strips::find(plan.model(), order, budget)).transpose()?.flatten();
-        let whole = |id: &usize| strips.as_ref().is_none_or(|strips| matches!(strips.role(*id), Role::Outside));
-        let ops: Vec<&NetOp> =
-            order.iter().filter(|id| whole(id)).filter_map(|&id| plan.model().node(id).op_as::<NetOp>()).collect();
-        let matrices = ops.iter().flat_map(|op| op.matrices()).map(Arc::from).collect();
-        let layers = ops.len() + strips.as_ref().map_or(0, |_| STRIP_TICKS);
-        Ok(Plan { layers, matrices, plan, strips })
+        let strips = if strips { Strips::find(plan.model(), order)? } else { None };
+        let outside = |id: &usize| strips.as_ref().is_none_or(|strips| matches!(strips.role(*id), Role::Outside));
+        let ops = |ids: &mut dyn Iterator<Item = usize>| -> Vec<&NetOp> {
+            ids.filter_map(|id| plan.model().node(id).op_as()).collect()
+        };
+        let whole = ops(&mut order.iter().copied().filter(outside));
+        let matrices = whole.iter().flat_map(|op| op.matrices()).map(Arc::from).collect();
+        let layers = whole.len() + strips.as_ref().map_or(0, |_| STRIP_TICKS);
+        let tables = ops(&mut order.iter().copied()).iter().map(|op| op.table_bytes()).sum();
+        let activations = footprint::peak(plan.model(), order, &outside)?;
+        Ok(Plan { layers, matrices, tables, activations, plan, strips })
+    }
+
+    /// Bytes of activations at a run's worst moment outside of strips.
+    pub(crate) fn activations(&self) -> usize {
+        self.activations
+    }
+
+    /// Bytes of the small tables that stay in memory.
+    pub(crate) fn tables(&self) -> usize {
+        self.tables
+    }
+
+    /// The part that runs in strips.
+    pub(crate) fn segment(&self) -> Option<&Segment> {
+        self.strips.as_ref().map(|strips| &strips.segment)
+    }
+
+    /// How the part that runs in strips does so in `budget` bytes; none where there is no such part.
+    pub(crate) fn strips(&self, budget: usize) -> Option<strips::Plan> {
+        self.strips.as_ref().map(|strips| strips::plan(&strips.segment, budget))
     }
 
     /// The matrices that a run reads, in order.
@@ -119,15 +146,17 @@ impl Plan {
     pub(crate) fn run(
         &self,
         inputs: Vec<Value>,
+        strips: Option<&strips::Plan>,
         weights: &mut Weights,
         tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
         let inputs = inputs.into_iter().map(Value::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
-        let mut run = Run { layers: self.layers, strips: self.strips.as_ref(), source: None, done: 0, weights, tick };
+        let strips = self.strips.as_ref().zip(strips);
+        let mut run = Run { layers: self.layers, strips, source: None, done: 0, weights, tick };
         let eval =
             |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| match node
-                .op_as::<NetOp>(
-            ) {
+                .op_as()
+            {
                 Some(op) => run.layer(node, op, inputs),
                 None => stock_eval(context, state, node, inputs).map_err(into_ours),
             };
@@ -141,7 +170,7 @@ impl Plan {
 /// One run of a plan.
 struct Run<'a> {
     layers: usize,
-    strips: Option<&'a Strips>,
+    strips: Option<(&'a Strips, &'a strips::Plan)>,
     /// What the segment in strips starts from, once it is there.
     source: Option<TValue>,
     done: usize,
@@ -152,7 +181,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Runs one of our operators, or its part of the segment.
     fn layer(&mut self, node: &TypedNode, op: &NetOp, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
-        let Some(strips) = self.strips else { return self.whole(op, inputs) };
+        let Some((strips, plan)) = self.strips else { return self.whole(op, inputs) };
         let role = strips.role(node.id);
         if matches!(role, Role::Outside) {
             return self.whole(op, inputs);
@@ -160,7 +189,7 @@ impl Run<'_> {
         self.source = strips.source(node, &inputs).or(self.source.take());
         drop(inputs);
         match role {
-            Role::Last => self.segment(strips),
+            Role::Last => self.segment(strips, plan),
             _ => segment::placeholders(node).map_err(into_ours),
         }
     }
@@ -173,13 +202,13 @@ impl Run<'_> {
         ops::run(&op.layer, inputs, self.weights)
     }
 
-    fn segment(&mut self, strips: &Strips) -> Result<TVec<TValue>> {
+    fn segment(&mut self, strips: &Strips, plan: &strips::Plan) -> Result<TVec<TValue>> {
         let source = self.source.take().ok_or_else(|| Error::Internal("strips without a source".into()))?;
         let values = value::values(&source).map_err(into_ours)?;
         drop(source);
         let (done, layers) = (self.done, self.layers);
         let mut tick = |part: usize, parts: usize| (self.tick)(done + part * STRIP_TICKS / parts, layers);
-        let result = strips::run(&strips.segment, &strips.plan, values, self.weights, &mut tick)?;
+        let result = strips::run(&strips.segment, plan, values, self.weights, &mut tick)?;
         self.done += STRIP_TICKS;
         let tensor = Tensor::from_shape(&strips.shape(), &result).map_err(into_ours)?;
         Ok(tvec![tensor.into()])

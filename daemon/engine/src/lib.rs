@@ -10,10 +10,12 @@ mod graph;
 pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
+mod models;
 pub mod network;
 pub mod noise;
 mod ops;
 pub mod parameters;
+pub mod plan;
 pub mod request;
 pub mod sampler;
 mod source;
@@ -27,12 +29,10 @@ use std::ops::ControlFlow;
 
 use bundle::Manifest;
 use error::{Error, Result};
+use models::Models;
+use plan::MemoryPlan;
 use request::{Observer, Parameters, Picture, Request, Stage};
 pub use source::{Bundle, Source};
-use text_encoder::{Embeddings, TextEncoder};
-use unet::Unet;
-use vae::{VaeDecoder, VaeEncoder};
-use weights::Residency;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,7 @@ pub struct Options {
 /// A model that is ready to paint.
 pub struct Engine {
     bundle: Bundle,
+    options: Options,
     workers: rayon::ThreadPool,
     models: Models,
 }
@@ -59,8 +60,8 @@ impl Engine {
             .thread_name(|index| format!("engine-{index}"))
             .build()
             .map_err(|error| Error::Internal(format!("no worker threads: {error}")))?;
-        let models = Models::open(&bundle, &options)?;
-        Ok(Engine { bundle, workers, models })
+        let models = Models::open(&bundle)?;
+        Ok(Engine { bundle, options, workers, models })
     }
 
     /// What the bundle says of itself.
@@ -78,37 +79,26 @@ impl Engine {
         parameters::resolve(request, &self.bundle.manifest)
     }
 
+    /// How painting `parameters` divides the memory; `OutOfMemory` where the budget is too small.
+    pub fn plan(&mut self, parameters: &Parameters) -> Result<MemoryPlan> {
+        self.models.plan(parameters, self.options.memory)
+    }
+
     /// Paints `request`, telling `observer` after each layer and step.
     pub fn generate(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Picture> {
         let parameters = self.resolve(request)?;
-        let Engine { bundle, workers, models } = self;
-        workers.install(|| models.paint(&bundle.manifest, request, parameters, observer))
+        let plan = self.plan(&parameters)?;
+        let models = &mut self.models;
+        let painted = self.workers.install(|| models.paint(request, parameters, &plan, observer));
+        if !plan.keeps_all {
+            models.forget();
+        }
+        painted
     }
-}
-
-/// The networks and the tokenizer.
-struct Models {
-    text_encoder: TextEncoder,
-    unet: Unet,
-    decoder: VaeDecoder,
-    encoder: VaeEncoder,
 }
 
 impl Models {
-    fn open(bundle: &Bundle, options: &Options) -> Result<Models> {
-        let residency = match options.memory {
-            None => Residency::ample(),
-            Some(_) => Residency::streamed(),
-        };
-        Ok(Models {
-            text_encoder: TextEncoder::open(bundle, residency.clone())?,
-            unet: Unet::open(bundle, residency.clone())?,
-            decoder: VaeDecoder::open(bundle, residency.clone())?,
-            encoder: VaeEncoder::open(bundle, residency.clone())?,
-        })
-    }
-
-    fn paint(&mut self, _: &Manifest, _: &Request, _: Parameters, _: &mut dyn Observer) -> Result<Picture> {
+    fn paint(&mut self, _: &Request, _: Parameters, _: &MemoryPlan, _: &mut dyn Observer) -> Result<Picture> {
         Err(Error::Internal("not yet".into()))
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Kind, Plan, Value};
+use crate::plan::Demand;
 use crate::source::Bundle;
+use crate::strips;
 use crate::weights::{Residency, Weights};
 
 /// Told before each layer how many are done and how many there are; may stop the run.
@@ -20,8 +22,8 @@ pub(crate) struct Network {
 
 impl Network {
     /// Opens `name.onnx` and `name.weights`; no weights are read yet.
-    pub(crate) fn open(bundle: &Bundle, name: &'static str, inputs: usize, residency: Residency) -> Result<Network> {
-        let weights = Weights::open(&bundle.source, name, residency)?;
+    pub(crate) fn open(bundle: &Bundle, name: &'static str, inputs: usize) -> Result<Network> {
+        let weights = Weights::open(&bundle.source, name)?;
         let graph = Graph::open(bundle, name, weights.file())?;
         if graph.inputs() != inputs {
             let message = format!("the graph has {} inputs, but {inputs} are needed", graph.inputs());
@@ -30,17 +32,36 @@ impl Network {
         Ok(Network { name, graph, weights })
     }
 
-    /// Plans for these inputs and starts reading weights for `runs` runs.
-    pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize) -> Result<Running<'_>> {
-        let plan = self.graph.plan(inputs, self.weights.strips().filter(|_| self.name.starts_with("vae")))?;
-        self.weights.begin(plan.matrices(), runs)?;
-        Ok(Running { plan, name: self.name, weights: &mut self.weights })
+    /// What a run on these inputs needs.
+    pub(crate) fn demand(&mut self, inputs: &[Kind]) -> Result<Demand> {
+        let plan = self.plan(inputs)?;
+        let file = self.weights.file();
+        let (mut matrices, mut largest_block) = (Vec::new(), 0);
+        for name in plan.matrices() {
+            let entry = file.entry(name)?;
+            matrices.push((name.clone(), entry.bytes() as u64));
+            largest_block = largest_block.max(entry.block_len(0) as u64);
+        }
+        let (activations, tables) = (plan.activations() as u64, plan.tables() as u64);
+        Ok(Demand { activations, strips: plan.segment().cloned(), tables, matrices, largest_block })
+    }
+
+    /// Starts reading weights for `runs` runs on these inputs.
+    pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize, residency: Residency) -> Result<Running<'_>> {
+        let plan = self.plan(inputs)?;
+        let strips = plan.strips(residency.strips);
+        self.weights.begin(plan.matrices(), runs, residency)?;
+        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights })
+    }
+
+    fn plan(&mut self, inputs: &[Kind]) -> Result<Arc<Plan>> {
+        self.graph.plan(inputs, self.name.starts_with("vae"))
     }
 
     /// Runs once.
-    pub(crate) fn run(&mut self, inputs: Vec<Value>, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub(crate) fn run(&mut self, inputs: Vec<Value>, residency: Residency, tick: &mut Tick) -> Result<Vec<f32>> {
         let kinds: Vec<Kind> = inputs.iter().map(Value::kind).collect();
-        self.start(&kinds, 1)?.run(inputs, tick)
+        self.start(&kinds, 1, residency)?.run(inputs, tick)
     }
 
     /// Frees all weights.
@@ -52,6 +73,7 @@ impl Network {
 /// A network whose weights are being read; dropping it stops that.
 pub(crate) struct Running<'a> {
     plan: Arc<Plan>,
+    strips: Option<strips::Plan>,
     name: &'static str,
     weights: &'a mut Weights,
 }
@@ -60,7 +82,7 @@ impl Running<'_> {
     /// The next run.
     pub(crate) fn run(&mut self, inputs: Vec<Value>, tick: &mut Tick) -> Result<Vec<f32>> {
         tracing::debug!(network = self.name, "run");
-        self.plan.run(inputs, self.weights, tick)
+        self.plan.run(inputs, self.strips.as_ref(), self.weights, tick)
     }
 }
 

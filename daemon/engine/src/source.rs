@@ -123,11 +123,6 @@ enum Content {
 }
 
 impl SourceFile {
-    /// For messages.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Length in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         match &self.content {

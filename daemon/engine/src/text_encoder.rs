@@ -2,8 +2,9 @@
 
 use crate::bundle::Text;
 use crate::error::Result;
-use crate::graph::Value;
+use crate::graph::{Kind, Value};
 use crate::network::{Network, Tick};
+use crate::plan::Demand;
 use crate::source::Bundle;
 use crate::weights::Residency;
 
@@ -28,23 +29,25 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     /// Opens the bundle's `text_encoder`; reads no weights yet.
-    pub fn open(bundle: &Bundle, residency: Residency) -> Result<TextEncoder> {
-        Ok(TextEncoder {
-            network: Network::open(bundle, "text_encoder", 1, residency)?,
-            sizes: bundle.manifest.text.clone(),
-        })
+    pub fn open(bundle: &Bundle) -> Result<TextEncoder> {
+        Ok(TextEncoder { network: Network::open(bundle, "text_encoder", 1)?, sizes: bundle.manifest.text.clone() })
     }
 
-    /// Encodes prompts of `tokens` ids each, together.
-    pub fn encode(&mut self, prompts: &[Vec<u32>], tick: &mut Tick) -> Result<Embeddings> {
+    /// Encodes prompts of `Text::tokens` ids each, together.
+    pub fn encode(&mut self, prompts: &[Vec<u32>], residency: Residency, tick: &mut Tick) -> Result<Embeddings> {
         let Text { tokens, channels, .. } = self.sizes;
         let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
-        let values = self.network.run(vec![Value::I64(vec![prompts.len(), tokens], ids)], tick)?;
+        let values = self.network.run(vec![Value::I64(vec![prompts.len(), tokens], ids)], residency, tick)?;
         Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
     }
 
+    /// What encoding `prompts` prompts needs.
+    pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
+        self.network.demand(&[Kind::I64(vec![prompts, self.sizes.tokens])])
+    }
+
     /// Frees the weights.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
 }

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::graph::{Kind, Value};
 use crate::latents::Latents;
 use crate::network::{Network, Running, Tick};
+use crate::plan::Demand;
 use crate::source::Bundle;
 use crate::text_encoder::Embeddings;
 use crate::weights::Residency;
@@ -16,10 +17,10 @@ pub struct Unet {
 
 impl Unet {
     /// Opens the bundle's `unet`; reads no weights yet.
-    pub fn open(bundle: &Bundle, residency: Residency) -> Result<Unet> {
+    pub fn open(bundle: &Bundle) -> Result<Unet> {
         let guidance_embedding = bundle.manifest.picture.guidance_embedding.is_some();
         let inputs = if guidance_embedding { 4 } else { 3 };
-        Ok(Unet { network: Network::open(bundle, "unet", inputs, residency)?, guidance_embedding })
+        Ok(Unet { network: Network::open(bundle, "unet", inputs)?, guidance_embedding })
     }
 
     /// Gets ready for `steps` predictions of latents of this shape.
@@ -31,24 +32,31 @@ impl Unet {
         embeddings: Embeddings,
         guidance: f64,
         steps: usize,
+        residency: Residency,
     ) -> Result<Steps<'_>> {
-        let text = Value::F32(vec![embeddings.batch, embeddings.tokens, embeddings.channels], embeddings.values);
-        let mut kinds = vec![Kind::F32(latents.shape(embeddings.batch)), Kind::F32(vec![1]), text.kind()];
+        let Embeddings { batch, tokens, channels, values } = embeddings;
+        let kinds = self.inputs(latents.shape(batch), vec![batch, tokens, channels]);
+        let guidance_embedding = self.guidance_embedding;
+        let text = Value::F32(vec![batch, tokens, channels], values);
+        Ok(Steps { running: self.network.start(&kinds, steps, residency)?, text, batch, guidance, guidance_embedding })
+    }
+
+    /// What a step needs, given the shapes of latents and embeddings, batch first.
+    pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>) -> Result<Demand> {
+        let inputs = self.inputs(latents, embeddings);
+        self.network.demand(&inputs)
+    }
+
+    fn inputs(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Vec<Kind> {
+        let mut kinds = vec![Kind::F32(latents), Kind::F32(vec![1]), Kind::F32(embeddings)];
         if self.guidance_embedding {
             kinds.push(Kind::F32(vec![1]));
         }
-        let guidance_embedding = self.guidance_embedding;
-        Ok(Steps {
-            running: self.network.start(&kinds, steps)?,
-            text,
-            batch: embeddings.batch,
-            guidance,
-            guidance_embedding,
-        })
+        kinds
     }
 
     /// Frees the weights.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::bundle::PictureSizes;
 use crate::error::Result;
-use crate::graph::Value;
+use crate::graph::{Kind, Value};
 use crate::latents::Latents;
 use crate::network::{Network, Tick};
+use crate::plan::Demand;
 use crate::source::Bundle;
 use crate::weights::Residency;
 
@@ -19,20 +20,25 @@ pub struct VaeDecoder {
 
 impl VaeDecoder {
     /// Opens the bundle's `vae_decoder`; reads no weights yet.
-    pub fn open(bundle: &Bundle, residency: Residency) -> Result<VaeDecoder> {
-        let network = Network::open(bundle, "vae_decoder", 1, residency)?;
+    pub fn open(bundle: &Bundle) -> Result<VaeDecoder> {
+        let network = Network::open(bundle, "vae_decoder", 1)?;
         Ok(VaeDecoder { network, latent_scale: bundle.manifest.picture.latent_scale })
     }
 
     /// The picture of `latents`.
-    pub fn decode(&mut self, latents: &Latents, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub fn decode(&mut self, latents: &Latents, residency: Residency, tick: &mut Tick) -> Result<Vec<f32>> {
         let scale = self.latent_scale as f32;
         let scaled = latents.values.iter().map(|value| value / scale).collect();
-        self.network.run(vec![Value::F32(latents.shape(1), scaled)], tick)
+        self.network.run(vec![Value::F32(latents.shape(1), scaled)], residency, tick)
+    }
+
+    /// What decoding latents of this shape needs.
+    pub(crate) fn demand(&mut self, latents: Vec<usize>) -> Result<Demand> {
+        self.network.demand(&[Kind::F32(latents)])
     }
 
     /// Frees the weights.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
 }
@@ -40,47 +46,85 @@ impl VaeDecoder {
 /// The encoder.
 pub struct VaeEncoder {
     network: Network,
-    latent_scale: f64,
-    factor: usize,
+    sizes: PictureSizes,
+}
+
+/// The distribution that the encoder sees in a picture, one normal for each value of the latents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    /// Means, then log variances, of each pixel.
+    values: Vec<f32>,
+    height: usize,
+    width: usize,
     channels: usize,
+    latent_scale: f32,
 }
 
 impl VaeEncoder {
     /// Opens the bundle's `vae_encoder`; reads no weights yet.
-    pub fn open(bundle: &Bundle, residency: Residency) -> Result<VaeEncoder> {
-        let network = Network::open(bundle, "vae_encoder", 1, residency)?;
-        let PictureSizes { latent_scale, factor, latent_channels: channels, .. } = bundle.manifest.picture;
-        Ok(VaeEncoder { network, latent_scale, factor, channels })
+    pub fn open(bundle: &Bundle) -> Result<VaeEncoder> {
+        Ok(VaeEncoder { network: Network::open(bundle, "vae_encoder", 1)?, sizes: bundle.manifest.picture.clone() })
     }
 
-    /// Latents of a picture: a sample of the encoder's distribution, drawn with `noise`, which has the latents' shape.
+    /// The distribution of a picture's latents.
     pub fn encode(
         &mut self,
         pixels: Vec<f32>,
         (width, height): (usize, usize),
-        noise: impl FnOnce(usize, usize) -> Latents,
+        residency: Residency,
         tick: &mut Tick,
-    ) -> Result<Latents> {
-        let moments = self.network.run(vec![Value::F32(vec![1, height, width, COLOURS], pixels)], tick)?;
-        let mut latents = noise(width / self.factor, height / self.factor);
-        let pixels = latents.values.chunks_exact_mut(self.channels).zip(moments.chunks_exact(2 * self.channels));
-        for (noise, moments) in pixels {
-            let (means, log_variances) = moments.split_at(self.channels);
-            for ((value, mean), log_variance) in noise.iter_mut().zip(means).zip(log_variances) {
-                *value = sample(*mean, *log_variance, *value) * self.latent_scale as f32;
-            }
-        }
-        Ok(latents)
+    ) -> Result<Moments> {
+        let values = self.network.run(vec![Value::F32(vec![1, height, width, COLOURS], pixels)], residency, tick)?;
+        let PictureSizes { factor, latent_channels: channels, latent_scale, .. } = self.sizes;
+        let latent_scale = latent_scale as f32;
+        Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
+    }
+
+    /// What encoding a picture of this size needs.
+    pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
+        self.network.demand(&[Kind::F32(vec![1, height, width, COLOURS])])
     }
 
     /// Frees the weights.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
 }
 
-/// A sample of the normal distribution with this mean and log variance (diffusers' DiagonalGaussianDistribution).
-fn sample(mean: f32, log_variance: f32, noise: f32) -> f32 {
+impl Moments {
+    /// Latents drawn with `noise`, a standard normal for each of their values (diffusers' `DiagonalGaussianDistribution`).
+    pub fn sample(&self, noise: &[f32]) -> Latents {
+        let pixels = self.values.chunks_exact(2 * self.channels).zip(noise.chunks_exact(self.channels));
+        let values = pixels.flat_map(|(moments, noise)| {
+            let (means, log_variances) = moments.split_at(self.channels);
+            let draws = means.iter().zip(log_variances).zip(noise);
+            draws.map(|((mean, log_variance), noise)| self.latent_scale * draw(*mean, *log_variance, *noise))
+        });
+        let Moments { height, width, channels, .. } = *self;
+        Latents { height, width, channels, values: values.collect() }
+    }
+
+    /// Rows, columns and channels of the latents.
+    pub fn shape(&self) -> (usize, usize, usize) {
+        (self.height, self.width, self.channels)
+    }
+}
+
+fn draw(mean: f32, log_variance: f32, noise: f32) -> f32 {
     let deviation = libm::expf(0.5 * log_variance.clamp(-30.0, 20.0));
     mean + deviation * noise
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_have_the_means_and_deviations() {
+        let values = vec![1.0, 2.0, 0.0, f32::MIN, 3.0, 4.0, 4f32.ln(), 0.0];
+        let moments = Moments { values, height: 1, width: 2, channels: 2, latent_scale: 0.5 };
+        let latents = moments.sample(&[1.0, 1.0, -1.0, 0.0]);
+        let wanted = [1.0, 1.0, 0.5, 2.0];
+        assert!(latents.values.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", latents.values);
+    }
 }

@@ -23,25 +23,25 @@ use crate::error::{Error, Result};
 use crate::source::Source;
 
 /// What a network may hold of its weights.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Residency {
     /// Which matrices stay in memory once they were read.
     pub keep: Keep,
     /// Bytes that are read ahead (two blocks at least).
     pub ring: usize,
-    /// Bytes that the autoencoder's large pictures may take, if they run in strips.
-    pub strips: Option<usize>,
+    /// Bytes that the autoencoder's large pictures may take.
+    pub strips: usize,
 }
 
 impl Residency {
     /// Everything stays.
     pub fn ample() -> Residency {
-        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX) }
+        Residency { keep: Keep::All, ring: RING, strips: usize::MAX }
     }
 
     /// Nothing stays.
     pub fn streamed() -> Residency {
-        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX) }
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: usize::MAX }
     }
 }
 
@@ -49,7 +49,7 @@ impl Residency {
 const RING: usize = 4 << 20;
 
 /// Which matrices stay in memory once they were read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
     /// All of them.
     All,
@@ -93,14 +93,10 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// Opens `NETWORK.weights`.
-    pub(crate) fn open(source: &Source, network: &str, residency: Residency) -> Result<Weights> {
+    pub(crate) fn open(source: &Source, network: &str) -> Result<Weights> {
         let file = Arc::new(WeightsFile::open(source, network)?);
+        let residency = Residency::ample();
         Ok(Weights { file, residency, kept: HashMap::new(), tables: HashMap::new(), stream: None })
-    }
-
-    /// Bytes for strips, where the graph can run in them.
-    pub(crate) fn strips(&self) -> Option<usize> {
-        self.residency.strips
     }
 
     /// The file, for what needs shapes only.
@@ -114,8 +110,10 @@ impl Weights {
     }
 
     /// Starts reading ahead for `passes` runs of a plan that uses its matrices in the order of `names`.
-    pub(crate) fn begin(&mut self, names: &[Arc<str>], passes: usize) -> Result<()> {
+    pub(crate) fn begin(&mut self, names: &[Arc<str>], passes: usize, residency: Residency) -> Result<()> {
         self.end();
+        self.residency = residency;
+        self.kept.retain(|name, _| self.residency.keep.keeps(name));
         let mut seen = HashSet::new();
         let first: Vec<Job> = self.jobs(names, |name| {
             !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.residency.keep.keeps(name))

@@ -46,6 +46,17 @@ impl NetOp {
         &self.weights
     }
 
+    /// Bytes of the tables that it keeps in memory, as f32: all but the token table, of which only rows are read.
+    pub(super) fn table_bytes(&self) -> usize {
+        let skipped = if matches!(self.layer, Layer::Embedding { .. }) { 1 } else { 0 };
+        let tables = self.weights.iter().skip(skipped);
+        let bytes = tables.map(|shape| match *shape {
+            Shape::Table { rows, columns, .. } => rows * columns * size_of::<f32>(),
+            Shape::Matrix { .. } => 0,
+        });
+        bytes.sum()
+    }
+
     fn outputs(&self, inputs: &[Operand]) -> TractResult<TVec<Operand>> {
         shapes::outputs(&self.layer, &self.weights, inputs).map_err(|message| format_err!("{}: {message}", self.name()))
     }

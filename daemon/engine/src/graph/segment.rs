@@ -10,14 +10,13 @@ use tract_onnx::tract_core::internal::*;
 
 use super::net_op::NetOp;
 use crate::layer::Layer;
-use crate::strips::{self, Node, Op, Segment, Size};
+use crate::strips::{Node, Op, Segment, Size};
 use crate::weights::Shape;
 
 /// A segment of a plan's graph.
 #[derive(Debug)]
 pub(super) struct Strips {
     pub(super) segment: Segment,
-    pub(super) plan: strips::Plan,
     inside: HashSet<usize>,
     source: OutletId,
     sink: usize,
@@ -32,8 +31,8 @@ pub(super) enum Role {
 }
 
 impl Strips {
-    /// The segment of `model`, planned for `budget` bytes; none if nothing is larger than the latents.
-    pub(super) fn find(model: &TypedModel, order: &[usize], budget: usize) -> TractResult<Option<Strips>> {
+    /// The segment of `model`; none if nothing is larger than the latents.
+    pub(super) fn find(model: &TypedModel, order: &[usize]) -> TractResult<Option<Strips>> {
         let inside = inside(model, order)?;
         let Some(&sink) = order.iter().rev().find(|id| inside.contains(id)) else { return Ok(None) };
         let outside_inputs = order.iter().filter(|id| inside.contains(id)).flat_map(|&id| &model.node(id).inputs);
@@ -47,8 +46,7 @@ impl Strips {
         let (1, 1) = (sources.len(), leaves.count()) else { return Ok(None) };
         let source = sources.into_iter().next().context("one source")?;
         let Some(segment) = segment(model, order, &inside, source)? else { return Ok(None) };
-        let plan = strips::plan(&segment, budget);
-        Ok(Some(Strips { segment, plan, inside, source, sink }))
+        Ok(Some(Strips { segment, inside, source, sink }))
     }
 
     /// What node `id` is to it.

@@ -233,11 +233,6 @@ impl WeightsFile {
         }
         Ok(values)
     }
-
-    /// Names of the tensors and what they are.
-    pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
-        &self.entries
-    }
 }
 
 fn read_index(file: &SourceFile, len: u64) -> Result<Index> {

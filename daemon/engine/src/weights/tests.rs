@@ -54,8 +54,8 @@ fn names() -> Vec<Arc<str>> {
 /// All panels of all matrices, as three passes see them.
 fn three_passes(keep: Keep, ring: usize) -> Vec<(usize, Vec<u8>)> {
     let (_folder, source) = bundle();
-    let mut weights = Weights::open(&source, "net", Residency { keep, ring }).unwrap();
-    weights.begin(&names(), 3).unwrap();
+    let mut weights = Weights::open(&source, "net").unwrap();
+    weights.begin(&names(), 3, Residency { keep, ring, strips: 0 }).unwrap();
     let mut seen = Vec::new();
     for _ in 0..3 {
         for name in names() {
@@ -78,26 +78,26 @@ fn keeping_and_streaming_give_the_same_panels() {
 #[test]
 fn what_is_kept_is_there_in_the_next_job() {
     let (folder, source) = bundle();
-    let mut weights = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).unwrap();
-    weights.begin(&names(), 1).unwrap();
+    let mut weights = Weights::open(&source, "net").unwrap();
+    weights.begin(&names(), 1, Residency::ample()).unwrap();
     for name in names() {
         weights.panels(&name, |_| ()).unwrap();
     }
     fs::write(folder.path().join("net.weights"), "").unwrap();
-    weights.begin(&names(), 1).unwrap();
+    weights.begin(&names(), 1, Residency::ample()).unwrap();
     weights.panels("b", |panels| assert_eq!(panels.bytes.len() % PANEL_BYTES, 0)).unwrap();
 }
 
 #[test]
 fn a_stopped_pass_leaves_nothing_behind() {
     let (_folder, source) = bundle();
-    let mut weights = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).unwrap();
+    let mut weights = Weights::open(&source, "net").unwrap();
     for _ in 0..3 {
-        weights.begin(&names(), 5).unwrap();
+        weights.begin(&names(), 5, Residency::ample()).unwrap();
         weights.panels("a", |_| ()).unwrap();
         weights.end();
     }
-    weights.begin(&names(), 1).unwrap();
+    weights.begin(&names(), 1, Residency::ample()).unwrap();
     weights.panels("a", |_| ()).unwrap();
     weights.panels("b", |_| ()).unwrap();
 }
@@ -105,15 +105,15 @@ fn a_stopped_pass_leaves_nothing_behind() {
 #[test]
 fn another_order_than_the_plans_is_an_error() {
     let (_folder, source) = bundle();
-    let mut weights = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).unwrap();
-    weights.begin(&names(), 1).unwrap();
+    let mut weights = Weights::open(&source, "net").unwrap();
+    weights.begin(&names(), 1, Residency::ample()).unwrap();
     assert!(matches!(weights.panels("b", |_| ()), Err(Error::Internal(_))));
 }
 
 #[test]
 fn rows_come_from_their_blocks_alone() {
     let (_folder, source) = bundle();
-    let weights = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).unwrap();
+    let weights = Weights::open(&source, "net").unwrap();
     assert_eq!(weights.rows("rows", &[9, 0, 4, 9]).unwrap(), [18.0, 19.0, 0.0, 1.0, 8.0, 9.0, 18.0, 19.0]);
     assert!(matches!(weights.rows("rows", &[10]), Err(Error::ModelCorrupt { .. })));
 }
@@ -126,8 +126,8 @@ fn an_edited_byte_names_file_and_tensor() {
     let at = bytes.len() - 2 * PAGE as usize + 10;
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let mut weights = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).unwrap();
-    weights.begin(&names(), 1).unwrap();
+    let mut weights = Weights::open(&source, "net").unwrap();
+    weights.begin(&names(), 1, Residency::ample()).unwrap();
     weights.panels("a", |_| ()).unwrap();
     weights.panels("b", |_| ()).unwrap();
     let error = weights.panels("c", |_| ()).unwrap_err();
@@ -143,7 +143,7 @@ fn a_truncated_file_is_refused_when_it_is_opened() {
     let bytes = fs::read(&path).unwrap();
     for len in [0, 7, 8, 100, PAGE as usize, bytes.len() - PAGE as usize] {
         fs::write(&path, &bytes[..len]).unwrap();
-        let error = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).map(|_| ()).unwrap_err();
+        let error = Weights::open(&source, "net").map(|_| ()).unwrap_err();
         assert!(matches!(error, Error::ModelCorrupt { .. }), "{len} bytes: {error}");
     }
 }
@@ -160,7 +160,7 @@ fn sizes_that_make_no_sense_are_refused() {
         file.resize(3 * PAGE as usize, 0);
         fs::write(folder.path().join("net.weights"), file).unwrap();
         let source = Source::Folder(folder.path().to_owned());
-        let error = Weights::open(&source, "net", Residency { keep: Keep::All, ring: 0 }).map(|_| ()).unwrap_err();
+        let error = Weights::open(&source, "net").map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("tensor x"), "{error}");
     }
 }

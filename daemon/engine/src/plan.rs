@@ -1,0 +1,205 @@
+//! Divides a memory budget: how much each stage needs, what of its weights stays in memory and what is read again each step.
+//!
+//! Stages run one after the other, so each has the whole budget for itself. Activations come first, then a ring for reading
+//! ahead; what is left holds weights, so that fewer are read again. A budget changes how often weights are read, never
+//! what is computed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::request::Stage;
+use crate::strips::{self, Segment};
+use crate::weights::{Keep, Residency};
+
+/// What the process holds beside the engine's buffers: code, stacks, parsed graphs, the tokenizer, the service.
+pub const PROCESS: u64 = 24 << 20;
+/// The ring is no larger than this: reading ahead by more gains nothing.
+const LARGEST_RING: u64 = 4 << 20;
+/// Blocks that the ring holds at least: one is computed with while the next is read.
+const RING_BLOCKS: u64 = 2;
+
+/// What a stage needs for pictures of a given size.
+#[derive(Debug, Clone)]
+pub(crate) struct Demand {
+    /// Bytes of activations at the worst moment, outside of strips.
+    pub(crate) activations: u64,
+    /// The part that runs in strips, if there is one.
+    pub(crate) strips: Option<Segment>,
+    /// Bytes of small tables, which stay in memory.
+    pub(crate) tables: u64,
+    /// Matrices in the order of their use, with their bytes.
+    pub(crate) matrices: Vec<(Arc<str>, u64)>,
+    /// Bytes of the largest block of a matrix.
+    pub(crate) largest_block: u64,
+}
+
+impl Demand {
+    fn weights(&self) -> u64 {
+        self.matrices.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The smallest ring.
+    fn least_ring(&self) -> u64 {
+        RING_BLOCKS * self.largest_block
+    }
+
+    /// Activations and tables where `room` bytes are free for them; more if they do not fit.
+    fn activations(&self, room: u64) -> u64 {
+        let room = usize::try_from(room.saturating_sub(self.tables)).unwrap_or(usize::MAX);
+        let strips = self.strips.as_ref().map_or(0, |segment| strips::plan(segment, room).peak as u64);
+        self.tables + self.activations.max(strips)
+    }
+
+    /// The smallest budget that this stage can run in.
+    fn smallest(&self) -> u64 {
+        PROCESS + self.activations(0) + self.least_ring()
+    }
+}
+
+/// How a stage uses its memory, bytes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StagePlan {
+    /// The stage.
+    pub stage: Stage,
+    /// Activations at the worst moment, and small tables.
+    pub activations: u64,
+    /// Weights that stay in memory while the stage runs.
+    pub resident: u64,
+    /// Weights that are read in every run (sampling step).
+    pub streamed: u64,
+    /// Buffers for reading ahead.
+    pub ring: u64,
+    /// Everything, the rest of the process included.
+    pub peak: u64,
+    #[serde(skip)]
+    residency: Residency,
+}
+
+impl StagePlan {
+    /// What the stage may hold.
+    pub(crate) fn residency(&self) -> Residency {
+        self.residency.clone()
+    }
+
+    /// A stage whose activations have `room` bytes.
+    fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
+        let activations = demand.activations(room);
+        let streamed = demand.weights() - resident;
+        let strips = usize::try_from(room.saturating_sub(demand.tables)).unwrap_or(usize::MAX);
+        let residency = Residency { keep, ring: ring as usize, strips };
+        let peak = PROCESS + activations + resident + ring;
+        StagePlan { stage, activations, resident, streamed, ring, peak, residency }
+    }
+}
+
+/// A request's stages within a budget.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryPlan {
+    /// In the order in which they run.
+    pub stages: Vec<StagePlan>,
+    /// All weights stay in memory between requests.
+    pub keeps_all: bool,
+}
+
+impl MemoryPlan {
+    /// Bytes at the worst moment of the request.
+    pub fn peak(&self) -> u64 {
+        let all: u64 = if self.keeps_all { self.stages.iter().map(|stage| stage.resident).sum() } else { 0 };
+        let with_all = |stage: &StagePlan| if self.keeps_all { stage.peak - stage.resident + all } else { stage.peak };
+        self.stages.iter().map(with_all).max().unwrap_or(PROCESS)
+    }
+
+    pub(crate) fn stage(&self, stage: Stage) -> Result<&StagePlan> {
+        let found = self.stages.iter().find(|plan| plan.stage == stage);
+        found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))
+    }
+}
+
+/// Divides `memory` bytes (`None`: as much as is needed) among the stages.
+pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>) -> Result<MemoryPlan> {
+    let everything = |(stage, demand): &(Stage, Demand)| {
+        let ring = LARGEST_RING.max(demand.least_ring());
+        StagePlan::new(*stage, demand, u64::MAX, Keep::All, demand.weights(), ring)
+    };
+    let ample = MemoryPlan { stages: demands.iter().map(everything).collect(), keeps_all: true };
+    let Some(memory) = memory.filter(|memory| ample.peak() > *memory) else { return Ok(ample) };
+    let smallest = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(PROCESS);
+    if smallest > memory {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let message =
+            format!("{} MiB is too little for this size; it needs at least {} MiB", mib(memory), mib(smallest));
+        return Err(Error::OutOfMemory(message));
+    }
+    let stages = demands.iter().map(|(stage, demand)| divide(*stage, demand, memory - PROCESS));
+    Ok(MemoryPlan { stages: stages.collect(), keeps_all: false })
+}
+
+/// A stage that has `free` bytes, of which activations get what they want.
+fn divide(stage: Stage, demand: &Demand, free: u64) -> StagePlan {
+    let least = demand.least_ring();
+    let room = free - least;
+    let free = free - demand.activations(room);
+    let ring = (free / 4).clamp(least, LARGEST_RING.max(least));
+    // Text encoder and autoencoder run once, so that nothing is gained by keeping their weights.
+    let mut left = if stage == Stage::Unet { free - ring } else { 0 };
+    let mut names = HashSet::new();
+    let mut resident = 0;
+    for (name, bytes) in &demand.matrices {
+        if *bytes <= left {
+            left -= bytes;
+            resident += bytes;
+            names.insert(name.to_string());
+        }
+    }
+    StagePlan::new(stage, demand, room, Keep::Only(names), resident, ring)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn demands() -> Vec<(Stage, Demand)> {
+        let demand = |activations: u64, count: u64| Demand {
+            activations: activations * MIB,
+            strips: None,
+            tables: 0,
+            matrices: (0..count).map(|i| (Arc::from(format!("m{i}")), MIB)).collect(),
+            largest_block: MIB / 4,
+        };
+        vec![(Stage::TextEncoder, demand(1, 100)), (Stage::Unet, demand(60, 800)), (Stage::VaeDecoder, demand(90, 50))]
+    }
+
+    #[test]
+    fn with_room_for_all_everything_stays() {
+        for memory in [None, Some(2048 * MIB)] {
+            let plan = plan(&demands(), memory).unwrap();
+            assert!(plan.keeps_all && plan.stages.iter().all(|stage| stage.streamed == 0));
+            assert_eq!(plan.peak(), PROCESS + (90 + 950 + 4) * MIB);
+        }
+    }
+
+    #[test]
+    fn every_budget_is_kept_and_used() {
+        let mut streamed = u64::MAX;
+        for memory in (115..1068).map(|mib| mib * MIB) {
+            let plan = plan(&demands(), Some(memory)).unwrap();
+            assert!(plan.peak() <= memory, "{} MiB", memory / MIB);
+            let unet = plan.stage(Stage::Unet).unwrap();
+            assert_eq!(unet.resident + unet.streamed, 800 * MIB);
+            assert!(unet.streamed <= streamed, "more memory never reads more");
+            streamed = unet.streamed;
+        }
+        assert!(streamed < 40 * MIB, "{} MiB", streamed / MIB);
+    }
+
+    #[test]
+    fn too_little_names_the_least() {
+        let error = plan(&demands(), Some(100 * MIB)).unwrap_err();
+        assert_eq!(error.code(), "out_of_memory");
+        assert_eq!(error.to_string(), "100 MiB is too little for this size; it needs at least 115 MiB");
+        assert!(plan(&demands(), Some(115 * MIB)).is_ok());
+    }
+}
