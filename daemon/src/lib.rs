@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The service and the command line of `diffused`: pictures from prompts that arrive over MQTT.
+//!
+//! `mqtt` is the wire, `request` the meaning of what arrives, `queue` and `outbox` the state, `worker` the thread that
+//! paints, `service` the loop that ties them together.
+
+pub mod cli;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod fault;
+pub mod generate;
+pub mod health;
+pub mod logging;
+pub mod model;
+pub mod mqtt;
+pub mod notify;
+pub mod outbox;
+pub mod pictures;
+pub mod progress;
+pub mod queue;
+pub mod random;
+pub mod report;
+pub mod request;
+pub mod run;
+pub mod sampler_name;
+pub mod service;
+pub mod topics;
+pub mod worker;

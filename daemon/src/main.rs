@@ -1,2 +1,43 @@
-//! x
-fn main() {}
+//! `diffused`: reads the command line and hands over; the exit status says what kind of thing went wrong.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use diffused::cli::{Cli, Command};
+use diffused::{generate, run};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(arguments) => run::run(arguments.config.as_deref()),
+        Command::Check(arguments) => run::check(arguments.config.as_deref()),
+        Command::Generate(arguments) => generate::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => diffused::demo::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("diffused: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// The command line's own checks, which clap makes only when asked.
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn failures_have_their_own_exit_status() {
+        use diffused::cli::Failure;
+        let usage = Failure::Usage(String::new()).exit_code();
+        assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Other(String::new()).exit_code()));
+        assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Model(String::new()).exit_code()));
+    }
+}

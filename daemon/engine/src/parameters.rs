@@ -14,7 +14,7 @@ pub const MAX_CFG_SCALE: f64 = 50.0;
 const DEFAULT_STRENGTH: f64 = 0.75;
 
 /// Fills in the model's defaults and checks every value.
-pub(crate) fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
+pub fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
     let unit = side_unit(manifest);
     let own = |side: fn(&image::RgbImage) -> u32| {
         let rounded = |image| ((side(image) as usize).min(MAX_SIDE) / unit * unit).max(unit);

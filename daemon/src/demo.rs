@@ -1,0 +1,231 @@
+//! `diffused demo`: the whole way from a device's MQTT prompt to a picture, on one machine and with nothing to set up.
+//! A broker runs in this process on a free port, the real service connects to it, and a client publishes the prompt
+//! and shows every message that passes.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use diffused_engine::Options;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttd::{Broker, ConnectionSettings, RouterConfig, ServerSettings};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::cli::{Demo, Failure};
+use crate::config::{Config, Level, Url};
+use crate::generate::free_name;
+use crate::model::Model;
+use crate::service::{Service, Signal};
+use crate::{logging, pictures, random};
+
+/// The device's name in the demo.
+const DEVICE: &str = "demo";
+/// The job's name in the demo.
+const JOB: &str = "hello";
+/// The largest message that the demo's broker takes.
+const MAX_PACKET: u32 = 16 << 20;
+
+/// Runs the demo.
+pub fn run(arguments: &Demo) -> Result<(), Failure> {
+    logging::start("error,rumqttd=off");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.context("the runtime").and_then(|runtime| runtime.block_on(demo(arguments)));
+    outcome.map_err(|error| Failure::Other(format!("{error:#}")))
+}
+
+async fn demo(arguments: &Demo) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("diffused-demo-{}", random::id()));
+    let outcome = show(arguments, folder.clone()).await;
+    // Only the service's own copies lie there.
+    let _ = std::fs::remove_dir_all(folder);
+    outcome
+}
+
+async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
+    let screen = Screen::new();
+    let port = start_broker()?;
+    screen.say(&format!("an MQTT broker listens on 127.0.0.1:{port}"));
+
+    let model = Model::new(None, Options::default());
+    let engine = model.open().context("the demo model")?;
+    screen.say(&format!("the daemon has opened the model `{}`", engine.manifest().name));
+    let mut config = Config { device: Level(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
+    config.mqtt.url = Url { host: "127.0.0.1".into(), port };
+    let (stop, signals) = unbounded_channel();
+    let service = tokio::spawn(Service::start(config, None, model, engine)?.run(signals));
+
+    let seed = arguments.seed.unwrap_or_else(random::seed);
+    let mut device = Device::connect(port, screen);
+    let picture = device.ask(&arguments.prompt, seed).await?;
+    let output = arguments.output.clone().unwrap_or_else(|| free_name(".".as_ref(), &arguments.prompt, seed));
+    pictures::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
+
+    stop.send(Signal::Stop).context("the service has ended")?;
+    service.await.context("the service")?;
+    device.screen.say(&format!("the picture is in {}", output.display()));
+    Ok(())
+}
+
+/// Starts a broker in threads of its own; gives its port.
+fn start_broker() -> Result<u16> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let connections = ConnectionSettings {
+        connection_timeout_ms: 10_000,
+        max_payload_size: MAX_PACKET as usize,
+        max_inflight_count: 100,
+        auth: None,
+        external_auth: None,
+        dynamic_filters: true,
+    };
+    let server = ServerSettings {
+        name: "demo".into(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        tls: None,
+        next_connection_delay_ms: 1,
+        connections,
+    };
+    let router = RouterConfig {
+        max_connections: 10,
+        max_outgoing_packet_count: 200,
+        max_segment_size: 64 << 20,
+        max_segment_count: 2,
+        ..RouterConfig::default()
+    };
+    let config = rumqttd::Config { router, v5: Some(HashMap::from([("demo".into(), server)])), ..Default::default() };
+    let mut broker = Broker::new(config);
+    thread::Builder::new().name("broker".into()).spawn(move || broker.start())?;
+    Ok(port)
+}
+
+/// The client that a device would be.
+struct Device {
+    client: AsyncClient,
+    eventloop: EventLoop,
+    screen: Screen,
+}
+
+impl Device {
+    fn connect(port: u16, screen: Screen) -> Device {
+        let mut options = MqttOptions::new("demo-device", "127.0.0.1", port);
+        options.set_max_packet_size(Some(MAX_PACKET));
+        let (client, eventloop) = AsyncClient::new(options, 100);
+        Device { client, eventloop, screen }
+    }
+
+    /// Waits for the daemon, publishes the prompt and shows all messages until the job's end; gives the picture.
+    async fn ask(&mut self, prompt: &str, seed: u64) -> Result<Bytes> {
+        let topic = |name: &str| format!("diffused/{DEVICE}/{name}");
+        let request = json!({"prompt": prompt, "seed": seed, "id": JOB}).to_string();
+        let mut picture = Bytes::new();
+        loop {
+            let message = match self.next().await? {
+                Happening::Connected => {
+                    self.client.try_subscribe(topic("#"), QoS::AtLeastOnce)?;
+                    continue;
+                }
+                Happening::Message(message) => message,
+            };
+            let name = String::from_utf8_lossy(&message.topic).into_owned();
+            let outgoing = name == topic("txt2img");
+            self.screen.show(if outgoing { "→" } else { "←" }, &name, &message.payload);
+            if name == topic("status") && message.payload == "online" {
+                self.client.try_publish(topic("txt2img"), QoS::AtLeastOnce, false, request.clone())?;
+            } else if name == topic(&format!("job/{JOB}/image/0")) {
+                picture = message.payload;
+            } else if name == topic(&format!("job/{JOB}/state")) {
+                let state: Value = serde_json::from_slice(&message.payload)?;
+                match state["state"].as_str() {
+                    Some("done") => return Ok(picture),
+                    Some("queued" | "running") => {}
+                    _ => bail!("the job ended: {state}"),
+                }
+            }
+        }
+    }
+
+    /// The next thing that matters. The broker needs a moment to listen, so first attempts to connect may fail.
+    async fn next(&mut self) -> Result<Happening> {
+        let patience = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.eventloop.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(Happening::Connected),
+                Ok(Event::Incoming(Packet::Publish(message))) => return Ok(Happening::Message(message)),
+                Ok(_) => {}
+                Err(error) if Instant::now() > patience => bail!("the demo's broker does not answer: {error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+}
+
+enum Happening {
+    Connected,
+    Message(Publish),
+}
+
+/// What the user sees: a line for each message, with the time since the start.
+struct Screen {
+    start: Instant,
+    colours: bool,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        Screen { start: Instant::now(), colours: std::io::stdout().is_terminal() }
+    }
+
+    fn say(&self, text: &str) {
+        println!("{} {}", self.time(), self.paint("1", text));
+    }
+
+    fn show(&self, arrow: &str, topic: &str, payload: &[u8]) {
+        let topic = self.paint(if arrow == "→" { "33" } else { "36" }, topic);
+        println!("{} {arrow} {topic}  {}", self.time(), shown(payload));
+    }
+
+    fn time(&self) -> String {
+        self.paint("2", &format!("{:6.2} s", self.start.elapsed().as_secs_f64()))
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// A payload on one line: short text as it is, longer text cut, anything else by its size.
+fn shown(payload: &[u8]) -> String {
+    const MOST: usize = 150;
+    match std::str::from_utf8(payload) {
+        Ok(text) if text.chars().count() <= MOST => text.to_owned(),
+        Ok(text) => format!("{}… ({} bytes)", text.chars().take(MOST).collect::<String>(), payload.len()),
+        Err(_) => format!("({} bytes: {})", payload.len(), kind(payload)),
+    }
+}
+
+fn kind(payload: &[u8]) -> &'static str {
+    match payload {
+        [0x89, b'P', b'N', b'G', ..] => "a PNG picture",
+        [0xff, 0xd8, ..] => "a JPEG picture",
+        _ => "binary",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_shown_on_a_line() {
+        assert_eq!(shown(b"online"), "online");
+        assert_eq!(shown(&[b'x'; 200]), format!("{}… (200 bytes)", "x".repeat(150)));
+        assert_eq!(shown(b"\x89PNG\r\n\x1a\n\xff"), "(9 bytes: a PNG picture)");
+    }
+}

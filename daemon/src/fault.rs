@@ -1,0 +1,72 @@
+//! Why a request failed, as clients see it: a stable code, a text for people, and the field that is at fault.
+
+use diffused_engine::error::Error;
+use serde::Serialize;
+
+/// The stable codes of the MQTT contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The payload is no JSON object and no text.
+    InvalidJson,
+    /// A parameter is missing, of the wrong kind or out of range.
+    InvalidParam,
+    /// A value is larger than the daemon takes.
+    TooLarge,
+    /// The queue holds as many jobs as it may.
+    QueueFull,
+    /// The job's deadline passed before it was started.
+    Expired,
+    /// Somebody cancelled the job, or the service stopped.
+    Cancelled,
+    /// The picture does not fit the memory budget.
+    OutOfMemory,
+    /// The picture could be neither sent nor kept.
+    DiskFull,
+    /// The model's files are damaged or unreadable.
+    ModelCorrupt,
+    /// A fault of the program itself.
+    Internal,
+}
+
+/// What clients get as `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{}{message}", field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default())]
+pub struct Fault {
+    /// For programs.
+    pub code: Code,
+    /// For people: what was wrong and what is allowed.
+    pub message: String,
+    /// The request's key that is at fault, where there is one.
+    pub field: Option<String>,
+}
+
+impl Fault {
+    /// A fault of no particular field.
+    pub fn new(code: Code, message: impl Into<String>) -> Fault {
+        Fault { code, message: message.into(), field: None }
+    }
+
+    /// `field` is missing, of the wrong kind or out of range.
+    pub fn param(field: &str, message: impl Into<String>) -> Fault {
+        Fault { code: Code::InvalidParam, message: message.into(), field: Some(field.into()) }
+    }
+
+    /// `field` is larger than the daemon takes.
+    pub fn too_large(field: &str, message: impl Into<String>) -> Fault {
+        Fault { code: Code::TooLarge, message: message.into(), field: Some(field.into()) }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        let code = match &error {
+            Error::InvalidParam { field, message } => return Fault::param(field, message),
+            Error::OutOfMemory(_) => Code::OutOfMemory,
+            Error::ModelCorrupt { .. } | Error::Io { .. } => Code::ModelCorrupt,
+            Error::Cancelled => Code::Cancelled,
+            Error::Internal(_) => Code::Internal,
+        };
+        Fault::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,52 @@
+//! The log goes to stdout: under the journal each line begins with its severity, as systemd reads it; elsewhere with
+//! the time. `DIFFUSED_LOG` chooses what is told, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
+
+use std::io::IsTerminal;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Starts to log, down to `default` unless the environment says otherwise.
+pub fn start(default: &str) {
+    let filter = EnvFilter::try_from_env("DIFFUSED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stdout().is_terminal());
+    // Only one of them can be the first, and only tests start more than one service in a process.
+    let _ = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => builder.event_format(Journal).try_init(),
+        None => builder.try_init(),
+    };
+}
+
+/// `<6>message key=value`: the journal has its own times, and reads the severity from the front.
+struct Journal;
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut line = String::new();
+        context.format_fields(Writer::new(&mut line), event)?;
+        writeln!(writer, "<{}>{}", severity(*event.metadata().level()), line.replace('\n', " "))
+    }
+}
+
+/// As syslog counts them.
+fn severity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}

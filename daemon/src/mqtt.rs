@@ -1,0 +1,389 @@
+//! The wire: the only file of the service that names the MQTT client. It keeps to what is known of rumqttc 0.25:
+//!
+//! - Nothing is awaited in the task that polls; messages are handed over with `try_…`, one at a time, from our outbox.
+//! - `poll` has no time limit of its own, so it gets one, and what it still holds after an error is thrown away:
+//!   our outbox sends it again, and the broker sends again what was not acknowledged.
+//! - Acknowledgements carry the number of the connection, since a packet id means nothing on the next one.
+//! - The largest packet that the broker takes is known before anything is sent over a connection.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties, RetainForwardRule, SubAck,
+    SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, Event as ClientEvent, EventLoop, MqttOptions};
+use tokio::sync::{Notify, mpsc};
+use tracing::{debug, error, info, warn};
+
+use crate::outbox::{Message, Outbox};
+use crate::random;
+
+/// How long the broker keeps our session while we are away.
+const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Messages that the broker may send before we acknowledge the first.
+const RECEIVE_MAXIMUM: u16 = 16;
+/// Slots between us and the client; far more than acknowledgements, subscriptions and one message can fill.
+const CHANNEL: usize = 1024;
+/// The longest wait between two attempts to connect.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// A connection that held for this long was a good one: after it, attempts start from the shortest wait again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(30);
+
+/// How to connect, and what to say then.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Names our session; two clients of one name throw each other out.
+    pub client_id: String,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+    /// Seconds between signs of life, at least 5.
+    pub keep_alive: Duration,
+    /// The largest packet that the broker may send us.
+    pub max_packet: u32,
+    /// What to subscribe to.
+    pub filters: Vec<String>,
+    /// Sent first over each connection.
+    pub greetings: Vec<Message>,
+    /// What the broker says for us if we vanish.
+    pub last_will: Message,
+}
+
+/// What happened on the wire.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection is there and subscriptions are on their way.
+    Connected,
+    /// It is gone, or an attempt failed; the next follows by itself.
+    Disconnected(String),
+    /// A message came in. It is to be acknowledged once it is safe.
+    Received(Received),
+}
+
+/// A message that came in.
+#[derive(Debug)]
+pub struct Received {
+    /// Where it was published.
+    pub topic: String,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// Whether its publisher wanted the broker to keep it.
+    pub retain: bool,
+    /// Where its publisher wants answers.
+    pub response_topic: Option<String>,
+    /// What its publisher wants back with an answer.
+    pub correlation: Option<Bytes>,
+    /// After this time it is worthless.
+    pub expiry: Option<Duration>,
+    /// Tells a message that is sent again: whether it is one, and its packet id.
+    pub duplicate: (bool, u16),
+    /// For `Mqtt::acknowledge`.
+    pub receipt: Receipt,
+}
+
+/// Stands for a message that is to be acknowledged over the connection by which it came.
+#[derive(Debug)]
+pub struct Receipt {
+    connection: u64,
+    publish: Publish,
+}
+
+/// The service's end of the connection.
+#[derive(Clone)]
+pub struct Mqtt {
+    link: Arc<Mutex<Link>>,
+    sent: Arc<Notify>,
+}
+
+/// What the polling task and the service share. It is locked for moments only and never across an await.
+struct Link {
+    client: AsyncClient,
+    outbox: Outbox,
+    options: Options,
+    connection: u64,
+    connected_at: Option<Instant>,
+    polled: Instant,
+    finished: bool,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Mqtt {
+    /// Starts to connect, for ever, in a task of its own.
+    pub fn start(options: Options) -> (Mqtt, mpsc::UnboundedReceiver<Event>) {
+        let (client, eventloop) = AsyncClient::new(client_options(&options), CHANNEL);
+        let (events, received) = mpsc::unbounded_channel();
+        let link = Link {
+            client,
+            outbox: Outbox::default(),
+            options,
+            connection: 0,
+            connected_at: None,
+            polled: Instant::now(),
+            finished: false,
+            events,
+        };
+        let mqtt = Mqtt { link: Arc::new(Mutex::new(link)), sent: Arc::default() };
+        tokio::spawn(poll(mqtt.clone(), eventloop));
+        (mqtt, received)
+    }
+
+    /// Sends `message` as soon as that can be. One that is larger than the broker takes is dropped with an error in
+    /// the log: see `max_packet`.
+    pub fn publish(&self, message: Message) {
+        let mut link = self.lock();
+        if let Err(message) = link.outbox.push(message) {
+            report_too_large(&message);
+        }
+        link.pump();
+    }
+
+    /// Tells the broker that a message is safe with us. False if the connection by which it came is gone: then the
+    /// broker sends it again.
+    pub fn acknowledge(&self, receipt: &Receipt) -> bool {
+        let link = self.lock();
+        let current = link.outbox.is_connected() && link.connection == receipt.connection;
+        current && link.client.try_ack(&receipt.publish).is_ok()
+    }
+
+    /// The largest packet that the broker takes, as far as it said.
+    pub fn max_packet(&self) -> Option<usize> {
+        self.lock().outbox.limit()
+    }
+
+    /// When the client was last seen to move.
+    pub fn polled(&self) -> Instant {
+        self.lock().polled
+    }
+
+    /// Waits until all is sent and acknowledged; false if that takes longer than `patience` or there is no connection.
+    pub async fn flush(&self, patience: Duration) -> bool {
+        let flushed = async {
+            loop {
+                let sent = self.sent.notified();
+                match &self.lock().outbox {
+                    outbox if outbox.is_empty() => return true,
+                    outbox if !outbox.is_connected() => return false,
+                    _ => {}
+                }
+                sent.await;
+            }
+        };
+        tokio::time::timeout(patience, flushed).await.unwrap_or(false)
+    }
+
+    /// Says goodbye, so that the broker does not speak for us; waits for `patience` at most.
+    pub async fn disconnect(&self, patience: Duration) {
+        if !self.lock().outbox.is_connected() || self.lock().client.try_disconnect().is_err() {
+            return;
+        }
+        let gone = async {
+            loop {
+                let sent = self.sent.notified();
+                if self.lock().finished {
+                    return;
+                }
+                sent.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, gone).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drives the client: the only place that awaits it.
+async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
+    let mut backoff = Backoff::default();
+    loop {
+        let patience = eventloop.options.keep_alive() * 2 + Duration::from_secs(2);
+        let outcome = tokio::time::timeout(patience, eventloop.poll()).await;
+        let reason = match outcome {
+            Ok(Ok(event)) => {
+                let finished = mqtt.lock().handle(event);
+                mqtt.sent.notify_waiters();
+                if finished {
+                    return;
+                }
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the broker was silent for {} s", patience.as_secs()),
+        };
+        let lasted = {
+            let mut link = mqtt.lock();
+            eventloop.clean();
+            eventloop.pending.clear();
+            link.disconnect(reason)
+        };
+        mqtt.sent.notify_waiters();
+        tokio::time::sleep(backoff.next(lasted)).await;
+    }
+}
+
+impl Link {
+    /// Returns whether the connection was ended by us.
+    fn handle(&mut self, event: ClientEvent) -> bool {
+        self.polled = Instant::now();
+        match event {
+            ClientEvent::Incoming(Packet::ConnAck(connack)) => self.connect(&connack),
+            ClientEvent::Incoming(Packet::Publish(publish)) => self.receive(publish),
+            ClientEvent::Incoming(Packet::PubAck(puback)) => self.acknowledged(&puback),
+            ClientEvent::Incoming(Packet::SubAck(suback)) => self.subscribed(&suback),
+            ClientEvent::Outgoing(Outgoing::Publish(id)) if id != 0 => self.outbox.sent(id),
+            ClientEvent::Outgoing(Outgoing::Disconnect) => self.finished = true,
+            _ => {}
+        }
+        self.pump();
+        self.finished
+    }
+
+    fn connect(&mut self, connack: &ConnAck) {
+        self.connection += 1;
+        self.connected_at = Some(Instant::now());
+        let properties = connack.properties.as_ref();
+        let limit = properties.and_then(|p| p.max_packet_size).map(|size| size as usize);
+        info!(session_present = connack.session_present, max_packet_size = ?limit, "connected");
+        let filters = self.options.filters.iter().map(|filter| Filter {
+            // A retained request is to be recognised even if it arrives live.
+            preserve_retain: true,
+            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
+            ..Filter::new(filter, QoS::AtLeastOnce)
+        });
+        if let Err(error) = self.client.try_subscribe_many(filters) {
+            error!("cannot subscribe: {error}");
+        }
+        self.outbox.connect(limit, &self.options.greetings).iter().for_each(report_too_large);
+        self.tell(Event::Connected);
+    }
+
+    /// Returns how long the connection had held.
+    fn disconnect(&mut self, reason: String) -> Duration {
+        self.polled = Instant::now();
+        self.outbox.disconnect();
+        self.tell(Event::Disconnected(reason));
+        self.connected_at.take().map(|at| at.elapsed()).unwrap_or_default()
+    }
+
+    fn receive(&mut self, mut publish: Publish) {
+        let payload = std::mem::take(&mut publish.payload);
+        let properties = publish.properties.take();
+        let received = Received {
+            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            payload,
+            retain: publish.retain,
+            response_topic: properties.as_ref().and_then(|p| p.response_topic.clone()),
+            correlation: properties.as_ref().and_then(|p| p.correlation_data.clone()),
+            expiry: properties.as_ref().and_then(|p| p.message_expiry_interval).map(|s| Duration::from_secs(s.into())),
+            duplicate: (publish.dup, publish.pkid),
+            receipt: Receipt { connection: self.connection, publish },
+        };
+        self.tell(Event::Received(received));
+    }
+
+    fn acknowledged(&mut self, puback: &PubAck) {
+        let Some(topic) = self.outbox.acknowledged(puback.pkid) else { return };
+        match puback.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => debug!(topic, "delivered"),
+            reason => error!(topic, "the broker refused a message ({reason:?}); do its access rules let us write?"),
+        }
+    }
+
+    fn subscribed(&self, suback: &SubAck) {
+        for (filter, code) in self.options.filters.iter().zip(&suback.return_codes) {
+            if !matches!(code, SubscribeReasonCode::Success(_)) {
+                error!(filter, "the broker refused a subscription ({code:?}); do its access rules let us read?");
+            }
+        }
+    }
+
+    /// Hands over what can be sent now.
+    fn pump(&mut self) {
+        while let Some(message) = self.outbox.next() {
+            let qos = if message.certain { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            let properties = PublishProperties {
+                payload_format_indicator: Some(message.is_text().into()),
+                content_type: Some(message.content_type.to_owned()),
+                correlation_data: message.correlation.clone(),
+                ..PublishProperties::default()
+            };
+            let (topic, payload) = (message.topic.clone(), message.payload.clone());
+            match self.client.try_publish_with_properties(topic, qos, message.retain, payload, properties) {
+                Ok(()) => self.outbox.handed_over(),
+                // The channel is full: the next event tries again.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // The service has gone only when the program ends.
+        let _ = self.events.send(event);
+    }
+}
+
+fn client_options(options: &Options) -> MqttOptions {
+    let will = &options.last_will;
+    let last_will = LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain, None);
+    let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);
+    client
+        .set_keep_alive(options.keep_alive)
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(SESSION_EXPIRY.as_secs() as u32))
+        .set_max_packet_size(Some(options.max_packet))
+        .set_receive_maximum(Some(RECEIVE_MAXIMUM))
+        .set_manual_acks(true)
+        .set_last_will(last_will);
+    // The client keeps a slot for each; we have one message under way, and subscriptions.
+    client.set_outgoing_inflight_upper_limit(16);
+    if let Some((name, password)) = &options.login {
+        client.set_credentials(name, password);
+    }
+    client
+}
+
+fn report_too_large(message: &Message) {
+    warn!(topic = message.topic, bytes = message.payload.len(), "dropped: larger than the broker takes");
+}
+
+/// Waits between attempts to connect: 1 s, doubled up to a minute, less up to a half by chance so that the devices of
+/// a house do not come back to their broker all at once.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    fn next(&mut self, lasted: Duration) -> Duration {
+        if lasted >= GOOD_CONNECTION {
+            self.failures = 0;
+        }
+        let longest = Duration::from_secs(1 << self.failures.min(6)).min(MAX_BACKOFF);
+        self.failures += 1;
+        longest.mul_f64(1.0 - random::fraction() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_minute_and_start_again_after_a_good_connection() {
+        let mut backoff = Backoff::default();
+        for longest in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let wait = backoff.next(Duration::ZERO).as_secs_f64();
+            assert!(wait <= f64::from(longest) && wait >= f64::from(longest) / 2.0, "{wait} of {longest}");
+        }
+        assert!(backoff.next(GOOD_CONNECTION) <= Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,203 @@
+//! From the engine's ticks to what people want to know: how far, how long yet, and where the time went. The engine has
+//! no clock, so the clock's readings come in here.
+
+use std::time::{Duration, Instant};
+
+use diffused_engine::request::{Parameters, Stage};
+use serde::Serialize;
+
+/// The stages in their order, with the names that results use.
+const STAGES: [(Stage, &str); 4] = [
+    (Stage::TextEncoder, "text_encoder"),
+    (Stage::VaeEncoder, "vae_encoder"),
+    (Stage::Unet, "unet"),
+    (Stage::VaeDecoder, "vae_decoder"),
+];
+
+/// The share of a job after which its end can be guessed from its beginning.
+const ENOUGH: f64 = 0.02;
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Progress {
+    /// 0 to 1.
+    pub progress: f64,
+    /// Seconds to go, if the rest goes as the beginning did.
+    pub eta_relative: Option<f64>,
+    /// Where the engine is.
+    pub stage: Stage,
+    /// Sampling steps that are done.
+    pub step: usize,
+    /// Of so many, for each picture.
+    pub steps: usize,
+    /// The picture that is painted, from 0.
+    pub image: u64,
+    /// Of so many.
+    pub images: u64,
+}
+
+/// Keeps account of one job.
+#[derive(Debug)]
+pub struct Meter {
+    started: Instant,
+    last: Instant,
+    /// Cost of each stage of one picture, in any unit.
+    costs: [f64; 4],
+    /// How much of each stage is done, 0 to 1.
+    done: [f64; 4],
+    spent: [Duration; 4],
+    steps: (usize, usize),
+    image: u64,
+    images: u64,
+}
+
+impl Meter {
+    /// For `images` pictures of `parameters`, started `now`. Stages are weighed by their multiplications in Stable
+    /// Diffusion 1.5, billions at 512×512: only their ratios count.
+    pub fn new(parameters: &Parameters, images: u64, now: Instant) -> Meter {
+        let passes = if parameters.cfg_scale > 1.0 { 2.0 } else { 1.0 };
+        let strength = parameters.strength.unwrap_or(1.0);
+        let steps = (parameters.steps as f64 * strength).max(1.0).floor();
+        let encoder = if parameters.strength.is_some() { 558.0 } else { 0.0 };
+        Meter {
+            started: now,
+            last: now,
+            costs: [7.0 * passes, encoder, 402.0 * passes * steps, 1257.0],
+            done: [0.0; 4],
+            spent: [Duration::ZERO; 4],
+            steps: (0, steps as usize),
+            image: 0,
+            images,
+        }
+    }
+
+    /// The engine has done `done` of `total` parts of `stage`.
+    pub fn tick(&mut self, stage: Stage, done: usize, total: usize, now: Instant) -> Progress {
+        let at = STAGES.iter().position(|(known, _)| *known == stage).unwrap_or_default();
+        self.spent[at] += now - self.last;
+        self.last = now;
+        self.done[..at].fill(1.0);
+        self.done[at] = done as f64 / total.max(1) as f64;
+        if stage == Stage::Unet {
+            self.steps = (done, total);
+        }
+        self.progress(stage, now)
+    }
+
+    /// The next picture begins.
+    pub fn next_image(&mut self, now: Instant) {
+        self.image += 1;
+        self.done = [0.0; 4];
+        self.steps.0 = 0;
+        self.last = now;
+    }
+
+    /// Seconds of each stage, of all pictures together.
+    pub fn timings(&self, now: Instant) -> Timings {
+        let seconds = |stage: usize| rounded(self.spent[stage].as_secs_f64());
+        Timings {
+            text_encoder: seconds(0),
+            vae_encoder: seconds(1),
+            unet: seconds(2),
+            vae_decoder: seconds(3),
+            total: rounded((now - self.started).as_secs_f64()),
+            peak_rss: crate::health::memory().peak,
+        }
+    }
+
+    fn progress(&self, stage: Stage, now: Instant) -> Progress {
+        let whole: f64 = self.costs.iter().sum();
+        let part: f64 = self.costs.iter().zip(self.done).map(|(cost, done)| cost * done).sum();
+        let fraction = ((self.image as f64 + part / whole) / self.images as f64).min(1.0);
+        let elapsed = (now - self.started).as_secs_f64();
+        let eta = (fraction >= ENOUGH).then(|| rounded(elapsed * (1.0 - fraction) / fraction));
+        Progress {
+            progress: rounded(fraction),
+            eta_relative: eta,
+            stage,
+            step: self.steps.0,
+            steps: self.steps.1,
+            image: self.image,
+            images: self.images,
+        }
+    }
+}
+
+/// Where the time went, in seconds, and the memory that was needed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Timings {
+    /// Prompts to embeddings.
+    pub text_encoder: f64,
+    /// Init image to latents.
+    pub vae_encoder: f64,
+    /// All sampling steps.
+    pub unet: f64,
+    /// Latents to pixels.
+    pub vae_decoder: f64,
+    /// From the job's start to its end, files included.
+    pub total: f64,
+    /// The most memory that the process has held since it was started, bytes.
+    pub peak_rss: Option<u64>,
+}
+
+/// To a thousandth: more is noise in a message.
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use diffused_engine::sampler::Kind;
+
+    use super::*;
+
+    fn parameters(strength: Option<f64>) -> Parameters {
+        Parameters {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width: 64,
+            height: 64,
+            steps: 10,
+            cfg_scale: 7.5,
+            seed: 0,
+            sampler: Kind::Ddim,
+            strength,
+        }
+    }
+
+    #[test]
+    fn progress_grows_from_0_to_1_over_all_pictures() {
+        let start = Instant::now();
+        let mut meter = Meter::new(&parameters(None), 2, start);
+        let mut seen = vec![];
+        for image in 0..2 {
+            for (stage, total) in [(Stage::TextEncoder, 12), (Stage::Unet, 10), (Stage::VaeDecoder, 7)] {
+                for done in 0..=total {
+                    seen.push(meter.tick(stage, done, total, start + Duration::from_secs(1)));
+                }
+            }
+            if image == 0 {
+                meter.next_image(start);
+            }
+        }
+        assert!(seen.is_sorted_by(|a, b| a.progress <= b.progress));
+        assert_eq!((seen[0].progress, seen.last().unwrap().progress), (0.0, 1.0));
+        assert_eq!((seen.last().unwrap().step, seen.last().unwrap().steps), (10, 10));
+    }
+
+    #[test]
+    fn time_goes_to_the_stage_that_used_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut meter = Meter::new(&parameters(Some(0.5)), 1, start);
+        assert_eq!(meter.steps.1, 5);
+        meter.tick(Stage::TextEncoder, 1, 1, at(1));
+        meter.tick(Stage::VaeEncoder, 1, 1, at(3));
+        meter.tick(Stage::Unet, 5, 5, at(10));
+        let half = meter.tick(Stage::VaeDecoder, 1, 2, at(11));
+        assert!(half.eta_relative.unwrap() > 0.0);
+        let timings = meter.timings(at(12));
+        let stages = (timings.text_encoder, timings.vae_encoder, timings.unet, timings.vae_decoder);
+        assert_eq!((stages, timings.total), ((1.0, 2.0, 7.0, 1.0), 12.0));
+    }
+}

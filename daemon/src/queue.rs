@@ -1,0 +1,234 @@
+//! The queue of jobs as a pure state machine: `apply` takes what happened and says what is to be done. It knows no
+//! clock, no network and no worker, so every order of events can be tested.
+//!
+//! One job runs at a time. Waiting jobs are ordered by priority, then by arrival. A deadline holds for the start of a
+//! job: a job that runs is finished.
+
+use std::time::Instant;
+
+use crate::fault::{Code, Fault};
+
+/// What the queue must know of a job; `W` is the work itself, which it only carries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ticket<W> {
+    /// Names the job; only one job of a name is in the queue at a time.
+    pub id: String,
+    /// Larger goes first.
+    pub priority: i64,
+    /// Not to be started after this.
+    pub deadline: Option<Instant>,
+    /// What to do.
+    pub work: W,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<W> {
+    /// A job came in.
+    Submit(Ticket<W>),
+    /// Somebody wants a job gone.
+    Cancel(String),
+    /// All jobs are to go; waiting ones are told why.
+    CancelAll(&'static str),
+    /// The running job ended: it was painted, cancelled, or went wrong.
+    Finished(Ending),
+    /// Start no more jobs.
+    Pause,
+    /// Start jobs again.
+    Resume,
+    /// Time went by.
+    Tick,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// With its pictures.
+    Done,
+    /// Because somebody wanted so.
+    Cancelled(Fault),
+    /// Without.
+    Failed(Fault),
+    /// It was never taken.
+    Rejected(Fault),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub enum Effect<W> {
+    /// Tell that a job waits.
+    Queued {
+        /// The job.
+        id: String,
+        /// How many are before it.
+        position: usize,
+    },
+    /// Start a job and tell so.
+    Start {
+        /// The job.
+        id: String,
+        /// What to do.
+        work: W,
+    },
+    /// Ask the worker to leave the running job; `Finished` will follow.
+    Stop {
+        /// The job.
+        id: String,
+    },
+    /// Tell how a job ended; it is no more in the queue.
+    Ended {
+        /// The job.
+        id: String,
+        /// How.
+        ending: Ending,
+    },
+}
+
+/// Waiting jobs and the running one.
+#[derive(Debug)]
+pub struct Queue<W> {
+    capacity: usize,
+    waiting: Vec<Waiting<W>>,
+    running: Option<Running>,
+    paused: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    ticket: Ticket<W>,
+    /// The position that was last told.
+    told: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: String,
+    cancelled: bool,
+}
+
+impl<W> Queue<W> {
+    /// An empty queue in which `capacity` jobs may wait.
+    pub fn new(capacity: usize) -> Queue<W> {
+        Queue { capacity, waiting: vec![], running: None, paused: false }
+    }
+
+    /// Changes the state by `event` at the time `now`; the effects are to be carried out in their order.
+    pub fn apply(&mut self, event: Event<W>, now: Instant) -> Vec<Effect<W>> {
+        let mut effects = vec![];
+        match event {
+            Event::Submit(ticket) => self.submit(ticket, now, &mut effects),
+            Event::Cancel(id) => self.cancel(&id, "cancelled before it was started", &mut effects),
+            Event::CancelAll(why) => self.ids().iter().for_each(|id| self.cancel(id, why, &mut effects)),
+            Event::Finished(ending) => self.finish(ending, &mut effects),
+            Event::Pause => self.paused = true,
+            Event::Resume => self.paused = false,
+            Event::Tick => {}
+        }
+        self.expire(now, &mut effects);
+        self.tell_positions(&mut effects);
+        self.start(&mut effects);
+        effects
+    }
+
+    /// Every job's id, the running one first, then in the order in which they will run.
+    pub fn ids(&self) -> Vec<String> {
+        let running = self.running.iter().map(|running| &running.id);
+        running.chain(self.waiting.iter().map(|waiting| &waiting.ticket.id)).cloned().collect()
+    }
+
+    /// Is there a job of this name?
+    pub fn contains(&self, id: &str) -> bool {
+        self.running() == Some(id) || self.waiting.iter().any(|waiting| waiting.ticket.id == id)
+    }
+
+    /// The job that runs.
+    pub fn running(&self) -> Option<&str> {
+        self.running.as_ref().map(|running| running.id.as_str())
+    }
+
+    /// How many jobs wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Is no job to be started?
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Is nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+
+    fn submit(&mut self, ticket: Ticket<W>, now: Instant, effects: &mut Vec<Effect<W>>) {
+        let refused = if self.contains(&ticket.id) {
+            Some(Fault::param("id", format!("a job `{}` is in the queue already", ticket.id)))
+        } else if ticket.deadline.is_some_and(|deadline| deadline <= now) {
+            Some(expired())
+        } else if self.waiting.len() >= self.capacity {
+            Some(Fault::new(Code::QueueFull, format!("{} jobs wait already; try again later", self.capacity)))
+        } else {
+            None
+        };
+        if let Some(fault) = refused {
+            return effects.push(Effect::Ended { id: ticket.id, ending: Ending::Rejected(fault) });
+        }
+        let after = self.waiting.partition_point(|waiting| waiting.ticket.priority >= ticket.priority);
+        self.waiting.insert(after, Waiting { ticket, told: None });
+    }
+
+    fn cancel(&mut self, id: &str, why: &str, effects: &mut Vec<Effect<W>>) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.ticket.id == id) {
+            self.waiting.remove(at);
+            let ending = Ending::Cancelled(Fault::new(Code::Cancelled, why));
+            effects.push(Effect::Ended { id: id.to_owned(), ending });
+        }
+        if let Some(running) = self.running.as_mut().filter(|running| running.id == id && !running.cancelled) {
+            running.cancelled = true;
+            effects.push(Effect::Stop { id: id.to_owned() });
+        }
+    }
+
+    fn finish(&mut self, ending: Ending, effects: &mut Vec<Effect<W>>) {
+        if let Some(running) = self.running.take() {
+            effects.push(Effect::Ended { id: running.id, ending });
+        }
+    }
+
+    fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<W>>) {
+        let late = |waiting: &mut Waiting<W>| waiting.ticket.deadline.is_some_and(|deadline| deadline <= now);
+        let late = self.waiting.extract_if(.., late);
+        effects.extend(late.map(|w| Effect::Ended { id: w.ticket.id, ending: Ending::Failed(expired()) }));
+    }
+
+    fn tell_positions(&mut self, effects: &mut Vec<Effect<W>>) {
+        let ahead = usize::from(self.running.is_some());
+        // The first of an idle queue is about to start: of it only its arrival is told.
+        let starting = ahead == 0 && !self.paused;
+        for (index, waiting) in self.waiting.iter_mut().enumerate() {
+            let position = index + ahead;
+            let is_new = waiting.told.is_none();
+            if is_new || (waiting.told != Some(position) && !(starting && index == 0)) {
+                waiting.told = Some(position);
+                effects.push(Effect::Queued { id: waiting.ticket.id.clone(), position });
+            }
+        }
+    }
+
+    fn start(&mut self, effects: &mut Vec<Effect<W>>) {
+        if self.paused || self.running.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let Ticket { id, work, .. } = self.waiting.remove(0).ticket;
+        self.running = Some(Running { id: id.clone(), cancelled: false });
+        effects.push(Effect::Start { id, work });
+    }
+}
+
+fn expired() -> Fault {
+    Fault::new(Code::Expired, "its deadline passed before it could be started")
+}
+
+#[cfg(test)]
+mod tests;

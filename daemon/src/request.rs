@@ -1,0 +1,260 @@
+//! From a message's bytes to what is asked: the names of the A1111 web API, because people know them, and our own
+//! beside them. Everything here comes from strangers, so each value is checked, and each complaint names its key.
+
+use std::time::{Duration, SystemTime};
+
+use crate::pictures;
+use base64::Engine as _;
+use diffused_engine::request::Request;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::fault::{Code, Fault};
+use crate::random;
+use crate::sampler_name;
+use crate::topics::is_safe_level;
+use fields::Fields;
+
+mod fields;
+
+/// The longest prompt that is taken, in bytes; the model itself reads no more than about 77 words.
+const MAX_PROMPT: usize = 20_000;
+/// The most pictures that one request may ask for.
+const MAX_PICTURES: u64 = 16;
+
+/// Which of the two topics a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A prompt alone.
+    Txt2Img,
+    /// A prompt and a picture to start from.
+    Img2Img,
+}
+
+/// How a picture is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Exact, with its parameters in a text chunk.
+    Png,
+    /// Smaller.
+    Jpeg,
+}
+
+impl Format {
+    /// For MQTT 5's content type and the result.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Png => "image/png",
+            Format::Jpeg => "image/jpeg",
+        }
+    }
+
+    /// A file name's ending.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Png => "png",
+            Format::Jpeg => "jpg",
+        }
+    }
+}
+
+/// What is asked for, checked as far as it can be without the model.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The client's, or one of ours.
+    pub id: String,
+    /// The client's own mark, handed back as it came.
+    pub transaction: Option<Value>,
+    /// The picture; `init_image` is `None` here, see `init_file`.
+    pub request: Request,
+    /// The init image as it came: a PNG or JPEG file. Waiting jobs hold it so, since it is far smaller than its pixels.
+    pub init_file: Option<Vec<u8>>,
+    /// How many pictures, with the seeds that follow.
+    pub count: u64,
+    /// How pictures are written.
+    pub format: Format,
+    /// Larger goes first.
+    pub priority: i64,
+    /// Worthless after this time.
+    pub not_after: Option<SystemTime>,
+    /// What was not understood and left out.
+    pub warnings: Vec<String>,
+}
+
+/// Why a request was not taken, with as much of its name as could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejection {
+    /// The request's id, if it has a usable one.
+    pub id: Option<String>,
+    /// See `Job::transaction`.
+    pub transaction: Option<Value>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl Job {
+    /// Reads a payload.
+    pub fn parse(payload: &[u8], kind: Kind) -> Result<Job, Rejection> {
+        let anonymous = |fault| Rejection { id: None, transaction: None, fault };
+        let mut fields = match read(payload).map_err(anonymous)? {
+            Payload::Prompt(prompt) => Fields::of_prompt(prompt),
+            Payload::Object(fields) => fields,
+        };
+        let transaction = fields.take("transaction");
+        let id = identify(&mut fields, transaction.as_ref()).map_err(|fault| Rejection {
+            id: None,
+            transaction: transaction.clone(),
+            fault,
+        })?;
+        let mut job = interpret(&mut fields, kind).map_err(|fault| Rejection {
+            id: id.clone(),
+            transaction: transaction.clone(),
+            fault,
+        })?;
+        job.id = id.unwrap_or_else(random::id);
+        job.transaction = transaction;
+        Ok(job)
+    }
+
+    /// The picture number `n` (from 0), its init image decoded.
+    pub fn picture(&self, n: u64) -> Result<Request, Fault> {
+        let mut request = self.request.clone();
+        request.seed = self.request.seed.wrapping_add(n);
+        request.init_image = self.init_file.as_deref().map(pictures::decode).transpose()?;
+        Ok(request)
+    }
+}
+
+/// A payload's two forms.
+enum Payload {
+    Object(Fields),
+    Prompt(String),
+}
+
+/// An object is a request, any other text is the prompt itself.
+fn read(payload: &[u8]) -> Result<Payload, Fault> {
+    let invalid = |message: String| Fault::new(Code::InvalidJson, message);
+    let text = std::str::from_utf8(payload)
+        .map_err(|_| invalid("the payload is neither a JSON object nor a prompt in UTF-8".into()))?
+        .trim();
+    if text.is_empty() {
+        return Err(Fault::param("prompt", "the payload is empty; send a prompt or a JSON object"));
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(Payload::Object(Fields::new(object))),
+        Ok(Value::String(prompt)) => Ok(Payload::Prompt(prompt)),
+        Ok(_) => {
+            Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
+        }
+        Err(error) if text.starts_with('{') => Err(invalid(format!("the payload is broken JSON: {error}"))),
+        Err(_) => Ok(Payload::Prompt(text.to_owned())),
+    }
+}
+
+/// The request's `id`; without one, its `transaction` where that can stand in a topic.
+fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<String>, Fault> {
+    if !matches!(transaction, None | Some(Value::String(_) | Value::Number(_))) {
+        return Err(Fault::param("transaction", "expected text or a number"));
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match fields.take("id") {
+        None => Ok(transaction.map(text).filter(|id| is_safe_level(id))),
+        Some(id @ (Value::String(_) | Value::Number(_))) if is_safe_level(&text(&id)) => Ok(Some(text(&id))),
+        Some(id) => {
+            let shown: String = text(&id).chars().take(80).collect();
+            Err(Fault::param("id", format!("`{shown}` cannot be an id: use 1 to 64 letters, digits, `-`, `_` and `.`")))
+        }
+    }
+}
+
+/// Every key but the names.
+fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
+    let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
+    let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
+    for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
+        if text.len() > MAX_PROMPT {
+            return Err(Fault::too_large(field, format!("{} bytes; {MAX_PROMPT} are allowed", text.len())));
+        }
+    }
+    let request = Request {
+        prompt,
+        negative_prompt,
+        width: fields.size("width")?,
+        height: fields.size("height")?,
+        steps: fields.size("steps")?,
+        cfg_scale: fields.number("cfg_scale")?,
+        seed: seed(fields)?,
+        sampler: fields.parsed("sampler_name", sampler_name::parse)?,
+        init_image: None,
+        strength: fields.number("denoising_strength")?,
+    };
+    let job = Job {
+        id: String::new(),
+        transaction: None,
+        init_file: init_file(fields, kind)?,
+        count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
+        format: format(fields)?,
+        priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
+        not_after: not_after(fields)?,
+        warnings: vec![],
+        request,
+    };
+    if fields.take("mask").is_some() {
+        return Err(Fault::param("mask", "inpainting is not supported; without the mask the picture would be another"));
+    }
+    Ok(Job { warnings: fields.leftovers(), ..job })
+}
+
+/// −1 and nothing mean a random seed, small enough for every JSON reader.
+fn seed(fields: &mut Fields) -> Result<u64, Fault> {
+    match fields.take("seed") {
+        None => Ok(random::seed()),
+        Some(value) if value.as_i64() == Some(-1) => Ok(random::seed()),
+        Some(value) => value.as_u64().ok_or_else(|| {
+            Fault::param(
+                "seed",
+                format!("{} is no seed: a whole number from 0, or -1 for a random one", fields::shown(&value)),
+            )
+        }),
+    }
+}
+
+/// The one init image, out of its base64.
+fn init_file(fields: &mut Fields, kind: Kind) -> Result<Option<Vec<u8>>, Fault> {
+    const FIELD: &str = "init_images";
+    let images = match (kind, fields.take(FIELD)) {
+        (Kind::Txt2Img, None) => return Ok(None),
+        (Kind::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
+        (Kind::Img2Img, images) => images,
+    };
+    let Some(Value::Array(images)) = images else {
+        return Err(Fault::param(FIELD, "expected a list with one picture in base64"));
+    };
+    let [Value::String(text)] = images.as_slice() else {
+        return Err(Fault::param(FIELD, format!("expected one picture in base64, got {} entries", images.len())));
+    };
+    let text = text.split_once("base64,").map_or(text.as_str(), |(_, data)| data);
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map_err(|error| Fault::param(FIELD, format!("the picture's base64 is broken: {error}")))?;
+    Ok(Some(bytes))
+}
+
+fn format(fields: &mut Fields) -> Result<Format, Fault> {
+    match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {
+        None | Some("png") => Ok(Format::Png),
+        Some("jpeg" | "jpg") => Ok(Format::Jpeg),
+        Some(other) => Err(Fault::param("format", format!("`{other}` is unknown; png and jpeg are allowed"))),
+    }
+}
+
+fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {
+    let Some(seconds) = fields.number("not_after")? else { return Ok(None) };
+    let after_epoch = Duration::try_from_secs_f64(seconds).ok();
+    let time = after_epoch.and_then(|duration| SystemTime::UNIX_EPOCH.checked_add(duration));
+    time.map(Some).ok_or_else(|| Fault::param("not_after", format!("{seconds} are no seconds since 1970")))
+}
+
+#[cfg(test)]
+mod tests;

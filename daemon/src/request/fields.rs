@@ -1,0 +1,90 @@
+//! A JSON object whose keys are taken out one by one, each with the complaint that names it; what is left over at the
+//! end was not understood.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::fault::Fault;
+
+/// Keys of the contract that this version does not act on. They are left out with a warning, as unknown keys are.
+const NOT_YET: [&str; 2] = ["output", "preview"];
+
+/// The keys that were not taken yet.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    pub(super) fn new(object: Map<String, Value>) -> Fields {
+        Fields(object)
+    }
+
+    /// As if the text had come as `{"prompt": …}`.
+    pub(super) fn of_prompt(prompt: String) -> Fields {
+        Fields(Map::from_iter([("prompt".to_owned(), Value::String(prompt))]))
+    }
+
+    /// The value of `key`; `null` is as good as nothing.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        self.0.remove(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Fault> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(Fault::param(key, format!("expected text, got {}", shown(&other)))),
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>, Fault> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|number| number.is_finite());
+        number.map(Some).ok_or_else(|| Fault::param(key, format!("expected a number, got {}", shown(&value))))
+    }
+
+    /// A whole number within `range`; 20.0 is one too.
+    pub(super) fn whole(&mut self, key: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let from_float = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e15).map(|n| n as i64);
+        let Some(number) = value.as_i64().or_else(from_float) else {
+            return Err(Fault::param(key, format!("expected a whole number, got {}", shown(&value))));
+        };
+        if !range.contains(&number) {
+            let (least, most) = range.into_inner();
+            return Err(Fault::param(key, format!("{number} is out of range; allowed are {least} to {most}")));
+        }
+        Ok(Some(number))
+    }
+
+    /// A whole number that the model checks further: all that counts here is that it is no negative one.
+    pub(super) fn size(&mut self, key: &str) -> Result<Option<usize>, Fault> {
+        Ok(self.whole(key, 0..=i64::from(i32::MAX))?.map(|number| number as usize))
+    }
+
+    /// A text that `parse` understands.
+    pub(super) fn parsed<T>(&mut self, key: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Fault> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        let short: String = text.chars().take(80).collect();
+        parse(&short).map(Some).map_err(|message| Fault::param(key, message))
+    }
+
+    /// A warning for each key that nobody took.
+    pub(super) fn leftovers(&mut self) -> Vec<String> {
+        let warning = |key: &String| match NOT_YET.contains(&key.as_str()) {
+            true => format!("`{key}` is not supported yet and was left out"),
+            false => format!("`{}` is unknown and was left out", key.chars().take(80).collect::<String>()),
+        };
+        self.0.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| warning(key)).take(20).collect()
+    }
+}
+
+/// A value as complaints show it: short.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+        Value::String(text) if text.chars().count() > 40 => "a long text".into(),
+        other => other.to_string(),
+    }
+}

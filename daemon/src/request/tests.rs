@@ -1,0 +1,129 @@
+//! Payloads as clients send them, good and bad.
+
+use serde_json::json;
+
+use super::*;
+
+fn parse(kind: Kind, value: Value) -> Result<Job, Rejection> {
+    Job::parse(value.to_string().as_bytes(), kind)
+}
+
+fn txt2img(value: Value) -> Job {
+    parse(Kind::Txt2Img, value).unwrap()
+}
+
+fn check_refused(kind: Kind, payload: &[u8], code: Code, field: Option<&str>) {
+    let fault = Job::parse(payload, kind).unwrap_err().fault;
+    assert_eq!((fault.code, fault.field.as_deref()), (code, field), "{fault}");
+}
+
+#[test]
+fn the_keys_of_the_web_api_are_understood() {
+    let job = txt2img(json!({
+        "prompt": "a house", "negative_prompt": "blurry", "steps": 12, "cfg_scale": 7.5, "seed": 42, "width": 128,
+        "height": 64.0, "sampler_name": "Euler a", "n_iter": 3, "denoising_strength": 0.5, "id": "job-1",
+        "format": "jpeg", "priority": 5, "not_after": 1.5,
+    }));
+    let request = &job.request;
+    assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a house", "blurry"));
+    assert_eq!((request.width, request.height, request.steps), (Some(128), Some(64), Some(12)));
+    assert_eq!((request.cfg_scale, request.strength, request.seed), (Some(7.5), Some(0.5), 42));
+    assert_eq!(request.sampler, Some(diffused_engine::sampler::Kind::EulerAncestral));
+    assert_eq!((job.id.as_str(), job.count, job.format, job.priority), ("job-1", 3, Format::Jpeg, 5));
+    assert_eq!(job.not_after, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
+    assert!(job.warnings.is_empty());
+}
+
+#[test]
+fn text_is_the_prompt_itself() {
+    for (payload, prompt) in [("a red house", "a red house"), ("\"a cat\"", "a cat"), (" [cat:dog] ", "[cat:dog]")] {
+        let job = Job::parse(payload.as_bytes(), Kind::Txt2Img).unwrap();
+        assert_eq!(job.request.prompt, prompt);
+    }
+}
+
+#[test]
+fn other_json_and_other_bytes_are_refused() {
+    for payload in ["42", "[1, 2]", "true", "null", "{\"prompt\": \"a\"", "{'prompt': 'a'}"] {
+        check_refused(Kind::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
+    }
+    check_refused(Kind::Txt2Img, b"\xff\xfe", Code::InvalidJson, None);
+    check_refused(Kind::Txt2Img, b"", Code::InvalidParam, Some("prompt"));
+    check_refused(Kind::Txt2Img, b"{}", Code::InvalidParam, Some("prompt"));
+}
+
+#[test]
+fn each_complaint_names_its_key() {
+    let cases = [
+        ("prompt", json!(["a"])),
+        ("steps", json!("twenty")),
+        ("steps", json!(1.5)),
+        ("steps", json!(-1)),
+        ("width", json!({})),
+        ("height", json!(true)),
+        ("cfg_scale", json!("7")),
+        ("seed", json!(-2)),
+        ("seed", json!(1.5)),
+        ("sampler_name", json!("fastest")),
+        ("n_iter", json!(0)),
+        ("n_iter", json!(1000)),
+        ("denoising_strength", json!([0.5])),
+        ("id", json!("a/b")),
+        ("id", json!("")),
+        ("transaction", json!({})),
+        ("format", json!("gif")),
+        ("priority", json!(1e9)),
+        ("not_after", json!(-1)),
+        ("mask", json!("aGVsbG8=")),
+        ("init_images", json!(["aGVsbG8="])),
+    ];
+    for (field, value) in cases {
+        let mut request = json!({"prompt": "a"});
+        request[field] = value;
+        check_refused(Kind::Txt2Img, request.to_string().as_bytes(), Code::InvalidParam, Some(field));
+    }
+    let long = json!({"prompt": "x".repeat(MAX_PROMPT + 1)});
+    check_refused(Kind::Txt2Img, long.to_string().as_bytes(), Code::TooLarge, Some("prompt"));
+}
+
+#[test]
+fn an_init_image_is_one_base64_text() {
+    let with = |images: Value| json!({"prompt": "a", "init_images": images});
+    for images in [json!(["aGVsbG8="]), json!(["data:image/png;base64,aGVsbG8="])] {
+        let job = parse(Kind::Img2Img, with(images)).unwrap();
+        assert_eq!(job.init_file.as_deref(), Some(b"hello".as_slice()));
+        assert!(job.picture(0).is_err(), "this is no picture");
+    }
+    for images in [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!(["%%%"]), json!([7]), json!(null)] {
+        let payload = with(images).to_string();
+        check_refused(Kind::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
+    }
+}
+
+#[test]
+fn unknown_keys_warn() {
+    let job = txt2img(json!({"prompt": "a", "stepps": 3, "preview": true, "eta": null}));
+    assert_eq!(job.warnings.len(), 2);
+    assert!(job.warnings.iter().any(|warning| warning.contains("stepps")));
+}
+
+#[test]
+fn a_job_is_named_by_id_then_transaction_then_at_random() {
+    assert_eq!(txt2img(json!({"prompt": "a", "id": 7, "transaction": "t"})).id, "7");
+    let named = txt2img(json!({"prompt": "a", "transaction": "t1"}));
+    assert_eq!((named.id.as_str(), named.transaction), ("t1", Some(json!("t1"))));
+    assert!(is_safe_level(&txt2img(json!({"prompt": "a", "transaction": "not/safe"})).id));
+    assert_ne!(txt2img(json!({"prompt": "a"})).id, txt2img(json!({"prompt": "a"})).id);
+    let rejection = parse(Kind::Txt2Img, json!({"prompt": 1, "id": "x", "transaction": 9})).unwrap_err();
+    assert_eq!((rejection.id.as_deref(), rejection.transaction), (Some("x"), Some(json!(9))));
+}
+
+#[test]
+fn seeds() {
+    assert_eq!(txt2img(json!({"prompt": "a", "seed": u64::MAX})).request.seed, u64::MAX);
+    let random = |seed: Value| txt2img(json!({"prompt": "a", "seed": seed})).request.seed;
+    assert_ne!(random(json!(-1)), random(json!(-1)));
+    assert!(random(json!(null)) <= u64::from(u32::MAX));
+    let job = txt2img(json!({"prompt": "a", "seed": 5, "n_iter": 2}));
+    assert_eq!((job.picture(0).unwrap().seed, job.picture(1).unwrap().seed), (5, 6));
+}

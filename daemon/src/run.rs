@@ -1,0 +1,83 @@
+//! `diffused run` and `diffused check`: logging, configuration, model, then the service until a signal ends it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use diffused_engine::{Engine, Options};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::cli::Failure;
+use crate::config::Config;
+use crate::logging;
+use crate::model::Model;
+use crate::service::{Service, Signal};
+
+/// What the service's log tells: ourselves, and of others what goes wrong.
+const LOG: &str = "warn,diffused=info,tract=error";
+
+/// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+pub fn run(path: Option<&Path>) -> Result<(), Failure> {
+    logging::start(LOG);
+    let (config, model, engine) = prepare(path)?;
+    die_on_second_signal().map_err(|error| Failure::Other(format!("signals: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
+    runtime.block_on(async {
+        let signals = signals().map_err(|error| Failure::Other(format!("signals: {error}")))?;
+        let service = Service::start(config, path.map(Path::to_owned), model, engine);
+        service.map_err(|error| Failure::Usage(format!("{error:#}")))?.run(signals).await;
+        Ok(())
+    })
+}
+
+/// Does all that `run` does before it connects: made for systemd's ExecStartPre.
+pub fn check(path: Option<&Path>) -> Result<(), Failure> {
+    let (config, _, engine) = prepare(path)?;
+    config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let url = &config.mqtt.url;
+    println!("the configuration is right: model `{}`, broker {}:{}", engine.manifest().name, url.host, url.port);
+    Ok(())
+}
+
+fn prepare(path: Option<&Path>) -> Result<(Config, Model, Engine), Failure> {
+    let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let options =
+        Options { threads: config.threads.map(|threads| threads.0), memory: config.memory.map(|size| size.0) };
+    let model = Model::new(config.model.as_deref(), options);
+    let engine = model.open().map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?;
+    Ok((config, model, engine))
+}
+
+/// The first signal drains the service; the second ends the program on the spot, even if the runtime hangs.
+fn die_on_second_signal() -> std::io::Result<()> {
+    let seen = Arc::new(AtomicBool::new(false));
+    for number in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(number, 1, seen.clone())?;
+        signal_hook::flag::register(number, seen.clone())?;
+    }
+    Ok(())
+}
+
+/// The system's signals as the service's.
+fn signals() -> std::io::Result<UnboundedReceiver<Signal>> {
+    let (sender, signals) = unbounded_channel();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            let signal = tokio::select! {
+                _ = terminate.recv() => Signal::Stop,
+                _ = interrupt.recv() => Signal::Stop,
+                _ = hangup.recv() => Signal::Reload,
+            };
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(signals)
+}

@@ -1,0 +1,146 @@
+//! The names of the topics (schema 1 of the contract), and which topics a client may ask us to answer on.
+
+use crate::config::Config;
+
+/// May `c` stand in a job's id or a device's name?
+pub fn is_safe(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
+}
+
+/// Is `text` fit to be one level of a topic (and a file's name)?
+pub fn is_safe_level(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(is_safe)
+}
+
+/// What arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A picture from a prompt.
+    Txt2Img,
+    /// A picture from a prompt and a picture.
+    Img2Img,
+    /// Cancel one job or all.
+    Cancel,
+    /// A command by its name.
+    Command(String),
+}
+
+/// This device's topics.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    root: String,
+    base: String,
+    home_assistant: String,
+    allowed: Vec<String>,
+}
+
+impl Topics {
+    /// As the configuration has them.
+    pub fn new(config: &Config) -> Topics {
+        Topics {
+            root: format!("{}/{}", config.mqtt.base.0, config.device.0),
+            base: config.mqtt.base.0.clone(),
+            home_assistant: config.home_assistant.prefix.clone(),
+            allowed: config.mqtt.response_topics.clone(),
+        }
+    }
+
+    /// `<base>/<device>/<name>`
+    pub fn of(&self, name: &str) -> String {
+        format!("{}/{name}", self.root)
+    }
+
+    /// `<base>/<device>/job/<id>/<name>`
+    pub fn job(&self, id: &str, name: &str) -> String {
+        format!("{}/job/{id}/{name}", self.root)
+    }
+
+    /// What we subscribe to.
+    pub fn filters(&self) -> Vec<String> {
+        ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
+    }
+
+    /// What `topic` means; `None` if it is none of ours.
+    pub fn input(&self, topic: &str) -> Option<Input> {
+        match topic.strip_prefix(&self.root)?.strip_prefix('/')? {
+            "txt2img" => Some(Input::Txt2Img),
+            "img2img" => Some(Input::Img2Img),
+            "cancel" => Some(Input::Cancel),
+            other => other.strip_prefix("request/").map(|name| Input::Command(name.to_owned())),
+        }
+    }
+
+    /// May we answer on `topic`? A response topic comes from whoever may publish, so it must not reach what the
+    /// broker, Home Assistant or any of our devices acts on. The error says why not.
+    pub fn check_response(&self, topic: &str) -> Result<(), &'static str> {
+        let under = |prefix: &str| topic == prefix || topic.strip_prefix(prefix).is_some_and(|t| t.starts_with('/'));
+        if topic.is_empty() || topic.len() > 512 || topic.contains('\0') {
+            return Err("it is empty or too long");
+        }
+        if topic.contains(['+', '#']) {
+            return Err("it has wildcards");
+        }
+        if topic.starts_with('$') {
+            return Err("topics with `$` belong to the broker");
+        }
+        if under(&self.home_assistant) || under("homeassistant") {
+            return Err("it belongs to Home Assistant");
+        }
+        if under(&self.base) {
+            return Err("it belongs to diffused's own devices");
+        }
+        if !self.allowed.iter().any(|prefix| topic.starts_with(prefix.as_str())) {
+            return Err("`mqtt.response_topics` does not allow it");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(text: &str) -> Topics {
+        Topics::new(&Config::parse(text, "c.toml".as_ref()).unwrap())
+    }
+
+    #[test]
+    fn inputs_are_told_apart() {
+        let topics = topics("device = \"frame\"");
+        let command = |name: &str| Some(Input::Command(name.into()));
+        assert_eq!(topics.input("diffused/frame/txt2img"), Some(Input::Txt2Img));
+        assert_eq!(topics.input("diffused/frame/img2img"), Some(Input::Img2Img));
+        assert_eq!(topics.input("diffused/frame/cancel"), Some(Input::Cancel));
+        assert_eq!(topics.input("diffused/frame/request/list"), command("list"));
+        assert_eq!(topics.input("diffused/frame2/txt2img"), None);
+        assert_eq!(topics.input("diffused/frame/status"), None);
+    }
+
+    #[test]
+    fn response_topics_stay_away_from_what_others_act_on() {
+        let topics = topics("device = \"frame\"");
+        for good in ["clients/7/answers", "diffusedother/x", "homeassistantx"] {
+            assert_eq!(topics.check_response(good), Ok(()), "{good}");
+        }
+        let bad = ["", "a/+", "a/#", "$SYS/x", "homeassistant/x", "diffused/frame/txt2img", "diffused/other/txt2img"];
+        for bad in bad {
+            assert!(topics.check_response(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_allow_list_is_kept() {
+        let some = topics("device = \"frame\"\n[mqtt]\nresponse_topics = [\"clients/\"]");
+        assert!(some.check_response("clients/1").is_ok() && some.check_response("other/1").is_err());
+        let none = topics("device = \"frame\"\n[mqtt]\nresponse_topics = []");
+        assert!(none.check_response("clients/1").is_err());
+    }
+
+    #[test]
+    fn levels() {
+        assert!(is_safe_level("a-1_2.x") && is_safe_level(&"a".repeat(64)));
+        for bad in ["", "..", ".hidden", "a/b", "a+", "#", "ä", &"a".repeat(65)] {
+            assert!(!is_safe_level(bad), "{bad}");
+        }
+    }
+}

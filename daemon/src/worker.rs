@@ -1,0 +1,227 @@
+//! The thread that paints. It alone owns the engine; the service sends it one job at a time and hears of its progress,
+//! its pictures and its end. Whatever goes wrong in a job, the thread lives on: even a panic ends only that job.
+
+use std::any::Any;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diffused_engine::Engine;
+use diffused_engine::request::{Observer, Parameters, Picture, Stage};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::error;
+
+use crate::fault::{Code, Fault};
+use crate::model::Model;
+use crate::pictures::{self, Encoded, Folder};
+use crate::progress::{Meter, Progress, Timings};
+use crate::request::Job;
+
+/// The contract's "at most one a second".
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A job for the worker.
+#[derive(Debug)]
+pub struct Task {
+    /// What to paint.
+    pub job: Arc<Job>,
+    /// The same with every default filled in.
+    pub parameters: Parameters,
+    /// The largest picture that the broker takes, bytes.
+    pub limit: Option<usize>,
+    /// Set when the job is to be left.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What the worker tells.
+#[derive(Debug)]
+pub enum Event {
+    /// At most one a second.
+    Progress(Progress),
+    /// A picture is ready.
+    Painted(Painted),
+    /// The job ended.
+    Finished(Result<Summary, Fault>),
+}
+
+/// A picture that is ready.
+#[derive(Debug)]
+pub struct Painted {
+    /// Its number, from 0.
+    pub index: u64,
+    /// What to publish, or, where nothing fits through the broker, what lies on the disk.
+    pub file: Encoded,
+    /// Whether it fits through the broker.
+    pub fits: bool,
+    /// Where it is kept, in the format that was asked for.
+    pub path: Option<PathBuf>,
+    /// What the client should know of it.
+    pub warnings: Vec<String>,
+}
+
+/// What is known after a job.
+#[derive(Debug)]
+pub struct Summary {
+    /// Of the first picture; each further one has the next seed.
+    pub parameters: Parameters,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// The service's end of the thread.
+#[derive(Debug)]
+pub struct Worker {
+    tasks: mpsc::Sender<Task>,
+    beat: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Worker {
+    /// Starts the thread with an `engine` that `model` opened; finished pictures go to `folder` as well.
+    pub fn start(model: Model, engine: Engine, folder: Folder) -> std::io::Result<(Worker, UnboundedReceiver<Event>)> {
+        let (tasks, incoming) = mpsc::channel();
+        let (events, received) = unbounded_channel();
+        let beat = Arc::new(Mutex::new(None));
+        let painter = Painter { model, folder, events, beat: beat.clone() };
+        thread::Builder::new().name("worker".into()).spawn(move || painter.run(engine, &incoming))?;
+        Ok((Worker { tasks, beat }, received))
+    }
+
+    /// Gives it a job; only one at a time.
+    pub fn run(&self, task: Task) {
+        *lock(&self.beat) = Some(Instant::now());
+        // The thread ends only after this end of the channel is gone.
+        let _ = self.tasks.send(task);
+    }
+
+    /// When the engine last moved; `None` while there is nothing to do.
+    pub fn beat(&self) -> Option<Instant> {
+        *lock(&self.beat)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's side.
+struct Painter {
+    model: Model,
+    folder: Folder,
+    events: UnboundedSender<Event>,
+    beat: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Painter {
+    fn run(&self, engine: Engine, tasks: &mpsc::Receiver<Task>) {
+        let mut engine = Some(engine);
+        while let Ok(task) = tasks.recv() {
+            let outcome = self.attempt(&mut engine, &task);
+            *lock(&self.beat) = None;
+            self.tell(Event::Finished(outcome));
+        }
+    }
+
+    /// A panic leaves an engine of which nothing is known: it is opened anew for the next job.
+    fn attempt(&self, engine: &mut Option<Engine>, task: &Task) -> Result<Summary, Fault> {
+        let mut ready = match engine.take() {
+            Some(engine) => engine,
+            None => self.model.open()?,
+        };
+        let painted = catch_unwind(AssertUnwindSafe(|| self.paint_all(&mut ready, task)));
+        match painted {
+            Ok(outcome) => {
+                *engine = Some(ready);
+                outcome
+            }
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                error!(job = task.job.id, "panicked: {message}");
+                Err(Fault::new(Code::Internal, format!("a fault of the program: {message}")))
+            }
+        }
+    }
+
+    fn paint_all(&self, engine: &mut Engine, task: &Task) -> Result<Summary, Fault> {
+        let mut watch = Watch {
+            meter: Meter::new(&task.parameters, task.job.count, Instant::now()),
+            stop: &task.stop,
+            told: None,
+            painter: self,
+        };
+        for index in 0..task.job.count {
+            if index > 0 {
+                watch.meter.next_image(Instant::now());
+            }
+            let picture = engine.generate(&task.job.picture(index)?, &mut watch)?;
+            self.tell(Event::Painted(self.finish(task, index, &picture)?));
+        }
+        Ok(Summary { parameters: task.parameters.clone(), timings: watch.meter.timings(Instant::now()) })
+    }
+
+    /// Makes a file of the pixels, keeps it, and makes one that fits through the broker.
+    fn finish(&self, task: &Task, index: u64, picture: &Picture) -> Result<Painted, Fault> {
+        let file = pictures::encode(picture, task.job.format)?;
+        let mut warnings = vec![];
+        let path = match self.folder.store(&task.job.id, index, &file) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                error!(job = task.job.id, "the picture could not be kept: {error}");
+                warnings.push(format!("image {index} could not be kept on disk: {error}"));
+                None
+            }
+        };
+        let Some(limit) = task.limit.filter(|limit| file.bytes.len() > *limit) else {
+            return Ok(Painted { index, file, fits: true, path, warnings });
+        };
+        let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
+        match (pictures::encode_within(picture, limit)?, &path) {
+            (Some((small, quality)), _) => {
+                warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
+                Ok(Painted { index, file: small, fits: true, path, warnings })
+            }
+            (None, Some(_)) => {
+                warnings.push(format!("{large}: not published, see its path"));
+                Ok(Painted { index, file, fits: false, path, warnings })
+            }
+            (None, None) => Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; ")))),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // The service has gone only when the program ends.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Follows the engine through one job.
+struct Watch<'a> {
+    meter: Meter,
+    stop: &'a AtomicBool,
+    told: Option<Instant>,
+    painter: &'a Painter,
+}
+
+impl Observer for Watch<'_> {
+    fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
+        let now = Instant::now();
+        let progress = self.meter.tick(stage, done, total, now);
+        *lock(&self.painter.beat) = Some(now);
+        if self.told.is_none_or(|told| now - told >= PROGRESS_INTERVAL) {
+            self.told = Some(now);
+            self.painter.tell(Event::Progress(progress));
+        }
+        match self.stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}

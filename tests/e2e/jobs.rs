@@ -1,0 +1,155 @@
+//! Good requests: every message of the contract, in its order, and the same bytes for the same seed.
+
+use std::io::Cursor;
+
+use base64::Engine as _;
+use image::{ImageFormat, Rgb, RgbImage};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, Message, sha256};
+
+fn names(messages: &[Message], id: &str) -> Vec<String> {
+    let mut names: Vec<String> = vec![];
+    for message in messages {
+        let Some(name) = message.topic.strip_prefix(&format!("job/{id}/")) else { continue };
+        let name = if name == "state" { message.json()["state"].as_str().unwrap().to_owned() } else { name.to_owned() };
+        // Progress comes once a second, as often as the machine is slow.
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn find<'a>(messages: &'a [Message], topic: &str) -> &'a Message {
+    messages.iter().find(|m| m.topic == topic).unwrap_or_else(|| panic!("no {topic} in {messages:#?}"))
+}
+
+fn encoded(picture: &RgbImage) -> String {
+    let mut file = Cursor::new(vec![]);
+    picture.write_to(&mut file, ImageFormat::Png).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(file.into_inner())
+}
+
+#[test]
+fn a_prompt_becomes_a_picture() {
+    let mut bench = Bench::start();
+    let request =
+        json!({"prompt": "a red house", "seed": 7, "steps": 3, "id": "a", "transaction": "t", "colour": "red"});
+    let messages = bench.peer.paint(&request);
+    assert_eq!(names(&messages, "a"), ["queued", "running", "progress", "image/0", "result", "done"]);
+
+    let queued = find(&messages, "job/a/state").json();
+    assert_eq!((&queued["position"], &queued["transaction"]), (&json!(0), &json!("t")));
+    assert!(queued["warnings"][0].as_str().unwrap().contains("colour"));
+    let progress = find(&messages, "job/a/progress").json();
+    assert!((0.0..=1.0).contains(&progress["progress"].as_f64().unwrap()) && progress["steps"] == 3);
+
+    let image = find(&messages, "job/a/image/0");
+    assert_eq!(image.properties.content_type.as_deref(), Some("image/png"));
+    let picture = image::load_from_memory_with_format(&image.payload, ImageFormat::Png).unwrap();
+    assert_eq!(find(&messages, "image").payload, image.payload);
+
+    let result = find(&messages, "job/a/result").json();
+    let listed = &result["images"][0];
+    assert_eq!(listed["sha256"], sha256(&image.payload));
+    assert_eq!(
+        (&listed["topic"], &listed["bytes"]),
+        (&json!("diffused/test/job/a/image/0"), &json!(image.payload.len()))
+    );
+    assert_eq!(std::fs::read(listed["path"].as_str().unwrap()).unwrap(), image.payload);
+    let parameters = &result["parameters"];
+    assert_eq!((&parameters["seed"], &parameters["steps"]), (&json!(7), &json!(3)));
+    assert_eq!(parameters["width"], picture.width());
+    assert!(result["timings"]["unet"].as_f64().is_some() && result["timings"]["peak_rss"].as_u64() > Some(1 << 20));
+    assert_eq!((&result["status"], &result["id"], &result["transaction"]), (&json!("done"), &json!("a"), &json!("t")));
+    assert_eq!(result["model_sha256"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_again_and_pictures_count_up() {
+    let mut bench = Bench::start();
+    let mut paint = |id: &str, seed: u64, count: u64| -> Vec<String> {
+        let request = json!({"prompt": "a cat", "seed": seed, "steps": 2, "id": id, "n_iter": count});
+        let messages = bench.peer.paint(&request);
+        let result = find(&messages, &format!("job/{id}/result")).json();
+        result["images"].as_array().unwrap().iter().map(|image| image["sha256"].as_str().unwrap().to_owned()).collect()
+    };
+    let one = paint("one", 7, 1);
+    let again = paint("again", 7, 1);
+    let next = paint("next", 8, 1);
+    let both = paint("both", 7, 2);
+    assert_eq!(one, again);
+    assert_ne!(one, next);
+    assert_eq!(both, [one[0].clone(), next[0].clone()]);
+}
+
+#[test]
+fn plain_text_is_a_prompt_and_its_seed_is_told() {
+    let mut bench = Bench::start();
+    bench.peer.publish("txt2img", "a blue boat");
+    let done = |message: &Message| message.topic.ends_with("/state") && message.json()["state"] == "done";
+    let messages = bench.peer.wait_for("done", done);
+    let result = messages.iter().find(|message| message.topic.ends_with("/result")).unwrap().json();
+    assert_eq!(result["parameters"]["prompt"], "a blue boat");
+    assert!(result["parameters"]["seed"].is_u64());
+}
+
+#[test]
+fn a_picture_becomes_another() {
+    let mut bench = Bench::start();
+    let start = RgbImage::from_fn(130, 70, |x, y| Rgb([x as u8, y as u8, 128]));
+    let request = json!({
+        "prompt": "a red house", "init_images": [encoded(&start)], "denoising_strength": 0.5, "steps": 4, "seed": 1,
+        "id": "i", "format": "jpeg", "width": 128, "height": 64,
+    });
+    bench.peer.publish("img2img", request.to_string());
+    let messages = bench.peer.wait_state("i", "done");
+    assert_eq!(names(&messages, "i"), ["queued", "running", "progress", "image/0", "result", "done"]);
+    let image = find(&messages, "job/i/image/0");
+    assert_eq!(image.properties.content_type.as_deref(), Some("image/jpeg"));
+    let picture = image::load_from_memory_with_format(&image.payload, ImageFormat::Jpeg).unwrap();
+    assert_eq!((picture.width(), picture.height()), (128, 64));
+    let result = find(&messages, "job/i/result").json();
+    assert_eq!(result["parameters"]["denoising_strength"], 0.5);
+}
+
+#[test]
+fn answers_go_to_the_response_topic_too() {
+    let mut bench = Bench::start();
+    let ask = |topic: &str| PublishProperties {
+        response_topic: Some(topic.into()),
+        correlation_data: Some("c-1".into()),
+        ..PublishProperties::default()
+    };
+    let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
+    bench.peer.publish_with("txt2img", request("r"), ask("answers/mine"));
+    let messages = bench.peer.wait_state("r", "done");
+    let answers: Vec<&Message> = messages.iter().filter(|message| message.topic == "answers/mine").collect();
+    assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
+    let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
+    assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);
+
+    bench.peer.publish_with("txt2img", request("s"), ask("diffused/test/txt2img"));
+    let messages = bench.peer.wait_state("s", "done");
+    let warnings = find(&messages, "job/s/result").json()["warnings"].to_string();
+    assert!(warnings.contains("response topic"), "{warnings}");
+}
+
+#[test]
+fn a_broker_of_small_messages_gets_a_jpeg() {
+    let mut bench = Bench::start_with("max_packet_size 9000");
+    let request = json!({"prompt": "a red house", "steps": 2, "seed": 7, "id": "big", "width": 256, "height": 256});
+    let messages = bench.peer.paint(&request);
+    let result = find(&messages, "job/big/result").json();
+    assert!(result["warnings"][0].as_str().unwrap().contains("the broker takes"), "{result}");
+    let listed = &result["images"][0];
+    if listed["topic"].is_null() {
+        assert_eq!(names(&messages, "big"), ["queued", "running", "progress", "result", "done"]);
+    } else {
+        assert_eq!(listed["content_type"], "image/jpeg");
+        assert_eq!(listed["sha256"], sha256(&find(&messages, "job/big/image/0").payload));
+    }
+    image::open(listed["path"].as_str().unwrap()).unwrap();
+}

@@ -1,0 +1,82 @@
+//! Bad times: the broker comes late or dies, the program is stopped or killed.
+
+use serde_json::json;
+
+use crate::bench::{Bench, Broker, Peer, Program, config, wait_until};
+
+#[test]
+fn a_broker_that_comes_late_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::prepare(folder.path(), "");
+    let program = Program::start(folder.path(), &config(folder.path(), broker.port));
+    wait_until("the program has tried in vain", || program.log().contains("no connection to the broker"));
+    broker.start();
+    let mut peer = Peer::connect(broker.port);
+    peer.wait_online();
+    peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
+}
+
+#[test]
+fn a_result_survives_a_broker_that_forgets_everything() {
+    let mut bench = Bench::start();
+    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 20, "seed": 7, "id": "a"}).to_string());
+    bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    bench.broker.kill();
+    wait_until("the job is done meanwhile", || bench.program.log().contains("done id=\"a\""));
+    bench.broker.start();
+    let messages = bench.peer.wait_state("a", "done");
+    let has = |topic: &str| messages.iter().any(|message| message.topic == topic);
+    assert!(has("job/a/image/0") && has("job/a/result"), "{messages:#?}");
+    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
+}
+
+#[test]
+fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
+    let mut bench = Bench::start();
+    let long = |id: &str| json!({"prompt": "a", "steps": 900, "id": id}).to_string();
+    bench.peer.publish("txt2img", long("a"));
+    bench.peer.publish("txt2img", long("b"));
+    bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    bench.program.signal("TERM");
+    let offline = bench.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+    let cancelled =
+        |id: &str| offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled");
+    assert!(cancelled("a") && cancelled("b"), "{offline:#?}");
+    assert_eq!(bench.program.wait().code(), Some(0));
+}
+
+#[test]
+fn the_broker_speaks_for_a_killed_service() {
+    let mut bench = Bench::start();
+    bench.program.kill();
+    bench.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+}
+
+#[test]
+fn a_request_published_while_the_service_is_away_is_served() {
+    let mut bench = Bench::start();
+    bench.program.signal("TERM");
+    bench.program.wait();
+    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": "a"}).to_string());
+    bench.program = Program::start(bench.folder.path(), &config(bench.folder.path(), bench.broker.port));
+    bench.peer.wait_state("a", "done");
+}
+
+#[test]
+fn a_reload_with_a_broken_file_changes_nothing() {
+    let mut bench = Bench::start();
+    std::fs::write(bench.folder.path().join("config.toml"), "devise = 1").unwrap();
+    bench.program.signal("HUP");
+    wait_until("the mistake is told", || bench.program.log().contains("unknown field `devise`"));
+    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
+}
+
+#[test]
+fn state_and_info_greet_a_new_client() {
+    let bench = Bench::start();
+    let mut late = Peer::connect(bench.broker.port);
+    let info = late.wait_for("info", |message| message.topic == "info").pop().unwrap().json();
+    assert_eq!(info["schema"], 1);
+    assert!(info["samplers"].as_array().unwrap().contains(&json!("dpmpp_2m_karras")));
+    assert!(info["model"]["sha256"].is_string() && info["limits"]["queue"] == 32);
+}
