@@ -1,6 +1,15 @@
-//! The samplers' names and what a model says of its sampling.
+//! The samplers: from noise to latents in a few calls of the UNet, each sampler as diffusers' scheduler of that name does it.
+//!
+//! `Kind` and `Config` say which sampler and how the model was trained, `schedule` which timesteps are visited, `steps` what
+//! happens at each. Coefficients are f64, through `libm`, and latents f32: the same bits on every platform.
+
+mod names;
+mod schedule;
+mod steps;
 
 use serde::{Deserialize, Serialize};
+
+pub use steps::{History, Sampler};
 
 /// A sampler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

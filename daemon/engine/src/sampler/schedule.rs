@@ -1,0 +1,151 @@
+//! The noise schedule that a model was trained with, and the timesteps that a sampler visits of it.
+
+use super::{BetaSchedule, Config, Kind, Spacing};
+
+/// Cumulative products of the alphas, one for each training timestep, as torch computes them: betas in f32, products in f64.
+pub(super) fn alphas_cumprod(config: &Config) -> Vec<f64> {
+    let mut alphas: Vec<f64> = betas(config).iter().map(|beta| f64::from(1.0 - beta)).collect();
+    if config.rescale_betas_zero_snr {
+        rescale_zero_terminal_snr(&mut alphas);
+    }
+    let mut product = 1.0;
+    alphas
+        .iter()
+        .map(|alpha| {
+            product *= alpha;
+            f64::from(product as f32)
+        })
+        .collect()
+}
+
+fn betas(config: &Config) -> Vec<f32> {
+    let count = config.train_timesteps;
+    let line = |from: f64, to: f64| {
+        let step = (to - from) / (count.max(2) - 1) as f64;
+        (0..count).map(move |i| from + step * i as f64)
+    };
+    match config.beta_schedule {
+        BetaSchedule::Linear => line(config.beta_start, config.beta_end).map(|beta| beta as f32).collect(),
+        BetaSchedule::ScaledLinear => line(config.beta_start.sqrt(), config.beta_end.sqrt())
+            .map(|root| root as f32)
+            .map(|root| root * root)
+            .collect(),
+        BetaSchedule::SquaredcosCapV2 => (0..count).map(|i| squared_cosine_beta(i, count) as f32).collect(),
+    }
+}
+
+/// Nichol & Dhariwal 2021, equation 17, capped as there.
+fn squared_cosine_beta(i: usize, count: usize) -> f64 {
+    let alpha_bar = |t: f64| {
+        let cosine = libm::cos((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2);
+        cosine * cosine
+    };
+    let at = |i: usize| alpha_bar(i as f64 / count as f64);
+    (1.0 - at(i + 1) / at(i)).min(0.999)
+}
+
+/// Lin et al. 2023, algorithm 1: the last timestep is pure noise.
+fn rescale_zero_terminal_snr(alphas: &mut [f64]) {
+    let mut product = 1.0;
+    let roots: Vec<f64> = alphas
+        .iter()
+        .map(|alpha| {
+            product *= alpha;
+            f64::from(product as f32).sqrt()
+        })
+        .collect();
+    let (Some(first), Some(last)) = (roots.first().copied(), roots.last().copied()) else { return };
+    let bars: Vec<f64> =
+        roots.iter().map(|root| (root - last) * first / (first - last)).map(|root| root * root).collect();
+    for (i, alpha) in alphas.iter_mut().enumerate() {
+        let ratio = if i == 0 { bars[0] } else { bars[i] / bars[i - 1] };
+        // Betas pass through f32 in the reference implementation.
+        *alpha = f64::from(1.0 - (1.0 - ratio) as f32);
+    }
+}
+
+/// The timesteps of `steps` steps, first one first. DPM-Solver++ divides the way into one part more and leaves out the end.
+pub(super) fn timesteps(kind: Kind, config: &Config, steps: usize) -> Vec<f64> {
+    let train = config.train_timesteps;
+    let extra = matches!(kind, Kind::Dpmpp2m | Kind::Dpmpp2mKarras);
+    let parts = if extra { steps + 1 } else { steps };
+    let mut ascending: Vec<f64> = match config.spacing.unwrap_or(default_spacing(kind)) {
+        Spacing::Linspace => linspace(train, parts, kind),
+        Spacing::Leading => {
+            let offset = config.steps_offset.unwrap_or(0);
+            (0..parts).map(|i| (i * (train / parts) + offset) as f64).collect()
+        }
+        Spacing::Trailing => return trailing(train, steps),
+    };
+    if extra {
+        ascending.remove(0);
+    }
+    ascending.reverse();
+    ascending
+}
+
+fn default_spacing(kind: Kind) -> Spacing {
+    match kind {
+        Kind::Ddim | Kind::Pndm | Kind::Lcm => Spacing::Leading,
+        Kind::Euler | Kind::EulerAncestral | Kind::Dpmpp2m | Kind::Dpmpp2mKarras => Spacing::Linspace,
+    }
+}
+
+/// Whether Euler's first sigma is the noise's deviation, instead of that of noise and picture together.
+pub(super) fn starts_at_largest_sigma(kind: Kind, config: &Config) -> bool {
+    config.spacing.unwrap_or(default_spacing(kind)) != Spacing::Leading
+}
+
+fn linspace(train: usize, parts: usize, kind: Kind) -> Vec<f64> {
+    let step = (train - 1) as f64 / (parts.max(2) - 1) as f64;
+    let point = |i: usize| if i > 0 && i + 1 == parts { (train - 1) as f64 } else { i as f64 * step };
+    let whole = !matches!(kind, Kind::Euler | Kind::EulerAncestral);
+    let round = |t: f64| if whole { libm::rint(t) } else { f64::from(t as f32) };
+    (0..parts).map(point).map(round).collect()
+}
+
+fn trailing(train: usize, steps: usize) -> Vec<f64> {
+    let ratio = train as f64 / steps as f64;
+    (0..steps).map(|i| libm::rint(train as f64 - i as f64 * ratio) - 1.0).collect()
+}
+
+/// LCM's timesteps: some of those that it was distilled with.
+pub(super) fn lcm_timesteps(config: &Config, steps: usize) -> Vec<f64> {
+    let original = config.original_inference_steps.unwrap_or(50);
+    let stride = config.train_timesteps / original;
+    let index = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
+    (0..steps).map(|i| ((original - index(i)) * stride - 1) as f64).collect()
+}
+
+/// Noise's deviation relative to the picture's, for each training timestep.
+pub(super) fn sigmas(alphas_cumprod: &[f64]) -> Vec<f64> {
+    alphas_cumprod.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
+}
+
+/// The value at a fractional timestep.
+pub(super) fn interpolate(values: &[f64], t: f64) -> f64 {
+    let low = (t.max(0.0) as usize).min(values.len() - 1);
+    let high = (low + 1).min(values.len() - 1);
+    values[low] + (t - low as f64) * (values[high] - values[low])
+}
+
+/// Karras et al. 2022, equation 5, with ρ = 7, and the timesteps whose sigmas are nearest.
+pub(super) fn karras(sigmas: &[f64], steps: usize, round: bool) -> (Vec<f64>, Vec<f64>) {
+    const RHO: f64 = 7.0;
+    let root = |sigma: f64| libm::pow(sigma, 1.0 / RHO);
+    let (low, high) = (root(sigmas[0]), root(sigmas[sigmas.len() - 1]));
+    let ramp = |i: usize| i as f64 / (steps.max(2) - 1) as f64;
+    let karras: Vec<f64> = (0..steps).map(|i| libm::pow(high + ramp(i) * (low - high), RHO)).collect();
+    let timestep = |sigma: &f64| if round { libm::rint(timestep(sigmas, *sigma)) } else { timestep(sigmas, *sigma) };
+    let timesteps = karras.iter().map(timestep).collect();
+    (karras, timesteps)
+}
+
+/// Where `sigma` lies among the training timesteps, by its logarithm.
+fn timestep(sigmas: &[f64], sigma: f64) -> f64 {
+    let log = libm::log(sigma.max(1e-10));
+    let logs = |i: usize| libm::log(sigmas[i]);
+    let low = sigmas.partition_point(|other| *other <= sigma).saturating_sub(1).min(sigmas.len() - 2);
+    let part = (logs(low) - log) / (logs(low) - logs(low + 1));
+    low as f64 + part.clamp(0.0, 1.0)
+}
