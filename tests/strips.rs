@@ -41,8 +41,8 @@ fn decoded_pictures_do_not_depend_on_the_strips() {
         let pictures: Vec<Vec<u32>> = BUDGETS
             .map(|strips| {
                 let latents = Latents { width, height, channels: 4, values: noise(width * height * 4) };
-                let mut decoder = VaeDecoder::open(&bundle, residency(strips)).unwrap();
-                bits(&decoder.decode(&latents, &mut |_, _| ControlFlow::Continue(())).unwrap())
+                let mut decoder = VaeDecoder::open(&bundle).unwrap();
+                bits(&decoder.decode(&latents, residency(strips), &mut |_, _| ControlFlow::Continue(())).unwrap())
             })
             .into();
         assert_eq!(pictures[0].len(), width * height * 64 * 3);
@@ -56,10 +56,11 @@ fn encoded_latents_do_not_depend_on_the_strips() {
     let (width, height) = (128, 96);
     let latents: Vec<Vec<u32>> = BUDGETS
         .map(|strips| {
-            let mut encoder = VaeEncoder::open(&bundle, residency(strips)).unwrap();
-            let draw = |width, height| Latents { width, height, channels: 4, values: noise(width * height * 4) };
-            let pixels = noise(width * height * 3);
-            bits(&encoder.encode(pixels, (width, height), draw, &mut |_, _| ControlFlow::Continue(())).unwrap().values)
+            let mut encoder = VaeEncoder::open(&bundle).unwrap();
+            let (pixels, size) = (noise(width * height * 3), (width, height));
+            let moments = encoder.encode(pixels, size, residency(strips), &mut |_, _| ControlFlow::Continue(()));
+            let moments = moments.unwrap();
+            bits(&moments.sample(&noise(width * height / 64 * 4)).values)
         })
         .into();
     latents.iter().for_each(|other| assert!(*other == latents[0]));

@@ -38,7 +38,7 @@ pub(crate) use value::{Kind, Value};
 pub(crate) struct Graph {
     path: std::path::PathBuf,
     model: InferenceModel,
-    plans: Vec<(Vec<Kind>, Arc<Plan>)>,
+    plans: Vec<(Vec<Kind>, bool, Arc<Plan>)>,
 }
 
 impl Graph {
@@ -69,13 +69,14 @@ impl Graph {
 
     /// The plan for these input shapes. With `strips`, large pictures are worked on in strips where that can be.
     pub(crate) fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
-        if let Some((_, plan)) = self.plans.iter().find(|(shapes, _)| shapes == inputs) {
+        if let Some((.., plan)) = self.plans.iter().find(|(shapes, striped, _)| shapes == inputs && *striped == strips)
+        {
             return Ok(plan.clone());
         }
         let plan = Plan::new(self.model.clone(), inputs, strips);
         let plan = Arc::new(plan.map_err(|error| self.corrupt(format!("the graph does not fit together: {error:#}")))?);
         self.plans.truncate(KEPT_PLANS - 1);
-        self.plans.insert(0, (inputs.to_vec(), plan.clone()));
+        self.plans.insert(0, (inputs.to_vec(), strips, plan.clone()));
         Ok(plan)
     }
 

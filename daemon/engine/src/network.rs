@@ -34,7 +34,7 @@ impl Network {
 
     /// What a run on these inputs needs.
     pub(crate) fn demand(&mut self, inputs: &[Kind]) -> Result<Demand> {
-        let plan = self.plan(inputs)?;
+        let plan = self.plan(inputs, true)?;
         let file = self.weights.file();
         let (mut matrices, mut largest_block) = (Vec::new(), 0);
         for name in plan.matrices() {
@@ -48,14 +48,14 @@ impl Network {
 
     /// Starts reading weights for `runs` runs on these inputs.
     pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize, residency: Residency) -> Result<Running<'_>> {
-        let plan = self.plan(inputs)?;
-        let strips = plan.strips(residency.strips);
+        let plan = self.plan(inputs, residency.strips.is_some())?;
+        let strips = residency.strips.and_then(|budget| plan.strips(budget));
         self.weights.begin(plan.matrices(), runs, residency)?;
         Ok(Running { plan, strips, name: self.name, weights: &mut self.weights })
     }
 
-    fn plan(&mut self, inputs: &[Kind]) -> Result<Arc<Plan>> {
-        self.graph.plan(inputs, self.name.starts_with("vae"))
+    fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
+        self.graph.plan(inputs, strips && self.name.starts_with("vae"))
     }
 
     /// Runs once.

@@ -86,7 +86,7 @@ impl StagePlan {
     fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
-        let strips = usize::try_from(room.saturating_sub(demand.tables)).unwrap_or(usize::MAX);
+        let strips = Some(usize::try_from(room.saturating_sub(demand.tables)).unwrap_or(usize::MAX));
         let residency = Residency { keep, ring: ring as usize, strips };
         let peak = PROCESS + activations + resident + ring;
         StagePlan { stage, activations, resident, streamed, ring, peak, residency }

@@ -29,19 +29,19 @@ pub struct Residency {
     pub keep: Keep,
     /// Bytes that are read ahead (two blocks at least).
     pub ring: usize,
-    /// Bytes that the autoencoder's large pictures may take.
-    pub strips: usize,
+    /// Bytes that the autoencoder's large pictures may take where they run in strips; `None`: they run whole.
+    pub strips: Option<usize>,
 }
 
 impl Residency {
     /// Everything stays.
     pub fn ample() -> Residency {
-        Residency { keep: Keep::All, ring: RING, strips: usize::MAX }
+        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX) }
     }
 
     /// Nothing stays.
     pub fn streamed() -> Residency {
-        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: usize::MAX }
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX) }
     }
 }
 
