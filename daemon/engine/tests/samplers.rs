@@ -1,0 +1,110 @@
+//! Every sampler goes the way of diffusers' scheduler: goldens of tests/goldens/make_samplers.py.
+
+use diffused_engine::sampler::{BetaSchedule, Config, Kind, Prediction, Sampler};
+use serde::Deserialize;
+use serde_json::Value;
+
+const GOLDENS: &str = include_str!("../../../tests/goldens/samplers.json");
+const SIZE: usize = 16;
+
+#[derive(Deserialize)]
+struct Case {
+    sampler: Kind,
+    config: Value,
+    steps: usize,
+    strength: Option<f64>,
+    timesteps: Vec<f64>,
+    first: Vec<f32>,
+    middle: Vec<f32>,
+    last: Vec<f32>,
+}
+
+/// The same values as the script's.
+fn wave(seed: usize) -> Vec<f32> {
+    (0..SIZE).map(|i| (((i * 37 + seed * 101) % 256) as f32 - 128.0) / 128.0).collect()
+}
+
+fn config(case: &Case) -> Config {
+    let field = |name: &str| case.config.get(name).cloned();
+    let parse = |name: &str| field(name).map(|value| serde_json::from_value(value).unwrap());
+    Config {
+        default: case.sampler,
+        steps: 20,
+        cfg_scale: 7.5,
+        prediction: serde_json::from_value::<Prediction>(field("prediction_type").unwrap()).unwrap(),
+        beta_start: 0.00085,
+        beta_end: 0.012,
+        beta_schedule: field("beta_schedule")
+            .map_or(BetaSchedule::ScaledLinear, |v| serde_json::from_value(v).unwrap()),
+        train_timesteps: 1000,
+        spacing: field("timestep_spacing").map(|value| serde_json::from_value(value).unwrap()),
+        steps_offset: field("steps_offset").map(|value| serde_json::from_value(value).unwrap()),
+        set_alpha_to_one: parse("set_alpha_to_one"),
+        skip_prk_steps: parse("skip_prk_steps"),
+        rescale_betas_zero_snr: parse("rescale_betas_zero_snr").unwrap_or(false),
+        original_inference_steps: None,
+    }
+}
+
+/// Latents before the first and after every call.
+fn trajectory(case: &Case) -> (Vec<f64>, Vec<Vec<f32>>) {
+    let mut sampler = Sampler::new(case.sampler, &config(case), case.steps, case.strength).unwrap();
+    let timesteps = sampler.timesteps().to_vec();
+    let mut latents = match case.strength {
+        None => sampler.start(&wave(1)),
+        Some(_) => sampler.start_from(&wave(2), &wave(1)),
+    };
+    let mut draws = 1000..;
+    let mut all = vec![latents.clone()];
+    for call in 0..timesteps.len() {
+        let input = sampler.model_input(call, &latents);
+        let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
+        sampler.step(call, output, &mut latents, &mut || wave(draws.next().unwrap()));
+        all.push(latents.clone());
+    }
+    (timesteps, all)
+}
+
+/// Largest difference relative to the largest value.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let largest = b.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+    a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+}
+
+#[test]
+fn trajectories_equal_the_reference() {
+    let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
+    assert!(cases.len() > 300);
+    for case in cases {
+        let name = format!("{} {} {} steps, strength {:?}", case.sampler, case.config, case.steps, case.strength);
+        let (timesteps, all) = trajectory(&case);
+        assert_eq!(timesteps.len(), case.timesteps.len(), "{name}");
+        let off = timesteps.iter().zip(&case.timesteps).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off < 1e-3, "{name}: timesteps {timesteps:?}, not {:?}", case.timesteps);
+        // With zero terminal SNR the first sigma is 4096, where the reference's f32 latents lose three digits.
+        let tolerance = if case.config.get("rescale_betas_zero_snr").is_some() { 1e-4 } else { 1e-5 };
+        for (what, got, wanted) in [
+            ("first", &all[0], &case.first),
+            ("middle", &all[all.len() / 2], &case.middle),
+            ("last", &all[all.len() - 1], &case.last),
+        ] {
+            let off = distance(got, wanted);
+            assert!(off < tolerance, "{name}: {what} latents are {off:e} off\n{got:?}\n{wanted:?}");
+        }
+    }
+}
+
+#[test]
+fn steps_and_strengths_that_make_no_step_are_refused() {
+    let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
+    let config = config(&cases[0]);
+    for (kind, steps, strength) in [
+        (Kind::Ddim, 0, None),
+        (Kind::Ddim, 1001, None),
+        (Kind::Lcm, 51, None),
+        (Kind::Pndm, 3, None),
+        (Kind::Euler, 4, Some(0.2)),
+    ] {
+        assert_eq!(Sampler::new(kind, &config, steps, strength).unwrap_err().code(), "invalid_param");
+    }
+}
