@@ -6,14 +6,21 @@
 mod arch;
 mod convert;
 mod error;
+mod inspect;
 mod network;
 mod parameter;
+mod reader;
 mod source;
+mod synth;
+mod verify;
 mod writer;
 
 pub use convert::{Options, Progress, convert};
 pub use error::{Error, Result};
+pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use network::Weights;
+pub use synth::{Arch, Dtype, synth};
+pub use verify::{Difference, verify};
 
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {

@@ -1,11 +1,13 @@
 //! The command line of model-prep.
 
-use std::path::PathBuf;
+mod print;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use model_prep::{Options, Progress, Weights, convert};
+use model_prep::{Arch, Dtype, Options, Weights};
 
 /// Turns Stable Diffusion models into bundles that diffused runs.
 #[derive(Parser)]
@@ -18,28 +20,61 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Convert a diffusers folder to a bundle.
-    Convert {
-        /// The diffusers folder (the one that holds model_index.json).
-        source: PathBuf,
-        /// Where the bundle goes.
-        #[arg(short, long, value_name = "BUNDLE")]
-        output: PathBuf,
-        /// How matrices are stored.
-        #[arg(long, value_enum, default_value = "int8")]
-        weights: WeightsArg,
-        /// The model's name [default: the folder's].
-        #[arg(long)]
-        name: Option<String>,
-        /// Default number of steps.
-        #[arg(long)]
-        steps: Option<usize>,
-        /// Default guidance scale.
-        #[arg(long)]
-        cfg_scale: Option<f64>,
-        /// Replace a bundle that is already there.
-        #[arg(long)]
-        force: bool,
+    Convert(Convert),
+    /// Check a bundle's checksums and show what is in it.
+    Inspect {
+        /// The bundle's folder.
+        bundle: PathBuf,
     },
+    /// Compare a bundle with its source, tensor by tensor.
+    Verify {
+        /// The bundle's folder.
+        bundle: PathBuf,
+        /// The diffusers folder that it was made from.
+        source: PathBuf,
+        /// The least signal to noise of a tensor, decibels.
+        #[arg(long, value_name = "DB", default_value_t = 30.0)]
+        min_snr: f64,
+    },
+    /// Write a diffusers folder of true shapes and random weights.
+    Synth {
+        /// The model whose shapes it has.
+        #[arg(long, value_enum)]
+        arch: ArchArg,
+        /// Seed of the weights.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Where the folder goes.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        /// How values are stored.
+        #[arg(long, value_enum, default_value = "f16")]
+        dtype: DtypeArg,
+    },
+}
+
+#[derive(Args)]
+struct Convert {
+    /// The diffusers folder, the one that holds model_index.json.
+    source: PathBuf,
+    /// Where the bundle goes.
+    #[arg(short, long, value_name = "BUNDLE")]
+    output: PathBuf,
+    /// How matrices are stored.
+    #[arg(long, value_enum, default_value = "int8")]
+    weights: WeightsArg,
+    /// The model's name [default: the folder's].
+    #[arg(long)]
+    name: Option<String>,
+    /// Default number of steps [default: 20, or 4 of a latent consistency model].
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Default guidance scale [default: 7.5, or what suits a latent consistency model].
+    #[arg(long)]
+    cfg_scale: Option<f64>,
+    /// Replace a bundle that is already there.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -49,41 +84,89 @@ enum WeightsArg {
     F32,
 }
 
-impl From<WeightsArg> for Weights {
-    fn from(weights: WeightsArg) -> Weights {
-        match weights {
-            WeightsArg::Int8 => Weights::Int8,
-            WeightsArg::F16 => Weights::F16,
-            WeightsArg::F32 => Weights::F32,
+#[derive(Clone, Copy, ValueEnum)]
+enum ArchArg {
+    Sd15,
+    Sd21,
+    BkSdmTiny,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    F16,
+    F32,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Convert(arguments) => convert(arguments),
+        Command::Inspect { bundle } => {
+            print::inspection(&model_prep::inspect(&bundle)?);
+            Ok(())
         }
+        Command::Verify { bundle, source, min_snr } => verify(&bundle, &source, min_snr),
+        Command::Synth { arch, seed, output, dtype } => synth(arch, seed, dtype, &output),
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Convert { source, output, weights, name, steps, cfg_scale, force } => {
-            let options = Options { weights: weights.into(), name, steps, cfg_scale, force };
-            let bar = bytes_bar()?;
-            let warnings = convert(&source, &output, &options, &mut |progress| show(&bar, progress))
-                .with_context(|| format!("cannot convert {}", source.display()))?;
-            bar.finish_and_clear();
-            for warning in warnings {
-                eprintln!("warning: {warning}");
-            }
-            println!("{}", output.display());
-        }
+fn convert(arguments: Convert) -> Result<()> {
+    let Convert { source, output, weights, name, steps, cfg_scale, force } = arguments;
+    let weights = match weights {
+        WeightsArg::Int8 => Weights::Int8,
+        WeightsArg::F16 => Weights::F16,
+        WeightsArg::F32 => Weights::F32,
+    };
+    let options = Options { weights, name, steps, cfg_scale, force };
+    let bar = bytes_bar()?;
+    let warnings = model_prep::convert(&source, &output, &options, &mut |progress| {
+        bar.set_message(progress.network);
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    });
+    bar.finish_and_clear();
+    for warning in warnings.with_context(|| format!("cannot convert {}", source.display()))? {
+        eprintln!("warning: {warning}");
     }
+    println!("{}", output.display());
+    Ok(())
+}
+
+fn verify(bundle: &Path, source: &Path, min_snr: f64) -> Result<()> {
+    let (mut tensors, mut worst) = (0, Vec::new());
+    model_prep::verify(bundle, source, &mut |difference| {
+        print::difference(&difference);
+        tensors += 1;
+        if difference.snr() < min_snr {
+            worst.push(difference.tensor);
+        }
+    })?;
+    ensure!(worst.is_empty(), "{} of {tensors} tensors are below {min_snr} dB: {}", worst.len(), worst.join(", "));
+    println!("{tensors} tensors, none below {min_snr} dB");
+    Ok(())
+}
+
+fn synth(arch: ArchArg, seed: u64, dtype: DtypeArg, output: &Path) -> Result<()> {
+    let arch = match arch {
+        ArchArg::Sd15 => Arch::Sd15,
+        ArchArg::Sd21 => Arch::Sd21,
+        ArchArg::BkSdmTiny => Arch::BkSdmTiny,
+    };
+    let dtype = match dtype {
+        DtypeArg::F16 => Dtype::F16,
+        DtypeArg::F32 => Dtype::F32,
+    };
+    let bar = bytes_bar()?;
+    model_prep::synth(arch, seed, dtype, output, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    println!("{}", output.display());
     Ok(())
 }
 
 /// A progress bar of bytes; draws nothing where there is no terminal.
-fn bytes_bar() -> anyhow::Result<ProgressBar> {
+fn bytes_bar() -> Result<ProgressBar> {
     let style = ProgressStyle::with_template("{msg:12} {wide_bar} {bytes}/{total_bytes} {eta}")?;
     Ok(ProgressBar::no_length().with_style(style))
-}
-
-fn show(bar: &ProgressBar, Progress { network, done, total }: Progress) {
-    bar.set_message(network);
-    bar.set_length(total);
-    bar.set_position(done);
 }

@@ -32,7 +32,12 @@ impl Weights {
         }
     }
 
-    /// The format of a matrix of `k` inputs, or of a table.
+    /// What the manifest's spelling means.
+    pub(crate) fn from_name(name: &str) -> Option<Weights> {
+        [Weights::Int8, Weights::F16, Weights::F32].into_iter().find(|weights| weights.name() == name)
+    }
+
+    /// The format of a matrix of `k` inputs.
     fn format(self, k: usize, precise: bool) -> Format {
         match self {
             Weights::F32 => Format::F32,

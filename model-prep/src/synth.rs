@@ -1,0 +1,201 @@
+//! Models of the true shapes with random weights: what a board bears can be seen before anything is downloaded.
+//!
+//! Which tensors there are and in which shapes comes from the same builders that convert, so a synthetic folder is
+//! complete by construction. Weights are scaled by their fan-in, so that activations neither vanish nor overflow.
+
+mod archs;
+mod random;
+mod tokenizer;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use half::f16;
+use serde_json::{Value, json};
+
+pub use archs::Arch;
+use random::Random;
+
+use crate::arch;
+use crate::error::{Error, Result};
+use crate::network::{Network, Weights};
+use crate::parameter::{Parameter, Shape};
+use crate::source::Configs;
+
+/// How a synthetic model's values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl Dtype {
+    fn name(self) -> &'static str {
+        match self {
+            Dtype::F16 => "F16",
+            Dtype::F32 => "F32",
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Dtype::F16 => 2,
+            Dtype::F32 => 4,
+        }
+    }
+}
+
+/// How the values of a tensor are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Draw {
+    mean: f32,
+    deviation: f32,
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq)]
+struct Tensor {
+    shape: Vec<usize>,
+    draw: Draw,
+}
+
+impl Tensor {
+    fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is told of bytes done and in all.
+pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    if out.exists() {
+        return Err(Error::file(out, "is already there; choose another place"));
+    }
+    for (file, json) in arch.files() {
+        write(&out.join(file), serde_json::to_string_pretty(&json).unwrap_or_default().as_bytes())?;
+    }
+    let (vocab, merges) = tokenizer::files();
+    write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
+    write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
+    let [text, unet, decoder, encoder] = arch::networks(&Configs::open(out)?, Weights::F32);
+    let files = [
+        ("text_encoder/model.safetensors", tensors(&[&text], "text_model.")),
+        ("unet/diffusion_pytorch_model.safetensors", tensors(&[&unet], "")),
+        ("vae/diffusion_pytorch_model.safetensors", tensors(&[&decoder, &encoder], "")),
+    ];
+    let values = |tensors: &BTreeMap<String, Tensor>| tensors.values().map(Tensor::values).sum::<usize>();
+    let total = files.iter().map(|(_, tensors)| values(tensors) as u64).sum::<u64>() * dtype.bytes();
+    let mut done = 0;
+    for (file, tensors) in &files {
+        write_safetensors(&out.join(file), tensors, dtype, seed, &mut |bytes| {
+            done += bytes;
+            progress(done, total);
+        })?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    fs::write(path, bytes).map_err(Error::io(path))
+}
+
+/// The tensors that `networks` are made of.
+fn tensors(networks: &[&Network], prefix: &str) -> BTreeMap<String, Tensor> {
+    let parameters = networks.iter().flat_map(|network| &network.parameters);
+    let tensors = parameters.flat_map(|parameter| {
+        let weight = parameter.tensors().into_iter().zip(draws(parameter));
+        weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), Tensor { shape, draw }))
+    });
+    tensors.collect()
+}
+
+/// How the tensors of a weight are drawn. What a residual block or transformer adds to its input is kept small.
+fn draws(parameter: &Parameter) -> [Draw; 2] {
+    let draw = |mean, deviation| Draw { mean, deviation };
+    match parameter.shape {
+        Shape::Matrix { k, kernel, .. } => {
+            let adds = ["conv2", "to_out.0", "out_proj", "proj_out", "ff.net.2", "mlp.fc2"];
+            let gain = if adds.iter().any(|end| parameter.name.ends_with(end)) { 0.3 } else { 1.0 };
+            [draw(0.0, gain / ((k * kernel * kernel) as f32).sqrt()), draw(0.0, 0.01)]
+        }
+        Shape::Norm { .. } => [draw(1.0, 0.05), draw(0.0, 0.05)],
+        Shape::Table { .. } => [draw(0.0, 0.02), draw(0.0, 0.02)],
+    }
+}
+
+fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    dtype: Dtype,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let file = File::create_new(path).map_err(Error::io(path))?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let header = header(tensors, dtype);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::io(path))?;
+    file.write_all(header.as_bytes()).map_err(Error::io(path))?;
+    for (name, tensor) in tensors {
+        let mut random = Random::new(seed, name);
+        match dtype {
+            Dtype::F16 => {
+                let table = random.table(tensor.draw).map(|value| f16::from_f32(value).to_le_bytes());
+                random.pick(&table, tensor.values(), |bytes| file.write_all(bytes)).map_err(Error::io(path))?;
+            }
+            Dtype::F32 => {
+                let table = random.table(tensor.draw).map(f32::to_le_bytes);
+                random.pick(&table, tensor.values(), |bytes| file.write_all(bytes)).map_err(Error::io(path))?;
+            }
+        }
+        progress(tensor.values() as u64 * dtype.bytes());
+    }
+    file.flush().map_err(Error::io(path))
+}
+
+/// A safetensors header: every tensor's type, shape and place, padded so that the data is aligned.
+fn header(tensors: &BTreeMap<String, Tensor>, dtype: Dtype) -> String {
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({"format": "pt"}))]);
+    let mut start = 0;
+    for (name, tensor) in tensors {
+        let end = start + tensor.values() as u64 * dtype.bytes();
+        let info = json!({"dtype": dtype.name(), "shape": tensor.shape, "data_offsets": [start, end]});
+        header.insert(name.clone(), info);
+        start = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trainable values of each network, as the models' papers and repositories state them.
+    #[test]
+    fn the_shapes_are_the_true_ones() {
+        for (arch, text, unet) in [
+            (Arch::Sd15, 123_060_480, 859_520_964),
+            (Arch::Sd21, 340_387_840, 865_910_724),
+            (Arch::BkSdmTiny, 123_060_480, 323_384_964),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            for (file, json) in arch.files() {
+                write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
+            }
+            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Weights::F32);
+            let values = |networks: &[&Network]| tensors(networks, "").values().map(Tensor::values).sum::<usize>();
+            assert_eq!(values(&[&networks[0]]), text, "{arch:?}");
+            assert_eq!(values(&[&networks[1]]), unet, "{arch:?}");
+            assert_eq!(values(&[&networks[2], &networks[3]]), 83_653_863, "{arch:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The configurations of models that people have, as their `config.json` files say.
+
+use serde_json::{Value, json};
+
+/// A model's architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// Stable Diffusion 1.5 (Rombach et al. 2022).
+    Sd15,
+    /// Stable Diffusion 2.1, 768×768, v-prediction.
+    Sd21,
+    /// BK-SDM-Tiny (Kim et al. 2023): Stable Diffusion 1 with blocks removed.
+    BkSdmTiny,
+}
+
+impl Arch {
+    /// Every JSON file of the folder.
+    pub(super) fn files(self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("model_index.json", self.model_index()),
+            ("text_encoder/config.json", self.text_encoder()),
+            ("tokenizer/tokenizer_config.json", tokenizer_config()),
+            ("tokenizer/special_tokens_map.json", self.special_tokens()),
+            ("unet/config.json", self.unet()),
+            ("vae/config.json", vae()),
+            ("scheduler/scheduler_config.json", self.scheduler()),
+        ]
+    }
+
+    fn model_index(self) -> Value {
+        json!({
+            "_class_name": "StableDiffusionPipeline",
+            "feature_extractor": [null, null],
+            "requires_safety_checker": false,
+            "safety_checker": [null, null],
+            "scheduler": ["diffusers", self.scheduler()["_class_name"]],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        })
+    }
+
+    fn text_encoder(self) -> Value {
+        let (hidden, layers, heads, activation) = match self {
+            Arch::Sd21 => (1024, 23, 16, "gelu"),
+            Arch::Sd15 | Arch::BkSdmTiny => (768, 12, 12, "quick_gelu"),
+        };
+        json!({
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            "vocab_size": 49408,
+            "max_position_embeddings": 77,
+            "hidden_size": hidden,
+            "intermediate_size": 4 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "hidden_act": activation,
+            "layer_norm_eps": 1e-5,
+            "projection_dim": if self == Arch::Sd21 { 512 } else { 768 },
+        })
+    }
+
+    fn special_tokens(self) -> Value {
+        let pad = if self == Arch::Sd21 { "!" } else { "<|endoftext|>" };
+        json!({
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>",
+            "pad_token": pad,
+        })
+    }
+
+    fn unet(self) -> Value {
+        let mut config = json!({
+            "_class_name": "UNet2DConditionModel",
+            "in_channels": 4,
+            "out_channels": 4,
+            "sample_size": 64,
+            "block_out_channels": [320, 640, 1280, 1280],
+            "layers_per_block": 2,
+            "attention_head_dim": 8,
+            "cross_attention_dim": 768,
+            "down_block_types":
+                ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            "mid_block_type": "UNetMidBlock2DCrossAttn",
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+            "flip_sin_to_cos": true,
+            "freq_shift": 0,
+            "norm_num_groups": 32,
+            "norm_eps": 1e-5,
+        });
+        match self {
+            Arch::Sd15 => {}
+            Arch::Sd21 => {
+                config["sample_size"] = json!(96);
+                config["attention_head_dim"] = json!([5, 10, 20, 20]);
+                config["cross_attention_dim"] = json!(1024);
+                config["use_linear_projection"] = json!(true);
+            }
+            Arch::BkSdmTiny => {
+                config["block_out_channels"] = json!([320, 640, 1280]);
+                config["layers_per_block"] = json!(1);
+                config["down_block_types"] = json!(vec!["CrossAttnDownBlock2D"; 3]);
+                config["mid_block_type"] = json!(null);
+                config["up_block_types"] = json!(vec!["CrossAttnUpBlock2D"; 3]);
+            }
+        }
+        config
+    }
+
+    fn scheduler(self) -> Value {
+        let mut config = json!({
+            "_class_name": if self == Arch::Sd21 { "DDIMScheduler" } else { "PNDMScheduler" },
+            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "set_alpha_to_one": false,
+            "steps_offset": 1,
+        });
+        match self {
+            Arch::Sd21 => config["prediction_type"] = json!("v_prediction"),
+            Arch::Sd15 | Arch::BkSdmTiny => config["skip_prk_steps"] = json!(true),
+        }
+        config
+    }
+}
+
+fn tokenizer_config() -> Value {
+    json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": true})
+}
+
+fn vae() -> Value {
+    json!({
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "sample_size": 512,
+        "block_out_channels": [128, 256, 512, 512],
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "down_block_types": vec!["DownEncoderBlock2D"; 4],
+        "up_block_types": vec!["UpDecoderBlock2D"; 4],
+        "scaling_factor": 0.18215,
+    })
+}

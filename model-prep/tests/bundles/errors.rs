@@ -1,0 +1,186 @@
+//! What is wrong with a model or a bundle is said by name: the file, the key or tensor, and what would be right.
+
+use std::fs;
+
+use crate::changed::{Source, Tensor, demo};
+use half::f16;
+use model_prep::{Options, Weights, convert, inspect, verify};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// The error of converting `source`; nothing may be left behind.
+fn error(source: &Source, weights: Weights) -> String {
+    let error = convert(&source.path(), &source.bundle(), &Options { weights, ..Options::default() }, &mut |_| ());
+    let left: Vec<_> = fs::read_dir(source.path().parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    error.unwrap_err().to_string()
+}
+
+#[track_caller]
+fn check(source: &Source, parts: &[&str]) {
+    let error = error(source, Weights::Int8);
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+#[track_caller]
+fn check_key(file: &str, key: &str, value: Value, supported: &str) {
+    let source = Source::new();
+    source.set(file, key, value.clone());
+    check(&source, &[file, &format!(": {key} is {value}; supported: {supported}")]);
+}
+
+#[track_caller]
+fn check_tensor(tensor: &str, message: &str, change: impl FnOnce(&mut Tensor)) {
+    let source = Source::new();
+    source.change(UNET, |tensors| change(tensors.get_mut(tensor).unwrap()));
+    check(&source, &[UNET, &format!("tensor {tensor}: {message}")]);
+}
+
+#[test]
+fn keys_that_are_not_known_are_refused() {
+    for file in ["unet/config.json", "vae/config.json", "text_encoder/config.json", SCHEDULER, "model_index.json"] {
+        check_key(file, "use_magic", json!(true), "a model without this key");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_built_are_refused() {
+    let unet = "unet/config.json";
+    check_key(unet, "act_fn", json!("mish"), "\"silu\", \"swish\"");
+    check_key(unet, "attention_head_dim", json!(5), "a number of heads that divides");
+    check_key(unet, "attention_head_dim", json!([4, 4]), "a positive integer or a list of 3");
+    check_key(unet, "block_out_channels", json!(64), "a list of positive integers");
+    check_key(unet, "class_embed_type", json!("timestep"), "null");
+    check_key(unet, "cross_attention_dim", json!(256), "128, as hidden_size");
+    check_key(unet, "down_block_types", json!(["AttnDownBlock2D"]), "a list of 3 (one for each block) of CrossAttn");
+    check_key(unet, "in_channels", json!(9), "9, as in_channels is");
+    check_key(unet, "mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "\"UNetMidBlock2DCrossAttn\"");
+    check_key(unet, "norm_num_groups", json!(48), "a number that divides 64 channels");
+    check_key(unet, "resnet_time_scale_shift", json!("scale_shift"), "\"default\"");
+    check_key(unet, "sample_size", json!(null), "a positive integer");
+    check_key(unet, "transformer_layers_per_block", json!([[1], [1], [1]]), "a list of integers, or reverse_");
+    check_key("vae/config.json", "down_block_types", json!(["AttnDownEncoderBlock2D"]), "[\"DownEncoderBlock2D\"");
+    check_key("vae/config.json", "latents_mean", json!([0.1]), "null");
+    check_key("vae/config.json", "shift_factor", json!(0.5), "null, 0");
+    check_key("text_encoder/config.json", "hidden_act", json!("relu"), "\"quick_gelu\", \"gelu\"");
+    check_key("text_encoder/config.json", "num_attention_heads", json!(3), "a number that divides hidden_size, 128");
+    check_key("model_index.json", "unet", json!(["diffusers", "UNet3DConditionModel"]), "[\"diffusers\",\"UNet2D");
+}
+
+#[test]
+fn sampling_that_cannot_be_done_is_refused() {
+    check_key(SCHEDULER, "prediction_type", json!("sample"), "\"epsilon\", \"v_prediction\"");
+    check_key(SCHEDULER, "beta_schedule", json!("sigmoid"), "\"linear\"");
+    check_key(SCHEDULER, "thresholding", json!(true), "false");
+    check_key(SCHEDULER, "trained_betas", json!([0.1]), "null");
+    check_key(SCHEDULER, "use_karras_sigmas", json!(true), "false, or DPMSolverMultistepScheduler");
+}
+
+#[test]
+fn a_scheduler_that_we_do_not_have_is_a_warning() {
+    let source = Source::new();
+    source.set(SCHEDULER, "_class_name", json!("HeunDiscreteScheduler"));
+    source.set(SCHEDULER, "use_magic", json!(true));
+    let warnings = convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap().join("\n");
+    assert!(warnings.contains("HeunDiscreteScheduler") && warnings.contains("use_magic"), "{warnings}");
+}
+
+#[test]
+fn tensors_are_named() {
+    check_tensor("conv_in.weight", "has the shape [64, 36] instead of [64, 4, 3, 3]", |t| t.shape = vec![64, 36]);
+    check_tensor("conv_in.bias", "holds I16; supported: F32, F16, BF16", |t| t.dtype = Dtype::I16);
+    check_tensor("conv_out.bias", "value 1 is NaN", |t| t.bytes[2..4].copy_from_slice(&f16::NAN.to_le_bytes()));
+    let source = Source::new();
+    source.change(UNET, |tensors| drop(tensors.remove("conv_in.bias")));
+    check(&source, &["unet: tensor conv_in.bias: is missing; its shape should be [64]"]);
+    source.change(UNET, |tensors| {
+        let bias = Tensor { dtype: Dtype::F16, shape: vec![64], bytes: vec![0; 128] };
+        tensors.extend([("conv_in.bias".to_owned(), bias.clone()), ("conv_in.extra".to_owned(), bias)]);
+    });
+    check(&source, &[UNET, "tensor conv_in.extra: is not part of the network"]);
+}
+
+#[test]
+fn values_that_f16_cannot_hold_are_refused() {
+    let source = Source::new();
+    source.change(UNET, |tensors| {
+        let weight = tensors.get_mut("conv_in.weight").unwrap();
+        weight.bytes = [70_000f32.to_le_bytes(); 64 * 4 * 9].concat();
+        weight.dtype = Dtype::F32;
+    });
+    check(&source, &["tensor conv_in.weight: holds 70000, which is too large for f16; use --weights f32"]);
+}
+
+#[test]
+fn broken_files_are_named() {
+    let source = Source::new();
+    let whole = fs::read(demo().join(UNET)).unwrap();
+    source.write(UNET, &whole[..whole.len() - 1]);
+    check(&source, &[UNET, "not a whole safetensors file: its tensors need"]);
+    source.write(UNET, &whole[..100]);
+    check(&source, &[UNET, "not a whole safetensors file: a header of"]);
+    source.write(UNET, b"x");
+    check(&source, &[UNET, "not a whole safetensors file: it has 1 bytes"]);
+    source.remove(UNET);
+    check(&source, &[UNET, "there is no such file"]);
+    source.write("unet/diffusion_pytorch_model.bin", b"");
+    check(&source, &[UNET, "convert the .bin file to safetensors first"]);
+    source.write("vae/config.json", b"{");
+    check(&source, &["vae/config.json: no JSON object"]);
+    source.remove("model_index.json");
+    check(&source, &["model_index.json", "No such file"]);
+}
+
+#[test]
+fn tokenizers_are_checked() {
+    let source = Source::new();
+    source.write("tokenizer/merges.txt", b"#version: 0.2\na b c\n");
+    check(&source, &["tokenizer/merges.txt: line 2: \"a b c\" is no pair"]);
+    let source = Source::new();
+    source.write("tokenizer/vocab.json", br#"{"a": 653}"#);
+    check(&source, &["tokenizer/vocab.json: the token \"a\" has the id 653, but", "vocab_size is 653"]);
+}
+
+#[test]
+fn a_bundle_is_replaced_only_when_asked() {
+    let source = Source::new();
+    let (path, out) = (source.path(), source.bundle());
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("mine"), "").unwrap();
+    let mut options = Options::default();
+    let refused = convert(&path, &out, &options, &mut |_| ()).unwrap_err().to_string();
+    assert!(refused.contains("is already there") && out.join("mine").exists(), "{refused}");
+    options.force = true;
+    convert(&path, &out, &options, &mut |_| ()).unwrap();
+    assert!(!out.join("mine").exists());
+    inspect(&out).unwrap();
+}
+
+#[test]
+fn bundles_that_were_changed_are_noticed() {
+    let source = Source::new();
+    convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
+    let weights = source.bundle().join("unet.weights");
+    let whole = fs::read(&weights).unwrap();
+    let mut edited = whole.clone();
+    edited[whole.len() / 2] ^= 1;
+    for bytes in [&edited[..], &whole[..whole.len() - 1]] {
+        fs::write(&weights, bytes).unwrap();
+        let error = inspect(&source.bundle()).unwrap_err().to_string();
+        assert!(error.contains("unet.weights: does not match its checksum"), "{error}");
+    }
+}
+
+#[test]
+fn a_bundle_of_another_model_is_noticed() {
+    let source = Source::new();
+    convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
+    source.set("unet/config.json", "flip_sin_to_cos", json!(false));
+    let error = verify(&source.bundle(), &source.path(), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("unet.onnx: is not the graph that the source's configuration describes"), "{error}");
+}

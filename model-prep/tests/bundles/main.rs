@@ -1,0 +1,5 @@
+//! model-prep's library from outside: what it makes of the demo model, whole, changed and broken.
+
+mod changed;
+mod conversion;
+mod errors;
