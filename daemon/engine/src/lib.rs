@@ -21,6 +21,7 @@ pub mod sampler;
 mod source;
 mod strips;
 pub mod text_encoder;
+pub mod tokenizer;
 pub mod unet;
 pub mod vae;
 pub mod weights;

@@ -43,13 +43,6 @@ impl Noise {
         values
     }
 
-    /// `torch.randn(1, channels, height, width)`, returned as `[height][width][channels]`.
-    pub fn randn_nhwc(&mut self, height: usize, width: usize, channels: usize) -> Vec<f32> {
-        let plane = height * width;
-        let nchw = self.randn(plane * channels);
-        (0..plane).flat_map(|pixel| (0..channels).map(move |c| c * plane + pixel)).map(|i| nchw[i]).collect()
-    }
-
     /// One normal, from a pair that is made of two 53-bit uniforms.
     fn scalar(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
@@ -142,14 +135,5 @@ mod tests {
     fn only_the_lower_half_of_the_seed_counts() {
         assert_eq!(Noise::new(7).randn(20), Noise::new((1 << 40) + 7).randn(20));
         assert_ne!(Noise::new(7).randn(20), Noise::new(8).randn(20));
-    }
-
-    #[test]
-    fn nhwc_holds_what_nchw_would() {
-        let (height, width, channels) = (3, 5, 4);
-        let nchw = Noise::new(1).randn(height * width * channels);
-        let nhwc = Noise::new(1).randn_nhwc(height, width, channels);
-        assert_eq!(nhwc.len(), nchw.len());
-        assert_eq!(nhwc[channels * (width + 2) + 3], nchw[3 * height * width + width + 2]);
     }
 }

@@ -1,0 +1,263 @@
+//! Prompts to token ids, exactly as transformers' `CLIPTokenizer` makes them: another id is another picture.
+//!
+//! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed (NFC) and
+//! lower-cased character by character; a regular expression finds the words; each word's UTF-8 bytes, the last one marked as
+//! the end of a word, are merged pair by pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use regex::Regex;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::bundle::Text;
+
+/// The start token as a prompt may spell it.
+const START: &str = "<|startoftext|>";
+/// The end token as a prompt may spell it; it also stands for what the vocabulary lacks.
+const END: &str = "<|endoftext|>";
+/// CLIP's words. Whitespace lies between them and belongs to none.
+const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// GPT-2's words, which transformers looks for within CLIP's. It only takes apart special tokens in capitals.
+const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^\s\p{L}\p{N}]+";
+
+/// A prompt's tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// `Text::tokens` ids: start, words, end, padding.
+    pub ids: Vec<u32>,
+    /// The prompt was longer, and its end was left out.
+    pub truncated: bool,
+}
+
+/// CLIP's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    start: u32,
+    end: u32,
+    /// Ids of the 256 bytes within a word.
+    inner: Vec<u32>,
+    /// Ids of the 256 bytes at a word's end.
+    last: Vec<u32>,
+    /// Which pairs become which token.
+    merges: HashMap<(u32, u32), Merge>,
+    clip_words: Regex,
+    gpt2_words: Regex,
+}
+
+/// What a pair becomes; of several possible merges the lowest rank comes first.
+#[derive(Debug, Clone, Copy)]
+struct Merge {
+    rank: usize,
+    id: u32,
+}
+
+impl Tokenizer {
+    /// From the contents of `vocab.json` and `merges.txt`.
+    ///
+    /// # Errors
+    /// What is wrong with which of them, for people.
+    pub fn new(vocab: &[u8], merges: &[u8]) -> Result<Tokenizer, String> {
+        let vocab: HashMap<String, u32> = serde_json::from_slice(vocab)
+            .map_err(|error| format!("vocab.json: {error}; expected tokens with their ids"))?;
+        let merges = std::str::from_utf8(merges).map_err(|error| format!("merges.txt: {error}"))?;
+        let special = |token| {
+            vocab.get(token).copied().ok_or_else(|| format!("vocab.json: the special token {token} is missing"))
+        };
+        let (start, end) = (special(START)?, special(END)?);
+        let byte = |suffix: &str| {
+            let id = |char| vocab.get(&format!("{char}{suffix}")).copied().unwrap_or(end);
+            byte_alphabet().map(id).collect()
+        };
+        let words = |pattern| Regex::new(pattern).map_err(|error| error.to_string());
+        Ok(Tokenizer {
+            start,
+            end,
+            inner: byte(""),
+            last: byte("</w>"),
+            merges: read_merges(merges, &vocab)?,
+            clip_words: words(CLIP_WORDS)?,
+            gpt2_words: words(GPT2_WORDS)?,
+        })
+    }
+
+    /// The ids of `text`, cut off or filled up to `sizes.tokens`. Any text has some; the empty one is start and end.
+    pub fn encode(&self, text: &str, sizes: &Text) -> Encoded {
+        let room = sizes.tokens.saturating_sub(2);
+        let words = self.words(text, sizes.pad, room + 1);
+        let mut ids = vec![sizes.bos];
+        ids.extend(words.iter().take(room));
+        ids.push(sizes.eos);
+        ids.resize(sizes.tokens, sizes.pad);
+        Encoded { ids, truncated: words.len() > room }
+    }
+
+    /// The ids of `text` without start and end. Once there are `enough`, what follows is not looked at.
+    fn words(&self, text: &str, pad: u32, enough: usize) -> Vec<u32> {
+        let specials = self.specials(pad);
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while ids.len() < enough {
+            let found = specials.iter().filter_map(|(token, id)| Some((rest.find(token.as_str())?, token.len(), *id)));
+            let Some((at, len, id)) = found.min() else { break };
+            self.plain(&rest[..at], enough, &mut ids);
+            ids.push(id);
+            rest = &rest[at + len..];
+        }
+        self.plain(rest, enough, &mut ids);
+        ids
+    }
+
+    /// Tokens that stand for themselves wherever they occur in a prompt. To transformers the padding is one, too: SD 2 pads
+    /// with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte is no text.
+    fn specials(&self, pad: u32) -> Vec<(String, u32)> {
+        let mut specials = vec![(START.to_owned(), self.start), (END.to_owned(), self.end)];
+        let byte = byte_alphabet().zip(&self.inner).find(|&(char, &id)| id == pad && id != self.end && char.is_ascii());
+        specials.extend(byte.map(|(char, &id)| (char.to_string(), id)));
+        specials
+    }
+
+    /// Appends the ids of `text`, which holds no special tokens.
+    fn plain(&self, text: &str, enough: usize, ids: &mut Vec<u32>) {
+        let text: String = text.nfc().flat_map(char::to_lowercase).collect();
+        let words = self.clip_words.find_iter(&text).flat_map(|word| self.gpt2_words.find_iter(word.as_str()));
+        for word in words {
+            if ids.len() >= enough {
+                return;
+            }
+            ids.extend(self.merge(word.as_str().as_bytes()));
+        }
+    }
+
+    /// Byte pair encoding of one word: of all pairs of neighbours that have a merge, the one of the lowest rank, and of
+    /// those the leftmost, becomes one token; again until no pair has a merge.
+    fn merge(&self, word: &[u8]) -> Vec<u32> {
+        let mut chain = Chain::new(self.bytes(word));
+        let mut queue = BinaryHeap::new();
+        let push = |queue: &mut BinaryHeap<_>, chain: &Chain, at: usize| {
+            if let Some(merge) = chain.pair(at).and_then(|pair| self.merges.get(&pair)) {
+                queue.push(Reverse((merge.rank, at, merge.id)));
+            }
+        };
+        (0..word.len()).for_each(|at| push(&mut queue, &chain, at));
+        while let Some(Reverse((_, at, id))) = queue.pop() {
+            // A neighbour may have been merged since this pair was queued.
+            let current = chain.pair(at).and_then(|pair| self.merges.get(&pair));
+            if current.is_none_or(|merge| merge.id != id) {
+                continue;
+            }
+            chain.join(at, id);
+            push(&mut queue, &chain, at);
+            if let Some(previous) = chain.links[at].previous {
+                push(&mut queue, &chain, previous);
+            }
+        }
+        chain.ids()
+    }
+
+    fn bytes(&self, word: &[u8]) -> Vec<u32> {
+        let mut ids: Vec<u32> = word.iter().map(|&byte| self.inner[usize::from(byte)]).collect();
+        if let (Some(id), Some(&byte)) = (ids.last_mut(), word.last()) {
+            *id = self.last[usize::from(byte)];
+        }
+        ids
+    }
+}
+
+/// A word's tokens as a list that stays in place when two of them become one.
+struct Chain {
+    links: Vec<Link>,
+}
+
+/// A token and its neighbours; `id` is `None` once it was joined with the one before it.
+struct Link {
+    id: Option<u32>,
+    previous: Option<usize>,
+    next: Option<usize>,
+}
+
+impl Chain {
+    fn new(ids: Vec<u32>) -> Chain {
+        let count = ids.len();
+        let link = |(at, id): (usize, u32)| Link {
+            id: Some(id),
+            previous: at.checked_sub(1),
+            next: Some(at + 1).filter(|&next| next < count),
+        };
+        Chain { links: ids.into_iter().enumerate().map(link).collect() }
+    }
+
+    /// The token at `at` and the one after it, if both are there.
+    fn pair(&self, at: usize) -> Option<(u32, u32)> {
+        let link = &self.links[at];
+        Some((link.id?, self.links[link.next?].id?))
+    }
+
+    /// Makes the token at `at` and the one after it `id`.
+    fn join(&mut self, at: usize, id: u32) {
+        self.links[at].id = Some(id);
+        let Some(gone) = self.links[at].next else { return };
+        self.links[gone].id = None;
+        let next = self.links[gone].next;
+        self.links[at].next = next;
+        if let Some(next) = next {
+            self.links[next].previous = Some(at);
+        }
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.links.iter().filter_map(|link| link.id).collect()
+    }
+}
+
+/// The characters by which a byte-level vocabulary spells the bytes 0 to 255: themselves where they can be seen in Latin-1,
+/// the others, counted in order, from U+0100 on.
+fn byte_alphabet() -> impl Iterator<Item = char> {
+    let mut hidden = 0x100..;
+    (0..=u8::MAX).map(move |byte| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => hidden.next().and_then(char::from_u32).unwrap_or_default(),
+    })
+}
+
+/// The pairs of `merges.txt`, one a line, best first.
+fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<HashMap<(u32, u32), Merge>, String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.trim().is_empty());
+    let mut merges = HashMap::new();
+    for (rank, line) in lines {
+        let fault = |what: String| format!("merges.txt, line {}: {what}", rank + 1);
+        let (a, b) = line.trim_end().split_once(' ').ok_or_else(|| fault("expected two tokens".into()))?;
+        let id = |token: &str| vocab.get(token).copied().ok_or_else(|| fault(format!("{token} is not in vocab.json")));
+        merges.insert((id(a)?, id(b)?), Merge { rank, id: id(&format!("{a}{b}"))? });
+    }
+    Ok(merges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(vocab: &str, merges: &[u8]) -> String {
+        Tokenizer::new(vocab.as_bytes(), merges).unwrap_err()
+    }
+
+    #[test]
+    fn the_alphabet_has_256_letters() {
+        let mut letters: Vec<char> = byte_alphabet().collect();
+        assert_eq!((letters[0], letters[usize::from(b'a')], letters[usize::from(b' ')]), ('Ā', 'a', 'Ġ'));
+        letters.sort_unstable();
+        letters.dedup();
+        assert_eq!(letters.len(), 256);
+    }
+
+    #[test]
+    fn faults_of_the_files_are_named() {
+        let vocab = r#"{"a": 0, "b": 1, "ab": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}"#;
+        assert!(Tokenizer::new(vocab.as_bytes(), b"#version: 0.2\na b\n").is_ok());
+        assert!(message("[]", b"").starts_with("vocab.json: "));
+        assert_eq!(message(r#"{"a": 0}"#, b""), "vocab.json: the special token <|startoftext|> is missing");
+        assert!(message(vocab, b"\xff").starts_with("merges.txt: "));
+        assert_eq!(message(vocab, b"#version: 0.2\nab"), "merges.txt, line 2: expected two tokens");
+        assert_eq!(message(vocab, b"a b\na c"), "merges.txt, line 2: c is not in vocab.json");
+    }
+}

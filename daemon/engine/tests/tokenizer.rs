@@ -1,0 +1,69 @@
+//! The tokenizer against transformers' (`goldens/make_tokenizer.py`), and against whatever text a client may send.
+
+use diffused_engine::bundle::Text;
+use diffused_engine::tokenizer::Tokenizer;
+use proptest::prelude::*;
+use serde::Deserialize;
+
+const DEMO: [&str; 3] = [
+    include_str!("goldens/tokenizer/demo_vocab.json"),
+    include_str!("goldens/tokenizer/demo_merges.txt"),
+    include_str!("goldens/tokenizer/demo_cases.json"),
+];
+const CLIP: [&str; 3] = [
+    include_str!("goldens/tokenizer/clip_vocab.json"),
+    include_str!("goldens/tokenizer/clip_merges.txt"),
+    include_str!("goldens/tokenizer/clip_cases.json"),
+];
+
+/// A prompt and its ids, padded to 77.
+#[derive(Deserialize)]
+struct Case {
+    pad: u32,
+    prompt: String,
+    ids: Vec<u32>,
+    truncated: bool,
+}
+
+fn open(files: [&str; 3]) -> Tokenizer {
+    Tokenizer::new(files[0].as_bytes(), files[1].as_bytes()).unwrap()
+}
+
+fn sizes(bos: u32, eos: u32, pad: u32) -> Text {
+    Text { tokens: 77, bos, eos, pad, channels: 768 }
+}
+
+fn check(files: [&str; 3], bos: u32, eos: u32) {
+    let tokenizer = open(files);
+    let cases: Vec<Case> = serde_json::from_str(files[2]).unwrap();
+    for case in cases {
+        let encoded = tokenizer.encode(&case.prompt, &sizes(bos, eos, case.pad));
+        assert_eq!(encoded.ids, case.ids, "{:?}", case.prompt);
+        assert_eq!(encoded.truncated, case.truncated, "{:?}", case.prompt);
+    }
+}
+
+#[test]
+fn the_demo_models_ids_are_transformers() {
+    let vocab: std::collections::HashMap<String, u32> = serde_json::from_str(DEMO[0]).unwrap();
+    check(DEMO, vocab["<|startoftext|>"], vocab["<|endoftext|>"]);
+}
+
+#[test]
+fn clips_ids_are_transformers() {
+    check(CLIP, 49406, 49407);
+}
+
+#[test]
+fn a_very_long_word_is_no_burden() {
+    let encoded = open(CLIP).encode(&"ha".repeat(100_000), &sizes(49406, 49407, 49407));
+    assert!(encoded.truncated);
+}
+
+proptest! {
+    #[test]
+    fn any_text_has_as_many_ids_as_asked(text in any::<String>(), tokens in 0usize..100, pad in 0u32..600) {
+        let encoded = open(DEMO).encode(&text, &Text { tokens, ..sizes(0, 1, pad) });
+        prop_assert_eq!(encoded.ids.len(), tokens);
+    }
+}
