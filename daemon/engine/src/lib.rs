@@ -1,6 +1,6 @@
 //! Stable Diffusion on the CPU in little memory: synchronous, no network, no clock, no environment.
 //!
-//! The pipeline on one page is `Engine::paint`: prompt → embeddings, (init image → latents,) noise → latents step by
+//! The pipeline on one page is `Job`: prompt → embeddings, (init image → latents,) noise → latents step by
 //! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the picture that it gives there.
 
@@ -15,6 +15,7 @@ pub mod network;
 pub mod noise;
 mod ops;
 pub mod parameters;
+mod picture;
 pub mod plan;
 pub mod request;
 pub mod sampler;
@@ -28,12 +29,18 @@ pub mod weights;
 
 use std::ops::ControlFlow;
 
+use image::RgbImage;
+
 use bundle::Manifest;
 use error::{Error, Result};
+use latents::Latents;
 use models::Models;
+use noise::Noise;
 use plan::MemoryPlan;
 use request::{Observer, Parameters, Picture, Request, Stage};
+use sampler::Sampler;
 pub use source::{Bundle, Source};
+use text_encoder::Embeddings;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Default)]
@@ -89,18 +96,94 @@ impl Engine {
     pub fn generate(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Picture> {
         let parameters = self.resolve(request)?;
         let plan = self.plan(&parameters)?;
-        let models = &mut self.models;
-        let painted = self.workers.install(|| models.paint(request, parameters, &plan, observer));
+        let mut job = Job {
+            sampler: Sampler::new(parameters.sampler, &self.bundle.manifest.sampling, parameters.steps, parameters.strength)?,
+            noise: Noise::new(parameters.seed),
+            models: &mut self.models,
+            asked: &parameters,
+            plan: &plan,
+            observer,
+        };
+        let painted = self.workers.install(|| job.paint(request.init_image.as_ref()));
         if !plan.keeps_all {
-            models.forget();
+            self.models.forget();
         }
-        painted
+        Ok(Picture { image: painted?, parameters })
     }
 }
 
-impl Models {
-    fn paint(&mut self, _: &Request, _: Parameters, _: &MemoryPlan, _: &mut dyn Observer) -> Result<Picture> {
-        Err(Error::Internal("not yet".into()))
+/// One request on its way through the stages.
+struct Job<'a> {
+    models: &'a mut Models,
+    asked: &'a Parameters,
+    plan: &'a MemoryPlan,
+    noise: Noise,
+    sampler: Sampler,
+    observer: &'a mut dyn Observer,
+}
+
+impl Job<'_> {
+    /// The picture, from noise or from `init_image`.
+    fn paint(&mut self, init_image: Option<&RgbImage>) -> Result<RgbImage> {
+        let embeddings = self.embed()?;
+        let latents = match init_image {
+            Some(image) => self.start_from(image)?,
+            None => self.start(),
+        };
+        let latents = self.denoise(latents, embeddings)?;
+        let residency = self.plan.residency(Stage::VaeDecoder)?;
+        let pixels = self.models.decoder.decode(&latents, residency, &mut layers(Stage::VaeDecoder, self.observer))?;
+        picture::to_image(&pixels, self.asked.width, self.asked.height)
+    }
+
+    /// The prompt's embeddings; with guidance, the negative prompt's come first.
+    fn embed(&mut self) -> Result<Embeddings> {
+        let Parameters { prompt, negative_prompt, .. } = self.asked;
+        let prompts = if self.models.guided(self.asked) { vec![negative_prompt, prompt] } else { vec![prompt] };
+        let text = &self.models.manifest.text;
+        let ids: Vec<_> = prompts.into_iter().map(|prompt| self.models.tokenizer.encode(prompt, text).ids).collect();
+        let residency = self.plan.residency(Stage::TextEncoder)?;
+        self.models.text_encoder.encode(&ids, residency, &mut layers(Stage::TextEncoder, self.observer))
+    }
+
+    /// The first latents of text to image.
+    fn start(&mut self) -> Latents {
+        let sizes = &self.models.manifest.picture;
+        let (height, width) = (self.asked.height / sizes.factor, self.asked.width / sizes.factor);
+        let noise = Latents::noise(&mut self.noise, (height, width, sizes.latent_channels));
+        Latents { values: self.sampler.start(&noise.values), ..noise }
+    }
+
+    /// The first latents of image to image: the encoder's distribution is sampled before noise is added.
+    fn start_from(&mut self, image: &RgbImage) -> Result<Latents> {
+        let (width, height) = (self.asked.width, self.asked.height);
+        let pixels = picture::to_pixels(image, width, height);
+        let residency = self.plan.residency(Stage::VaeEncoder)?;
+        let mut tick = layers(Stage::VaeEncoder, self.observer);
+        let moments = self.models.encoder.encode(pixels, (width, height), residency, &mut tick)?;
+        let mut noise = || Latents::noise(&mut self.noise, moments.shape()).values;
+        let latents = moments.sample(&noise());
+        Ok(Latents { values: self.sampler.start_from(&latents.values, &noise()), ..latents })
+    }
+
+    /// Runs the UNet once for each of the sampler's timesteps.
+    fn denoise(&mut self, mut latents: Latents, embeddings: Embeddings) -> Result<Latents> {
+        let timesteps = self.sampler.timesteps().to_vec();
+        let (calls, guidance) = (timesteps.len(), self.asked.cfg_scale);
+        let residency = self.plan.residency(Stage::Unet)?;
+        let Latents { height, width, channels, .. } = latents;
+        let mut unet = self.models.unet.start(&latents, embeddings, guidance, calls, residency)?;
+        for (index, timestep) in timesteps.into_iter().enumerate() {
+            let input = Latents { values: self.sampler.model_input(index, &latents.values), ..latents };
+            let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);
+            let output = unet.predict(&input, timestep, &mut tick)?;
+            let mut noise = || Latents::noise(&mut self.noise, (height, width, channels)).values;
+            self.sampler.step(index, output, &mut latents.values, &mut noise);
+        }
+        match self.observer.tick(Stage::Unet, calls, calls) {
+            ControlFlow::Continue(()) => Ok(latents),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
     }
 }
 

@@ -1,17 +1,19 @@
 //! The networks and the tokenizer, and what a request asks of their memory.
 
 use crate::bundle::Manifest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{self, MemoryPlan};
 use crate::request::{Parameters, Stage};
 use crate::source::Bundle;
 use crate::text_encoder::TextEncoder;
+use crate::tokenizer::Tokenizer;
 use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};
 
 /// A bundle's parts, ready to run.
 pub(crate) struct Models {
     pub(crate) manifest: Manifest,
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) text_encoder: TextEncoder,
     pub(crate) unet: Unet,
     pub(crate) decoder: VaeDecoder,
@@ -23,6 +25,7 @@ impl Models {
     pub(crate) fn open(bundle: &Bundle) -> Result<Models> {
         Ok(Models {
             manifest: bundle.manifest.clone(),
+            tokenizer: tokenizer(bundle)?,
             text_encoder: TextEncoder::open(bundle)?,
             unet: Unet::open(bundle)?,
             decoder: VaeDecoder::open(bundle)?,
@@ -58,4 +61,10 @@ impl Models {
         self.unet.forget();
         self.decoder.forget();
     }
+}
+
+fn tokenizer(bundle: &Bundle) -> Result<Tokenizer> {
+    let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
+    Tokenizer::new(&vocab, &merges)
+        .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })
 }

@@ -77,11 +77,6 @@ pub struct StagePlan {
 }
 
 impl StagePlan {
-    /// What the stage may hold.
-    pub(crate) fn residency(&self) -> Residency {
-        self.residency.clone()
-    }
-
     /// A stage whose activations have `room` bytes.
     fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
         let activations = demand.activations(room);
@@ -110,9 +105,11 @@ impl MemoryPlan {
         self.stages.iter().map(with_all).max().unwrap_or(PROCESS)
     }
 
-    pub(crate) fn stage(&self, stage: Stage) -> Result<&StagePlan> {
+    /// What `stage` may hold.
+    pub(crate) fn residency(&self, stage: Stage) -> Result<Residency> {
         let found = self.stages.iter().find(|plan| plan.stage == stage);
-        found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))
+        let plan = found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))?;
+        Ok(plan.residency.clone())
     }
 }
 
@@ -187,7 +184,7 @@ mod tests {
         for memory in (115..1068).map(|mib| mib * MIB) {
             let plan = plan(&demands(), Some(memory)).unwrap();
             assert!(plan.peak() <= memory, "{} MiB", memory / MIB);
-            let unet = plan.stage(Stage::Unet).unwrap();
+            let unet = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).unwrap();
             assert_eq!(unet.resident + unet.streamed, 800 * MIB);
             assert!(unet.streamed <= streamed, "more memory never reads more");
             streamed = unet.streamed;

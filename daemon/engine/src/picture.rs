@@ -1,0 +1,49 @@
+//! Pictures between 8-bit pixels and the autoencoder's numbers, as diffusers' `VaeImageProcessor` converts them.
+
+use image::RgbImage;
+use image::imageops::{self, FilterType};
+
+use crate::error::{Error, Result};
+
+/// Pixels from -1 to 1, `[height][width][3]`, of `image` scaled to `width` × `height`.
+pub(crate) fn to_pixels(image: &RgbImage, width: usize, height: usize) -> Vec<f32> {
+    let normal = |image: &RgbImage| image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect();
+    let (width, height) = (width as u32, height as u32);
+    if image.dimensions() == (width, height) {
+        return normal(image);
+    }
+    normal(&imageops::resize(image, width, height, FilterType::Lanczos3))
+}
+
+/// The picture of `pixels` from -1 to 1; what lies outside is cut off, halves are rounded to even.
+pub(crate) fn to_image(pixels: &[f32], width: usize, height: usize) -> Result<RgbImage> {
+    let byte = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+    let bytes: Vec<u8> = pixels.iter().map(byte).collect();
+    RgbImage::from_raw(width as u32, height as u32, bytes)
+        .ok_or_else(|| Error::Internal(format!("{} values are no picture of {width} x {height}", pixels.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_the_way_there_and_back() {
+        let image = RgbImage::from_fn(16, 16, |x, y| image::Rgb([(x * 16 + y) as u8, 255 - (x * 16 + y) as u8, 7]));
+        assert_eq!(to_image(&to_pixels(&image, 16, 16), 16, 16).unwrap(), image);
+    }
+
+    #[test]
+    fn what_is_too_bright_is_white() {
+        let image = to_image(&[1.5, -3.0, 0.0], 1, 1).unwrap();
+        assert_eq!(image.get_pixel(0, 0).0, [255, 0, 128]);
+    }
+
+    #[test]
+    fn scaling_keeps_a_plain_colour() {
+        let image = RgbImage::from_pixel(50, 20, image::Rgb([255, 0, 255]));
+        let pixels = to_pixels(&image, 8, 24);
+        assert_eq!(pixels.len(), 8 * 24 * 3);
+        assert!(pixels.chunks(3).all(|pixel| pixel == [1.0, -1.0, 1.0]));
+    }
+}
