@@ -91,11 +91,7 @@ impl UnetConfig {
         keys.ignore(&INERT);
         refuse_variants(&mut keys)?;
         let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
-        let latent_channels = keys.count("in_channels", 4)?;
-        let out_channels = keys.take("out_channels").unwrap_or(json!(4));
-        if keys.as_count("out_channels", &out_channels)? != latent_channels {
-            return Err(keys.refuse("out_channels", &out_channels, &format!("{latent_channels}, as in_channels is")));
-        }
+        let latent_channels = latent_channels(&mut keys)?;
         let blocks = blocks(&mut keys, &channels)?;
         let (down, up, middle) = transformers(&mut keys, &blocks)?;
         let blocks = blocks.into_iter().zip(down).map(|(block, down)| Block { down, ..block }).collect();
@@ -120,6 +116,16 @@ impl UnetConfig {
         keys.finish()?;
         Ok(config)
     }
+}
+
+/// Channels of the input and of the output, which are the same unless the model also takes a mask or a picture.
+fn latent_channels(keys: &mut Keys) -> Result<usize> {
+    let channels = keys.count("in_channels", 4)?;
+    let out_channels = keys.count("out_channels", 4)?;
+    if channels != out_channels {
+        return Err(keys.refuse("in_channels", &json!(channels), &format!("{out_channels}, as out_channels is")));
+    }
+    Ok(channels)
 }
 
 /// Other kinds of networks that diffusers builds with this class.
