@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use diffused_engine::sampler::Kind;
 
 use crate::config::Size;
-use crate::{random, sampler_name};
+use crate::fault::Fault;
+use crate::random;
 
 /// Pictures from prompts, on this machine's processor and in little memory.
 #[derive(Debug, Parser)]
@@ -61,7 +62,7 @@ pub struct Generate {
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
-    #[arg(long, value_name = "NAME", value_parser = sampler_name::parse)]
+    #[arg(long, value_name = "NAME", value_parser = sampler)]
     pub sampler: Option<Kind>,
     /// Width in pixels
     #[arg(long, value_name = "PIXELS")]
@@ -102,6 +103,11 @@ pub struct Demo {
     /// Where to write the picture; named after the prompt if not given
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// A sampler; clap names the flag by itself.
+fn sampler(text: &str) -> Result<Kind, String> {
+    text.parse().map_err(|error| Fault::from(error).message)
 }
 
 /// A seed, where -1 stands for a random one, as in requests.

@@ -101,7 +101,11 @@ fn start_broker() -> Result<u16> {
     };
     let config = rumqttd::Config { router, v5: Some(HashMap::from([("demo".into(), server)])), ..Default::default() };
     let mut broker = Broker::new(config);
-    thread::Builder::new().name("broker".into()).spawn(move || broker.start())?;
+    thread::Builder::new().name("broker".into()).spawn(move || {
+        if let Err(error) = broker.start() {
+            tracing::error!("the demo's broker: {error}");
+        }
+    })?;
     Ok(port)
 }
 
@@ -126,12 +130,9 @@ impl Device {
         let request = json!({"prompt": prompt, "seed": seed, "id": JOB}).to_string();
         let mut picture = Bytes::new();
         loop {
-            let message = match self.next().await? {
-                Happening::Connected => {
-                    self.client.try_subscribe(topic("#"), QoS::AtLeastOnce)?;
-                    continue;
-                }
-                Happening::Message(message) => message,
+            let Some(message) = self.next().await? else {
+                self.client.try_subscribe(topic("#"), QoS::AtLeastOnce)?;
+                continue;
             };
             let name = String::from_utf8_lossy(&message.topic).into_owned();
             let outgoing = name == topic("txt2img");
@@ -151,24 +152,20 @@ impl Device {
         }
     }
 
-    /// The next thing that matters. The broker needs a moment to listen, so first attempts to connect may fail.
-    async fn next(&mut self) -> Result<Happening> {
+    /// The next message; `None` when the connection is there. The broker needs a moment to listen, so first attempts to
+    /// connect may fail.
+    async fn next(&mut self) -> Result<Option<Publish>> {
         let patience = Instant::now() + Duration::from_secs(10);
         loop {
             match self.eventloop.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(Happening::Connected),
-                Ok(Event::Incoming(Packet::Publish(message))) => return Ok(Happening::Message(message)),
+                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(None),
+                Ok(Event::Incoming(Packet::Publish(message))) => return Ok(Some(message)),
                 Ok(_) => {}
                 Err(error) if Instant::now() > patience => bail!("the demo's broker does not answer: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
-}
-
-enum Happening {
-    Connected,
-    Message(Publish),
 }
 
 /// What the user sees: a line for each message, with the time since the start.

@@ -22,7 +22,6 @@ pub mod random;
 pub mod report;
 pub mod request;
 pub mod run;
-pub mod sampler_name;
 pub mod service;
 pub mod topics;
 pub mod worker;

@@ -65,7 +65,7 @@ pub enum Event {
     /// It is gone, or an attempt failed; the next follows by itself.
     Disconnected(String),
     /// A message came in. It is to be acknowledged once it is safe.
-    Received(Received),
+    Received(Box<Received>),
 }
 
 /// A message that came in.
@@ -287,7 +287,7 @@ impl Link {
             duplicate: (publish.dup, publish.pkid),
             receipt: Receipt { connection: self.connection, publish },
         };
-        self.tell(Event::Received(received));
+        self.tell(Event::Received(Box::new(received)));
     }
 
     fn acknowledged(&mut self, puback: &PubAck) {

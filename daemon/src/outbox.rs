@@ -26,9 +26,9 @@ pub struct Message {
 
 impl Message {
     /// A QoS 1 message of JSON.
-    pub fn json(topic: String, value: &serde_json::Value) -> Message {
-        let payload = value.to_string().into();
-        Message { topic, payload, certain: true, retain: false, content_type: "application/json", correlation: None }
+    pub fn json(topic: String, value: &impl serde::Serialize) -> Message {
+        let payload = serde_json::to_vec(value).expect("payloads are plain data with text for keys");
+        Message::new(topic, payload.into(), "application/json")
     }
 
     /// A QoS 1 message of any kind.

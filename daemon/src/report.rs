@@ -1,13 +1,16 @@
 //! What the service says: the payloads of the contract's topics, in one place.
 
 use diffused_engine::bundle::Manifest;
-use serde_json::{Map, Value, json};
+use diffused_engine::request::Parameters;
+use diffused_engine::sampler::Kind;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::progress::Timings;
 use crate::queue::Ending;
-use crate::sampler_name;
-use crate::worker::{Painted, Summary};
+use crate::worker::Painted;
 
 /// The version of the topics and payloads.
 pub const SCHEMA: u32 = 1;
@@ -19,7 +22,7 @@ pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "schema": SCHEMA,
         "model": {"name": manifest.name, "sha256": model_sha256, "family": manifest.family, "weights": manifest.weights},
-        "samplers": sampler_name::all(),
+        "samplers": Kind::ALL,
         "defaults": {
             "sampler_name": manifest.sampling.default,
             "steps": manifest.sampling.steps,
@@ -30,64 +33,89 @@ pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
     })
 }
 
-/// What every message about a job begins with.
-fn about(id: &str, transaction: Option<&Value>) -> Map<String, Value> {
-    let mut message = Map::from_iter([("id".to_owned(), json!(id))]);
-    if let Some(transaction) = transaction {
-        message.insert("transaction".into(), transaction.clone());
+/// `…/job/<id>/state`
+#[derive(Debug, Serialize)]
+pub struct State<'a> {
+    /// The job.
+    pub id: &'a str,
+    /// The client's own mark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<&'a Value>,
+    /// `queued`, `running`, `done`, `failed`, `cancelled` or `rejected`.
+    pub state: &'static str,
+    /// Of a queued job: how many are before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
+    /// Why it came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a Fault>,
+    /// What the client should know of its request.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub warnings: &'a [String],
+}
+
+impl<'a> State<'a> {
+    /// Of a job that ended.
+    pub fn ended(id: &'a str, transaction: Option<&'a Value>, ending: &'a Ending) -> State<'a> {
+        let (state, error) = match ending {
+            Ending::Done => ("done", None),
+            Ending::Cancelled(fault) => ("cancelled", Some(fault)),
+            Ending::Failed(fault) => ("failed", Some(fault)),
+            Ending::Rejected(fault) => ("rejected", Some(fault)),
+        };
+        State { id, transaction, state, position: None, error, warnings: &[] }
     }
-    message
-}
-
-/// `…/job/<id>/state` of a job that waits or runs.
-pub fn state(id: &str, transaction: Option<&Value>, state: &str, more: Value) -> Value {
-    let mut message = about(id, transaction);
-    message.insert("state".into(), json!(state));
-    message.extend(more.as_object().cloned().unwrap_or_default());
-    Value::Object(message)
-}
-
-/// `…/job/<id>/state` of a job that ended.
-pub fn ended(id: &str, transaction: Option<&Value>, ending: &Ending) -> Value {
-    let error = |fault: &Fault| json!({"error": fault});
-    match ending {
-        Ending::Done => state(id, transaction, "done", json!({})),
-        Ending::Cancelled(fault) => state(id, transaction, "cancelled", error(fault)),
-        Ending::Failed(fault) => state(id, transaction, "failed", error(fault)),
-        Ending::Rejected(fault) => state(id, transaction, "rejected", error(fault)),
-    }
-}
-
-/// One of `images` in a result. Without a topic, the checksum is that of the file at `path`.
-pub fn image(painted: &Painted, topic: &str) -> Value {
-    json!({
-        "topic": painted.fits.then_some(topic),
-        "content_type": painted.file.format.content_type(),
-        "bytes": painted.file.bytes.len(),
-        "sha256": painted.file.sha256(),
-        "path": painted.path,
-    })
 }
 
 /// `…/job/<id>/result`
-pub fn result(
-    id: &str,
-    transaction: Option<&Value>,
-    summary: &Summary,
-    model_sha256: &str,
-    images: &[Value],
-    warnings: &[String],
-) -> Value {
-    let mut message = about(id, transaction);
-    message.insert("status".into(), json!("done"));
-    message.insert("parameters".into(), json!(summary.parameters));
-    message.insert("model_sha256".into(), json!(model_sha256));
-    message.insert("timings".into(), json!(summary.timings));
-    message.insert("images".into(), json!(images));
-    if !warnings.is_empty() {
-        message.insert("warnings".into(), json!(warnings));
+#[derive(Debug, Serialize)]
+pub struct JobResult<'a> {
+    /// The job.
+    pub id: &'a str,
+    /// The client's own mark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<&'a Value>,
+    /// `done`
+    pub status: &'static str,
+    /// As resolved; each further picture has the next seed.
+    pub parameters: &'a Parameters,
+    /// The model that painted it.
+    pub model_sha256: &'a str,
+    /// Where the time went.
+    pub timings: &'a Timings,
+    /// Its pictures.
+    pub images: &'a [Image],
+    /// What the client should know.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub warnings: &'a [String],
+}
+
+/// One of `images` in a result.
+#[derive(Debug, Serialize)]
+pub struct Image {
+    /// Where it was published; without one, the rest is said of the file at `path`.
+    pub topic: Option<String>,
+    /// MIME type.
+    pub content_type: &'static str,
+    /// The file's length.
+    pub bytes: usize,
+    /// The file's checksum, hexadecimal.
+    pub sha256: String,
+    /// Where it is kept, in the format that was asked for.
+    pub path: Option<std::path::PathBuf>,
+}
+
+impl Image {
+    /// Of a picture that goes to `topic` if it fits.
+    pub fn new(painted: &Painted, topic: &str) -> Image {
+        Image {
+            topic: painted.fits.then(|| topic.to_owned()),
+            content_type: painted.file.format.content_type(),
+            bytes: painted.file.bytes.len(),
+            sha256: painted.file.sha256(),
+            path: painted.path.clone(),
+        }
     }
-    Value::Object(message)
 }
 
 /// `…/response/<command>`, in zigbee2mqtt's form.

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use crate::pictures;
 use base64::Engine as _;
 use diffused_engine::request::Request;
+use diffused_engine::sampler;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fault::{Code, Fault};
 use crate::random;
-use crate::sampler_name;
 use crate::topics::is_safe_level;
 use fields::Fields;
 
@@ -185,7 +185,7 @@ fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
         steps: fields.size("steps")?,
         cfg_scale: fields.number("cfg_scale")?,
         seed: seed(fields)?,
-        sampler: fields.parsed("sampler_name", sampler_name::parse)?,
+        sampler: sampler(fields)?,
         init_image: None,
         strength: fields.number("denoising_strength")?,
     };
@@ -204,6 +204,11 @@ fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
         return Err(Fault::param("mask", "inpainting is not supported; without the mask the picture would be another"));
     }
     Ok(Job { warnings: fields.leftovers(), ..job })
+}
+
+fn sampler(fields: &mut Fields) -> Result<Option<sampler::Kind>, Fault> {
+    let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
+    Ok(name.map(|name| name.parse()).transpose()?)
 }
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.

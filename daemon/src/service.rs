@@ -25,7 +25,7 @@ use crate::notify::{self, Watchdog};
 use crate::outbox::Message;
 use crate::pictures::Folder;
 use crate::queue::{Effect, Ending, Event, Queue};
-use crate::report;
+use crate::report::{self, State};
 use crate::request::Job;
 use crate::topics::Topics;
 use crate::worker::{self, Task, Worker};
@@ -60,7 +60,7 @@ struct Card {
     transaction: Option<Value>,
     reply: Option<Reply>,
     warnings: Vec<String>,
-    images: Vec<Value>,
+    images: Vec<report::Image>,
 }
 
 /// Where a client wants answers (MQTT 5).
@@ -160,7 +160,7 @@ impl Service {
                 warn!("no connection to the broker: {reason}; trying again");
                 notify::status("no connection to the broker");
             }
-            mqtt::Event::Received(received) => self.receive(received),
+            mqtt::Event::Received(received) => self.receive(&received),
         }
     }
 
@@ -186,7 +186,7 @@ impl Service {
             paused: self.queue.is_paused(),
             seconds_per_step: self.seconds_per_step,
         };
-        let message = Message::json(self.topics.of("health"), &json!(health));
+        let message = Message::json(self.topics.of("health"), &health);
         self.mqtt.publish(Message { certain: false, ..message });
     }
 

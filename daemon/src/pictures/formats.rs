@@ -8,7 +8,6 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::fault::{Code, Fault};
-use crate::sampler_name;
 
 /// The widest and the highest picture that is read.
 const MAX_SIDE: u32 = 8192;
@@ -75,7 +74,7 @@ fn infotext(parameters: &Parameters) -> String {
     if !negative_prompt.is_empty() {
         text += &format!("Negative prompt: {negative_prompt}\n");
     }
-    let sampler = sampler_name::label(*sampler);
+    let sampler = sampler.label();
     text +=
         &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {cfg_scale}, Seed: {seed}, Size: {width}x{height}");
     if let Some(strength) = strength {

@@ -62,13 +62,6 @@ impl Fields {
         Ok(self.whole(key, 0..=i64::from(i32::MAX))?.map(|number| number as usize))
     }
 
-    /// A text that `parse` understands.
-    pub(super) fn parsed<T>(&mut self, key: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Fault> {
-        let Some(text) = self.text(key)? else { return Ok(None) };
-        let short: String = text.chars().take(80).collect();
-        parse(&short).map(Some).map_err(|message| Fault::param(key, message))
-    }
-
     /// A warning for each key that nobody took.
     pub(super) fn leftovers(&mut self) -> Vec<String> {
         let warning = |key: &String| match NOT_YET.contains(&key.as_str()) {

@@ -19,14 +19,14 @@ const RECENT: usize = 64;
 const RETAINED: &str = "a retained request would be painted again at every reconnection; publish it without retain";
 
 impl Service {
-    pub(super) fn receive(&mut self, received: Received) {
+    pub(super) fn receive(&mut self, received: &Received) {
         match self.topics.input(&received.topic) {
             // An empty retained message only clears one that the broker kept.
             Some(_) if received.retain && received.payload.is_empty() => {}
-            Some(Input::Txt2Img) => self.request(&received, Kind::Txt2Img),
-            Some(Input::Img2Img) => self.request(&received, Kind::Img2Img),
-            Some(Input::Cancel) => self.command(&received, "cancel"),
-            Some(Input::Command(name)) => self.command(&received, &name),
+            Some(Input::Txt2Img) => self.request(received, Kind::Txt2Img),
+            Some(Input::Img2Img) => self.request(received, Kind::Img2Img),
+            Some(Input::Cancel) => self.command(received, "cancel"),
+            Some(Input::Command(name)) => self.command(received, &name),
             None => warn!(topic = received.topic, "a message on a topic of no meaning"),
         }
         if !self.mqtt.acknowledge(&received.receipt) {
@@ -72,7 +72,8 @@ impl Service {
     fn reject(&mut self, rejection: Rejection, reply: Option<Reply>) {
         let id = rejection.id.filter(|id| !self.queue.contains(id)).unwrap_or_else(random::id);
         warn!(id, "rejected: {}", rejection.fault);
-        let state = report::ended(&id, rejection.transaction.as_ref(), &Ending::Rejected(rejection.fault));
+        let ending = Ending::Rejected(rejection.fault);
+        let state = State::ended(&id, rejection.transaction.as_ref(), &ending);
         self.send("state", &id, reply.as_ref(), &state);
     }
 

@@ -1,5 +1,7 @@
 //! Jobs from the queue to the worker and back: the queue's effects and the worker's events become messages.
 
+use serde::Serialize;
+
 use super::*;
 
 impl Service {
@@ -7,7 +9,7 @@ impl Service {
     pub(super) fn apply(&mut self, event: Event<Work>) {
         for effect in self.queue.apply(event, Instant::now()) {
             match effect {
-                Effect::Queued { id, position } => self.send_state(&id, "queued", json!({"position": position})),
+                Effect::Queued { id, position } => self.send_state(&id, "queued", Some(position)),
                 Effect::Start { id, work } => self.start_job(&id, work),
                 Effect::Stop { id } => {
                     debug!(id, "asked to stop");
@@ -22,7 +24,7 @@ impl Service {
         let Some(id) = self.queue.running().map(str::to_owned) else { return };
         match event {
             worker::Event::Progress(progress) => {
-                let message = Message::json(self.topics.job(&id, "progress"), &json!(progress));
+                let message = Message::json(self.topics.job(&id, "progress"), &progress);
                 self.mqtt.publish(Message { certain: false, ..message });
             }
             worker::Event::Painted(painted) => self.send_image(&id, painted),
@@ -39,7 +41,7 @@ impl Service {
     }
 
     /// Sends a job's state or result, and a copy to where its client wants answers.
-    pub(super) fn send(&self, name: &str, id: &str, reply: Option<&Reply>, value: &Value) {
+    pub(super) fn send(&self, name: &str, id: &str, reply: Option<&Reply>, value: &impl Serialize) {
         if let Some(reply) = reply {
             let copy = Message::json(reply.topic.clone(), value);
             self.mqtt.publish(Message { correlation: reply.correlation.clone(), ..copy });
@@ -47,17 +49,16 @@ impl Service {
         self.mqtt.publish(Message::json(self.topics.job(id, name), value));
     }
 
-    fn send_state(&self, id: &str, name: &str, mut more: Value) {
+    fn send_state(&self, id: &str, state: &'static str, position: Option<usize>) {
         let Some(card) = self.cards.get(id) else { return };
-        if !card.warnings.is_empty() {
-            more["warnings"] = json!(card.warnings);
-        }
-        self.send("state", id, card.reply.as_ref(), &report::state(id, card.transaction.as_ref(), name, more));
+        let (transaction, warnings) = (card.transaction.as_ref(), card.warnings.as_slice());
+        let state = State { id, transaction, state, position, error: None, warnings };
+        self.send("state", id, card.reply.as_ref(), &state);
     }
 
     fn start_job(&mut self, id: &str, work: Work) {
         info!(id, steps = work.parameters.steps, "running");
-        self.send_state(id, "running", json!({}));
+        self.send_state(id, "running", None);
         self.stop = Arc::default();
         let empty = Message::new(self.topics.job(id, "image/00"), Bytes::new(), "image/jpeg");
         let limit = self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()));
@@ -67,7 +68,7 @@ impl Service {
     fn send_image(&mut self, id: &str, painted: worker::Painted) {
         let topic = self.topics.job(id, &format!("image/{}", painted.index));
         if let Some(card) = self.cards.get_mut(id) {
-            card.images.push(report::image(&painted, &topic));
+            card.images.push(report::Image::new(&painted, &topic));
             card.warnings.extend(painted.warnings);
         }
         if painted.fits {
@@ -82,8 +83,16 @@ impl Service {
 
     fn send_result(&mut self, id: &str, summary: &worker::Summary) {
         let Some(card) = self.cards.get(id) else { return };
-        let (transaction, images, warnings) = (card.transaction.as_ref(), &card.images, &card.warnings);
-        let result = report::result(id, transaction, summary, &self.model_sha256, images, warnings);
+        let result = report::JobResult {
+            id,
+            transaction: card.transaction.as_ref(),
+            status: "done",
+            parameters: &summary.parameters,
+            model_sha256: &self.model_sha256,
+            timings: &summary.timings,
+            images: &card.images,
+            warnings: &card.warnings,
+        };
         self.send("result", id, card.reply.as_ref(), &result);
         let steps = summary.parameters.steps.max(1) * card.images.len().max(1);
         self.seconds_per_step = Some(summary.timings.unet / steps as f64);
@@ -95,7 +104,7 @@ impl Service {
             Ending::Done => info!(id, "done"),
             Ending::Cancelled(fault) | Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {fault}"),
         }
-        let state = report::ended(id, card.transaction.as_ref(), ending);
+        let state = State::ended(id, card.transaction.as_ref(), ending);
         self.send("state", id, card.reply.as_ref(), &state);
     }
 }
