@@ -2,18 +2,18 @@
 
 /// What a picture shows, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scene {
-    pub kind: &'static str,
-    pub colour: &'static str,
-    pub place: &'static str,
-    pub background: &'static str,
+pub(crate) struct Scene {
+    pub(crate) kind: &'static str,
+    pub(crate) colour: &'static str,
+    pub(crate) place: &'static str,
+    pub(crate) background: &'static str,
 }
 
-pub const KINDS: [&str; 12] =
+pub(crate) const KINDS: [&str; 12] =
     ["circle", "square", "triangle", "star", "heart", "house", "tree", "boat", "flower", "car", "fish", "cat"];
 
 /// The object's colours, as `model-prep/demo/scenes.py` draws them.
-pub const COLOURS: [(&str, [u8; 3]); 10] = [
+pub(crate) const COLOURS: [(&str, [u8; 3]); 10] = [
     ("red", [214, 40, 40]),
     ("orange", [244, 134, 28]),
     ("yellow", [250, 210, 40]),
@@ -27,14 +27,14 @@ pub const COLOURS: [(&str, [u8; 3]); 10] = [
 ];
 
 /// Where the object's centre lies, as a part of the width. The middle is what a caption means that names no place.
-pub const PLACES: [(&str, f32); 3] = [("on the left", 0.28), ("in the middle", 0.5), ("on the right", 0.72)];
+pub(crate) const PLACES: [(&str, f32); 3] = [("on the left", 0.28), ("in the middle", 0.5), ("on the right", 0.72)];
 
 /// A background: its phrase, the sky's colour at the top and at the horizon, and the ground's.
-pub struct Background {
-    pub phrase: &'static str,
-    pub sky_top: [u8; 3],
-    pub sky_bottom: [u8; 3],
-    pub ground: [u8; 3],
+pub(crate) struct Background {
+    pub(crate) phrase: &'static str,
+    pub(crate) sky_top: [u8; 3],
+    pub(crate) sky_bottom: [u8; 3],
+    pub(crate) ground: [u8; 3],
 }
 
 const fn landscape(phrase: &'static str, sky_top: [u8; 3], sky_bottom: [u8; 3], ground: [u8; 3]) -> Background {
@@ -45,7 +45,7 @@ const fn plain(phrase: &'static str, colour: [u8; 3]) -> Background {
     landscape(phrase, colour, colour, colour)
 }
 
-pub const BACKGROUNDS: [Background; 13] = [
+pub(crate) const BACKGROUNDS: [Background; 13] = [
     landscape("on a meadow", [96, 170, 240], [190, 225, 250], [104, 178, 84]),
     landscape("on a beach", [90, 180, 245], [200, 232, 250], [236, 214, 150]),
     landscape("in the snow", [160, 195, 225], [222, 232, 240], [244, 247, 250]),
@@ -63,7 +63,7 @@ pub const BACKGROUNDS: [Background; 13] = [
 
 impl Scene {
     /// Reads a caption; panics where it names no kind, colour or background, for then the test's own data is wrong.
-    pub fn from_caption(caption: &str) -> Scene {
+    pub(crate) fn from_caption(caption: &str) -> Scene {
         let background = BACKGROUNDS.iter().map(|b| b.phrase).find(|phrase| caption.contains(phrase));
         let background = background.unwrap_or_else(|| panic!("no background in {caption:?}"));
         let object = caption.replace(background, "");

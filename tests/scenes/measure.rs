@@ -15,7 +15,7 @@ const UNEXPLAINED: f32 = 70.0 * 70.0;
 const HORIZON: f32 = 0.62;
 
 /// What `picture` shows.
-pub fn measure(picture: &RgbImage) -> Scene {
+pub(crate) fn measure(picture: &RgbImage) -> Scene {
     let coarse = View::of(picture, 32);
     let fine = View::of(picture, 64);
     let (kind, best) = KINDS

@@ -5,7 +5,7 @@ use std::f32::consts::PI;
 
 /// What a point of an object is coloured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The object's colour.
     Body,
     /// The object's colour, darker.
@@ -49,16 +49,16 @@ fn inside_polygon(points: &[[f32; 2]], x: f32, y: f32) -> bool {
 }
 
 /// One kind of object, its parts in the order in which they are painted.
-pub struct Shape(Vec<(Outline, Part)>);
+pub(crate) struct Shape(Vec<(Outline, Part)>);
 
 impl Shape {
     /// What lies at a point, or `None` beside the object.
-    pub fn part_at(&self, x: f32, y: f32) -> Option<Part> {
+    pub(crate) fn part_at(&self, x: f32, y: f32) -> Option<Part> {
         self.0.iter().rev().find(|(outline, _)| outline.contains(x, y)).map(|(_, part)| *part)
     }
 
     /// The shape of a kind, by its name in captions.
-    pub fn of(kind: &str) -> Shape {
+    pub(crate) fn of(kind: &str) -> Shape {
         Shape(match kind {
             "circle" => vec![(Outline::Ellipse([-1.0, -1.0, 1.0, 1.0]), Part::Body)],
             "square" => vec![(Outline::Rectangle([-0.88, -0.88, 0.88, 0.88]), Part::Body)],
