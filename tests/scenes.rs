@@ -12,6 +12,10 @@ mod shapes;
 use std::path::Path;
 
 use caption::Scene;
+use diffused::model::Model;
+use diffused_engine::Options;
+use diffused_engine::request::{Request, Unobserved};
+use diffused_engine::sampler::Kind;
 use image::RgbImage;
 use measure::measure;
 
@@ -49,4 +53,27 @@ fn measuring_agrees_with_what_was_drawn() {
     }
     let wrong_captions = count_obeyed(&measured);
     assert!(wrong_captions <= 4, "{wrong_captions} of 48 scenes agree with the next scene's caption");
+}
+
+#[test]
+fn the_demo_model_obeys_its_prompts() {
+    let mut engine = Model::new(None, Options::default()).open().expect("the demo model opens");
+    let mut paint = |(prompt, seed): (&str, u64)| {
+        let request = Request {
+            prompt: prompt.to_owned(),
+            width: Some(128),
+            height: Some(128),
+            steps: Some(20),
+            cfg_scale: Some(5.0),
+            sampler: Some(Kind::Ddim),
+            seed,
+            ..Request::default()
+        };
+        let picture = engine.generate(&request, &mut Unobserved).expect("a picture");
+        (prompt.to_owned(), measure(&picture.image))
+    };
+    let painted: Vec<_> = include_str!("scenes/prompts.txt").lines().zip(1..).map(&mut paint).collect();
+    let obeyed = count_obeyed(&painted);
+    println!("{obeyed} of {} prompts are obeyed", painted.len());
+    assert!(painted.len() >= 24 && obeyed * 10 >= painted.len() * 9, "{obeyed} is less than 90 %");
 }

@@ -56,6 +56,20 @@ fn the_shipped_file_is_the_defaults() {
 }
 
 #[test]
+fn what_the_shipped_file_comments_out_is_taken() {
+    let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let lines = include_str!("../../../systemd/config.toml").lines();
+    let keys: Vec<&str> =
+        lines.map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
+    let config = parse(&keys.join("\n")).unwrap();
+    assert_eq!(
+        (config.device.0.as_str(), config.threads, config.memory),
+        ("frame", Some(Threads(3)), Some(Size(200 << 20)))
+    );
+    assert_eq!((config.mqtt.username.as_deref(), config.mqtt.password_file.is_some()), (Some("frame"), true));
+}
+
+#[test]
 fn unknown_keys_are_refused_with_their_line() {
     check_refused("device = \"a\"\nmodle = \"x\"", "c.toml:2: ", "unknown field `modle`");
     check_refused("[mqtt]\n\nurll = \"x\"", "c.toml:3: ", "unknown field `urll`");
