@@ -1,10 +1,11 @@
 //! The kernels on the shapes of SD 1.5: how fast, and what share of the CPU's peak.
 //!
-//! The peak is a loop that stays in registers. A figure is the best of several runs; on one thread it is the thread's own time, on two
-//! it is the wall's, which wants a machine that has nothing else to do.
+//! The peak is a loop that stays in registers; `tract` is its f32 matrix product of the same shape, or its FlashSdpa, on one
+//! thread. Times of one thread are the thread's own; those of two are the wall's and want a machine that does nothing else.
 //! `--smoke` runs everything on tiny sizes; `--level NAME` picks a level; other words pick the cases that contain them.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use diffused_kernels::attention::{AttentionShape, attention_at};
@@ -12,7 +13,10 @@ use diffused_kernels::cpu::{self, Level};
 use diffused_kernels::matmul::{conv2d_at, linear_at};
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, peak};
-use rustix::time::{ClockId, clock_gettime};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{OutletId, TypedOp};
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_transformers::ops::flash_sdpa::FlashSdpaOp;
 
 /// What a run was asked for.
 struct Options {
@@ -44,32 +48,28 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// The shortest of several runs, in seconds of a clock.
-    fn best(&self, clock: fn() -> f64, mut run: impl FnMut()) -> f64 {
-        let (least_runs, least_time) = if self.smoke { (1, 0.0) } else { (5, 0.4) };
-        let (start, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
-        while runs < least_runs || start.elapsed().as_secs_f64() < least_time {
-            let start = clock();
+    /// Seconds of a clock that a run takes, on average over half a second of them.
+    fn time(&self, clock: fn() -> f64, mut run: impl FnMut()) -> f64 {
+        run();
+        let least = if self.smoke { 0.0 } else { 0.5 };
+        let (start, mut runs) = (clock(), 0);
+        while runs == 0 || clock() - start < least {
             run();
-            best = best.min(clock() - start);
             runs += 1;
         }
-        best
+        (clock() - start) / f64::from(runs)
     }
 }
 
-/// What this thread has run, in seconds: a machine that is busy with other things does not count.
+/// What this thread has run so far, in seconds: what else the machine does, does not count.
 fn thread_time() -> f64 {
-    seconds(ClockId::ThreadCPUTime)
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells a thread's time");
+    1e-9 * stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds")
 }
 
 fn wall_time() -> f64 {
-    seconds(ClockId::Monotonic)
-}
-
-fn seconds(clock: ClockId) -> f64 {
-    let time = clock_gettime(clock);
-    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
 /// One line of the table.
@@ -77,8 +77,50 @@ struct Case {
     name: String,
     macs: f64,
     int8: bool,
-    /// Runs at a level.
-    run: Box<dyn FnMut(Level) + Send>,
+    /// Builds the inputs and gives what runs at a level.
+    ours: Box<dyn Fn() -> Ours + Sync>,
+    /// Builds tract's inputs and gives what it runs, which may be a part of the work.
+    tract: Box<dyn Fn() -> Box<dyn FnMut()> + Sync>,
+    tract_macs: f64,
+}
+
+type Ours = Box<dyn FnMut(Level) + Send>;
+
+/// tract's f32 product of a shape, its weights packed. A convolution is compared with the product that it comes down to.
+fn tract_product(m: usize, k: usize, n: usize) -> Box<dyn FnMut()> {
+    let mut model = TypedModel::default();
+    let weights = tensor(&[k, n]).into_arc_tensor();
+    let x = model.add_source("x", f32::fact([m, k])).expect("a source");
+    let w = model.add_const("w", weights).expect("a constant");
+    let product = EinSum::new("mk,kn->mn".parse().expect("axes"), f32::datum_type());
+    tract_run(model, product, &[x, w], vec![tensor(&[m, k])])
+}
+
+/// tract's attention of a shape.
+fn tract_attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Box<dyn FnMut()> {
+    let mut model = TypedModel::default();
+    let shapes = [queries, keys, keys].map(|tokens| [1, heads, tokens, head_dim]);
+    let inputs =
+        shapes.map(|shape| model.add_source(format!("{}", model.nodes.len()), f32::fact(shape)).expect("a source"));
+    let flash = FlashSdpaOp { causal: false, scale: None };
+    tract_run(model, flash, &inputs, shapes.iter().map(|shape| tensor(shape)).collect())
+}
+
+fn tract_run(
+    mut model: TypedModel,
+    op: impl Into<Box<dyn TypedOp>>,
+    inputs: &[OutletId],
+    values: Vec<Tensor>,
+) -> Box<dyn FnMut()> {
+    let out = model.wire_node("op", op, inputs).expect("a node");
+    model.select_output_outlets(&out).expect("an output");
+    let plan = model.into_optimized().and_then(|model| model.into_runnable()).expect("a plan");
+    let values: TVec<TValue> = values.into_iter().map(Tensor::into_tvalue).collect();
+    Box::new(move || drop(black_box(plan.run(values.clone()).expect("a run"))))
+}
+
+fn tensor(shape: &[usize]) -> Tensor {
+    Tensor::from_shape(shape, &numbers(shape.iter().product())).expect("a tensor")
 }
 
 /// Memory whose values start at a cache line, as the engine's tensors do.
@@ -102,6 +144,25 @@ impl<T: Copy + Default> Aligned<T> {
     }
 }
 
+/// Rows as they are and quantized.
+struct Input {
+    x: Vec<f32>,
+    q: Vec<i8>,
+    scale: Vec<f32>,
+}
+
+impl Input {
+    fn new(rows: usize, channels: usize) -> Input {
+        let x = numbers(rows * channels);
+        let q = x.iter().map(|x| (x * 127.0) as i8).collect();
+        Input { x, q, scale: vec![0.01; rows] }
+    }
+
+    fn rows(&self, int8: bool) -> Rows<'_> {
+        if int8 { Rows::Int8 { q: &self.q, scale: &self.scale } } else { Rows::F32(&self.x) }
+    }
+}
+
 fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + i / 3) % 1999) as f32 / 999.5 - 1.0).collect()
 }
@@ -116,22 +177,25 @@ fn matrix(layout: Layout, outputs: usize) -> Vec<u8> {
 
 fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> Case {
     let layout = Layout { format, k, taps: 1 };
-    let features = if activation == Activation::Geglu { n / 2 } else { n };
-    let (x, weights) = (numbers(m * k), Aligned::new(&matrix(layout, n)));
-    let q: Vec<i8> = x.iter().map(|x| (x * 127.0) as i8).collect();
-    let (scale, mut out) = (vec![0.01; m], Aligned::new(&vec![0.0; m * features]));
     let int8 = format == Format::Int8;
     let note = if activation == Activation::Geglu { " geglu" } else { "" };
+    let ours = move || -> Ours {
+        let features = if activation == Activation::Geglu { n / 2 } else { n };
+        let (input, weights) = (Input::new(m, k), Aligned::new(&matrix(layout, n)));
+        let mut out = Aligned::new(&vec![0.0; m * features]);
+        Box::new(move |level| {
+            let panels = Panels { layout, bytes: weights.get(), first: 0 };
+            let epilogue = Epilogue { activation, ..Epilogue::NONE };
+            linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
+        })
+    };
     Case {
         name: format!("linear {m}x{k}x{n} {}{note}", if int8 { "int8" } else { "f32" }),
         macs: (m * k * n) as f64,
         int8,
-        run: Box::new(move |level| {
-            let rows = if int8 { Rows::Int8 { q: &q, scale: &scale } } else { Rows::F32(&x) };
-            let panels = Panels { layout, bytes: weights.get(), first: 0 };
-            let epilogue = Epilogue { activation, ..Epilogue::NONE };
-            linear_at(level, rows, m, &panels, features, &epilogue, out.get_mut());
-        }),
+        ours: Box::new(ours),
+        tract: Box::new(move || tract_product(m, k, n)),
+        tract_macs: (m * k * n) as f64,
     }
 }
 
@@ -139,32 +203,43 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
     let shape =
         ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, upsample: false };
     let layout = Layout { format, k: channels, taps: 9 };
-    let (x, weights) = (numbers(side * side * channels), Aligned::new(&matrix(layout, channels)));
-    let q: Vec<i8> = x.iter().map(|x| (x * 127.0) as i8).collect();
-    let (scale, mut out) = (vec![0.01; side * side], Aligned::new(&vec![0.0; side * side * channels]));
+    // All rows of 512² would be more than a gigabyte.
+    let tract_rows = (side * side).min(16384);
     let int8 = format == Format::Int8;
+    let ours = move || -> Ours {
+        let (input, weights) = (Input::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
+        let mut out = Aligned::new(&vec![0.0; side * side * channels]);
+        Box::new(move |level| {
+            let panels = Panels { layout, bytes: weights.get(), first: 0 };
+            let strip = Strip::whole(&shape);
+            conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &Epilogue::NONE, out.get_mut());
+        })
+    };
     Case {
         name: format!("conv3x3 {channels}@{side} {}", if int8 { "int8" } else { "f32" }),
         macs: (side * side * channels * channels * 9) as f64,
         int8,
-        run: Box::new(move |level| {
-            let rows = if int8 { Rows::Int8 { q: &q, scale: &scale } } else { Rows::F32(&x) };
-            let panels = Panels { layout, bytes: weights.get(), first: 0 };
-            conv2d_at(level, rows, &shape, &Strip::whole(&shape), &panels, channels, &Epilogue::NONE, out.get_mut());
-        }),
+        ours: Box::new(ours),
+        tract: Box::new(move || tract_product(tract_rows, channels * 9, channels)),
+        tract_macs: (tract_rows * channels * channels * 9) as f64,
     }
 }
 
 fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
     let shape = AttentionShape { batch: 1, heads, head_dim, queries, keys, causal: false };
     let channels = heads * head_dim;
-    let (q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
-    let mut out = vec![0.0; queries * channels];
+    let ours = move || -> Ours {
+        let (q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
+        let mut out = vec![0.0; queries * channels];
+        Box::new(move |level| attention_at(level, &q, &k, &v, &shape, &mut out))
+    };
     Case {
         name: format!("attention {queries}x{keys} {heads}x{head_dim}"),
         macs: (2 * queries * keys * channels) as f64,
         int8: false,
-        run: Box::new(move |level| attention_at(level, &q, &k, &v, &shape, &mut out)),
+        ours: Box::new(ours),
+        tract: Box::new(move || tract_attention(queries, keys, heads, head_dim)),
+        tract_macs: (2 * queries * keys * channels) as f64,
     }
 }
 
@@ -201,9 +276,9 @@ fn cases(smoke: bool) -> Vec<Case> {
 
 /// Multiply-adds a second of a register-only loop.
 fn measure_peak(options: &Options, peak: fn(Level, usize) -> usize) -> f64 {
-    let rounds = if options.smoke { 1000 } else { 2_000_000 };
+    let rounds = if options.smoke { 1000 } else { 10_000_000 };
     let mut macs = 0;
-    let seconds = options.best(thread_time, || macs = black_box(peak(options.level, rounds)));
+    let seconds = options.time(thread_time, || macs = black_box(peak(options.level, rounds)));
     macs as f64 / seconds
 }
 
@@ -214,19 +289,29 @@ fn main() {
     println!("{}; at {}", cpu::describe(), options.level);
     let (int8, fma) = (measure_peak(&options, peak::int8), measure_peak(&options, peak::fma));
     println!("peak of a core: {:.0} GOP/s int8, {:.0} GFLOP/s f32\n", 2e-9 * int8, 2e-9 * fma);
-    println!("{:<32} {:>9} {:>6} {:>10} {:>8}", "", "GOP/s x1", "peak", "GOP/s x2", "speed-up");
-    for mut case in cases(options.smoke).into_iter().filter(|case| options.wants(&case.name)) {
-        let one = pools[0].install(|| options.best(thread_time, || (case.run)(options.level)));
-        let two = pools[1].install(|| options.best(wall_time, || (case.run)(options.level)));
+    println!(
+        "{:<32} {:>8} {:>7} {:>8} {:>9} {:>9} {:>9}",
+        "", "GOP/s", "of peak", "tract", "to tract", "2 threads", "speed-up"
+    );
+    for case in cases(options.smoke).into_iter().filter(|case| options.wants(&case.name)) {
+        let mut ours = (case.ours)();
+        let one = pools[0].install(|| options.time(thread_time, || ours(options.level)));
+        let one_wall = pools[0].install(|| options.time(wall_time, || ours(options.level)));
+        let two = pools[1].install(|| options.time(wall_time, || ours(options.level)));
+        drop(ours);
+        let tract = pools[0].install(|| options.time(thread_time, (case.tract)()));
         let share = case.macs / one / if case.int8 { int8 } else { fma };
         let rate = |seconds: f64| 2e-9 * case.macs / seconds;
+        let tract_rate = 2e-9 * case.tract_macs / tract;
         println!(
-            "{:<32} {:>9.0} {:>5.0}% {:>10.0} {:>7.2}x",
+            "{:<32} {:>8.0} {:>6.0}% {:>8.0} {:>8.1}x {:>9.0} {:>8.2}x",
             case.name,
             rate(one),
             100.0 * share,
+            tract_rate,
+            rate(one) / tract_rate,
             rate(two),
-            one / two
+            one_wall / two
         );
     }
 }

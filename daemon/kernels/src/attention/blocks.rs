@@ -156,9 +156,7 @@ impl Task<'_> {
                 self.inputs.row(self.inputs.k, shape.keys, self.sequence, key(lane), self.head)
             });
             for (i, line) in self.scratch.k[panel * d..(panel + 1) * d].iter_mut().enumerate() {
-                for lane in 0..LANES {
-                    line.0[lane] = rows[lane][i];
-                }
+                line.0.iter_mut().zip(&rows).for_each(|(lane, row)| *lane = row[i]);
             }
         }
     }

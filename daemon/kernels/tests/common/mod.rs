@@ -35,14 +35,9 @@ macro_rules! on_every_level {
     };
 }
 
-/// Fewer cases where the CPU is emulated.
-pub(crate) fn cases(native: u32) -> u32 {
-    if std::env::var_os("DIFFUSED_EXPECT_LEVEL").is_some() { native / 4 + 1 } else { native }
-}
-
 /// Holds a property for that many values of a strategy; panics with the smallest counter-example.
 pub(crate) fn check<S: Strategy>(count: u32, strategy: S, property: impl Fn(S::Value)) {
-    let config = Config { cases: cases(count), failure_persistence: None, ..Config::default() };
+    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
     let property = |value| {
         property(value);
         Ok(())
