@@ -35,7 +35,7 @@ impl Noise {
         }
         let mut values: Vec<f32> = (0..len).map(|_| self.twister.uniform_f32()).collect();
         values.chunks_exact_mut(BLOCK).for_each(box_muller);
-        if len % BLOCK != 0 {
+        if !len.is_multiple_of(BLOCK) {
             let last = &mut values[len - BLOCK..];
             last.fill_with(|| self.twister.uniform_f32());
             box_muller(last);

@@ -219,7 +219,7 @@ impl Sampler {
         let weight = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0][call % 4];
         let before = self.history.sum.take().unwrap_or_else(|| vec![0.0; output.len()]);
         let sum = Mix(1.0, weight).of(&before, &output);
-        if call % 4 == 0 {
+        if call.is_multiple_of(4) {
             self.history.outputs.push(output.clone());
             self.history.sample = Some(latents.clone());
         }
