@@ -22,7 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 HERE = pathlib.Path(__file__).parent
 DEMO = HERE.parent.parent / "model-prep/demo/model"
 SAMPLERS = {
-    "ddim": (DDIMScheduler, {}),
+    # StableDiffusionPipeline switches clip_sample off, too, but only in the scheduler that it is made with.
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
     "pndm": (PNDMScheduler, {}),
     "euler": (EulerDiscreteScheduler, {}),
     "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),

@@ -97,7 +97,12 @@ impl Engine {
         let parameters = self.resolve(request)?;
         let plan = self.plan(&parameters)?;
         let mut job = Job {
-            sampler: Sampler::new(parameters.sampler, &self.bundle.manifest.sampling, parameters.steps, parameters.strength)?,
+            sampler: Sampler::new(
+                parameters.sampler,
+                &self.bundle.manifest.sampling,
+                parameters.steps,
+                parameters.strength,
+            )?,
             noise: Noise::new(parameters.seed),
             models: &mut self.models,
             asked: &parameters,

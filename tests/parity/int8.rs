@@ -1,0 +1,67 @@
+//! What int8 weights and activations cost, against f32.
+
+use std::ops::ControlFlow;
+
+use diffused_engine::request::{Request, Unobserved};
+use diffused_engine::unet::Unet;
+use diffused_engine::weights::Residency;
+use diffused_engine::{Engine, Options};
+use image::RgbImage;
+use model_prep::Weights;
+
+use crate::Fresh;
+use crate::networks::{GUIDANCE, Goldens};
+
+/// Signal to noise in decibels: the power of `exact` over that of the difference.
+fn decibels(exact: &[f32], other: &[f32]) -> f64 {
+    let power = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let noise = power(&mut exact.iter().zip(other).map(|(a, b)| a - b));
+    10.0 * (power(&mut exact.iter().copied()) / noise).log10()
+}
+
+/// Peak signal to noise ratio of pictures of 8 bits, in decibels.
+fn psnr(exact: &RgbImage, other: &RgbImage) -> f64 {
+    let squares = exact.as_raw().iter().zip(other.as_raw()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+    10.0 * (255f64.powi(2) * exact.as_raw().len() as f64 / squares.sum::<f64>()).log10()
+}
+
+#[test]
+fn a_pass_of_the_demo_unet_is_near() {
+    let goldens = Goldens::open("demo");
+    let [exact, int8] = [Weights::F32, Weights::Int8].map(|weights| {
+        let fresh = Fresh::new("demo", weights);
+        let mut unet = Unet::open(&fresh.bundle()).unwrap();
+        let mut predict = |case: &String| {
+            let input = goldens.get(&format!("{case}.in")).latents();
+            let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, Residency::ample()).unwrap();
+            steps.predict(&input, timestep, &mut |_, _| ControlFlow::Continue(())).unwrap()
+        };
+        goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()
+    });
+    let worst = exact.iter().zip(&int8).map(|(exact, int8)| decibels(exact, int8)).fold(f64::INFINITY, f64::min);
+    println!("int8 UNet pass: {worst:.1} dB signal to noise at worst, of {} passes", exact.len());
+    assert!(worst >= 38.0, "{worst:.1} dB");
+}
+
+#[test]
+fn pictures_of_the_demo_model_are_near() {
+    let prompts: Vec<&str> = include_str!("../scenes/prompts.txt").lines().take(20).collect();
+    let [exact, int8] = [Weights::F32, Weights::Int8].map(|weights| {
+        let bundle = Fresh::new("demo", weights);
+        let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
+        let mut paint = |(prompt, seed): (&&str, u64)| {
+            let request = Request { prompt: prompt.to_string(), seed, cfg_scale: Some(5.0), ..Request::default() };
+            engine.generate(&request, &mut Unobserved).unwrap().image
+        };
+        prompts.iter().zip(1..).map(&mut paint).collect::<Vec<_>>()
+    });
+    let mut ratios: Vec<f64> = exact.iter().zip(&int8).map(|(exact, int8)| psnr(exact, int8)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let median = (ratios[9] + ratios[10]) / 2.0;
+    println!(
+        "int8 pictures: PSNR {median:.1} dB in the median of 20 prompts, from {:.1} to {:.1}",
+        ratios[0], ratios[19]
+    );
+    assert!(median >= 38.0, "{median:.1} dB");
+}

@@ -1,0 +1,46 @@
+//! What the engine computes is what diffusers computes: network by network, picture by picture, and what int8 costs.
+//!
+//! The goldens are in `tests/goldens`, with the scripts that made them.
+
+mod int8;
+mod networks;
+mod pictures;
+
+use std::path::{Path, PathBuf};
+
+use diffused_engine::{Bundle, Source};
+use model_prep::{Options, Weights, convert};
+use tempfile::TempDir;
+
+/// Three tiny models of different layouts, and the demo model.
+const MODELS: [&str; 4] = ["sd1", "sd2", "lcm", "demo"];
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
+}
+
+/// A bundle of one of the models, made for this test.
+struct Fresh {
+    folder: TempDir,
+}
+
+impl Fresh {
+    fn new(model: &str, weights: Weights) -> Fresh {
+        let source = match model {
+            "demo" => goldens().join("../../model-prep/demo/model"),
+            tiny => goldens().join("models").join(tiny),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { weights, ..Options::default() };
+        convert(&source, &folder.path().join("bundle"), &options, &mut |_| {}).unwrap();
+        Fresh { folder }
+    }
+
+    fn source(&self) -> Source {
+        Source::Folder(self.folder.path().join("bundle"))
+    }
+
+    fn bundle(&self) -> Bundle {
+        Bundle::open(self.source()).unwrap()
+    }
+}

@@ -1,0 +1,155 @@
+//! Each network by itself, in f32 bundles.
+
+use std::ops::ControlFlow;
+
+use diffused_engine::latents::Latents;
+use diffused_engine::text_encoder::{Embeddings, TextEncoder};
+use diffused_engine::unet::Unet;
+use diffused_engine::vae::{VaeDecoder, VaeEncoder};
+use diffused_engine::weights::Residency;
+use model_prep::Weights;
+use safetensors::SafeTensors;
+
+use crate::{Fresh, MODELS, goldens};
+
+/// The guidance scale of the goldens of models that have it for an input.
+pub(crate) const GUIDANCE: f64 = 7.5;
+
+/// Tensors of torch: channels first.
+pub(crate) struct Goldens {
+    bytes: Vec<u8>,
+}
+
+/// `values` of `[channels][height][width]`, or of two dimensions.
+pub(crate) struct Tensor {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+impl Goldens {
+    pub(crate) fn open(model: &str) -> Goldens {
+        Goldens { bytes: std::fs::read(goldens().join(format!("{model}.safetensors"))).unwrap() }
+    }
+
+    /// The names before `.in` and `.out` that begin with `network`.
+    pub(crate) fn cases(&self, network: &str) -> Vec<String> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let inputs = tensors.names().into_iter().filter_map(|name| name.strip_suffix(".in"));
+        let mut cases: Vec<String> = inputs.filter(|name| name.starts_with(network)).map(str::to_owned).collect();
+        cases.sort();
+        assert!(cases.len() > 1, "there are goldens of {network}");
+        cases
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Tensor {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = tensors.tensor(name).unwrap();
+        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let shape = view.shape().iter().copied().skip(usize::from(view.shape().len() == 4)).collect();
+        Tensor { shape, values }
+    }
+
+    /// The embeddings of the first prompt.
+    pub(crate) fn embeddings(&self) -> Embeddings {
+        let Tensor { shape, mut values } = self.get("text.out");
+        values.truncate(shape[1] * shape[2]);
+        Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values }
+    }
+}
+
+impl Tensor {
+    /// Pixel by pixel.
+    pub(crate) fn latents(&self) -> Latents {
+        Latents::from_planes(&self.values, self.shape[1], self.shape[2], self.shape[0])
+    }
+}
+
+/// The largest difference, as a part of the largest value.
+fn error(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let differences = ours.iter().zip(theirs).map(|(a, b)| f64::from((a - b).abs()));
+    differences.fold(0.0, f64::max) / f64::from(largest)
+}
+
+fn check(what: &str, ours: &[f32], theirs: &[f32], tolerance: f64) {
+    let error = error(ours, theirs);
+    println!("{what}: {error:.1e}");
+    assert!(error <= tolerance, "{what} is {error:.1e} from the reference, more than {tolerance:.0e}");
+}
+
+fn go_on(_: usize, _: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn text_encoders_agree() {
+    for model in MODELS {
+        let goldens = Goldens::open(model);
+        let ids: Vec<u32> = goldens.get("text.ids").values.iter().map(|id| *id as u32).collect();
+        let prompts: Vec<Vec<u32>> = ids.chunks(77).map(<[u32]>::to_vec).collect();
+        let fresh = Fresh::new(model, Weights::F32);
+        let mut encoder = TextEncoder::open(&fresh.bundle()).unwrap();
+        let embeddings = encoder.encode(&prompts, Residency::ample(), &mut go_on).unwrap();
+        check(&format!("{model} text"), &embeddings.values, &goldens.get("text.out").values, 1e-4);
+    }
+}
+
+#[test]
+fn unets_agree() {
+    for model in MODELS {
+        let goldens = Goldens::open(model);
+        let fresh = Fresh::new(model, Weights::F32);
+        let mut unet = Unet::open(&fresh.bundle()).unwrap();
+        for case in goldens.cases("unet") {
+            let input = goldens.get(&format!("{case}.in")).latents();
+            let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, Residency::ample()).unwrap();
+            let output = steps.predict(&input, timestep, &mut go_on).unwrap();
+            check(&format!("{model} {case}"), &output, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn decoders_agree() {
+    for model in MODELS {
+        let goldens = Goldens::open(model);
+        let fresh = Fresh::new(model, Weights::F32);
+        let bundle = fresh.bundle();
+        let scale = bundle.manifest.picture.latent_scale as f32;
+        let mut decoder = VaeDecoder::open(&bundle).unwrap();
+        for case in goldens.cases("decode") {
+            let mut latents = goldens.get(&format!("{case}.in")).latents();
+            latents.values.iter_mut().for_each(|value| *value *= scale);
+            let pixels = decoder.decode(&latents, Residency::ample(), &mut go_on).unwrap();
+            check(&format!("{model} {case}"), &pixels, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn encoders_agree() {
+    for model in MODELS {
+        let goldens = Goldens::open(model);
+        let fresh = Fresh::new(model, Weights::F32);
+        let bundle = fresh.bundle();
+        let scale = bundle.manifest.picture.latent_scale as f32;
+        let mut encoder = VaeEncoder::open(&bundle).unwrap();
+        for case in goldens.cases("encode") {
+            let Latents { height, width, values, .. } = goldens.get(&format!("{case}.in")).latents();
+            let moments = encoder.encode(values, (width, height), Residency::ample(), &mut go_on).unwrap();
+            let (rows, columns, channels) = moments.shape();
+            let wanted = goldens.get(&format!("{case}.out"));
+            let (means, log_variances) = wanted.values.split_at(rows * columns * channels);
+            for draw in [0.0f32, 1.0] {
+                let wanted = means.iter().zip(log_variances);
+                let wanted: Vec<f32> =
+                    wanted.map(|(mean, log)| scale * (mean + draw * (0.5 * log.clamp(-30.0, 20.0)).exp())).collect();
+                let wanted = Latents::from_planes(&wanted, rows, columns, channels).values;
+                let ours = moments.sample(&vec![draw; wanted.len()]).values;
+                check(&format!("{model} {case}, noise {draw}"), &ours, &wanted, 1e-3);
+            }
+        }
+    }
+}
