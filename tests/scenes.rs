@@ -9,6 +9,7 @@ mod measure;
 #[path = "scenes/shapes.rs"]
 mod shapes;
 
+use std::io::{Write, stderr};
 use std::path::Path;
 
 use caption::Scene;
@@ -27,16 +28,18 @@ fn true_scenes() -> Vec<(String, RgbImage)> {
     include_str!("scenes/sheet.txt").lines().zip(0..).map(|(caption, i)| (caption.to_owned(), tile(i))).collect()
 }
 
+/// Whether the picture shows what its caption says.
+fn obeyed((caption, shown): &(String, Scene)) -> bool {
+    *shown == Scene::from_caption(caption)
+}
+
 /// How many of `pictures` show what their captions say; prints what the others show.
 fn count_obeyed(pictures: &[(String, Scene)]) -> usize {
-    let obeyed = |(caption, shown): &&(String, Scene)| {
-        let obeyed = *shown == Scene::from_caption(caption);
-        if !obeyed {
-            println!("{caption:?} was not obeyed: the picture shows {shown:?}");
-        }
-        obeyed
-    };
-    pictures.iter().filter(obeyed).count()
+    let disobedient: Vec<_> = pictures.iter().filter(|picture| !obeyed(picture)).collect();
+    for (caption, shown) in &disobedient {
+        println!("{caption:?} was not obeyed: the picture shows {shown:?}");
+    }
+    pictures.len() - disobedient.len()
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn measuring_agrees_with_what_was_drawn() {
     for (i, (caption, _)) in measured.iter_mut().enumerate() {
         *caption = captions[(i + 1) % captions.len()].clone();
     }
-    let wrong_captions = count_obeyed(&measured);
+    let wrong_captions = measured.iter().filter(|picture| obeyed(picture)).count();
     assert!(wrong_captions <= 4, "{wrong_captions} of 48 scenes agree with the next scene's caption");
 }
 
@@ -74,6 +77,6 @@ fn the_demo_model_obeys_its_prompts() {
     };
     let painted: Vec<_> = include_str!("scenes/prompts.txt").lines().zip(1..).map(&mut paint).collect();
     let obeyed = count_obeyed(&painted);
-    println!("{obeyed} of {} prompts are obeyed", painted.len());
+    let _ = writeln!(stderr(), "{obeyed} of {} prompts are obeyed", painted.len()); // shown even when the test passes
     assert!(painted.len() >= 24 && obeyed * 10 >= painted.len() * 9, "{obeyed} is less than 90 %");
 }

@@ -115,6 +115,7 @@ const BOUNDARIES: [(&str, &[&str]); 3] = [
             "daemon/engine/src/ops",
             "daemon/engine/src/layer_onnx",
             "daemon/engine/tests/",
+            "benches/",
             "model-prep/",
         ],
     ),

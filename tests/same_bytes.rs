@@ -1,0 +1,64 @@
+//! A request gives the same bytes on every level of the CPU, for any number of threads and any memory budget.
+
+use std::path::Path;
+use std::process::Command;
+
+use diffused::model::Model;
+use diffused_engine::Options;
+use diffused_engine::error::Error;
+use diffused_engine::request::Request;
+use diffused_kernels::cpu::Level;
+
+const SIZE: [&str; 4] = ["--width", "128", "--height", "96"];
+
+/// A PNG that the program paints, kept in `folder` as `name`.
+fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
+    let file = folder.join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    command.args(["generate", "a small yellow boat on the sea", "--seed", "11", "--steps", "2", "-o"]).arg(&file);
+    let output = command.args(options).env("DIFFUSED_CPU", level.name()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(file).unwrap()
+}
+
+/// What the refusal of a tiny budget calls the smallest, for a picture of `SIZE`, of image to image if there is a strength.
+fn smallest_budget(strength: Option<f64>) -> String {
+    let mut engine = Model::new(None, Options { threads: None, memory: Some(1) }).open().unwrap();
+    let init_image = strength.map(|_| image::RgbImage::new(128, 96));
+    let request = Request { width: Some(128), height: Some(96), init_image, strength, ..Request::default() };
+    let parameters = engine.resolve(&request).unwrap();
+    let Err(Error::OutOfMemory(message)) = engine.plan(&parameters) else { panic!("one byte cannot be enough") };
+    message.split("at least ").nth(1).unwrap().replace(' ', "")
+}
+
+/// Paints with every choice and compares.
+fn check(name: &str, options: &[&str], strength: Option<f64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options.to_vec();
+    options.extend(SIZE);
+    let wanted = paint(folder.path(), name, Level::Scalar, &options);
+    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        for threads in ["1", "2", "3", "4"] {
+            let options = [&options[..], &["--threads", threads]].concat();
+            assert!(paint(folder.path(), name, level, &options) == wanted, "{level}, {threads} threads");
+            if level == Level::Scalar {
+                break; // one is enough of the slowest
+            }
+        }
+    }
+    for memory in [&smallest_budget(strength), "64M", "2G"] {
+        let options = [&options[..], &["--memory", memory]].concat();
+        assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
+    }
+}
+
+#[test]
+fn text_to_image() {
+    check("boat.png", &[], None);
+}
+
+#[test]
+fn image_to_image() {
+    let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/pictures/demo-init.png");
+    check("boat.png", &["--init-image", init, "--strength", "0.9"], Some(0.9));
+}
