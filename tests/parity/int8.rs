@@ -65,9 +65,9 @@ fn pictures_of_the_demo_model_are_near() {
     let mut ratios: Vec<f64> = exact.iter().zip(&int8).map(|(exact, int8)| psnr(exact, int8)).collect();
     ratios.sort_by(f64::total_cmp);
     let median = (ratios[9] + ratios[10]) / 2.0;
-    println!(
+    report(&format!(
         "int8 pictures: PSNR {median:.1} dB in the median of 20 prompts, from {:.1} to {:.1}",
         ratios[0], ratios[19]
-    );
+    ));
     assert!(median >= 38.0, "{median:.1} dB");
 }
