@@ -28,6 +28,8 @@ pub enum Command {
     Check(ConfigFile),
     /// Paint one picture
     Generate(Generate),
+    /// Show what a picture would take of the memory
+    Plan(Plan),
     /// Show the whole way from an MQTT prompt to a picture, with a broker of its own
     #[cfg(feature = "demo")]
     Demo(Demo),
@@ -86,6 +88,32 @@ pub struct Generate {
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
     /// Tell the progress and the result as lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diffused plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Width in pixels; the model's own if not given
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<usize>,
+    /// Height in pixels; the model's own if not given
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<usize>,
+    /// Guidance scale: above 1 each step works on two pictures at once
+    #[arg(long, value_name = "SCALE")]
+    pub cfg_scale: Option<f64>,
+    /// Plan for painting from a picture
+    #[arg(long)]
+    pub image_to_image: bool,
+    /// The model's bundle; the demo model if not given
+    #[arg(long, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+    /// The most memory to use, as in 200M; what the machine or its control group has free if not given
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -98,7 +98,7 @@ pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
 }
 
 /// The engine's errors as the command line's: with the flag for the field.
-fn failure(error: Error) -> Failure {
+pub fn failure(error: Error) -> Failure {
     match Fault::from(error) {
         Fault { field: Some(field), message, .. } => Failure::Usage(format!("{}: {message}", flag(&field))),
         fault => Failure::Other(fault.message),

@@ -3,6 +3,7 @@
 //! `mqtt` is the wire, `request` the meaning of what arrives, `queue` and `outbox` the state, `worker` the thread that
 //! paints, `service` the loop that ties them together.
 
+pub mod budget;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
@@ -16,6 +17,7 @@ pub mod mqtt;
 pub mod notify;
 pub mod outbox;
 pub mod pictures;
+pub mod plan;
 pub mod progress;
 pub mod queue;
 pub mod random;

@@ -62,6 +62,7 @@ pub struct Engine {
 impl Engine {
     /// Opens a bundle: reads and checks what is small, no weights yet.
     pub fn open(source: Source, options: Options) -> Result<Engine> {
+        diffused_kernels::heap::give_back_at_once();
         let bundle = Bundle::open(source)?;
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
@@ -113,6 +114,7 @@ impl Engine {
         if !plan.keeps_all {
             self.models.forget();
         }
+        diffused_kernels::heap::trim();
         Ok(Picture { image: painted?, parameters })
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod attention;
 pub mod cpu;
+pub mod heap;
 pub mod matmul;
 pub mod norm;
 pub mod pack;

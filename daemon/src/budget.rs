@@ -1,0 +1,102 @@
+//! How much memory there is for the process where nobody said: what the machine has free, or the control group that it runs in,
+//! whichever is less.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bytes that the process may still take; `None` where the kernel does not say.
+pub fn free() -> Option<u64> {
+    free_below(Path::new("/"))
+}
+
+fn free_below(root: &Path) -> Option<u64> {
+    let machine = machine(&root.join("proc/meminfo"));
+    let membership = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = membership.lines().filter_map(|line| group(root, line));
+    machine.into_iter().chain(groups).min()
+}
+
+/// `MemAvailable`.
+fn machine(meminfo: &Path) -> Option<u64> {
+    let text = fs::read_to_string(meminfo).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    kilobytes.checked_mul(1 << 10)
+}
+
+/// The least that is free in the group that a line of `/proc/self/cgroup` names and in the groups around it.
+fn group(root: &Path, line: &str) -> Option<u64> {
+    let mut parts = line.splitn(3, ':');
+    let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let (mount, names) = match controllers {
+        "" => ("sys/fs/cgroup", ["memory.max", "memory.current", "inactive_file"]),
+        _ if controllers.split(',').any(|name| name == "memory") => {
+            let names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"];
+            ("sys/fs/cgroup/memory", names)
+        }
+        _ => return None,
+    };
+    let mount = root.join(mount);
+    let own = mount.join(path.trim_start_matches('/'));
+    let around = own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_owned);
+    around.filter_map(|folder| in_folder(&folder, names)).min()
+}
+
+/// Limit less use; what the page cache holds and would give up at once counts as free.
+fn in_folder(folder: &Path, [limit, used, reclaimable]: [&str; 3]) -> Option<u64> {
+    let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let (limit, used) = (number(folder.join(limit))?, number(folder.join(used))?);
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let reclaimable = stat.lines().find_map(|line| line.strip_prefix(reclaimable)?.trim().parse().ok()).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(reclaimable)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal: 900 kB\nMemAvailable:     500 kB\n");
+
+    #[test]
+    fn without_groups_the_machine_decides() {
+        let root = machine_with(&[MEMINFO]);
+        assert_eq!(free_below(root.path()), Some(500 << 10));
+        assert_eq!(free_below(Path::new("/no/such/folder")), None);
+    }
+
+    #[test]
+    fn a_group_of_version_2_and_those_around_it_count() {
+        let root = machine_with(&[
+            MEMINFO,
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/memory.max", "300000\n"),
+            ("sys/fs/cgroup/a/memory.current", "200000\n"),
+            ("sys/fs/cgroup/a/memory.stat", "anon 9\ninactive_file 50000\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("sys/fs/cgroup/a/b/memory.current", "100\n"),
+        ]);
+        assert_eq!(free_below(root.path()), Some(150_000));
+    }
+
+    #[test]
+    fn a_group_of_version_1_counts() {
+        let root = machine_with(&[
+            MEMINFO,
+            ("proc/self/cgroup", "4:cpu:/x\n3:memory:/x\n"),
+            ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "100000\n"),
+            ("sys/fs/cgroup/memory/x/memory.usage_in_bytes", "40000\n"),
+            ("sys/fs/cgroup/memory/x/memory.stat", "total_inactive_file 1000\n"),
+        ]);
+        assert_eq!(free_below(root.path()), Some(61_000));
+    }
+}

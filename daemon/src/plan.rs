@@ -1,0 +1,79 @@
+//! `diffused plan`: what painting a picture would need, without painting it.
+
+use diffused_engine::Options;
+use diffused_engine::plan::{MemoryPlan, StagePlan};
+use diffused_engine::request::{Request, Stage};
+use image::RgbImage;
+
+use crate::budget;
+use crate::cli::{Failure, Plan};
+use crate::generate::failure;
+use crate::model::Model;
+
+/// Prints how the memory would be divided.
+pub fn run(arguments: &Plan) -> Result<(), Failure> {
+    crate::logging::start("error");
+    let budget = arguments.memory.map(|size| size.0).or_else(budget::free);
+    let options = Options { memory: budget, ..Options::default() };
+    let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
+    let request = Request {
+        width: arguments.width,
+        height: arguments.height,
+        cfg_scale: arguments.cfg_scale,
+        init_image: arguments.image_to_image.then(|| RgbImage::new(1, 1)),
+        ..Request::default()
+    };
+    let default = engine.manifest().picture.default;
+    let request = Request {
+        width: request.width.or(Some(default)),
+        height: request.height.or(Some(default)),
+        ..request
+    };
+    let parameters = engine.resolve(&request).map_err(failure)?;
+    let plan = engine.plan(&parameters).map_err(failure)?;
+    if arguments.json {
+        println!("{}", serde_json::json!({"budget": budget, "peak": plan.peak(), "plan": plan}));
+        return Ok(());
+    }
+    let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
+    let name = &engine.manifest().name;
+    println!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget));
+    print!("{}", table(&plan));
+    Ok(())
+}
+
+fn within(budget: Option<u64>) -> String {
+    budget.map_or("in as much memory as it takes".into(), |bytes| format!("in {:.1} MiB", mib(bytes)))
+}
+
+/// A line for each stage, then what it comes to; MiB.
+fn table(plan: &MemoryPlan) -> String {
+    let head = ["MiB", "activations", "resident", "streamed", "ring", "peak"];
+    let mut lines = vec![head.map(String::from)];
+    lines.extend(plan.stages.iter().map(row));
+    let mut text = String::new();
+    for [stage, numbers @ ..] in lines {
+        text += &format!("{stage:<13}");
+        numbers.iter().for_each(|number| text += &format!("{number:>13}"));
+        text.push('\n');
+    }
+    let step = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).map_or(0, |unet| unet.streamed);
+    let stays = if plan.keeps_all { "All weights stay in memory from one picture to the next.\n" } else { "" };
+    format!("{text}Peak {:.1} MiB; each step reads {:.1} MiB of weights.\n{stays}", mib(plan.peak()), mib(step))
+}
+
+fn row(plan: &StagePlan) -> [String; 6] {
+    let name = match plan.stage {
+        Stage::TextEncoder => "text encoder",
+        Stage::VaeEncoder => "VAE encoder",
+        Stage::Unet => "UNet",
+        Stage::VaeDecoder => "VAE decoder",
+    };
+    let numbers = [plan.activations, plan.resident, plan.streamed, plan.ring, plan.peak];
+    let [a, b, c, d, e] = numbers.map(|bytes| format!("{:.1}", mib(bytes)));
+    [name.into(), a, b, c, d, e]
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
+}
