@@ -334,23 +334,25 @@ struct Quantized<'a> {
     row: &'a mut [f32],
 }
 
-impl Quantized<'_> {
+impl<'a> Quantized<'a> {
+    /// What each row is made of: `x`, `q`, `scale`.
     #[inline(always)]
-    fn each(self, mut one: impl FnMut(&mut [f32], &mut [i8]) -> f32) {
-        let channels = self.row.len();
-        let rows = self.x.chunks_exact(channels).zip(self.q.chunks_exact_mut(channels));
-        for ((x, q), scale) in rows.zip(self.scale) {
-            self.row.copy_from_slice(x);
-            *scale = one(self.row, q);
-        }
+    fn rows(
+        x: &'a [f32],
+        q: &'a mut [i8],
+        scale: &'a mut [f32],
+        channels: usize,
+    ) -> impl Iterator<Item = (&'a [f32], &'a mut [i8], &'a mut f32)> {
+        let rows = x.chunks_exact(channels).zip(q.chunks_exact_mut(channels)).zip(scale);
+        rows.map(|((x, q), scale)| (x, q, scale))
     }
 
     fn scalar(self) {
-        let norm = self.norm;
-        self.each(|row, q| {
-            norm.scalar(row);
-            scalar::rows::quantize_row(row, q)
-        });
+        for (x, q, scale) in Self::rows(self.x, self.q, self.scale, self.row.len()) {
+            self.row.copy_from_slice(x);
+            self.norm.scalar(self.row);
+            *scale = scalar::rows::quantize_row(self.row, q);
+        }
     }
 }
 
@@ -359,10 +361,10 @@ impl Work for Quantized<'_> {
 
     #[inline(always)]
     fn work<S: Simd>(self, simd: S) {
-        let norm = self.norm;
-        self.each(|row, q| {
-            norm.vector(simd, row);
-            quantize_row(simd, row, q)
-        });
+        for (x, q, scale) in Self::rows(self.x, self.q, self.scale, self.row.len()) {
+            self.row.copy_from_slice(x);
+            self.norm.vector(simd, self.row);
+            *scale = quantize_row(simd, self.row, q);
+        }
     }
 }

@@ -38,29 +38,26 @@ impl Finish<'_> {
     /// Writes the columns of `N` panels.
     #[inline(always)]
     pub(super) fn panels<S: Simd, const N: usize>(&self, simd: S, first: usize) {
-        let affine: [Affine<S>; N] = std::array::from_fn(|p| self.affine(simd, first + p));
-        let activation = self.product.epilogue.activation;
-        self.each(simd, first, |pixel| {
-            std::array::from_fn::<_, N, _>(|p| {
-                let value = affine[p].apply(self.sum(simd, p, pixel));
-                match activation {
-                    Activation::None | Activation::Geglu => value,
-                    Activation::Silu => math::silu(simd, value),
-                    Activation::Gelu => math::gelu(simd, value),
-                    Activation::QuickGelu => math::quick_gelu(simd, value),
-                }
-            })
-        });
+        let mut affine = [self.affine(simd, first); N];
+        for (p, affine) in affine.iter_mut().enumerate().skip(1) {
+            *affine = self.affine(simd, first + p);
+        }
+        for (pixel, at) in self.pixels(first) {
+            let out = self.columns(first, N, at);
+            for (p, out) in out.chunks_mut(LANES).enumerate() {
+                self.put(simd, self.activated(simd, affine[p].apply(self.sum(simd, p, pixel))), out);
+            }
+        }
     }
 
     /// Writes the columns of a panel of values and its panel of gates.
     #[inline(always)]
     pub(super) fn gated<S: Simd>(&self, simd: S, first: usize) {
         let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
-        self.each(simd, first, |pixel| {
+        for (pixel, at) in self.pixels(first) {
             let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, pixel)));
-            [simd.mul(value.apply(self.sum(simd, 0, pixel)), gate)]
-        });
+            self.put(simd, simd.mul(value.apply(self.sum(simd, 0, pixel)), gate), self.columns(first, 1, at));
+        }
     }
 
     #[inline(always)]
@@ -79,27 +76,38 @@ impl Finish<'_> {
         simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
     }
 
-    /// Stores, or adds to what is there, what `result` gives for each pixel of the block: 16 columns (fewer at the matrix's
-    /// last panel) each.
     #[inline(always)]
-    fn each<S: Simd, const N: usize>(&self, simd: S, first: usize, result: impl Fn(usize) -> [S::F; N]) {
-        let Product { features, epilogue, .. } = *self.product;
-        let column = self.product.column(first);
-        let columns = (N * LANES).min(features - column);
-        let mut pixel = 0;
-        for y in 0..self.block.rows.len() {
-            let start = self.product.out_at(self.block, y, 0) + column;
-            for x in 0..self.block.columns.len() {
-                // SAFETY: these columns of these pixels are this task's alone.
-                let out = unsafe { self.out.part(start + x * features, columns) };
-                for (mut value, out) in result(pixel).into_iter().zip(out.chunks_mut(LANES)) {
-                    if epilogue.accumulate {
-                        value = simd.add(value, simd.load(out));
-                    }
-                    simd.store(value, out);
-                }
-                pixel += 1;
-            }
+    fn activated<S: Simd>(&self, simd: S, value: S::F) -> S::F {
+        match self.product.epilogue.activation {
+            Activation::None | Activation::Geglu => value,
+            Activation::Silu => math::silu(simd, value),
+            Activation::Gelu => math::gelu(simd, value),
+            Activation::QuickGelu => math::quick_gelu(simd, value),
         }
+    }
+
+    /// The block's pixels, each with where its first column of a panel lies in the output.
+    #[inline(always)]
+    fn pixels(&self, first: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (width, features) = (self.block.columns.len(), self.product.features);
+        (0..self.block.rows.len()).flat_map(move |y| {
+            let start = self.product.out_at(self.block, y, 0) + self.product.column(first);
+            (0..width).map(move |x| (y * width + x, start + x * features))
+        })
+    }
+
+    /// A pixel's columns of `panels` panels: sixteen each, fewer at the matrix's last.
+    #[inline(always)]
+    fn columns(&self, first: usize, panels: usize, at: usize) -> &mut [f32] {
+        let columns = (panels * LANES).min(self.product.features - self.product.column(first));
+        // SAFETY: these columns of these pixels are this task's alone, which asks for one pixel at a time.
+        unsafe { self.out.part(at, columns) }
+    }
+
+    /// Stores a result, or adds it to what is there.
+    #[inline(always)]
+    fn put<S: Simd>(&self, simd: S, value: S::F, out: &mut [f32]) {
+        let value = if self.product.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
+        simd.store(value, out);
     }
 }

@@ -76,32 +76,31 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load(self, x: &[f32]) -> F {
-        if x.len() < LANES {
-            return self.load(&padded!(x));
-        }
+        let mut copy: [f32; LANES];
+        let x = padded!(x, copy);
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
         unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
     }
 
     #[inline(always)]
     fn store(self, a: F, out: &mut [f32]) {
-        if out.len() < LANES {
-            let mut lanes = [0.0; LANES];
-            self.store(a, &mut lanes);
-            return out.copy_from_slice(&lanes[..out.len()]);
-        }
-        // SAFETY: `self` proves the feature; `out` holds sixteen values.
+        let mut lanes = [0.0; LANES];
+        let short = out.len() < LANES;
+        let to = if short { lanes.as_mut_ptr() } else { out.as_mut_ptr() };
+        // SAFETY: `self` proves the feature; there is room for sixteen values.
         unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), a[0]);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), a[1]);
+            _mm256_storeu_ps(to, a[0]);
+            _mm256_storeu_ps(to.add(8), a[1]);
+        }
+        if short {
+            out.copy_from_slice(&lanes[..out.len()]);
         }
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> F {
-        if x.len() < LANES {
-            return self.load_f16(&padded!(x));
-        }
+        let mut copy: [f16; LANES];
+        let x = padded!(x, copy);
         let x: *const __m128i = x.as_ptr().cast();
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
         unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(x)), _mm256_cvtph_ps(_mm_loadu_si128(x.add(1)))] }

@@ -95,9 +95,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> __m512 {
-        if x.len() < LANES {
-            return self.load_f16(&padded!(x));
-        }
+        let mut copy: [f16; LANES];
+        let x = padded!(x, copy);
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }

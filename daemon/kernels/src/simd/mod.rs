@@ -189,13 +189,17 @@ macro_rules! at_level {
 }
 pub(crate) use at_level;
 
-/// Loads through a copy where fewer than sixteen values are left.
+/// Sixteen values from `$x` on: a copy with zeros after its end, kept in `$copy`, where fewer are left.
 macro_rules! padded {
-    ($x:expr) => {{
-        let mut lanes = [Default::default(); $crate::simd::LANES];
-        lanes[..$x.len()].copy_from_slice($x);
-        lanes
-    }};
+    ($x:expr, $copy:ident) => {
+        if $x.len() < $crate::simd::LANES {
+            $copy = [Default::default(); $crate::simd::LANES];
+            $copy[..$x.len()].copy_from_slice($x);
+            &$copy
+        } else {
+            $x
+        }
+    };
 }
 pub(crate) use padded;
 

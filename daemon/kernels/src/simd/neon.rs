@@ -66,31 +66,30 @@ impl<const DOT: bool> Simd for Neon<DOT> {
 
     #[inline(always)]
     fn load(self, x: &[f32]) -> F {
-        if x.len() < LANES {
-            return self.load(&padded!(x));
-        }
+        let mut copy: [f32; LANES];
+        let x = padded!(x, copy);
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
         unsafe { std::array::from_fn(|i| vld1q_f32(x.as_ptr().add(4 * i))) }
     }
 
     #[inline(always)]
     fn store(self, a: F, out: &mut [f32]) {
-        if out.len() < LANES {
-            let mut lanes = [0.0; LANES];
-            self.store(a, &mut lanes);
-            return out.copy_from_slice(&lanes[..out.len()]);
-        }
+        let mut lanes = [0.0; LANES];
+        let short = out.len() < LANES;
+        let to = if short { lanes.as_mut_ptr() } else { out.as_mut_ptr() };
         for (i, quarter) in a.into_iter().enumerate() {
-            // SAFETY: `self` proves the feature; `out` holds sixteen values.
-            unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), quarter) };
+            // SAFETY: `self` proves the feature; there is room for sixteen values.
+            unsafe { vst1q_f32(to.add(4 * i), quarter) };
+        }
+        if short {
+            out.copy_from_slice(&lanes[..out.len()]);
         }
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> F {
-        if x.len() < LANES {
-            return self.load_f16(&padded!(x));
-        }
+        let mut copy: [f16; LANES];
+        let x = padded!(x, copy);
         let x: *const u16 = x.as_ptr().cast();
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
         unsafe { std::array::from_fn(|i| vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x.add(4 * i))))) }
