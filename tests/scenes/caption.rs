@@ -12,7 +12,7 @@ pub(crate) struct Scene {
 pub(crate) const KINDS: [&str; 12] =
     ["circle", "square", "triangle", "star", "heart", "house", "tree", "boat", "flower", "car", "fish", "cat"];
 
-/// The object's colours, as `model-prep/demo/scenes.py` draws them.
+/// The object's colours, as `model-prep/demo/train/objects.py` draws them.
 pub(crate) const COLOURS: [(&str, [u8; 3]); 10] = [
     ("red", [214, 40, 40]),
     ("orange", [244, 134, 28]),

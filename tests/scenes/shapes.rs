@@ -1,4 +1,4 @@
-//! The twelve kinds of objects as outlines and parts, after `draw_object` of `model-prep/demo/scenes.py`: what the
+//! The twelve kinds of objects as outlines and parts, after `model-prep/demo/train/objects.py`: what the
 //! measuring function looks for in a picture. Coordinates are from the object's centre, in units of its radius.
 
 use std::f32::consts::PI;

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "model-prep" / "demo"))
+sys.path.insert(0, str(HERE.parents[1] / "model-prep" / "demo" / "train"))
 from scenes import scene  # noqa: E402
 
 COLUMNS, ROWS, SIZE = 8, 6, 128
