@@ -24,11 +24,8 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
         ..Request::default()
     };
     let default = engine.manifest().picture.default;
-    let request = Request {
-        width: request.width.or(Some(default)),
-        height: request.height.or(Some(default)),
-        ..request
-    };
+    let request =
+        Request { width: request.width.or(Some(default)), height: request.height.or(Some(default)), ..request };
     let parameters = engine.resolve(&request).map_err(failure)?;
     let plan = engine.plan(&parameters).map_err(failure)?;
     if arguments.json {

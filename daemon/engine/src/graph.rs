@@ -164,7 +164,7 @@ impl Plan {
         let mut outputs = SimpleState::new(&self.plan)
             .and_then(|mut state| state.run_plan_with_eval(inputs, eval))
             .map_err(into_ours)?;
-        value::values(&outputs.remove(0)).map_err(into_ours)
+        Ok(value::slice(&outputs.remove(0)).map_err(into_ours)?.to_vec())
     }
 }
 
@@ -205,11 +205,11 @@ impl Run<'_> {
 
     fn segment(&mut self, strips: &Strips, plan: &strips::Plan) -> Result<TVec<TValue>> {
         let source = self.source.take().ok_or_else(|| Error::Internal("strips without a source".into()))?;
-        let values = value::values(&source).map_err(into_ours)?;
+        let stored = strips::source(&strips.segment, value::slice(&source).map_err(into_ours)?)?;
         drop(source);
         let (done, layers) = (self.done, self.layers);
         let mut tick = |part: usize, parts: usize| (self.tick)(done + part * STRIP_TICKS / parts, layers);
-        let result = strips::run(&strips.segment, plan, values, self.weights, &mut tick)?;
+        let result = strips::run(&strips.segment, plan, stored, self.weights, &mut tick)?;
         self.done += STRIP_TICKS;
         let tensor = Tensor::from_shape(&strips.shape(), &result).map_err(into_ours)?;
         Ok(tvec![tensor.into()])

@@ -97,6 +97,9 @@ impl Engine {
     pub fn generate(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Picture> {
         let parameters = self.resolve(request)?;
         let plan = self.plan(&parameters)?;
+        if !plan.keeps_all {
+            self.models.forget();
+        }
         let mut job = Job {
             sampler: Sampler::new(
                 parameters.sampler,
@@ -111,9 +114,6 @@ impl Engine {
             observer,
         };
         let painted = self.workers.install(|| job.paint(request.init_image.as_ref()));
-        if !plan.keeps_all {
-            self.models.forget();
-        }
         diffused_kernels::heap::trim();
         Ok(Picture { image: painted?, parameters })
     }

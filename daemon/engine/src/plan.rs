@@ -53,7 +53,8 @@ impl Demand {
 
     /// The smallest budget that this stage can run in.
     fn smallest(&self) -> u64 {
-        PROCESS + self.activations(0) + self.least_ring()
+        let strips = self.strips.as_ref().map_or(0, |segment| strips::smallest(segment).peak as u64);
+        PROCESS + self.tables + self.activations.max(strips) + self.least_ring()
     }
 }
 

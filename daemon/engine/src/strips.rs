@@ -12,11 +12,12 @@ mod passes;
 mod plan;
 mod run;
 mod steps;
+mod stored;
 
 use diffused_kernels::ConvShape;
 
-pub(crate) use plan::{Plan, plan};
-pub(crate) use run::run;
+pub(crate) use plan::{Plan, plan, smallest};
+pub(crate) use run::{run, source};
 
 /// Height, width and channels of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -51,9 +51,9 @@ const RING: usize = 4 << 20;
 /// Which matrices stay in memory once they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
-    /// All of them.
+    /// All of them, until they are forgotten.
     All,
-    /// Those named.
+    /// Those named, and only while the network runs.
     Only(HashSet<String>),
 }
 
@@ -128,9 +128,13 @@ impl Weights {
         Ok(())
     }
 
-    /// Stops reading ahead and frees the ring; what is kept stays.
+    /// Stops reading ahead and frees the ring, and what is kept only while the network runs.
     pub(crate) fn end(&mut self) {
         self.stream = None;
+        if self.residency.keep != Keep::All {
+            self.kept.clear();
+            self.tables.clear();
+        }
     }
 
     /// Frees everything that is kept.

@@ -11,7 +11,9 @@ const TRIMMED: i32 = 256 << 10;
 /// Sets the heap up for the whole process; best called before other threads are started.
 pub fn give_back_at_once() {
     #[cfg(target_env = "gnu")]
-    for (parameter, value) in [(glibc::M_MMAP_THRESHOLD, MAPPED), (glibc::M_TRIM_THRESHOLD, TRIMMED), (glibc::M_ARENA_MAX, 1)] {
+    for (parameter, value) in
+        [(glibc::M_MMAP_THRESHOLD, MAPPED), (glibc::M_TRIM_THRESHOLD, TRIMMED), (glibc::M_ARENA_MAX, 1)]
+    {
         // SAFETY: changes three numbers that later allocations go by.
         unsafe { glibc::mallopt(parameter, value) };
     }

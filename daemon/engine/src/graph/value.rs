@@ -46,6 +46,6 @@ impl Kind {
     }
 }
 
-pub(super) fn values(tensor: &Tensor) -> TractResult<Vec<f32>> {
-    Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+pub(super) fn slice(tensor: &Tensor) -> TractResult<&[f32]> {
+    tensor.try_as_plain_ram()?.as_slice()
 }

@@ -13,10 +13,8 @@ pub(super) struct Pass {
     pub(super) stores: Vec<usize>,
     /// The group norms whose statistics are complete after this pass.
     pub(super) sums: Vec<usize>,
-    /// Stored results that nothing needs after this pass.
+    /// Stored results that nothing needs after this pass: it frees them as it goes.
     pub(super) frees: Vec<usize>,
-    /// For a result that this pass stores: the stored one whose place it takes, row by row.
-    pub(super) replaces: Vec<(usize, usize)>,
 }
 
 /// The passes of `segment` where the nodes in `stored` are stored.
@@ -42,7 +40,7 @@ pub(super) fn passes(segment: &Segment, stored: &[bool]) -> Vec<Pass> {
         let stores: Vec<usize> = active.iter().copied().filter(|&n| stored[n] || n == last).collect();
         sums.iter().for_each(|&n| summed[n] = true);
         stores.iter().for_each(|&n| ready[n] = true);
-        passes.push(Pass { target, active, stores, sums, frees: Vec::new(), replaces: Vec::new() });
+        passes.push(Pass { target, active, stores, sums, frees: Vec::new() });
     }
     free(segment, &mut passes);
     passes
@@ -60,7 +58,7 @@ fn active(segment: &Segment, target: usize, ready: &[bool]) -> Vec<usize> {
     (0..=target).filter(|&n| needed[n] && !ready[n]).collect()
 }
 
-/// Finds each stored result's last reader, and whether what that pass stores can take its place.
+/// Finds each stored result's last reader.
 fn free(segment: &Segment, passes: &mut [Pass]) {
     let mut freed = vec![false; segment.nodes.len()];
     for at in (0..passes.len()).rev() {
@@ -74,38 +72,9 @@ fn free(segment: &Segment, passes: &mut [Pass]) {
         };
         let frees: Vec<usize> = (0..segment.nodes.len()).filter(|n| !freed[*n] && reads(n) && kept(n)).collect();
         frees.iter().for_each(|&n| freed[n] = true);
-        let replaces = replaces(segment, pass, &frees);
+        // What only its own pass reads need not be stored.
+        let (passing, frees): (Vec<usize>, Vec<usize>) = frees.into_iter().partition(|n| pass.stores.contains(n));
+        passes[at].stores.retain(|n| !passing.contains(n));
         passes[at].frees = frees;
-        passes[at].replaces = replaces;
     }
-}
-
-/// A result takes the place of one that this pass reads for the last time if both are alike and all that reads the old one
-/// comes before the new one: then a row is overwritten only after its last use.
-fn replaces(segment: &Segment, pass: &Pass, frees: &[usize]) -> Vec<(usize, usize)> {
-    let mut pairs: Vec<(usize, usize)> = Vec::new();
-    for &new in &pass.stores {
-        let alike = |&&old: &&usize| {
-            let (a, b) = (&segment.nodes[old], &segment.nodes[new]);
-            let stored = !pass.stores.contains(&old) && a.op != Op::Source;
-            stored && a.size == b.size && a.half() == b.half() && old != new
-        };
-        let before = |&&old: &&usize| {
-            pass.active.iter().all(|&n| !segment.nodes[n].inputs.contains(&old) || leads_to(segment, n, new))
-        };
-        let old = frees.iter().filter(alike).filter(before).find(|&&old| !pairs.iter().any(|(_, taken)| *taken == old));
-        pairs.extend(old.map(|&old| (new, old)));
-    }
-    pairs
-}
-
-fn leads_to(segment: &Segment, from: usize, to: usize) -> bool {
-    let mut reached = vec![false; segment.nodes.len()];
-    reached[to] = true;
-    for n in (0..=to).rev() {
-        if reached[n] {
-            segment.nodes[n].inputs.iter().for_each(|&input| reached[input] = true);
-        }
-    }
-    reached[from]
 }

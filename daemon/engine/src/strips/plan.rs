@@ -2,12 +2,15 @@
 
 use super::passes::{Pass, passes};
 use super::steps::{Step, steps, window_rows, windowed};
+use super::stored::band_rows;
 use super::{Op, Segment};
 
 /// Strip heights that are tried, in rows of a pass's target.
 const HEIGHTS: [usize; 4] = [32, 16, 8, 4];
 /// Strips after which windows no longer grow.
 const STEADY: usize = 8;
+/// How close `smallest` comes, bytes.
+const PRECISION: usize = 1 << 20;
 
 /// How a segment is run.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,18 +23,20 @@ pub(crate) struct Plan {
     pub(crate) peak: usize,
     /// Multiply-adds of all passes.
     pub(crate) macs: u64,
+    /// Bytes past the budget, of all passes together: unlike the peak it shrinks with each pass that gets smaller.
+    excess: usize,
 }
 
-/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, the smallest one.
+/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, a small one.
 pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
     let mut stored = vec![false; segment.nodes.len()];
     segment.candidates().for_each(|n| stored[n] = true);
-    let mut best = cheapest_height(segment, &stored, budget);
-    while best.peak > budget {
+    let mut best = highest(segment, &stored, budget);
+    while best.excess > 0 {
         let dropped = |n: usize| {
             let mut fewer = best.stored.clone();
             fewer[n] = false;
-            cheapest_height(segment, &fewer, budget)
+            highest(segment, &fewer, budget)
         };
         let smaller = segment.candidates().filter(|&n| best.stored[n]).map(dropped).filter(|p| gain(&best, p) > 0.0);
         match smaller.max_by(|a, b| gain(&best, a).total_cmp(&gain(&best, b))) {
@@ -42,19 +47,35 @@ pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
     best
 }
 
-/// Bytes saved per extra multiply-add: what fits is judged by its work alone.
+/// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
+pub(crate) fn smallest(segment: &Segment) -> Plan {
+    let mut best = plan(segment, usize::MAX);
+    let mut too_small = 0;
+    while best.peak - too_small > PRECISION {
+        let budget = too_small + (best.peak - too_small) / 2;
+        let next = plan(segment, budget);
+        if next.peak <= budget { best = next } else { too_small = budget }
+    }
+    best
+}
+
+/// Bytes saved where there are too many, per extra multiply-add: what fits is judged by its work alone.
 fn gain(from: &Plan, to: &Plan) -> f64 {
-    let saved = from.peak.saturating_sub(to.peak) as f64;
+    let saved = from.excess.saturating_sub(to.excess) as f64;
     saved / (1.0 + to.macs.saturating_sub(from.macs) as f64)
 }
 
-/// The highest strips within `budget`, else the lowest.
-fn cheapest_height(segment: &Segment, stored: &[bool], budget: usize) -> Plan {
+/// The plan with the highest strips within `budget`, else with the lowest.
+fn highest(segment: &Segment, stored: &[bool], budget: usize) -> Plan {
     let passes = passes(segment, stored);
     let macs = passes.iter().flat_map(|pass| &pass.active).map(|&n| node_macs(segment, n)).sum();
-    let of = |height| Plan { stored: stored.to_vec(), height, peak: peak(segment, &passes, height), macs };
+    let of = |height| {
+        let peaks = peaks(segment, &passes, height);
+        let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
+        Plan { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
+    };
     let mut plans = HEIGHTS.into_iter().map(of);
-    plans.find(|plan| plan.peak <= budget).unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
+    plans.find(|plan| plan.excess == 0).unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
 }
 
 fn node_macs(segment: &Segment, n: usize) -> u64 {
@@ -62,25 +83,44 @@ fn node_macs(segment: &Segment, n: usize) -> u64 {
     node.row_macs(&segment.nodes) * node.size.height as u64
 }
 
-/// Bytes held at the worst moment of all passes.
-fn peak(segment: &Segment, passes: &[Pass], height: usize) -> usize {
+/// Bytes held at the worst moment of each pass.
+///
+/// What a pass stores grows while what it frees shrinks, both in proportion to the rows done: so the most is held at its
+/// beginning or at its end, give or take the bands and rows by which they are out of step.
+fn peaks(segment: &Segment, passes: &[Pass], height: usize) -> Vec<usize> {
     let bytes = |n: &usize| segment.nodes[*n].stored_bytes();
-    let mut live: usize =
-        (0..segment.nodes.len()).filter(|&n| segment.nodes[n].op == Op::Source).map(|n| bytes(&n)).sum();
-    let mut peak = 0;
+    let sources = (0..segment.nodes.len()).filter(|&n| segment.nodes[n].op == Op::Source);
+    let mut live: usize = sources.map(|n| bytes(&n)).sum();
+    let mut peaks = Vec::new();
     for pass in passes {
-        let replaced: usize = pass.replaces.iter().map(|(_, old)| bytes(old)).sum();
-        live += pass.stores.iter().map(bytes).sum::<usize>() - replaced;
-        peak = peak.max(live + working(segment, pass, height));
-        live -= pass.frees.iter().map(bytes).sum::<usize>() - replaced;
+        let before = live;
+        live += pass.stores.iter().map(bytes).sum::<usize>();
+        live -= pass.frees.iter().map(bytes).sum::<usize>();
+        let steps = steps(segment, pass, height, STEADY);
+        let work = out_of_step(segment, pass, &steps) + working(segment, pass, &steps, height);
+        peaks.push(before.max(live) + work);
     }
-    peak
+    peaks
 }
 
+/// Bytes by which what a pass stores is ahead of its target's rows, and what it frees behind them, at most.
+fn out_of_step(segment: &Segment, pass: &Pass, steps: &[Step]) -> usize {
+    let node = |n: usize| &segment.nodes[n];
+    let mut rows: Vec<usize> = vec![0; segment.nodes.len()];
+    let mut most = 0.0f64;
+    for step in steps {
+        rows[step.node] = step.rows.end;
+        step.done_with.iter().for_each(|&(n, row)| rows[n] = row / band_rows(node(n)) * band_rows(node(n)));
+        let done = rows[pass.target] as f64 / node(pass.target).size.height as f64;
+        let ahead = |&n: &usize| (rows[n] as f64 / node(n).size.height as f64 - done) * node(n).stored_bytes() as f64;
+        let ahead = pass.stores.iter().map(ahead).sum::<f64>() - pass.frees.iter().map(ahead).sum::<f64>();
+        most = most.max(ahead);
+    }
+    most as usize
+}
 /// Bytes that a pass needs beside what is stored: windows, weights and the rows in hand.
-fn working(segment: &Segment, pass: &Pass, height: usize) -> usize {
-    let steps = steps(segment, pass, height, STEADY);
-    let rows = window_rows(segment, pass, &steps);
+fn working(segment: &Segment, pass: &Pass, steps: &[Step], height: usize) -> usize {
+    let rows = window_rows(segment, pass, steps);
     let windows: usize = rows.iter().zip(&segment.nodes).map(|(rows, node)| rows * node.row_bytes()).sum();
     let weights: usize = pass.active.iter().map(|&n| segment.nodes[n].weight_bytes).sum();
     let in_hand = steps.iter().map(|step| in_hand(segment, pass, step)).max();

@@ -4,10 +4,10 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use diffused_kernels::{self as kernels, Activation, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip};
-use half::f16;
 
 use super::passes::{Pass, passes};
 use super::steps::{Step, steps, window_rows, windowed};
+use super::stored::Stored;
 use super::{Node, Op, Plan, Segment};
 use crate::error::{Error, Result};
 use crate::weights::{Matrix, Weights};
@@ -51,33 +51,6 @@ impl Window {
     }
 }
 
-/// A whole result.
-enum Stored {
-    F32(Vec<f32>),
-    Half(Vec<f16>),
-}
-
-impl Stored {
-    fn new(node: &Node) -> Stored {
-        let len = node.size.height * node.size.row();
-        if node.half() { Stored::Half(vec![f16::ZERO; len]) } else { Stored::F32(vec![0.0; len]) }
-    }
-
-    fn read(&self, part: Range<usize>, out: &mut [f32]) {
-        match self {
-            Stored::F32(values) => out.copy_from_slice(&values[part]),
-            Stored::Half(values) => kernels::f16_to_f32(&values[part], out),
-        }
-    }
-
-    fn write(&mut self, at: usize, rows: &[f32]) {
-        match self {
-            Stored::F32(values) => values[at..at + rows.len()].copy_from_slice(rows),
-            Stored::Half(values) => kernels::f32_to_f16(rows, &mut values[at..at + rows.len()]),
-        }
-    }
-}
-
 /// Scale and shift of a group norm's channels.
 type ScaleShift = (Vec<f32>, Vec<f32>);
 
@@ -95,12 +68,21 @@ struct Bench {
     sums: Vec<(usize, GroupSums)>,
 }
 
-/// Runs `segment` on `source` (`[height][width][channels]`) as `plan` says. `tick` is called before each step with how much of
+/// What a segment starts from, `[height][width][channels]`.
+pub(crate) fn source(segment: &Segment, values: &[f32]) -> Result<Stored> {
+    let node = segment.nodes.iter().find(|node| node.op == Op::Source);
+    let node = node.ok_or_else(|| internal("a segment without a source"))?;
+    let mut stored = Stored::new(node);
+    stored.append(node, 0, values);
+    Ok(stored)
+}
+
+/// Runs `segment` on `source` as `plan` says. `tick` is called before each step with how much of
 /// the work is done, in thousandths.
 pub(crate) fn run(
     segment: &Segment,
     plan: &Plan,
-    source: Vec<f32>,
+    source: Stored,
     weights: &mut Weights,
     tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<f32>> {
@@ -108,7 +90,8 @@ pub(crate) fn run(
     let mut run =
         Run { segment, weights, stored: (0..count).map(|_| None).collect(), norms: (0..count).map(|_| None).collect() };
     let first = segment.nodes.iter().position(|node| node.op == Op::Source);
-    run.stored[first.ok_or_else(|| internal("a segment without a source"))?] = Some(Stored::F32(source));
+    let first = first.ok_or_else(|| internal("a segment without a source"))?;
+    run.stored[first] = Some(source);
     let mut done = 0;
     for pass in passes(segment, &plan.stored) {
         let mut step_done = |macs: u64| {
@@ -118,10 +101,8 @@ pub(crate) fn run(
         };
         run.pass(&pass, plan.height, &mut step_done)?;
     }
-    match run.stored.pop().flatten() {
-        Some(Stored::F32(values)) => Ok(values),
-        _ => Err(internal("a segment without a result")),
-    }
+    let result = run.stored.pop().flatten().and_then(Stored::into_whole);
+    result.ok_or_else(|| internal("a segment without a result"))
 }
 
 fn internal(message: &str) -> Error {
@@ -132,9 +113,8 @@ impl Run<'_> {
     fn pass(&mut self, pass: &Pass, height: usize, tick: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<()> {
         let nodes = &self.segment.nodes;
         for &new in &pass.stores {
-            let old = pass.replaces.iter().find(|(replacing, _)| *replacing == new);
-            // A result that takes another's place is written into it: `slot` finds it there.
-            self.stored[new] = if old.is_some() { None } else { Some(Stored::new(&nodes[new])) };
+            let result = new == nodes.len() - 1;
+            self.stored[new] = Some(if result { Stored::in_one_band(&nodes[new]) } else { Stored::new(&nodes[new]) });
         }
         let steps = steps(self.segment, pass, height, usize::MAX);
         let mut bench = self.bench(pass, &steps)?;
@@ -144,6 +124,9 @@ impl Run<'_> {
                 return Err(Error::Cancelled);
             }
             self.step(pass, step, &mut bench)?;
+            for &(node, row) in &step.done_with {
+                self.stored(node)?.free_before(row);
+            }
         }
         if steps.is_empty() {
             self.sum_stored(pass.target, height, &mut bench)?;
@@ -186,7 +169,7 @@ impl Run<'_> {
             }
             self.sum(step.node, &window.values[at..], bench);
             if pass.stores.contains(&step.node) {
-                self.slot(pass, step.node)?.write(step.rows.start * node.size.row(), &window.values[at..]);
+                self.stored(step.node)?.append(node, step.rows.start, &window.values[at..]);
             }
         }
         if windowed(self.segment, pass, step.node) && step.node != pass.target {
@@ -276,15 +259,12 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        let part = rows.start * it.size.row()..rows.end * it.size.row();
-        self.slot(pass, node)?.read(part, out);
+        self.stored(node)?.read(rows.clone(), out);
         Ok(())
     }
 
-    /// Where a stored result lies: its own place or the one that it takes over.
-    fn slot(&mut self, pass: &Pass, node: usize) -> Result<&mut Stored> {
-        let place = pass.replaces.iter().find(|(new, _)| *new == node).map_or(node, |(_, old)| *old);
-        self.stored[place].as_mut().ok_or_else(|| internal("a result is read before it is stored"))
+    fn stored(&mut self, node: usize) -> Result<&mut Stored> {
+        self.stored[node].as_mut().ok_or_else(|| internal("a result is read before it is stored"))
     }
 
     /// Adds rows of `node` to the statistics of the norms that read it.
@@ -301,8 +281,7 @@ impl Run<'_> {
         for start in (0..size.height).step_by(height) {
             let end = (start + height).min(size.height);
             let rows = &mut rows[..(end - start) * size.row()];
-            let stored = self.stored[node].as_ref().ok_or_else(|| internal("a norm of nothing"))?;
-            stored.read(start * size.row()..end * size.row(), rows);
+            self.stored(node)?.read(start..end, rows);
             self.sum(node, rows, bench);
         }
         Ok(())
@@ -315,9 +294,6 @@ impl Run<'_> {
                 let (gamma, beta) = table.split_at(table.len() / 2);
                 self.norms[norm] = Some(sums.finish(*groups, *eps, gamma, beta));
             }
-        }
-        for &(new, old) in &pass.replaces {
-            self.stored[new] = self.stored[old].take();
         }
         for &n in &pass.frees {
             self.stored[n] = None;

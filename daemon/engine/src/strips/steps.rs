@@ -12,6 +12,8 @@ pub(super) struct Step {
     pub(super) rows: Range<usize>,
     /// First row of this node's window that is still read.
     pub(super) keep_from: usize,
+    /// Stored nodes, and the first row that is still read of each.
+    pub(super) done_with: Vec<(usize, usize)>,
 }
 
 /// The steps of a pass that asks for its target `height` rows at a time, at most `limit` times.
@@ -43,12 +45,20 @@ impl Walk<'_> {
             self.request(input, it.needs(at, &rows).end);
         }
         let keep_from = self.keep_from(node);
-        self.steps.push(Step { node, rows, keep_from });
         self.made[node] = end;
+        let read = |stored: &usize| it.inputs.contains(stored);
+        let done_with = self.pass.frees.iter().copied().filter(read).map(|stored| (stored, self.read_from(stored)));
+        let done_with = done_with.collect();
+        self.steps.push(Step { node, rows, keep_from, done_with });
     }
 
-    /// The first row of `node` that a consumer's next row reads.
+    /// The first row of `node`'s window that is still read.
     fn keep_from(&self, node: usize) -> usize {
+        self.read_from(node).min(self.made[node])
+    }
+
+    /// The first row of `node` that a consumer's next row reads; one past its last where none is.
+    fn read_from(&self, node: usize) -> usize {
         let next = |consumer: usize| {
             let it = &self.segment.nodes[consumer];
             let row = self.made[consumer];
@@ -56,7 +66,7 @@ impl Walk<'_> {
             inputs.map(|(at, _)| it.needs(at, &(row..(row + 1).min(it.size.height))).start).min()
         };
         let consumers = self.pass.active.iter().filter(|&&n| self.made[n] < self.segment.nodes[n].size.height);
-        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.made[node]).min(self.made[node])
+        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.segment.nodes[node].size.height)
     }
 }
 

@@ -1,0 +1,100 @@
+//! A result that waits between passes: bands of rows, so that a band's memory comes with its first row and goes after its
+//! last use, while the pass that reads it writes its own.
+
+use std::ops::Range;
+
+use diffused_kernels as kernels;
+use half::f16;
+
+use super::Node;
+
+/// Bytes that a band aims at.
+const BAND: usize = 1 << 20;
+
+/// Rows of one node, from top to bottom.
+pub(crate) struct Stored {
+    /// Values of a row.
+    row: usize,
+    band_rows: usize,
+    bands: Vec<Band>,
+}
+
+enum Band {
+    F32(Vec<f32>),
+    Half(Vec<f16>),
+}
+
+impl Stored {
+    /// Of nothing yet.
+    pub(super) fn new(node: &Node) -> Stored {
+        Stored { row: node.size.row(), band_rows: band_rows(node), bands: Vec::new() }
+    }
+
+    /// Of nothing yet, to be taken out whole.
+    pub(super) fn in_one_band(node: &Node) -> Stored {
+        Stored { row: node.size.row(), band_rows: node.size.height, bands: Vec::new() }
+    }
+
+    /// Adds `values`, the rows from `first` on; rows come from top to bottom.
+    pub(super) fn append(&mut self, node: &Node, first: usize, values: &[f32]) {
+        for (row, values) in (first..).zip(values.chunks_exact(self.row)) {
+            let band = row / self.band_rows;
+            if band == self.bands.len() {
+                self.bands.push(Band::new(node.half(), self.band_rows.min(node.size.height - row) * self.row));
+            }
+            self.bands[band].append(values);
+        }
+    }
+
+    /// Copies rows as f32.
+    pub(super) fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.row)) {
+            let at = row % self.band_rows * self.row;
+            self.bands[row / self.band_rows].read(at..at + self.row, out);
+        }
+    }
+
+    /// Frees the bands whose rows all come before `row`.
+    pub(super) fn free_before(&mut self, row: usize) {
+        for band in &mut self.bands[..row / self.band_rows] {
+            *band = Band::F32(Vec::new());
+        }
+    }
+
+    /// The whole picture, if it was made in one band.
+    pub(super) fn into_whole(mut self) -> Option<Vec<f32>> {
+        match (self.bands.pop(), self.bands.is_empty()) {
+            (Some(Band::F32(values)), true) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+/// Rows of a band of `node`.
+pub(super) fn band_rows(node: &Node) -> usize {
+    (BAND * node.size.height / node.stored_bytes().max(1)).clamp(1, node.size.height)
+}
+
+impl Band {
+    fn new(half: bool, len: usize) -> Band {
+        if half { Band::Half(Vec::with_capacity(len)) } else { Band::F32(Vec::with_capacity(len)) }
+    }
+
+    fn append(&mut self, values: &[f32]) {
+        match self {
+            Band::F32(band) => band.extend_from_slice(values),
+            Band::Half(band) => {
+                let len = band.len();
+                band.resize(len + values.len(), f16::ZERO);
+                kernels::f32_to_f16(values, &mut band[len..]);
+            }
+        }
+    }
+
+    fn read(&self, part: Range<usize>, out: &mut [f32]) {
+        match self {
+            Band::F32(values) => out.copy_from_slice(&values[part]),
+            Band::Half(values) => kernels::f16_to_f32(&values[part], out),
+        }
+    }
+}
