@@ -98,6 +98,7 @@ impl Finish<'_> {
 
     /// A pixel's columns of `panels` panels: sixteen each, fewer at the matrix's last.
     #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "each pixel is asked for once")]
     fn columns(&self, first: usize, panels: usize, at: usize) -> &mut [f32] {
         let columns = (panels * LANES).min(self.product.features - self.product.column(first));
         // SAFETY: these columns of these pixels are this task's alone, which asks for one pixel at a time.
