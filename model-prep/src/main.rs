@@ -2,7 +2,9 @@
 
 mod print;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -97,13 +99,26 @@ enum DtypeArg {
     F32,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Convert(arguments) => convert(arguments),
-        Command::Inspect { bundle } => {
-            print::inspection(&model_prep::inspect(&bundle)?);
-            Ok(())
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// Whoever read our output, `head` for one, has seen enough.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Convert(arguments) => convert(arguments),
+        Command::Inspect { bundle } => Ok(print::inspection(&mut io::stdout(), &model_prep::inspect(&bundle)?)?),
         Command::Verify { bundle, source, min_snr } => verify(&bundle, &source, min_snr),
         Command::Synth { arch, seed, output, dtype } => synth(arch, seed, dtype, &output),
     }
@@ -132,16 +147,20 @@ fn convert(arguments: Convert) -> Result<()> {
 }
 
 fn verify(bundle: &Path, source: &Path, min_snr: f64) -> Result<()> {
-    let (mut tensors, mut worst) = (0, Vec::new());
+    let (mut out, mut tensors, mut worst) = (io::stdout(), 0, Vec::new());
+    let mut printed = print::difference_header(&mut out);
     model_prep::verify(bundle, source, &mut |difference| {
-        print::difference(&difference);
+        if printed.is_ok() {
+            printed = print::difference(&mut out, &difference);
+        }
         tensors += 1;
         if difference.snr() < min_snr {
             worst.push(difference.tensor);
         }
     })?;
+    printed?;
     ensure!(worst.is_empty(), "{} of {tensors} tensors are below {min_snr} dB: {}", worst.len(), worst.join(", "));
-    println!("{tensors} tensors, none below {min_snr} dB");
+    writeln!(out, "{tensors} tensors, none below {min_snr} dB")?;
     Ok(())
 }
 

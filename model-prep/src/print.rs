@@ -1,41 +1,57 @@
 //! What the command line prints: tables for people.
 
+use std::collections::BTreeMap;
+use std::io::{Result, Write};
+
 use diffused_engine::bundle::Manifest;
 use indicatif::HumanBytes;
 use model_prep::{Difference, Inspection};
 
+/// The formats of stored values, a column each.
+const FORMATS: [&str; 3] = ["int8", "f16", "f32"];
+
 /// A bundle in figures.
-pub(crate) fn inspection(inspection: &Inspection) {
-    manifest(&inspection.manifest);
-    println!("\n{:14}{:>10}{:>9}{:>12}{:>12}{:>12}", "network", "operators", "tensors", "int8", "f16", "f32");
+pub(crate) fn inspection(out: &mut impl Write, inspection: &Inspection) -> Result<()> {
+    manifest(out, &inspection.manifest)?;
+    writeln!(out, "\n{:14}{:>10}{:>9}{:>12}{:>12}{:>12}", "network", "operators", "tensors", "int8", "f16", "f32")?;
+    let mut sums = BTreeMap::new();
     for network in &inspection.networks {
-        print!("{:14}{:>10}{:>9}", network.name, network.operators, network.tensors);
-        for format in ["int8", "f16", "f32"] {
-            let bytes = network.bytes.get(format).copied().unwrap_or(0);
-            print!("{:>12}", HumanBytes(bytes).to_string());
+        for (format, bytes) in &network.bytes {
+            *sums.entry(format.clone()).or_default() += bytes;
         }
-        println!();
+        row(out, network.name, network.operators, network.tensors, &network.bytes)?;
     }
-    println!("\nall checksums match");
+    let (operators, tensors) =
+        inspection.networks.iter().fold((0, 0), |sum, n| (sum.0 + n.operators, sum.1 + n.tensors));
+    row(out, "together", operators, tensors, &sums)?;
+    writeln!(out, "\nall checksums match")
 }
 
-fn manifest(manifest: &Manifest) {
+fn row(
+    out: &mut impl Write,
+    name: &str,
+    operators: usize,
+    tensors: usize,
+    bytes: &BTreeMap<String, u64>,
+) -> Result<()> {
+    write!(out, "{name:14}{operators:>10}{tensors:>9}")?;
+    for format in FORMATS {
+        let bytes = bytes.get(format).map_or("-".to_owned(), |bytes| HumanBytes(*bytes).to_string());
+        write!(out, "{bytes:>12}")?;
+    }
+    writeln!(out)
+}
+
+fn manifest(out: &mut impl Write, manifest: &Manifest) -> Result<()> {
     let (picture, sampling) = (&manifest.picture, &manifest.sampling);
-    println!("model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights);
-    println!("source    sha256 {}", manifest.source_sha256);
-    println!(
-        "pictures  {0}×{0} by default, sides in multiples of {1}",
-        picture.default,
-        picture.factor * picture.latent_multiple
-    );
-    println!("prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels);
-    println!(
-        "sampling  {}, {} steps, guidance {}, predicts {}",
-        word(&sampling.default),
-        sampling.steps,
-        sampling.cfg_scale,
-        word(&sampling.prediction)
-    );
+    writeln!(out, "model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights)?;
+    writeln!(out, "source    sha256 {}", manifest.source_sha256)?;
+    let multiple = picture.factor * picture.latent_multiple;
+    writeln!(out, "pictures  {0}×{0} by default, sides in multiples of {multiple}", picture.default)?;
+    writeln!(out, "prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels)?;
+    let (sampler, prediction) = (word(&sampling.default), word(&sampling.prediction));
+    let (steps, guidance) = (sampling.steps, sampling.cfg_scale);
+    writeln!(out, "sampling  {sampler}, {steps} steps, guidance {guidance}, predicts {prediction}")
 }
 
 /// A value as the manifest spells it.
@@ -43,9 +59,14 @@ fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// What stands above the lines of a comparison.
+pub(crate) fn difference_header(out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{:14}{:6}{:>10}{:>10}  tensor", "network", "format", "error", "snr")
+}
+
 /// One line of a comparison.
-pub(crate) fn difference(difference: &Difference) {
+pub(crate) fn difference(out: &mut impl Write, difference: &Difference) -> Result<()> {
     let Difference { network, tensor, format, relative } = difference;
     let snr = if *relative == 0.0 { "exact".to_owned() } else { format!("{:.1} dB", difference.snr()) };
-    println!("{network:14}{format:6}{relative:>10.2e}{snr:>10}  {tensor}");
+    writeln!(out, "{network:14}{format:6}{relative:>10.2e}{snr:>10}  {tensor}")
 }

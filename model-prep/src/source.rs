@@ -21,7 +21,7 @@ pub(crate) use tokenizer::Tokenizer;
 pub(crate) use unet_config::{Block, Middle, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The three configurations.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +102,11 @@ impl Source {
 
 /// Refuses pipelines of other parts. The safety checker and its like are not part of painting.
 fn check_model_index(path: &Path) -> Result<()> {
+    if !path.exists() {
+        let message = "there is no such file, so this is no folder in diffusers' layout (of a single .safetensors file \
+                       diffusers makes one: StableDiffusionPipeline.from_single_file, save_pretrained)";
+        return Err(Error::file(path, message));
+    }
     let mut keys = Keys::open(path)?;
     for (part, library, class) in [
         ("text_encoder", "transformers", "CLIPTextModel"),
@@ -142,7 +147,72 @@ fn vae_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use diffused_engine::sampler::{Kind, Prediction};
+
     use super::*;
+    use crate::arch;
+    use crate::network::Weights;
+
+    /// What a published model's configurations should come to.
+    struct Known {
+        name: &'static str,
+        /// Values of the UNet, as published.
+        unet: usize,
+        sampler: Kind,
+        prediction: Prediction,
+        picture: usize,
+    }
+
+    const fn known(name: &'static str, unet: usize, sampler: Kind, prediction: Prediction, picture: usize) -> Known {
+        Known { name, unet, sampler, prediction, picture }
+    }
+
+    const PUBLISHED: [Known; 8] = [
+        known("Stable Diffusion 1.4", 859_520_964, Kind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 1.5", 859_520_964, Kind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 2.1 base", 865_910_724, Kind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 2.1", 865_910_724, Kind::Ddim, Prediction::VPrediction, 768),
+        known("LCM Dreamshaper v7", 859_602_884, Kind::Lcm, Prediction::Epsilon, 768),
+        known("BK-SDM-Small", 482_346_884, Kind::Pndm, Prediction::Epsilon, 512),
+        known("tiny-sd", 323_384_964, Kind::Dpmpp2m, Prediction::Epsilon, 512),
+        known(
+            "a fine-tune saved by diffusers 0.42 with its moving average",
+            859_520_964,
+            Kind::Euler,
+            Prediction::Epsilon,
+            512,
+        ),
+    ];
+
+    /// The configurations of models that people have, every key of them, are understood.
+    #[test]
+    fn published_models_are_understood() {
+        let published: BTreeMap<String, BTreeMap<String, Value>> =
+            serde_json::from_str(include_str!("../tests/published.json")).unwrap();
+        assert_eq!(published.len(), PUBLISHED.len());
+        for Known { name, unet, sampler, prediction, picture } in PUBLISHED {
+            let folder = tempfile::tempdir().unwrap();
+            for (file, json) in &published[name] {
+                let path = folder.path().join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, json.to_string()).unwrap();
+            }
+            check_model_index(&folder.path().join("model_index.json")).unwrap();
+            let configs = Configs::open(folder.path()).unwrap();
+            let guidance = configs.unet.guidance_channels.is_some();
+            let scheduler = folder.path().join("scheduler/scheduler_config.json");
+            let (sampling, warnings) = sampling_config::open(&scheduler, guidance).unwrap();
+            assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
+            assert_eq!(warnings, Vec::<String>::new(), "{name}");
+            assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
+            let networks = arch::networks(&configs, Weights::F32);
+            let shapes = networks[1].parameters.iter().flat_map(|parameter| parameter.tensors());
+            assert_eq!(shapes.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), unet, "{name}");
+        }
+    }
 
     #[test]
     fn older_names_are_understood() {

@@ -112,9 +112,10 @@ fn refuse_variants(keys: &mut Keys) -> Result<()> {
     ] {
         keys.only(key, &[json!(false), Value::Null])?;
     }
-    for key in ["sigma_max", "sigma_min", "variance_type"] {
+    for key in ["sigma_max", "sigma_min"] {
         keys.only(key, &[Value::Null])?;
     }
+    keys.only("variance_type", &[Value::Null, json!("fixed_small"), json!("fixed_large")])?;
     keys.only("lambda_min_clipped", &[json!("-Infinity"), Value::Null])
 }
 

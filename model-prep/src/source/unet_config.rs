@@ -69,8 +69,9 @@ pub(crate) struct UnetConfig {
     pub(crate) downsample_padding: Padding,
 }
 
-/// Keys that change nothing of what is computed at inference, given the values that the other keys may have.
-const INERT: [&str; 10] = [
+/// Keys that change nothing of what is computed at inference, given the values that the other keys may have. The last
+/// ones are how a moving average of the weights was kept in training.
+const INERT: [&str; 17] = [
     "_class_name",
     "_diffusers_version",
     "_name_or_path",
@@ -81,6 +82,13 @@ const INERT: [&str; 10] = [
     "addition_embed_type_num_heads",
     "addition_time_embed_dim",
     "mid_block_only_cross_attention",
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
 ];
 
 impl UnetConfig {

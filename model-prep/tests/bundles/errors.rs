@@ -133,7 +133,7 @@ fn broken_files_are_named() {
     source.write("vae/config.json", b"{");
     check(&source, &["vae/config.json: no JSON object"]);
     source.remove("model_index.json");
-    check(&source, &["model_index.json", "No such file"]);
+    check(&source, &["model_index.json: there is no such file", "no folder in diffusers' layout"]);
 }
 
 #[test]
