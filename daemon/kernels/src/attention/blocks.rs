@@ -184,11 +184,11 @@ impl Task<'_> {
         let (d, rows, queries) = (self.head_dim(), tile.len(), self.queries.len());
         let panels = block.len().div_ceil(LANES);
         let scratch = &mut *self.scratch;
-        scratch.p.clear();
-        scratch.p.resize(panels * rows, Line::ZERO);
+        room(&mut scratch.p, panels * rows);
         // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
         unsafe {
-            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, (&mut scratch.p, rows));
+            let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
+            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, scores);
         }
         self.mask(block, tile);
         self.soften(simd, panels, tile);
@@ -196,8 +196,8 @@ impl Task<'_> {
         let scratch = &mut *self.scratch;
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
         unsafe {
-            let o = &mut scratch.o[tile.start..];
-            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), depth, (o, queries));
+            let o = Sums { lines: &mut scratch.o[tile.start..], panel_stride: queries, fresh: false };
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), depth, o);
         }
     }
 
@@ -272,8 +272,17 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// Where a product's sums are.
+struct Sums<'a> {
+    lines: &'a mut [Line],
+    /// Lines from one panel's sums to the next's.
+    panel_stride: usize,
+    /// They start from zero, whatever lies there.
+    fresh: bool,
+}
+
 /// Adds the product of `count` packed rows by `panels` of `k` lines to `sums`. The second of a pair is how far apart chunks of
-/// rows, panels of lines (k itself), and panels of sums are.
+/// rows, and panels of lines (k itself), are.
 ///
 /// # Safety
 ///
@@ -285,7 +294,7 @@ unsafe fn product<S: Simd>(
     count: usize,
     (lines, k): (&[Line], usize),
     panels: usize,
-    (sums, panel_stride): (&mut [Line], usize),
+    sums: Sums,
 ) {
     for first in (0..panels).step_by(2) {
         let pair = first + 1 < panels;
@@ -298,8 +307,9 @@ unsafe fn product<S: Simd>(
             half: false,
             pair,
             k,
-            sums: sums[first * panel_stride..].as_mut_ptr().cast(),
-            panel_stride: panel_stride * LANES,
+            fresh: sums.fresh,
+            sums: sums.lines[first * sums.panel_stride..].as_mut_ptr().cast(),
+            panel_stride: sums.panel_stride * LANES,
         };
         // SAFETY: the caller's.
         unsafe { simd.fma_tile(&tile) }

@@ -42,10 +42,11 @@ impl Finish<'_> {
         for (p, affine) in affine.iter_mut().enumerate().skip(1) {
             *affine = self.affine(simd, first + p);
         }
-        for (pixel, at) in self.pixels(first) {
-            let out = self.columns(first, N, at);
-            for (p, out) in out.chunks_mut(LANES).enumerate() {
-                self.put(simd, self.activated(simd, affine[p].apply(self.sum(simd, p, pixel))), out);
+        for y in 0..self.block.rows.len() {
+            for x in 0..self.block.columns.len() {
+                for (p, out) in self.columns(first, N, y, x).chunks_mut(LANES).enumerate() {
+                    self.put(simd, self.activated(simd, affine[p].apply(self.sum(simd, p, y, x))), out);
+                }
             }
         }
     }
@@ -54,9 +55,12 @@ impl Finish<'_> {
     #[inline(always)]
     pub(super) fn gated<S: Simd>(&self, simd: S, first: usize) {
         let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
-        for (pixel, at) in self.pixels(first) {
-            let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, pixel)));
-            self.put(simd, simd.mul(value.apply(self.sum(simd, 0, pixel)), gate), self.columns(first, 1, at));
+        for y in 0..self.block.rows.len() {
+            for x in 0..self.block.columns.len() {
+                let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y, x)));
+                let result = simd.mul(value.apply(self.sum(simd, 0, y, x)), gate);
+                self.put(simd, result, self.columns(first, 1, y, x));
+            }
         }
     }
 
@@ -72,8 +76,8 @@ impl Finish<'_> {
     }
 
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, slot: usize, pixel: usize) -> S::F {
-        simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
+    fn sum<S: Simd>(&self, simd: S, slot: usize, y: usize, x: usize) -> S::F {
+        simd.load(&self.sums[slot * self.block.pixels() + y * self.block.columns.len() + x].0)
     }
 
     #[inline(always)]
@@ -86,21 +90,13 @@ impl Finish<'_> {
         }
     }
 
-    /// The block's pixels, each with where its first column of a panel lies in the output.
-    #[inline(always)]
-    fn pixels(&self, first: usize) -> impl Iterator<Item = (usize, usize)> {
-        let (width, features) = (self.block.columns.len(), self.product.features);
-        (0..self.block.rows.len()).flat_map(move |y| {
-            let start = self.product.out_at(self.block, y, 0) + self.product.column(first);
-            (0..width).map(move |x| (y * width + x, start + x * features))
-        })
-    }
-
     /// A pixel's columns of `panels` panels: sixteen each, fewer at the matrix's last.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "each pixel is asked for once")]
-    fn columns(&self, first: usize, panels: usize, at: usize) -> &mut [f32] {
-        let columns = (panels * LANES).min(self.product.features - self.product.column(first));
+    fn columns(&self, first: usize, panels: usize, y: usize, x: usize) -> &mut [f32] {
+        let column = self.product.column(first);
+        let columns = (panels * LANES).min(self.product.features - column);
+        let at = self.product.out_at(self.block, y, x) + column;
         // SAFETY: these columns of these pixels are this task's alone, which asks for one pixel at a time.
         unsafe { self.out.part(at, columns) }
     }

@@ -21,7 +21,7 @@ use self::plan::{Block, Plan};
 use crate::matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip};
 use crate::pack::Format;
 use crate::shared::SharedOut;
-use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, Work};
+use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, Work, room};
 
 /// One call of [`crate::conv2d`], its sizes checked.
 #[derive(Clone, Copy)]
@@ -90,8 +90,7 @@ impl Work for Task<'_> {
         let gated = product.epilogue.activation == Activation::Geglu;
         for first in panels.clone().step_by(2) {
             let count = 2.min(panels.end - first);
-            scratch.sums.clear();
-            scratch.sums.resize(count * block.pixels(), Line::ZERO);
+            room(&mut scratch.sums, count * block.pixels());
             multiply(simd, product, &block, first, count, scratch, out);
             let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
             match (gated, count) {
@@ -163,16 +162,17 @@ fn one_tile<S: Simd>(
     let sums = scratch.sums[place.sums + place.tile.start..].as_mut_ptr().cast();
     let (chunk_stride, panel_stride) = (scratch.gathered.chunk_stride(), pixels * LANES);
     let panels = [data(0), data(1)];
-    let (count, k) = (place.tile.len(), layout.k);
+    let (count, k, fresh) = (place.tile.len(), layout.k, place.tap == 0);
     if layout.format == Format::Int8 {
         let weight_sums = [0, 1].map(|p| panel(p)[layout.sums_at() + place.tap * 64..].as_ptr());
-        let tile = DotTile { rows, chunk_stride, count, panels, weight_sums, pair, k, scales, sums, panel_stride };
+        let tile =
+            DotTile { rows, chunk_stride, count, panels, weight_sums, pair, k, scales, fresh, sums, panel_stride };
         // SAFETY: the gathered rows hold k values for each of the tile's pixels, the panels k lines from this tap on, the sums a
         // line for each pixel and panel; `Panels::check` has seen that the panels are whole.
         unsafe { simd.dot_tile(&tile) }
     } else {
         let half = layout.format == Format::F16;
-        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, k, sums, panel_stride };
+        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, k, fresh, sums, panel_stride };
         // SAFETY: as above.
         unsafe { simd.fma_tile(&tile) }
     }

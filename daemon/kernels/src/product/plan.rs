@@ -9,8 +9,12 @@ use crate::pack::Format;
 const PIXELS: usize = 96;
 /// Bytes of packed input that a block may take: half of a small board's second cache.
 const PACKED: usize = 256 << 10;
+/// Rows of a 3×3 convolution's block: nearly a square, whose border of pixels that only neighbours write is the shortest.
+const ROWS: usize = 8;
 /// Tasks for each thread, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 6;
+/// Where there are too few panels for that, blocks are made smaller until each thread has this many.
+const LEAST_TASKS_PER_THREAD: usize = 2;
 
 /// Output pixels of one picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,21 +66,19 @@ impl Plan {
     pub(super) fn new(product: &Product, tile_rows: usize, threads: usize) -> Plan {
         let layout = &product.panels.layout;
         let pixel_bytes = layout.k * if layout.format == Format::Int8 { 1 } else { size_of::<f32>() };
-        let target = PIXELS.min(PACKED / pixel_bytes.max(1)).max(tile_rows);
         let (width, rows) = (product.shape.out_width(), product.strip.out_rows.clone());
-        let column_parts = width.div_ceil(target);
+        let (pictures, panels) = (product.shape.batch, product.panels.count());
+        let pairs = panels.div_ceil(2).max(1);
+        let fair = pictures * rows.len() * width * pairs / (threads * LEAST_TASKS_PER_THREAD);
+        let target = PIXELS.min(PACKED / pixel_bytes.max(1)).min(fair).max(tile_rows);
+        let block_rows = if product.shape.kernel == 1 { 1 } else { ROWS.min(rows.len()).max(1) };
+        let block_columns = (target / block_rows).next_multiple_of(tile_rows).clamp(1, width.max(1));
+        let column_parts = width.div_ceil(block_columns);
         let block_rows = (target * column_parts / width.max(1)).max(1);
-        let mut plan = Plan {
-            pictures: product.shape.batch,
-            row_parts: rows.len().div_ceil(block_rows),
-            rows,
-            width,
-            column_parts,
-            panel_parts: 1,
-            panels: product.panels.count(),
-        };
+        let row_parts = rows.len().div_ceil(block_rows);
+        let mut plan = Plan { pictures, rows, width, row_parts, column_parts, panel_parts: 1, panels };
         let wanted = threads * TASKS_PER_THREAD;
-        plan.panel_parts = wanted.div_ceil(plan.blocks().max(1)).clamp(1, plan.panels.div_ceil(2).max(1));
+        plan.panel_parts = wanted.div_ceil(plan.blocks().max(1)).clamp(1, pairs);
         plan
     }
 
@@ -107,6 +109,35 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matmul::{ConvShape, Epilogue, Panels, Rows, Strip};
+    use crate::pack::Layout;
+
+    /// A block of weights may be a single panel where a layer is deep and its picture small.
+    #[test]
+    fn one_panel_of_a_small_layer_is_work_for_every_thread() {
+        let layout = Layout { format: Format::Int8, k: 1280, taps: 9 };
+        let bytes = vec![0; layout.panel_bytes()];
+        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        for (side, batch, threads) in [(8, 1, 4), (8, 2, 4), (16, 1, 4), (16, 2, 3)] {
+            let shape = ConvShape {
+                batch,
+                height: side,
+                width: side,
+                kernel: 3,
+                stride: 1,
+                pad_end_only: false,
+                upsample: false,
+            };
+            let (strip, epilogue) = (Strip::whole(&shape), Epilogue::NONE);
+            let x = Rows::Int8 { q: &[], scale: &[] };
+            let product =
+                Product { x, shape: &shape, strip: &strip, panels: &panels, features: 1280, epilogue: &epilogue };
+            for tile_rows in [4, 12] {
+                let tasks = Plan::new(&product, tile_rows, threads).tasks();
+                assert!(tasks >= threads, "{batch} of {side}x{side}: {tasks} tasks for {threads} threads");
+            }
+        }
+    }
 
     #[test]
     fn tasks_cover_every_pixel_and_panel_once() {

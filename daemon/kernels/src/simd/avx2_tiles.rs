@@ -65,8 +65,8 @@ unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
             let scale = _mm256_set1_ps(*tile.scales.add(r));
             for h in 0..2 {
                 let out = tile.sums.add(r * LANES + h * 8);
-                let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, _mm256_loadu_ps(out));
-                _mm256_storeu_ps(out, sum);
+                let before = if tile.fresh { _mm256_setzero_ps() } else { _mm256_loadu_ps(out) };
+                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, before));
             }
         }
     }
@@ -97,9 +97,11 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
     // SAFETY: reads the rows' and the panel's values and updates the sums, as `FmaTile` describes.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        for r in 0..R {
-            for h in 0..2 {
-                sums[r][h] = _mm256_loadu_ps(tile.sums.add(r * LANES + h * 8));
+        if !tile.fresh {
+            for r in 0..R {
+                for h in 0..2 {
+                    sums[r][h] = _mm256_loadu_ps(tile.sums.add(r * LANES + h * 8));
+                }
             }
         }
         let mut panel = tile.panels[0];

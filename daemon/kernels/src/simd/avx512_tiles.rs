@@ -60,8 +60,8 @@ unsafe fn dot_rows<const R: usize, const P: usize>(tile: &DotTile) {
             let scale = _mm512_set1_ps(*tile.scales.add(r));
             for p in 0..P {
                 let out = tile.sums.add(p * tile.panel_stride + r * LANES);
-                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, _mm512_loadu_ps(out));
-                _mm512_storeu_ps(out, sum);
+                let before = if tile.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(out) };
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, before));
             }
         }
     }
@@ -88,9 +88,11 @@ unsafe fn fma_rows<const R: usize, const P: usize, const HALF: bool>(tile: &FmaT
     // SAFETY: reads the rows' and panels' values and updates the sums, as `FmaTile` describes.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); P]; R];
-        for r in 0..R {
-            for p in 0..P {
-                sums[r][p] = _mm512_loadu_ps(tile.sums.add(p * tile.panel_stride + r * LANES));
+        if !tile.fresh {
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] = _mm512_loadu_ps(tile.sums.add(p * tile.panel_stride + r * LANES));
+                }
             }
         }
         let mut panels = tile.panels;

@@ -125,7 +125,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 ///
 /// Row `r` has its chunk `c` of 64 values at `rows + c · chunk_stride + r · 64` (XORed with [`Simd::FLIP`]); all of
 /// `k / 4` quads may be read, and whole chunks. `panels` point to `k / 4` lines of 64 bytes and `weight_sums` to 16 i32 each.
-/// `scales` has one f32 per row. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`.
+/// `scales` has one f32 per row. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`; where
+/// `fresh` is set they are zero, whatever lies there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DotTile {
     pub(crate) rows: *const u8,
@@ -137,6 +138,7 @@ pub(crate) struct DotTile {
     pub(crate) pair: bool,
     pub(crate) k: usize,
     pub(crate) scales: *const f32,
+    pub(crate) fresh: bool,
     pub(crate) sums: *mut f32,
     pub(crate) panel_stride: usize,
 }
@@ -153,6 +155,7 @@ pub(crate) struct FmaTile {
     pub(crate) half: bool,
     pub(crate) pair: bool,
     pub(crate) k: usize,
+    pub(crate) fresh: bool,
     pub(crate) sums: *mut f32,
     pub(crate) panel_stride: usize,
 }

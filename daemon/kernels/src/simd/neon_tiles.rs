@@ -114,7 +114,8 @@ unsafe fn add_scaled(tile: &DotTile, row: usize, dots: [int32x4_t; 4]) {
         let scale = *tile.scales.add(row);
         for (n, dots) in dots.into_iter().enumerate() {
             let out = tile.sums.add(row * LANES + n * 4);
-            vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), vcvtq_f32_s32(dots), scale));
+            let before = if tile.fresh { vdupq_n_f32(0.0) } else { vld1q_f32(out) };
+            vst1q_f32(out, vfmaq_n_f32(before, vcvtq_f32_s32(dots), scale));
         }
     }
 }
@@ -269,8 +270,10 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
     unsafe {
         let size = if HALF { 32 } else { 64 };
         let mut sums = [[vdupq_n_f32(0.0); 4]; R];
-        for r in 0..R {
-            sums[r] = std::array::from_fn(|n| vld1q_f32(tile.sums.add(r * LANES + n * 4)));
+        if !tile.fresh {
+            for r in 0..R {
+                sums[r] = std::array::from_fn(|n| vld1q_f32(tile.sums.add(r * LANES + n * 4)));
+            }
         }
         let mut panel = tile.panels[0];
         let mut chunk = tile.rows;
