@@ -81,11 +81,12 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
     write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
     let [text, unet, decoder, encoder] = arch::networks(&Configs::open(out)?, Weights::F32);
-    let files = [
+    let mut files = [
         ("text_encoder/model.safetensors", tensors(&[&text], "text_model.")),
         ("unet/diffusion_pytorch_model.safetensors", tensors(&[&unet], "")),
         ("vae/diffusion_pytorch_model.safetensors", tensors(&[&decoder, &encoder], "")),
     ];
+    files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
     let values = |tensors: &BTreeMap<String, Tensor>| tensors.values().map(Tensor::values).sum::<usize>();
     let total = files.iter().map(|(_, tensors)| values(tensors) as u64).sum::<u64>() * dtype.bytes();
     let mut done = 0;
@@ -113,6 +114,20 @@ fn tensors(networks: &[&Network], prefix: &str) -> BTreeMap<String, Tensor> {
         weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), Tensor { shape, draw }))
     });
     tensors.collect()
+}
+
+/// Gives 1×1 convolutions the shape that torch has for them; the builders do not tell them from linear layers.
+/// Transformers of the UNet begin and end in either.
+fn shape_convolutions(tensors: &mut BTreeMap<String, Tensor>, linear_projections: bool) {
+    let convolution = |name: &str| {
+        let projection = name.ends_with(".proj_in.weight") || name.ends_with(".proj_out.weight");
+        name.ends_with("conv_shortcut.weight")
+            || name.ends_with("quant_conv.weight")
+            || projection && !linear_projections
+    };
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| convolution(name)) {
+        tensor.shape.extend([1, 1]);
+    }
 }
 
 /// How the tensors of a weight are drawn. What a residual block or transformer adds to its input is kept small.
@@ -178,6 +193,27 @@ fn header(tensors: &BTreeMap<String, Tensor>, dtype: Dtype) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `state_dict` of diffusers' classes has them.
+    #[test]
+    fn convolutions_of_one_pixel_keep_their_axes() {
+        for (arch, projection) in [(Arch::Sd15, &[320, 320, 1, 1][..]), (Arch::Sd21, &[320, 320][..])] {
+            let folder = tempfile::tempdir().unwrap();
+            for (file, json) in arch.files() {
+                write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
+            }
+            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Weights::F32);
+            let mut tensors = tensors(&networks.each_ref(), "");
+            shape_convolutions(&mut tensors, arch.linear_projections());
+            let shape = |name: &str| &tensors[name].shape[..];
+            assert_eq!(shape("down_blocks.0.attentions.0.proj_in.weight"), projection);
+            assert_eq!(shape("up_blocks.3.attentions.2.proj_out.weight"), projection);
+            assert_eq!(shape("down_blocks.1.resnets.0.conv_shortcut.weight"), [640, 320, 1, 1]);
+            assert_eq!(shape("post_quant_conv.weight"), [4, 4, 1, 1]);
+            assert_eq!(shape("quant_conv.weight"), [8, 8, 1, 1]);
+            assert_eq!(shape("encoder.mid_block.attentions.0.to_q.weight"), [512, 512]);
+        }
+    }
 
     /// Trainable values of each network, as the models' papers and repositories state them.
     #[test]

@@ -27,6 +27,11 @@ impl Arch {
         ]
     }
 
+    /// The UNet's transformers begin and end in linear layers, else in 1×1 convolutions.
+    pub(super) fn linear_projections(self) -> bool {
+        self.unet()["use_linear_projection"] == json!(true)
+    }
+
     fn model_index(self) -> Value {
         json!({
             "_class_name": "StableDiffusionPipeline",

@@ -1,0 +1,69 @@
+//! Runs the three networks of a bundle on given inputs: the half of `full_size.py` that is ours.
+//!
+//! `full_size BUNDLE INPUTS OUTPUTS`, both safetensors; what they hold is said in `run`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use diffused_engine::latents::Latents;
+use diffused_engine::text_encoder::{Embeddings, TextEncoder};
+use diffused_engine::unet::Unet;
+use diffused_engine::vae::VaeDecoder;
+use diffused_engine::weights::Residency;
+use diffused_engine::{Bundle, Source};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// A tensor in f32, as torch has it: channels first.
+struct Tensor {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Tensor {
+    fn read(tensors: &SafeTensors, name: &str) -> Result<Tensor, Box<dyn Error>> {
+        let view = tensors.tensor(name)?;
+        let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok(Tensor { shape: view.shape().to_vec(), values })
+    }
+
+    /// Of `[1][channels][height][width]`.
+    fn latents(&self) -> Latents {
+        Latents::from_planes(&self.values, self.shape[2], self.shape[3], self.shape[1])
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
+    let [bundle, inputs, outputs] = &arguments[..] else { return Err("full_size BUNDLE INPUTS OUTPUTS".into()) };
+    let bytes = fs::read(inputs)?;
+    let computed = run(&Bundle::open(Source::Folder(bundle.clone()))?, &SafeTensors::deserialize(&bytes)?)?;
+    let bytes = computed.map(|(name, values)| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()));
+    let views = bytes.iter().map(|(name, bytes): &(_, Vec<u8>)| {
+        TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map(|view| (*name, view))
+    });
+    fs::write(outputs, safetensors::serialize(views.collect::<Result<Vec<_>, _>>()?, None)?)?;
+    Ok(())
+}
+
+/// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings) and
+/// `decode.in` (latents, times the model's scaling factor) to what the networks give, channels last.
+fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[(&'static str, Vec<f32>); 3], Box<dyn Error>> {
+    let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
+    let streamed = Residency::streamed;
+    let ids = Tensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
+    let text = TextEncoder::open(bundle)?.encode(&[ids], streamed(), &mut go_on)?.values;
+
+    let latents = Tensor::read(inputs, "unet.in")?.latents();
+    let timestep = Tensor::read(inputs, "unet.timestep")?.values[0];
+    let Tensor { shape, values } = Tensor::read(inputs, "unet.text")?;
+    let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values };
+    let mut unet = Unet::open(bundle)?;
+    let noise = unet.start(&latents, embeddings, 1.0, 1, streamed())?.predict(&latents, timestep.into(), &mut go_on)?;
+
+    let latents = Tensor::read(inputs, "decode.in")?.latents();
+    let pixels = VaeDecoder::open(bundle)?.decode(&latents, streamed(), &mut go_on)?;
+    Ok([("text.out", text), ("unet.out", noise), ("decode.out", pixels)])
+}
