@@ -98,7 +98,10 @@ impl GroupSums {
     }
 }
 
-/// A row's sums; plain loops over sixteen channels at a time, which the compiler turns into the level's f64 vectors.
+/// Channels that are summed at a time: neighbouring cache lines, whose sums stay in registers.
+const COLUMNS: usize = 64;
+
+/// A row's sums; plain loops over a few channels at a time, which the compiler turns into the level's f64 vectors.
 struct RowSums<'a> {
     x: &'a [f32],
     sums: &'a mut [f64],
@@ -109,27 +112,40 @@ impl Work for RowSums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, _: S) {
+    fn work<S: Simd>(mut self, _: S) {
         let channels = self.sums.len();
-        let columns = self.sums.chunks_mut(LANES).zip(self.squares.chunks_mut(LANES));
-        for (i, (sums, squares)) in columns.enumerate() {
-            let (mut sum, mut square) = ([0f64; LANES], [0f64; LANES]);
-            for pixel in self.x.chunks_exact(channels) {
-                let pixel = &pixel[i * LANES..];
-                if let Some(values) = pixel.first_chunk::<LANES>() {
-                    add_values(values, &mut sum, &mut square);
-                } else {
-                    add_values(pixel, &mut sum, &mut square);
-                }
-            }
-            sums.copy_from_slice(&sum[..sums.len()]);
-            squares.copy_from_slice(&square[..squares.len()]);
+        let whole = channels / COLUMNS * COLUMNS;
+        for first in (0..whole).step_by(COLUMNS) {
+            self.columns::<COLUMNS>(first);
+        }
+        for first in (whole..channels).step_by(LANES) {
+            self.columns::<LANES>(first);
         }
     }
 }
 
+impl RowSums<'_> {
+    /// The sums of `N` channels, or of those that are left.
+    #[inline(always)]
+    fn columns<const N: usize>(&mut self, first: usize) {
+        let channels = self.sums.len();
+        let (mut sum, mut square) = ([0f64; N], [0f64; N]);
+        for pixel in self.x.chunks_exact(channels) {
+            let pixel = &pixel[first..];
+            if let Some(values) = pixel.first_chunk::<N>() {
+                add_values(values, &mut sum, &mut square);
+            } else {
+                add_values(pixel, &mut sum, &mut square);
+            }
+        }
+        let count = N.min(channels - first);
+        self.sums[first..first + count].copy_from_slice(&sum[..count]);
+        self.squares[first..first + count].copy_from_slice(&square[..count]);
+    }
+}
+
 #[inline(always)]
-fn add_values(values: &[f32], sum: &mut [f64; LANES], square: &mut [f64; LANES]) {
+fn add_values<const N: usize>(values: &[f32], sum: &mut [f64; N], square: &mut [f64; N]) {
     for ((value, sum), square) in values.iter().zip(sum).zip(square) {
         let value = f64::from(*value);
         *sum += value;

@@ -13,11 +13,35 @@ pub(crate) const BATCH: usize = 16 << 10;
 
 /// Rounds every value to the nearest f16, which it then can be stored as without loss.
 pub fn round_to_f16(x: &mut [f32]) {
+    round_to_f16_at(cpu::level(), x);
+}
+
+/// [`round_to_f16`] at a level.
+///
+/// # Panics
+///
+/// If the CPU does not have the level.
+pub fn round_to_f16_at(level: Level, x: &mut [f32]) {
     x.par_chunks_mut(BATCH).for_each(|x| {
-        let mut half = vec![f16::ZERO; x.len()];
-        f32_to_f16(x, &mut half);
-        f16_to_f32(&half, x);
+        at_level!(level, simd => simd.run(Round(x)), scalar => {
+            x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x).to_f32_const());
+        });
     });
+}
+
+struct Round<'a>(&'a mut [f32]);
+
+impl Work for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(self, simd: S) {
+        for x in self.0.chunks_mut(LANES) {
+            let mut half = [f16::ZERO; LANES];
+            simd.store_f16(simd.load(x), &mut half);
+            simd.store(simd.load_f16(&half), x);
+        }
+    }
 }
 
 /// Quantizes each row of `channels` values: `scale = max|x| / 127`, `q = round(x · 127 / max|x|)`, halves to even.

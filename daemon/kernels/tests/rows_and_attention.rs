@@ -6,7 +6,7 @@ use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
 use diffused_kernels::attention::{AttentionShape, attention_at};
 use diffused_kernels::cpu::Level;
 use diffused_kernels::norm::{GroupSums, Out, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
-use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, silu_at};
+use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, round_to_f16_at, silu_at};
 use half::f16;
 use proptest::prelude::*;
 
@@ -53,6 +53,9 @@ fn half_precision(level: Level) {
         f32_to_f16_at(Level::Scalar, &x, &mut expected);
         let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&found), bits(&expected));
+        let mut rounded = x.clone();
+        round_to_f16_at(level, &mut rounded);
+        assert_same(&rounded, &expected.iter().map(|x| x.to_f32_const()).collect::<Vec<_>>(), "rounded to f16");
     });
 }
 

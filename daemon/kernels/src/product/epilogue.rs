@@ -42,10 +42,16 @@ impl Finish<'_> {
         for (p, affine) in affine.iter_mut().enumerate().skip(1) {
             *affine = self.affine(simd, first + p);
         }
+        let (width, features) = (self.block.columns.len(), self.product.features);
+        let column = self.product.column(first);
+        let columns = (N * LANES).min(features - column);
         for y in 0..self.block.rows.len() {
-            for x in 0..self.block.columns.len() {
-                for (p, out) in self.columns(first, N, y, x).chunks_mut(LANES).enumerate() {
-                    self.put(simd, self.activated(simd, affine[p].apply(self.sum(simd, p, y, x))), out);
+            let start = self.product.out_at(self.block, y, 0) + column;
+            for x in 0..width {
+                let out = self.columns(start + x * features, columns);
+                for (p, out) in out.chunks_mut(LANES).enumerate() {
+                    let value = affine[p].apply(self.sum(simd, p, y * width + x));
+                    self.put(simd, self.activated(simd, value), out);
                 }
             }
         }
@@ -55,11 +61,15 @@ impl Finish<'_> {
     #[inline(always)]
     pub(super) fn gated<S: Simd>(&self, simd: S, first: usize) {
         let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
+        let (width, features) = (self.block.columns.len(), self.product.features);
+        let column = self.product.column(first);
+        let columns = LANES.min(features - column);
         for y in 0..self.block.rows.len() {
-            for x in 0..self.block.columns.len() {
-                let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y, x)));
-                let result = simd.mul(value.apply(self.sum(simd, 0, y, x)), gate);
-                self.put(simd, result, self.columns(first, 1, y, x));
+            let start = self.product.out_at(self.block, y, 0) + column;
+            for x in 0..width {
+                let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y * width + x)));
+                let result = simd.mul(value.apply(self.sum(simd, 0, y * width + x)), gate);
+                self.put(simd, result, self.columns(start + x * features, columns));
             }
         }
     }
@@ -76,8 +86,8 @@ impl Finish<'_> {
     }
 
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, slot: usize, y: usize, x: usize) -> S::F {
-        simd.load(&self.sums[slot * self.block.pixels() + y * self.block.columns.len() + x].0)
+    fn sum<S: Simd>(&self, simd: S, slot: usize, pixel: usize) -> S::F {
+        simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
     }
 
     #[inline(always)]
@@ -90,13 +100,10 @@ impl Finish<'_> {
         }
     }
 
-    /// A pixel's columns of `panels` panels: sixteen each, fewer at the matrix's last.
+    /// A pixel's columns.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "each pixel is asked for once")]
-    fn columns(&self, first: usize, panels: usize, y: usize, x: usize) -> &mut [f32] {
-        let column = self.product.column(first);
-        let columns = (panels * LANES).min(self.product.features - column);
-        let at = self.product.out_at(self.block, y, x) + column;
+    fn columns(&self, at: usize, columns: usize) -> &mut [f32] {
         // SAFETY: these columns of these pixels are this task's alone, which asks for one pixel at a time.
         unsafe { self.out.part(at, columns) }
     }

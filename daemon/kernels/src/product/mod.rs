@@ -121,10 +121,10 @@ fn multiply<S: Simd>(
             let row = y * shape.stride + down;
             for tile in block.tiles(S::ROWS) {
                 if tap + 1 == taps {
-                    for x in tile.clone() {
-                        let at = product.out_at(block, y, x) + product.column(first);
-                        simd.prefetch(out.address(at));
-                        simd.prefetch(out.address(at + LANES));
+                    let at = product.out_at(block, y, tile.start) + product.column(first);
+                    for x in 0..tile.len() {
+                        simd.prefetch(out.address(at + x * product.features));
+                        simd.prefetch(out.address(at + x * product.features + LANES));
                     }
                 }
                 let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
