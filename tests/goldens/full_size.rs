@@ -16,6 +16,9 @@ use diffused_engine::weights::Residency;
 use diffused_engine::{Bundle, Source};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+/// A network's name and what it gave.
+type Output = (&'static str, Vec<f32>);
+
 /// A tensor in f32, as torch has it: channels first.
 struct Tensor {
     shape: Vec<usize>,
@@ -50,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings) and
 /// `decode.in` (latents, times the model's scaling factor) to what the networks give, channels last.
-fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[(&'static str, Vec<f32>); 3], Box<dyn Error>> {
+fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 3], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
     let streamed = Residency::streamed;
     let ids = Tensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
