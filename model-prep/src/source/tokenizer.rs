@@ -1,9 +1,11 @@
-//! `tokenizer/`: CLIP's byte pair encoding. The files go into the bundle as they are; here their sizes are checked and
-//! the special tokens' ids found, which is where Stable Diffusion 1 (padding with the end token) and 2 (with token 0) differ.
+//! `tokenizer/`: CLIP's byte pair encoding. Vocabulary and merges go into the bundle as they are; here their sizes are
+//! checked and the special tokens' ids found, which is where Stable Diffusion 1 (padding with the end token) and 2 (with
+//! token 0) differ. Folders that transformers 5 wrote have both in `tokenizer.json` alone.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::keys::Keys;
@@ -33,24 +35,71 @@ pub(crate) struct Tokenizer {
 impl Tokenizer {
     /// Reads `folder` for a text encoder of `vocabulary` tokens and prompts of at most `positions`.
     pub(crate) fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<Tokenizer> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(Error::io(&path))
-        };
-        let (vocab, merges) = (read("vocab.json")?, read("merges.txt")?);
-        let ids = ids(&folder.join("vocab.json"), &vocab, vocabulary)?;
-        check_merges(&folder.join("merges.txt"), &merges, &ids)?;
+        let files = Files::read(folder)?;
+        let ids = ids(&files.vocab.0, &files.vocab.1, vocabulary)?;
+        check_merges(&files.merges.0, &files.merges.1, &ids)?;
         let (special, tokens) = settings(folder, positions)?;
         let id = |key: &str, default: &str| {
             let token = special.get(key).map_or(default, String::as_str);
-            ids.get(token).copied().ok_or_else(|| {
-                Error::file(&folder.join("vocab.json"), format!("the token {token:?} ({key}) is missing"))
-            })
+            ids.get(token)
+                .copied()
+                .ok_or_else(|| Error::file(&files.vocab.0, format!("the token {token:?} ({key}) is missing")))
         };
         let (bos, eos) = (id("bos_token", START)?, id("eos_token", END)?);
         let pad = id("pad_token", END)?;
-        Ok(Tokenizer { bos, eos, pad, tokens, vocab, merges })
+        Ok(Tokenizer { bos, eos, pad, tokens, vocab: files.vocab.1, merges: files.merges.1 })
     }
+}
+
+/// `vocab.json` and `merges.txt`, each with the file that it was read from.
+struct Files {
+    vocab: (PathBuf, Vec<u8>),
+    merges: (PathBuf, Vec<u8>),
+}
+
+impl Files {
+    fn read(folder: &Path) -> Result<Files> {
+        let (vocab, together) = (folder.join("vocab.json"), folder.join("tokenizer.json"));
+        if !vocab.exists() && together.exists() {
+            return Files::split(together);
+        }
+        let read = |path: PathBuf| Ok((path.clone(), std::fs::read(&path).map_err(Error::io(&path))?));
+        Ok(Files { vocab: read(vocab)?, merges: read(folder.join("merges.txt"))? })
+    }
+
+    /// Of `tokenizer.json`, as the tokenizers library writes it.
+    fn split(path: PathBuf) -> Result<Files> {
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let Together { model: Model { vocab, merges } } = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::file(&path, format!("no byte pair encoding: {error}")))?;
+        let pairs = merges.iter().map(|merge| match merge {
+            Merge::Line(line) => format!("{line}\n"),
+            Merge::Pair(first, second) => format!("{first} {second}\n"),
+        });
+        let merges = format!("#version: 0.2\n{}", pairs.collect::<String>());
+        let vocab = serde_json::to_vec(&vocab).map_err(|error| Error::file(&path, error.to_string()))?;
+        Ok(Files { vocab: (path.clone(), vocab), merges: (path, merges.into_bytes()) })
+    }
+}
+
+/// What is needed of `tokenizer.json`.
+#[derive(Deserialize)]
+struct Together {
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: BTreeMap<String, u32>,
+    merges: Vec<Merge>,
+}
+
+/// A merge, in the older form and in the newer one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Line(String),
+    Pair(String, String),
 }
 
 fn ids(path: &Path, vocab: &[u8], vocabulary: usize) -> Result<HashMap<String, u32>> {

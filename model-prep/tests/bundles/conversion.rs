@@ -212,6 +212,32 @@ fn the_f16_variant_is_taken_where_there_is_no_other() {
     convert_to(&source.path(), &source.bundle(), Weights::Int8);
 }
 
+/// As transformers 5 saves a tokenizer: vocabulary and merges in one file.
+#[test]
+fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
+    let plain = Source::new();
+    convert_to(&plain.path(), &plain.bundle(), Weights::Int8);
+    let vocab: serde_json::Value =
+        serde_json::from_slice(&fs::read(plain.path().join("tokenizer/vocab.json")).unwrap()).unwrap();
+    let merges = fs::read_to_string(plain.path().join("tokenizer/merges.txt")).unwrap();
+    let lines = || merges.lines().skip(1);
+    let pairs: Vec<Vec<&str>> = lines().map(|line| line.split(' ').collect()).collect();
+    for merges in [serde_json::json!(pairs), serde_json::json!(lines().collect::<Vec<_>>())] {
+        let source = Source::new();
+        let model = serde_json::json!({"type": "BPE", "vocab": vocab, "merges": merges});
+        let json = serde_json::json!({"version": "1.0", "model": model});
+        source.write("tokenizer/tokenizer.json", json.to_string().as_bytes());
+        source.remove("tokenizer/vocab.json");
+        source.remove("tokenizer/merges.txt");
+        convert_to(&source.path(), &source.bundle(), Weights::Int8);
+        let (found, wanted) = (manifest(&source.bundle()), manifest(&plain.bundle()));
+        assert_eq!(found.text, wanted.text);
+        assert_eq!(found.files["tokenizer/merges.txt"], wanted.files["tokenizer/merges.txt"]);
+        let file = fs::read(source.bundle().join("tokenizer/vocab.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&file).unwrap(), vocab);
+    }
+}
+
 #[test]
 fn padding_is_the_tokenizers_own() {
     let source = Source::new();
