@@ -229,9 +229,8 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case
     let shape = AttentionShape { batch: 1, heads, head_dim, queries, keys, causal: false };
     let channels = heads * head_dim;
     let ours = move || -> Ours {
-        let (q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
-        let mut out = vec![0.0; queries * channels];
-        Box::new(move |level| attention_at(level, &q, &k, &v, &shape, &mut out))
+        let (mut q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
+        Box::new(move |level| attention_at(level, &mut q, &k, &v, &shape))
     };
     Case {
         name: format!("attention {queries}x{keys} {heads}x{head_dim}"),

@@ -18,6 +18,8 @@ use crate::layer::Layer;
 use crate::weights::Weights;
 use values::Inputs;
 
+pub(crate) use linear::block_rows;
+
 /// Runs `layer` on `inputs`.
 pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights) -> Result<TVec<TValue>> {
     let inputs = &mut Inputs::new(inputs);
@@ -26,9 +28,7 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights) ->
         Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
             embedding::time(inputs, *channels, *flip_sin_to_cos, *freq_shift)?
         }
-        Layer::Linear { weight, features, activation, residual, .. } => {
-            linear::run(inputs, weight, *features, *activation, *residual, weights)?
-        }
+        Layer::Linear { .. } => return linear::run(layer, inputs, weights),
         Layer::Conv2d { .. } => conv::run(layer, inputs, weights)?,
         Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights),
         Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights),

@@ -146,29 +146,47 @@ impl Weights {
 
     /// Hands the panels of matrix `name` to `compute`, block by block.
     pub(crate) fn panels(&mut self, name: &str, mut compute: impl FnMut(&Panels)) -> Result<()> {
-        if let Some(matrix) = self.kept.get(name) {
-            matrix.panels(compute);
+        if self.kept.contains_key(name) || self.residency.keep.keeps(name) {
+            self.whole(name)?.panels(compute);
             return Ok(());
         }
         let (entry, layout) = self.matrix_entry(name)?;
-        let stream = self.stream.as_ref().ok_or_else(|| Error::Internal(format!("{name} is not being read")))?;
-        let keeps = self.residency.keep.keeps(name);
-        let mut blocks = Vec::new();
+        let stream = self.stream(name)?;
         for index in 0..entry.blocks() {
             let block = stream.next(name, index)?;
-            let first = entry.first_unit(index);
-            compute(&Panels { layout, bytes: &block, first });
-            if keeps {
-                stream.recycle(Block::default());
-                blocks.push((first, block.shrunk()));
-            } else {
-                stream.recycle(block);
-            }
-        }
-        if keeps {
-            self.kept.insert(name.into(), Arc::new(Matrix { layout, blocks }));
+            compute(&Panels { layout, bytes: &block, first: entry.first_unit(index) });
+            stream.recycle(block);
         }
         Ok(())
+    }
+
+    /// The whole of matrix `name`, when it is its turn.
+    pub(crate) fn whole(&mut self, name: &str) -> Result<Arc<Matrix>> {
+        if let Some(matrix) = self.kept.get(name) {
+            return Ok(matrix.clone());
+        }
+        let (entry, layout) = self.matrix_entry(name)?;
+        let stream = self.stream(name)?;
+        let take = |index| {
+            let block = stream.next(name, index)?;
+            stream.recycle(Block::default());
+            Ok((entry.first_unit(index), block.shrunk()))
+        };
+        let blocks = (0..entry.blocks()).map(take).collect::<Result<_>>()?;
+        Ok(self.keep(name, Matrix { layout, blocks }))
+    }
+
+    fn stream(&self, name: &str) -> Result<&Stream> {
+        self.stream.as_ref().ok_or_else(|| Error::Internal(format!("{name} is not being read")))
+    }
+
+    /// Keeps `matrix` if it is to be kept.
+    fn keep(&mut self, name: &str, matrix: Matrix) -> Arc<Matrix> {
+        let matrix = Arc::new(matrix);
+        if self.residency.keep.keeps(name) {
+            self.kept.insert(name.into(), matrix.clone());
+        }
+        matrix
     }
 
     /// The whole of matrix `name`, for work that reads it again and again; it is read at once and not by the stream.
@@ -183,11 +201,7 @@ impl Weights {
             Ok((entry.first_unit(index), block))
         };
         let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
-        let matrix = Arc::new(Matrix { layout, blocks });
-        if self.residency.keep.keeps(name) {
-            self.kept.insert(name.into(), matrix.clone());
-        }
-        Ok(matrix)
+        Ok(self.keep(name, Matrix { layout, blocks }))
     }
 
     fn matrix_entry(&self, name: &str) -> Result<(&Entry, Layout)> {

@@ -22,7 +22,16 @@ pub enum Rows<'a> {
     F32(&'a [f32]),
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Some of the rows of `k` values.
+    pub fn part(&self, rows: Range<usize>, k: usize) -> Rows<'a> {
+        let values = rows.start * k..rows.end * k;
+        match *self {
+            Rows::Int8 { q, scale } => Rows::Int8 { q: &q[values], scale: &scale[rows] },
+            Rows::F32(x) => Rows::F32(&x[values]),
+        }
+    }
+
     fn check(&self, rows: usize, layout: &Layout) {
         let len = match self {
             Rows::Int8 { q, scale } => {

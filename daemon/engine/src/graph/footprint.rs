@@ -43,24 +43,26 @@ pub(super) fn peak(model: &TypedModel, order: &[usize], whole: &dyn Fn(&usize) -
 fn working(model: &TypedModel, node: &TypedNode, dying: &[usize]) -> TractResult<usize> {
     let made = node_bytes(model, node.id)?;
     let Some(op) = node.op_as::<NetOp>() else { return Ok(made) };
-    let takes_over = match &op.layer {
-        Layer::Linear { residual, .. } | Layer::Conv2d { residual, .. } => *residual,
-        Layer::GroupNorm { quantize, .. } => !quantize,
-        _ => false,
-    };
-    let last = node.inputs[node.inputs.len() - 1].node;
-    if takes_over && dying.contains(&last) {
-        return Ok(0);
-    }
-    if !matches!(op.layer, Layer::Linear { quantize: true, .. } | Layer::Attention { quantize: true, .. }) {
-        return Ok(made);
-    }
     let single = node.outputs[0].fact.shape.volume().to_usize()? * size_of::<f32>();
-    let mut freed = 0;
-    for &input in dying {
-        freed += node_bytes(model, input)?;
+    if let Some(block) = op.block_bytes(&node.outputs[0].fact)? {
+        return Ok(made + block);
     }
-    Ok(single.max((single + made).saturating_sub(freed)))
+    // The input whose place the result in f32 takes.
+    let taken = match &op.layer {
+        Layer::Linear { residual: true, .. } | Layer::Conv2d { residual: true, .. } => node.inputs.last(),
+        Layer::GroupNorm { quantize: false, .. } | Layer::Attention { .. } => node.inputs.first(),
+        _ => None,
+    };
+    let taken = taken.is_some_and(|input| dying.contains(&input.node));
+    let result = if taken { 0 } else { single };
+    match op.layer {
+        Layer::Linear { quantize: true, .. } | Layer::Attention { quantize: true, .. } => {
+            let freed = dying.iter().map(|&input| node_bytes(model, input)).sum::<TractResult<usize>>()?;
+            Ok(result.max((single + made).saturating_sub(freed)))
+        }
+        _ if op.layer.quantizes() => Ok(made),
+        _ => Ok(result),
+    }
 }
 
 /// Bytes of all outputs of a node.

@@ -1,5 +1,6 @@
 //! One of our operators as tract sees it: it knows what shapes come out, and leaves computing to `ops`.
 
+use diffused_kernels::pack::PANEL;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp};
@@ -9,6 +10,7 @@ use super::shapes::{self, Operand};
 use crate::error::Result;
 use crate::layer::Layer;
 use crate::layer_onnx;
+use crate::ops;
 use crate::weights::{Shape, WeightsFile};
 
 /// A `Layer` and the shapes of the weights that it names.
@@ -41,9 +43,21 @@ impl NetOp {
         named.filter(|(_, shape)| matches!(shape, Shape::Matrix { .. })).map(|(name, _)| name)
     }
 
-    /// The weights' shapes.
-    pub(super) fn shapes(&self) -> &[Shape] {
-        &self.weights
+    /// Bytes of its matrix.
+    pub(super) fn matrix_bytes(&self) -> usize {
+        match self.weights[..] {
+            [Shape::Matrix { layout, n }] => n.div_ceil(PANEL) * layout.panel_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the matrix and of a block of results, where it works in blocks of rows.
+    pub(super) fn block_bytes(&self, output: &TypedFact) -> TractResult<Option<usize>> {
+        let [weight @ Shape::Matrix { .. }] = self.weights[..] else { return Ok(None) };
+        let channels = output.shape.last().context("an output without channels")?.to_usize()?;
+        let rows = output.shape.volume().to_usize()? / channels;
+        let block = ops::block_rows(&self.layer, rows, weight);
+        Ok(block.map(|block| self.matrix_bytes() + block * channels * size_of::<f32>()))
     }
 
     /// Bytes of the tables that it keeps in memory, as f32: all but the token table, of which only rows are read.

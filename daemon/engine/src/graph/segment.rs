@@ -11,7 +11,6 @@ use tract_onnx::tract_core::internal::*;
 use super::net_op::NetOp;
 use crate::layer::Layer;
 use crate::strips::{Node, Op, Segment, Size};
-use crate::weights::Shape;
 
 /// A segment of a plan's graph.
 #[derive(Debug)]
@@ -155,15 +154,5 @@ fn row_op(layer: &Layer, from: Size) -> Op {
             None => Op::Source,
         },
         _ => Op::Quantize,
-    }
-}
-
-impl NetOp {
-    /// Bytes of its matrix.
-    fn matrix_bytes(&self) -> usize {
-        match self.shapes() {
-            [Shape::Matrix { layout, n }] => n.div_ceil(diffused_kernels::pack::PANEL) * layout.panel_bytes(),
-            _ => 0,
-        }
     }
 }

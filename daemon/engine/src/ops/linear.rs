@@ -1,30 +1,49 @@
 //! `act(x · Wᵀ + b) [+ residual]`.
 
+use diffused_kernels::pack::PANEL;
 use diffused_kernels::{self as kernels, Epilogue};
 use tract_onnx::prelude::*;
 
-use super::values::{Inputs, leading, values_mut, zeros};
-use crate::error::Result;
-use crate::layer::Activation;
-use crate::weights::Weights;
+use super::quantize;
+use super::values::{Inputs, channels, leading, values_mut, zeros};
+use crate::error::{Error, Result};
+use crate::layer::{Activation, Layer};
+use crate::weights::{Shape, Weights};
+
+/// Bytes of f32 results that a block of rows aims at, where results are quantized block by block.
+const BLOCK: usize = 2 << 20;
 
 /// The result is written over the residual where there is one.
-pub(super) fn run(
-    inputs: &mut Inputs,
-    weight: &str,
-    features: usize,
-    activation: Activation,
-    residual: bool,
-    weights: &mut Weights,
-) -> Result<Tensor> {
+pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+    let Layer::Linear { weight, features, activation, residual, quantize } = layer else {
+        return Err(Error::Internal(format!("{} is no linear layer", layer.name())));
+    };
     let x = inputs.activations(weight, weights)?;
     let rows: usize = leading(x.shape()).iter().product();
-    let shape: Vec<usize> = leading(x.shape()).iter().copied().chain([features]).collect();
-    let mut out = if residual { inputs.tensor()? } else { zeros::<f32>(&shape)? };
-    let epilogue = Epilogue { activation: activation.into(), accumulate: residual, time: None };
-    let (x, y) = (x.rows()?, values_mut(&mut out)?);
-    weights.panels(weight, |panels| kernels::linear(x, rows, panels, features, &epilogue, y))?;
-    Ok(out)
+    let shape: Vec<usize> = leading(x.shape()).iter().copied().chain([*features]).collect();
+    let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, time: None };
+    if let Some(block) = block_rows(layer, rows, weights.shape(weight)?) {
+        let matrix = weights.whole(weight)?;
+        return quantize::in_blocks(&shape, block, |rows, out| {
+            let x = x.rows()?.part(rows.clone(), channels(x.shape()));
+            matrix.panels(|panels| kernels::linear(x, rows.len(), panels, *features, &epilogue, out));
+            Ok(())
+        });
+    }
+    let mut out = if *residual { inputs.tensor()? } else { zeros::<f32>(&shape)? };
+    let (rows_in, y) = (x.rows()?, values_mut(&mut out)?);
+    weights.panels(weight, |panels| kernels::linear(rows_in, rows, panels, *features, &epilogue, y))?;
+    drop(x);
+    if *quantize { quantize::rows(&out) } else { Ok(tvec![out.into()]) }
+}
+
+/// Rows of a block where holding the whole matrix takes less memory than holding all results in f32 before they are quantized.
+pub(crate) fn block_rows(layer: &Layer, rows: usize, weight: Shape) -> Option<usize> {
+    let Layer::Linear { features, residual: false, quantize: true, .. } = layer else { return None };
+    let Shape::Matrix { layout, n } = weight else { return None };
+    let row = features * size_of::<f32>();
+    let block = (BLOCK / row).max(PANEL);
+    (n.div_ceil(PANEL) * layout.panel_bytes() + block * row < rows * row).then_some(block)
 }
 
 impl From<Activation> for kernels::Activation {

@@ -20,10 +20,9 @@ const QUERY_FLOATS: usize = 128 << 10;
 /// Tasks for each thread, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 4;
 
-/// The three inputs and their shape, checked.
+/// Keys, values and the shape, checked. The queries are where the result goes.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
-    pub(super) q: &'a [f32],
     pub(super) k: &'a [f32],
     pub(super) v: &'a [f32],
     pub(super) shape: &'a AttentionShape,
@@ -33,6 +32,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
+/// Puts the result where the queries are.
 pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
     let shape = inputs.shape;
     let heads = shape.batch * shape.heads;
@@ -131,15 +131,10 @@ impl Task<'_> {
         scratch.max.resize(count, f32::NEG_INFINITY);
         scratch.sum.clear();
         scratch.sum.resize(count, 0.0);
-        let scale = query_scale(d);
+        let (scale, out) = (query_scale(d), self.out);
         for i in 0..count {
-            let row = self.inputs.row(
-                self.inputs.q,
-                self.inputs.shape.queries,
-                self.sequence,
-                self.queries.start + i,
-                self.head,
-            );
+            // SAFETY: this head of these queries is this task's alone.
+            let row = unsafe { out.part(self.inputs.shape.at(self.sequence, self.queries.start + i, self.head), d) };
             for (c, values) in row.chunks(LANES).enumerate() {
                 self.scratch.q[c * count + i].0.iter_mut().zip(values).for_each(|(to, from)| *to = from * scale);
             }
@@ -149,11 +144,11 @@ impl Task<'_> {
     /// Transposes the keys. Lanes past the last key repeat it; [`Task::mask`] drops them.
     #[inline(always)]
     fn pack_keys(&mut self, block: &Range<usize>) {
-        let (d, shape) = (self.head_dim(), self.inputs.shape);
+        let d = self.head_dim();
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
             let key = |lane: usize| (first + lane).min(block.end - 1);
             let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
-                self.inputs.row(self.inputs.k, shape.keys, self.sequence, key(lane), self.head)
+                self.inputs.row(self.inputs.k, self.sequence, key(lane), self.head)
             });
             for (i, line) in self.scratch.k[panel * d..(panel + 1) * d].iter_mut().enumerate() {
                 line.0.iter_mut().zip(&rows).for_each(|(lane, row)| *lane = row[i]);
@@ -163,9 +158,8 @@ impl Task<'_> {
 
     #[inline(always)]
     fn pack_values(&mut self, block: &Range<usize>) {
-        let shape = self.inputs.shape;
         for (i, key) in block.clone().enumerate() {
-            let row = self.inputs.row(self.inputs.v, shape.keys, self.sequence, key, self.head);
+            let row = self.inputs.row(self.inputs.v, self.sequence, key, self.head);
             let (whole, rest) = row.as_chunks::<LANES>();
             for (c, values) in whole.iter().enumerate() {
                 self.scratch.v[c * block.len() + i] = Line(*values);
@@ -251,9 +245,8 @@ impl Task<'_> {
     fn finish<S: Simd>(self, simd: S) {
         let (d, count, shape) = (self.head_dim(), self.queries.len(), self.inputs.shape);
         for i in 0..count {
-            let token = self.sequence * shape.queries + self.queries.start + i;
             // SAFETY: this head of these queries is this task's alone.
-            let out = unsafe { self.out.part((token * shape.heads + self.head) * d, d) };
+            let out = unsafe { self.out.part(shape.at(self.sequence, self.queries.start + i, self.head), d) };
             let sum = simd.splat(self.scratch.sum[i]);
             for (c, out) in out.chunks_mut(LANES).enumerate() {
                 let o = simd.div(simd.load(&self.scratch.o[c * count + i].0), sum);
@@ -264,11 +257,11 @@ impl Task<'_> {
 }
 
 impl<'a> Inputs<'a> {
-    /// A head of a token.
+    /// A head of a key or value.
     #[inline(always)]
-    fn row(&self, x: &'a [f32], tokens: usize, sequence: usize, token: usize, head: usize) -> &'a [f32] {
+    fn row(&self, x: &'a [f32], sequence: usize, token: usize, head: usize) -> &'a [f32] {
         let d = self.shape.head_dim;
-        &x[((sequence * tokens + token) * self.shape.heads + head) * d..][..d]
+        &x[((sequence * self.shape.keys + token) * self.shape.heads + head) * d..][..d]
     }
 }
 

@@ -31,22 +31,27 @@ impl AttentionShape {
         self.heads * self.head_dim
     }
 
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32], out: &[f32]) {
+    /// Where a head of a query starts.
+    fn at(&self, sequence: usize, query: usize, head: usize) -> usize {
+        ((sequence * self.queries + query) * self.heads + head) * self.head_dim
+    }
+
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32]) {
         assert!(self.keys > 0 && self.head_dim > 0 && self.heads > 0, "an empty attention: {self:?}");
         assert!(!self.causal || self.keys == self.queries, "causal with {} keys, {} queries", self.keys, self.queries);
         let (queries, keys) = (self.batch * self.queries * self.channels(), self.batch * self.keys * self.channels());
-        assert!(q.len() == queries && out.len() == queries, "{self:?}: q {}, out {}", q.len(), out.len());
+        assert!(q.len() == queries, "{self:?}: q {}", q.len());
         assert!(k.len() == keys && v.len() == keys, "{self:?}: k {}, v {}", k.len(), v.len());
     }
 }
 
-/// Attention of `q` over `k` and `v` to `out`, which has the shape of `q`.
+/// Attention of the queries in `q` over `k` and `v`; the result takes the queries' place.
 ///
 /// # Panics
 ///
 /// If sizes do not fit each other.
-pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
-    attention_at(cpu::level(), q, k, v, shape, out);
+pub fn attention(q: &mut [f32], k: &[f32], v: &[f32], shape: &AttentionShape) {
+    attention_at(cpu::level(), q, k, v, shape);
 }
 
 /// [`attention`] at a level.
@@ -54,19 +59,20 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &
 /// # Panics
 ///
 /// If sizes do not fit each other, or the CPU does not have the level.
-pub fn attention_at(level: Level, q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
-    shape.check(q, k, v, out);
-    let inputs = Inputs { q, k, v, shape };
-    at_level!(level, simd => blocks::run(simd, inputs, out), scalar => scalar_attention(q, k, v, shape, out));
+pub fn attention_at(level: Level, q: &mut [f32], k: &[f32], v: &[f32], shape: &AttentionShape) {
+    shape.check(q, k, v);
+    let inputs = Inputs { k, v, shape };
+    at_level!(level, simd => blocks::run(simd, inputs, q), scalar => scalar_attention(q, k, v, shape));
 }
 
-fn scalar_attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, out: &mut [f32]) {
+fn scalar_attention(q: &mut [f32], k: &[f32], v: &[f32], shape: &AttentionShape) {
     let (d, channels) = (shape.head_dim, shape.channels());
-    out.par_chunks_exact_mut(d).enumerate().for_each(|(i, out)| {
+    q.par_chunks_exact_mut(d).enumerate().for_each(|(i, out)| {
         let (token, head) = (i / shape.heads, i % shape.heads);
         let (picture, query) = (token / shape.queries, token % shape.queries);
         let at = |j: usize| (picture * shape.keys + j) * channels + head * d;
         let keys = if shape.causal { query + 1 } else { shape.keys };
-        scalar::attention::attend(&q[i * d..][..d], keys, |j| &k[at(j)..][..d], |j| &v[at(j)..][..d], out);
+        let q = out.to_vec();
+        scalar::attention::attend(&q, keys, |j| &k[at(j)..][..d], |j| &v[at(j)..][..d], out);
     });
 }
