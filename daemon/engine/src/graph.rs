@@ -6,6 +6,7 @@
 
 mod footprint;
 mod net_op;
+mod order;
 mod segment;
 mod shapes;
 mod value;
@@ -103,7 +104,9 @@ impl Plan {
         for (index, kind) in inputs.iter().enumerate() {
             model.set_input_fact(index, kind.fact())?;
         }
-        let plan = TypedSimplePlan::new(model.into_optimized()?)?;
+        let places = model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
+        let model = model.into_optimized()?;
+        let plan = order::plan(model, &places)?;
         let order = plan.order_without_consts();
         let strips = if strips { Strips::find(plan.model(), order)? } else { None };
         let outside = |id: &usize| strips.as_ref().is_none_or(|strips| matches!(strips.role(*id), Role::Outside));

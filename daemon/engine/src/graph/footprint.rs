@@ -7,6 +7,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::DimLike;
 
 use super::net_op::NetOp;
+use super::order;
 use crate::layer::Layer;
 
 /// Bytes of activations at the worst moment of a run that goes through `order`; nodes that are not `whole` make nothing.
@@ -23,9 +24,7 @@ pub(super) fn peak(model: &TypedModel, order: &[usize], whole: &dyn Fn(&usize) -
         if node.inputs.is_empty() {
             continue;
         }
-        let mut dying: Vec<usize> = node.inputs.iter().map(|input| input.node).collect();
-        dying.sort_unstable();
-        dying.dedup();
+        let mut dying = order::inputs(node);
         dying.retain(|&input| last_use[input] == step);
         if whole(&id) {
             peak = peak.max(live + working(model, node, &dying)?);
@@ -66,7 +65,7 @@ fn working(model: &TypedModel, node: &TypedNode, dying: &[usize]) -> TractResult
 }
 
 /// Bytes of all outputs of a node.
-fn node_bytes(model: &TypedModel, node: usize) -> TractResult<usize> {
+pub(super) fn node_bytes(model: &TypedModel, node: usize) -> TractResult<usize> {
     let size = |fact: &TypedFact| Ok(fact.shape.volume().to_usize()? * fact.datum_type.size_of());
     model.node(node).outputs.iter().map(|output| size(&output.fact)).sum()
 }

@@ -147,9 +147,8 @@ impl Task<'_> {
         let d = self.head_dim();
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
             let key = |lane: usize| (first + lane).min(block.end - 1);
-            let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
-                self.inputs.row(self.inputs.k, self.sequence, key(lane), self.head)
-            });
+            let rows: [&[f32]; LANES] =
+                std::array::from_fn(|lane| self.inputs.row(self.inputs.k, self.sequence, key(lane), self.head));
             for (i, line) in self.scratch.k[panel * d..(panel + 1) * d].iter_mut().enumerate() {
                 line.0.iter_mut().zip(&rows).for_each(|(lane, row)| *lane = row[i]);
             }

@@ -1,0 +1,82 @@
+//! The order in which a plan's nodes run: the file's, except that what frees memory runs as soon as it can.
+//!
+//! tract would start from the output and take what it needs: then a skip waits in f32 until the way up asks for it in f16.
+
+use std::collections::HashSet;
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::konst::Const;
+
+use super::footprint::node_bytes;
+
+/// A plan of `model` in our order. `places` are the nodes' places in the file by their names.
+#[allow(deprecated, reason = "no other constructor takes an order")]
+pub(super) fn plan(model: TypedModel, places: &HashMap<String, usize>) -> TractResult<Arc<TypedSimplePlan>> {
+    let (outputs, before) = (model.output_outlets()?.to_vec(), dependencies(&model, places)?);
+    let options = RunOptions { skip_order_opt_ram: true, ..RunOptions::default() };
+    Ok(Arc::new(TypedSimplePlan::build_with_outputs_and_deps(model, &outputs, &before, &options)?))
+}
+
+/// Pairs of nodes, each with the one that runs right before it.
+fn dependencies(model: &TypedModel, places: &HashMap<String, usize>) -> TractResult<Vec<(usize, usize)>> {
+    let mut waiting = in_file_order(model, places)?;
+    let mut missing: HashSet<usize> = waiting.iter().copied().collect();
+    let mut uses: Vec<usize> = model.nodes().iter().map(|node| users(node).len()).collect();
+    let mut order = Vec::new();
+    while !waiting.is_empty() {
+        let ready = |id: usize| inputs(model.node(id)).iter().all(|input| !missing.contains(input));
+        let frees = |id: usize| Ok(node_bytes(model, id)? < freed(model, id, &uses)?);
+        let mut next = None;
+        for at in (0..waiting.len()).filter(|&at| ready(waiting[at])) {
+            let frees: TractResult<bool> = frees(waiting[at]);
+            if frees? {
+                next = Some(at);
+                break;
+            }
+            next = next.or(Some(at));
+        }
+        let id = waiting.remove(next.context("a graph with a loop")?);
+        missing.remove(&id);
+        inputs(model.node(id)).into_iter().for_each(|input| uses[input] -= 1);
+        order.push(id);
+    }
+    Ok(order.windows(2).map(|pair| (pair[1], pair[0])).collect())
+}
+
+/// All that runs. What tract itself has put in takes the place of what it works on.
+fn in_file_order(model: &TypedModel, places: &HashMap<String, usize>) -> TractResult<Vec<usize>> {
+    let mut nodes: Vec<usize> = model.eval_order()?;
+    nodes.retain(|&id| !model.node(id).op_is::<Const>());
+    let mut place = vec![0; model.nodes().len()];
+    for &id in &nodes {
+        let inputs = model.node(id).inputs.iter().map(|input| place[input.node]);
+        place[id] = places.get(&model.node(id).name).copied().or(inputs.max()).unwrap_or(0);
+    }
+    nodes.sort_by_key(|&id| place[id]);
+    Ok(nodes)
+}
+
+/// Bytes of what nobody needs after `id`.
+fn freed(model: &TypedModel, id: usize, uses: &[usize]) -> TractResult<usize> {
+    let last = inputs(model.node(id)).into_iter().filter(|&input| uses[input] == 1);
+    last.map(|input| node_bytes(model, input)).sum()
+}
+
+/// The nodes that use a node's outputs, each once.
+fn users(node: &TypedNode) -> Vec<usize> {
+    let successors = node.outputs.iter().flat_map(|output| &output.successors);
+    once(successors.map(|inlet| inlet.node))
+}
+
+/// The nodes whose outputs a node uses, each once.
+pub(super) fn inputs(node: &TypedNode) -> Vec<usize> {
+    once(node.inputs.iter().map(|input| input.node))
+}
+
+fn once(ids: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut ids: Vec<usize> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
