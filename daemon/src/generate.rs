@@ -11,6 +11,7 @@ use diffused_engine::request::{Observer, Request, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::budget;
 use crate::cli::{Failure, Generate};
 use crate::fault::Fault;
 use crate::model::Model;
@@ -36,7 +37,8 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
         None => free_name(Path::new("."), &arguments.prompt, request.seed),
     };
     let format = format(&output)?;
-    let options = Options { threads: arguments.threads.map(usize::from), memory: arguments.memory.map(|size| size.0) };
+    let memory = arguments.memory.map(|size| size.0).or_else(budget::free);
+    let options = Options { threads: arguments.threads.map(usize::from), memory };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
     let parameters = engine.resolve(&request).map_err(failure)?;
     let mut teller = Teller::new(arguments.json, Meter::new(&parameters, 1, Instant::now()));

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::budget;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::logging;
@@ -44,8 +45,8 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
 
 fn prepare(path: Option<&Path>) -> Result<(Config, Model, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let options =
-        Options { threads: config.threads.map(|threads| threads.0), memory: config.memory.map(|size| size.0) };
+    let memory = config.memory.map(|size| size.0).or_else(budget::free);
+    let options = Options { threads: config.threads.map(|threads| threads.0), memory };
     let model = Model::new(config.model.as_deref(), options);
     let engine = model.open().map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?;
     Ok((config, model, engine))

@@ -70,6 +70,7 @@ impl Engine {
             .build()
             .map_err(|error| Error::Internal(format!("no worker threads: {error}")))?;
         let models = Models::open(&bundle)?;
+        diffused_kernels::heap::trim();
         Ok(Engine { bundle, options, workers, models })
     }
 
@@ -90,7 +91,9 @@ impl Engine {
 
     /// How painting `parameters` divides the memory; `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, parameters: &Parameters) -> Result<MemoryPlan> {
-        self.models.plan(parameters, self.options.memory)
+        let plan = self.models.plan(parameters, self.options.memory);
+        diffused_kernels::heap::trim();
+        plan
     }
 
     /// Paints `request`, telling `observer` after each layer and step.
