@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use diffused_engine::bundle::{Manifest, PictureSizes, SCHEMA, Text};
 use diffused_engine::layer::Activation;
+use diffused_engine::parameters::{MAX_CFG_SCALE, MAX_STEPS};
 use sha2::{Digest, Sha256};
 
 use crate::arch;
@@ -33,6 +34,22 @@ pub struct Options {
     pub force: bool,
 }
 
+impl Options {
+    /// The daemon must be able to paint with the defaults.
+    fn check(&self) -> Result<()> {
+        let refuse = |option, value, allowed| Err(Error::Default { option, value, allowed });
+        match (self.steps, self.cfg_scale) {
+            (Some(steps), _) if !(1..=MAX_STEPS).contains(&steps) => {
+                refuse("steps", steps.to_string(), format!("1 to {MAX_STEPS}"))
+            }
+            (_, Some(scale)) if !(0.0..=MAX_CFG_SCALE).contains(&scale) => {
+                refuse("cfg_scale", scale.to_string(), format!("0 to {MAX_CFG_SCALE}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How far a conversion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -54,6 +71,7 @@ pub fn convert(
     if out.exists() && !options.force {
         return Err(Error::file(out, "is already there; choose another place, or replace it with --force"));
     }
+    options.check()?;
     let source = Source::open(source)?;
     let networks = arch::networks(&source.configs, options.weights);
     check_tensors(&source, &networks)?;

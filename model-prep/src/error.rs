@@ -1,4 +1,4 @@
-//! What can go wrong while a model is read or a bundle is written: always a file, and the key or tensor in it.
+//! What can go wrong while a model is read or a bundle is written: a file and the key or tensor in it, or an option.
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,16 @@ pub enum Error {
         value: String,
         /// What the value may be.
         supported: String,
+    },
+    /// A default that no picture could be painted with.
+    #[error("{option} is {value}; allowed is {allowed}")]
+    Default {
+        /// The option, as `Options` names it.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What the value may be.
+        allowed: String,
     },
     /// A tensor is missing, too much, of the wrong shape or of unusable values.
     #[error("{}: tensor {tensor}: {message}", path.display())]

@@ -117,6 +117,13 @@ fn check_model_index(path: &Path) -> Result<()> {
     }
     keys.only("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class])))?;
     keys.only("image_encoder", &[Value::Null, json!([null, null])])?;
+    match keys.some("text_encoder_2") {
+        Some(value) if value != json!([null, null]) => {
+            let expected = "a model of one text encoder (Stable Diffusion 1 or 2; not XL)";
+            return Err(keys.refuse("text_encoder_2", &value, expected));
+        }
+        _ => {}
+    }
     keys.ignore(&[
         "_class_name",
         "_diffusers_version",

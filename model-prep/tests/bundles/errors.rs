@@ -73,6 +73,24 @@ fn values_that_cannot_be_built_are_refused() {
 }
 
 #[test]
+fn larger_families_are_refused_by_name() {
+    let second = json!(["transformers", "CLIPTextModelWithProjection"]);
+    check_key("model_index.json", "text_encoder_2", second, "a model of one text encoder (Stable Diffusion 1 or 2");
+}
+
+#[test]
+fn defaults_that_no_picture_could_have_are_refused() {
+    let source = Source::new();
+    let refused =
+        |options: Options| convert(&source.path(), &source.bundle(), &options, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(refused(Options { steps: Some(0), ..Options::default() }), "steps is 0; allowed is 1 to 1000");
+    for scale in [-1.0, 50.5, f64::NAN] {
+        let error = refused(Options { cfg_scale: Some(scale), ..Options::default() });
+        assert_eq!(error, format!("cfg_scale is {scale}; allowed is 0 to 50"));
+    }
+}
+
+#[test]
 fn sampling_that_cannot_be_done_is_refused() {
     check_key(SCHEDULER, "prediction_type", json!("sample"), "\"epsilon\", \"v_prediction\"");
     check_key(SCHEDULER, "beta_schedule", json!("sigmoid"), "\"linear\"");
