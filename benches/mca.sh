@@ -18,21 +18,22 @@ trap 'rm -rf "$work"' EXIT
 cargo rustc --quiet --release --target "$target" -p diffused-kernels --lib -- \
     --emit "asm=$work/kernels.s" -C codegen-units=1 -C debuginfo=0
 
-# Prints the loop of a function (a label that a branch at its block's end goes back to) that has the most of an instruction; of
-# two that tie, the one that does not convert from half precision.
+# Prints one turn of the loop of a function that has the most of an instruction: what lies between a label and the branch
+# back to it, or, where the loop is unrolled, between the starts of two blocks of assembly. Of two that tie it is the one that does
+# not convert from half precision.
 loop() {
     awk -v name="$1" -v instruction="$2" '
+        function consider() { if (count - converts / 2 > best) { best = count - converts / 2; text = body } }
+        function start() { body = ""; count = 0; converts = 0 }
         /^_[A-Za-z0-9_.$]*:/ { here = index($1, name) > 0; label = "" }
         !here { next }
-        /^\.LBB[0-9_]*:/ { label = substr($1, 1, length($1) - 1); body = ""; count = 0; converts = 0 }
-        label != "" && /^\t[a-z]/ {
+        /^\.LBB[0-9_]*:/ { label = substr($1, 1, length($1) - 1); start(); assembly = 0 }
+        /\/\/APP/ { if (assembly) consider(); assembly = 1; start() }
+        /^[ \t]*[a-z]/ {
             body = body $0 "\n"
             if ($1 ~ "^(" instruction ")$") count++
             if ($1 ~ /^fcvtl/) converts = 1
-            if ($1 ~ /^(b\.|cbn?z|tbn?z)/) {
-                if ($NF == label && count - converts / 2 > best) { best = count - converts / 2; text = body }
-                label = ""
-            }
+            if ($1 ~ /^(b\.|cbn?z|tbn?z)/ && $NF == label) consider()
         }
         END { printf "%s", text }' "$work/kernels.s"
 }
@@ -49,7 +50,7 @@ row() {
     loop "$function" "$instruction" > "$work/loop.s"
     [ -s "$work/loop.s" ] || { echo "no loop of $instruction in $function" >&2; return 1; }
     [ "${show:-}" != --asm ] || sed 's/^/        /' "$work/loop.s"
-    awk -v name="$name" -v core="$core" -v peak="$peak" -v count="$(grep -cE "^\s($instruction)\s" "$work/loop.s")" \
+    awk -v name="$name" -v core="$core" -v peak="$peak" -v count="$(grep -cE "^\s*($instruction)\s" "$work/loop.s")" \
         -v macs="$macs" -v cycles="$(cycles "$work/loop.s" "$core")" 'BEGIN {
             rate = count * macs / cycles
             printf "| %-22s | %-11s | %6.2f | %5.1f | %3.0f%% |\n", name, core, rate, peak, 100 * rate / peak

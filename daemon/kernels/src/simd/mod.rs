@@ -16,6 +16,8 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
+mod neon_blocks;
+#[cfg(target_arch = "aarch64")]
 pub(crate) mod neon_peak;
 #[cfg(target_arch = "aarch64")]
 mod neon_tiles;

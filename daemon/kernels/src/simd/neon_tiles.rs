@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+use super::{CHUNK, DotTile, FmaTile, LANES, for_rows, neon_blocks};
 
 /// A tile's panels, one at a time.
 fn single(tile: &DotTile) -> impl Iterator<Item = DotTile> {
@@ -74,11 +74,15 @@ unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
             let mut row = chunk;
             let now = quads.min(CHUNK / 4);
             for _ in 0..now / 4 {
-                let x: [int8x16_t; R] = std::array::from_fn(|r| vld1q_s8(row.add(r * CHUNK).cast()));
-                sdot_line::<R, 0>(&mut sums, panel, &x);
-                sdot_line::<R, 1>(&mut sums, panel.add(64), &x);
-                sdot_line::<R, 2>(&mut sums, panel.add(128), &x);
-                sdot_line::<R, 3>(&mut sums, panel.add(192), &x);
+                if let Ok(four) = sums.as_mut_slice().try_into() {
+                    neon_blocks::sdot(four, panel, row);
+                } else {
+                    let x: [int8x16_t; R] = std::array::from_fn(|r| vld1q_s8(row.add(r * CHUNK).cast()));
+                    sdot_line::<R, 0>(&mut sums, panel, &x);
+                    sdot_line::<R, 1>(&mut sums, panel.add(64), &x);
+                    sdot_line::<R, 2>(&mut sums, panel.add(128), &x);
+                    sdot_line::<R, 3>(&mut sums, panel.add(192), &x);
+                }
                 panel = panel.add(256);
                 row = row.add(16);
             }
@@ -169,6 +173,23 @@ widening!(smull2, "smull2 {s:v}.8h, {a:v}.16b, {b:v}.16b",);
 widening!(smlal, "smlal {s:v}.8h, {a:v}.8b, {b:v}.8b", sums);
 widening!(smlal2, "smlal2 {s:v}.8h, {a:v}.16b, {b:v}.16b", sums);
 
+/// [`neon_blocks::smull`] of any number of rows.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn smull_two_lines<const R: usize>(sums: &mut [[int32x4_t; 8]; R], panel: *const i8, row: *const u8) {
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for the rows' two quads and the panel's two lines.
+        unsafe {
+            let (x, y) = (quad(row.add(r * CHUNK)), quad(row.add(r * CHUNK + 4)));
+            for n in 0..4 {
+                let (v, w) = (vld1q_s8(panel.add(16 * n)), vld1q_s8(panel.add(64 + 16 * n)));
+                sums[2 * n] = vpadalq_s16(sums[2 * n], smlal(smull(v, x), w, y));
+                sums[2 * n + 1] = vpadalq_s16(sums[2 * n + 1], smlal2(smull2(v, x), w, y));
+            }
+        }
+    }
+}
+
 /// SMULL and SMLAL of two quads (two products of at most 128 · 127 never leave an i16), then SADALP.
 #[target_feature(enable = "neon")]
 unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
@@ -182,21 +203,10 @@ unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
             let mut row = chunk;
             let now = quads.min(CHUNK / 4);
             for _ in 0..now / 2 {
-                let x: [int8x16_t; R] = std::array::from_fn(|r| quad(row.add(r * CHUNK)));
-                let y: [int8x16_t; R] = std::array::from_fn(|r| quad(row.add(r * CHUNK + 4)));
-                for n in 0..4 {
-                    let (v, w) = (vld1q_s8(panel.add(16 * n)), vld1q_s8(panel.add(64 + 16 * n)));
-                    let mut pairs = [[vdupq_n_s16(0); 2]; R];
-                    for r in 0..R {
-                        pairs[r] = [smull(v, x[r]), smull2(v, x[r])];
-                    }
-                    for r in 0..R {
-                        pairs[r] = [smlal(pairs[r][0], w, y[r]), smlal2(pairs[r][1], w, y[r])];
-                    }
-                    for r in 0..R {
-                        sums[r][2 * n] = vpadalq_s16(sums[r][2 * n], pairs[r][0]);
-                        sums[r][2 * n + 1] = vpadalq_s16(sums[r][2 * n + 1], pairs[r][1]);
-                    }
+                if let Ok(two) = sums.as_mut_slice().try_into() {
+                    neon_blocks::smull(two, panel.cast(), row);
+                } else {
+                    smull_two_lines(&mut sums, panel, row);
                 }
                 panel = panel.add(128);
                 row = row.add(8);
@@ -282,11 +292,16 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
             let mut row = chunk;
             let now = left.min(LANES);
             for _ in 0..now / 4 {
-                let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_f32(row.add(r * CHUNK).cast()));
-                fma_line::<R, HALF, 0>(&mut sums, panel, &x);
-                fma_line::<R, HALF, 1>(&mut sums, panel.add(size), &x);
-                fma_line::<R, HALF, 2>(&mut sums, panel.add(2 * size), &x);
-                fma_line::<R, HALF, 3>(&mut sums, panel.add(3 * size), &x);
+                match sums.as_mut_slice().try_into() {
+                    Ok(four) if !HALF => neon_blocks::fmla(four, panel, row),
+                    _ => {
+                        let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_f32(row.add(r * CHUNK).cast()));
+                        fma_line::<R, HALF, 0>(&mut sums, panel, &x);
+                        fma_line::<R, HALF, 1>(&mut sums, panel.add(size), &x);
+                        fma_line::<R, HALF, 2>(&mut sums, panel.add(2 * size), &x);
+                        fma_line::<R, HALF, 3>(&mut sums, panel.add(3 * size), &x);
+                    }
+                }
                 panel = panel.add(4 * size);
                 row = row.add(16);
             }

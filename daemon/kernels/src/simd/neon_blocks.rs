@@ -1,0 +1,170 @@
+//! The hearts of NEON's inner loops in assembly, for the order of their instructions alone.
+//!
+//! A Cortex-A53 or A55 runs its instructions in the order in which they stand, and waits for a load that is used at once.
+//! The compiler puts each load right before its use; here it comes some ten instructions earlier, and so does each
+//! multiplication before what adds to it. Larger cores sort that out by themselves and are as fast either way.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// A multiplication of a vector of weights with an element of each of the four rows, into the rows' sums `n`.
+macro_rules! rows {
+    ($op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $lane:literal) => {
+        concat!(
+            rows!(@ $op, $weights, $element, $w, $n, $lane, "0"),
+            rows!(@ $op, $weights, $element, $w, $n, $lane, "1"),
+            rows!(@ $op, $weights, $element, $w, $n, $lane, "2"),
+            rows!(@ $op, $weights, $element, $w, $n, $lane, "3"),
+        )
+    };
+    (@ $op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $lane:literal, $row:literal) => {
+        concat!($op, " {s", $row, $n, ":v}.4s, {w", $w, ":v}.", $weights, ", {x", $row, ":v}.", $element, "[", $lane, "]\n")
+    };
+}
+
+/// Loads 32 bytes of weights.
+macro_rules! load {
+    ($a:literal, $b:literal, $at:literal) => {
+        concat!("ldp {w", $a, ":q}, {w", $b, ":q}, [{panel}, #", $at, "]\n")
+    };
+}
+
+/// A function that multiplies four rows of 16 bytes (64 apart) with four lines of weights.
+macro_rules! four_by_four {
+    ($name:ident, $features:literal, $sums:ty, $op:literal, $weights:literal, $element:literal, $what:literal) => {
+        #[doc = $what]
+        ///
+        /// # Safety
+        ///
+        /// There are four lines of 64 bytes at `panel`, and 16 bytes at `row` and 64, 128 and 192 bytes after it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name(sums: &mut [[$sums; 4]; 4], panel: *const u8, row: *const u8) {
+            let [[s00, s01, s02, s03], [s10, s11, s12, s13], [s20, s21, s22, s23], [s30, s31, s32, s33]] = sums;
+            // SAFETY: reads what the caller vouches for.
+            unsafe {
+                asm!(
+                    "ldr {x0:q}, [{row}]",
+                    load!("0", "1", "0"),
+                    "ldr {x1:q}, [{row}, #64]",
+                    "ldr {x2:q}, [{row}, #128]",
+                    "ldr {x3:q}, [{row}, #192]",
+                    load!("2", "3", "32"),
+                    rows!($op, $weights, $element, "0", "0", "0"),
+                    load!("4", "5", "64"),
+                    rows!($op, $weights, $element, "1", "1", "0"),
+                    rows!($op, $weights, $element, "2", "2", "0"),
+                    load!("0", "1", "96"),
+                    rows!($op, $weights, $element, "3", "3", "0"),
+                    rows!($op, $weights, $element, "4", "0", "1"),
+                    load!("2", "3", "128"),
+                    rows!($op, $weights, $element, "5", "1", "1"),
+                    rows!($op, $weights, $element, "0", "2", "1"),
+                    load!("4", "5", "160"),
+                    rows!($op, $weights, $element, "1", "3", "1"),
+                    rows!($op, $weights, $element, "2", "0", "2"),
+                    load!("0", "1", "192"),
+                    rows!($op, $weights, $element, "3", "1", "2"),
+                    rows!($op, $weights, $element, "4", "2", "2"),
+                    load!("2", "3", "224"),
+                    rows!($op, $weights, $element, "5", "3", "2"),
+                    rows!($op, $weights, $element, "0", "0", "3"),
+                    rows!($op, $weights, $element, "1", "1", "3"),
+                    rows!($op, $weights, $element, "2", "2", "3"),
+                    rows!($op, $weights, $element, "3", "3", "3"),
+                    row = in(reg) row,
+                    panel = in(reg) panel,
+                    s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
+                    s10 = inout(vreg) *s10, s11 = inout(vreg) *s11, s12 = inout(vreg) *s12, s13 = inout(vreg) *s13,
+                    s20 = inout(vreg) *s20, s21 = inout(vreg) *s21, s22 = inout(vreg) *s22, s23 = inout(vreg) *s23,
+                    s30 = inout(vreg) *s30, s31 = inout(vreg) *s31, s32 = inout(vreg) *s32, s33 = inout(vreg) *s33,
+                    x0 = out(vreg) _, x1 = out(vreg) _, x2 = out(vreg) _, x3 = out(vreg) _,
+                    w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _,
+                    w3 = out(vreg) _, w4 = out(vreg) _, w5 = out(vreg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+        }
+    };
+}
+
+four_by_four!(sdot, "neon,dotprod", int32x4_t, "sdot", "16b", "4b", "Sixteen int8 of each row: SDOT by element.");
+four_by_four!(fmla, "neon", float32x4_t, "fmla", "4s", "s", "Four f32 of each row: FMLA by element, in order.");
+
+/// A step of the eight products of two vectors of weights (`$a`, `$b`) with the quads of two rows (`$x`, `$y`).
+macro_rules! products {
+    ($op:literal, $a:literal, $b:literal, $x:literal, $y:literal) => {
+        concat!(
+            products!(@ $op, "0", $a, $x), products!(@ $op, "2", $a, $y),
+            products!(@ $op, "4", $b, $x), products!(@ $op, "6", $b, $y),
+        )
+    };
+    (@ $op:literal, "0", $w:literal, $x:literal) => { products!(@@ $op, "0", "1", $w, $x) };
+    (@ $op:literal, "2", $w:literal, $x:literal) => { products!(@@ $op, "2", "3", $w, $x) };
+    (@ $op:literal, "4", $w:literal, $x:literal) => { products!(@@ $op, "4", "5", $w, $x) };
+    (@ $op:literal, "6", $w:literal, $x:literal) => { products!(@@ $op, "6", "7", $w, $x) };
+    (@@ $op:literal, $low:literal, $high:literal, $w:literal, $x:literal) => {
+        concat!(
+            $op, " {p", $low, ":v}.8h, {w", $w, ":v}.8b, {", $x, ":v}.8b\n",
+            $op, "2 {p", $high, ":v}.8h, {w", $w, ":v}.16b, {", $x, ":v}.16b\n",
+        )
+    };
+}
+
+/// The eight products, in pairs, onto the sums of four outputs of two rows.
+macro_rules! add_pairs {
+    ($a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            add_pairs!(@ "0", $a, "0"), add_pairs!(@ "0", $b, "1"), add_pairs!(@ "1", $a, "2"), add_pairs!(@ "1", $b, "3"),
+            add_pairs!(@ "0", $c, "4"), add_pairs!(@ "0", $d, "5"), add_pairs!(@ "1", $c, "6"), add_pairs!(@ "1", $d, "7"),
+        )
+    };
+    (@ $row:literal, $n:literal, $p:literal) => {
+        concat!("sadalp {s", $row, $n, ":v}.4s, {p", $p, ":v}.8h\n")
+    };
+}
+
+/// Two quads of two rows, by two lines of weights: SMULL and SMLAL (two products of at most 128 · 127 never leave an i16),
+/// then SADALP. The sums of output `o` are lanes `2 (o % 2)` and the next of a row's `o / 2`.
+///
+/// # Safety
+///
+/// There are two lines of 64 bytes at `panel`, and 8 bytes at `row` and 64 bytes after it.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn smull(sums: &mut [[int32x4_t; 8]; 2], panel: *const u8, row: *const u8) {
+    let [[s00, s01, s02, s03, s04, s05, s06, s07], [s10, s11, s12, s13, s14, s15, s16, s17]] = sums;
+    // SAFETY: reads what the caller vouches for.
+    unsafe {
+        asm!(
+            "ld1r {{{x0:v}.4s}}, [{row}]",
+            load!("0", "1", "0"),
+            "ld1r {{{x1:v}.4s}}, [{row1}]",
+            load!("2", "3", "64"),
+            "ld1r {{{y0:v}.4s}}, [{next}]",
+            "ld1r {{{y1:v}.4s}}, [{next1}]",
+            products!("smull", "0", "1", "x0", "x1"),
+            load!("0", "1", "32"),
+            products!("smlal", "2", "3", "y0", "y1"),
+            load!("2", "3", "96"),
+            add_pairs!("0", "1", "2", "3"),
+            products!("smull", "0", "1", "x0", "x1"),
+            products!("smlal", "2", "3", "y0", "y1"),
+            add_pairs!("4", "5", "6", "7"),
+            row = in(reg) row,
+            row1 = in(reg) row.wrapping_add(64),
+            next = in(reg) row.wrapping_add(4),
+            next1 = in(reg) row.wrapping_add(68),
+            panel = in(reg) panel,
+            s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
+            s04 = inout(vreg) *s04, s05 = inout(vreg) *s05, s06 = inout(vreg) *s06, s07 = inout(vreg) *s07,
+            s10 = inout(vreg) *s10, s11 = inout(vreg) *s11, s12 = inout(vreg) *s12, s13 = inout(vreg) *s13,
+            s14 = inout(vreg) *s14, s15 = inout(vreg) *s15, s16 = inout(vreg) *s16, s17 = inout(vreg) *s17,
+            x0 = out(vreg) _, x1 = out(vreg) _, y0 = out(vreg) _, y1 = out(vreg) _,
+            w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+            p0 = out(vreg) _, p1 = out(vreg) _, p2 = out(vreg) _, p3 = out(vreg) _,
+            p4 = out(vreg) _, p5 = out(vreg) _, p6 = out(vreg) _, p7 = out(vreg) _,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+}
