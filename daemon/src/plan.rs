@@ -4,6 +4,7 @@ use diffused_engine::Options;
 use diffused_engine::plan::{MemoryPlan, StagePlan};
 use diffused_engine::request::{Request, Stage};
 use image::RgbImage;
+use serde_json::json;
 
 use crate::budget;
 use crate::cli::{Failure, Plan};
@@ -28,14 +29,16 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
         Request { width: request.width.or(Some(default)), height: request.height.or(Some(default)), ..request };
     let parameters = engine.resolve(&request).map_err(failure)?;
     let plan = engine.plan(&parameters).map_err(failure)?;
+    let smallest = engine.smallest_budget(&parameters).map_err(failure)?;
     if arguments.json {
-        println!("{}", serde_json::json!({"budget": budget, "peak": plan.peak(), "plan": plan}));
+        let line = json!({"budget": budget, "smallest": smallest, "peak": plan.peak(), "stages": plan.stages});
+        println!("{line}");
         return Ok(());
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &engine.manifest().name;
     println!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget));
-    print!("{}", table(&plan));
+    println!("{}The smallest budget for this is {} MiB.", table(&plan), smallest >> 20);
     Ok(())
 }
 

@@ -91,9 +91,14 @@ impl Engine {
 
     /// How painting `parameters` divides the memory; `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, parameters: &Parameters) -> Result<MemoryPlan> {
-        let plan = self.models.plan(parameters, self.options.memory);
+        let plan = plan::plan(&self.models.demands(parameters)?, self.options.memory);
         diffused_kernels::heap::trim();
         plan
+    }
+
+    /// The smallest budget in which `parameters` can be painted, bytes.
+    pub fn smallest_budget(&mut self, parameters: &Parameters) -> Result<u64> {
+        Ok(plan::smallest(&self.models.demands(parameters)?))
     }
 
     /// Paints `request`, telling `observer` after each layer and step.

@@ -2,7 +2,7 @@
 
 use crate::bundle::Manifest;
 use crate::error::{Error, Result};
-use crate::plan::{self, MemoryPlan};
+use crate::plan::Demand;
 use crate::request::{Parameters, Stage};
 use crate::source::Bundle;
 use crate::text_encoder::TextEncoder;
@@ -38,8 +38,8 @@ impl Models {
         asked.cfg_scale > 1.0 && self.manifest.picture.guidance_embedding.is_none()
     }
 
-    /// Divides `memory` among the stages that `asked` runs through.
-    pub(crate) fn plan(&mut self, asked: &Parameters, memory: Option<u64>) -> Result<MemoryPlan> {
+    /// What the stages need that `asked` runs through.
+    pub(crate) fn demands(&mut self, asked: &Parameters) -> Result<Vec<(Stage, Demand)>> {
         let batch = if self.guided(asked) { 2 } else { 1 };
         let (text, sizes) = (&self.manifest.text, &self.manifest.picture);
         let latents =
@@ -51,7 +51,7 @@ impl Models {
         let embeddings = vec![batch, text.tokens, text.channels];
         demands.push((Stage::Unet, self.unet.demand(latents(batch), embeddings)?));
         demands.push((Stage::VaeDecoder, self.decoder.demand(latents(1))?));
-        plan::plan(&demands, memory)
+        Ok(demands)
     }
 
     /// Frees all weights.

@@ -14,6 +14,7 @@ use crate::weights::{Keep, Residency};
 
 /// What the process holds beside the engine's buffers: code, stacks, parsed graphs, the tokenizer, the service.
 pub const PROCESS: u64 = 32 << 20;
+const MIB: u64 = 1 << 20;
 /// The ring is no larger than this: reading ahead by more gains nothing.
 const LARGEST_RING: u64 = 4 << 20;
 /// Blocks that the ring holds at least: one is computed with while the next is read.
@@ -122,15 +123,21 @@ pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>) -> Result<M
     };
     let ample = MemoryPlan { stages: demands.iter().map(everything).collect(), keeps_all: true };
     let Some(memory) = memory.filter(|memory| ample.peak() > *memory) else { return Ok(ample) };
-    let smallest = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(PROCESS);
+    let smallest = smallest(demands);
     if smallest > memory {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let mib = |bytes: u64| bytes.div_ceil(MIB);
         let message =
             format!("{} MiB is too little for this size; it needs at least {} MiB", mib(memory), mib(smallest));
         return Err(Error::OutOfMemory(message));
     }
     let stages = demands.iter().map(|(stage, demand)| divide(*stage, demand, memory - PROCESS));
     Ok(MemoryPlan { stages: stages.collect(), keeps_all: false })
+}
+
+/// The smallest budget that can hold, in whole MiB.
+pub(crate) fn smallest(demands: &[(Stage, Demand)]) -> u64 {
+    let bytes = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(PROCESS);
+    bytes.next_multiple_of(MIB)
 }
 
 /// A stage that has `free` bytes, of which activations get what they want.
@@ -156,8 +163,6 @@ fn divide(stage: Stage, demand: &Demand, free: u64) -> StagePlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MIB: u64 = 1 << 20;
 
     fn demands() -> Vec<(Stage, Demand)> {
         let demand = |activations: u64, count: u64| Demand {

@@ -1,0 +1,47 @@
+//! The service itself: what it holds while it paints a picture that came through a broker, and what when it is done.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::child::status;
+
+#[allow(dead_code, reason = "the end-to-end tests need more of it")]
+#[path = "../../tests/e2e/bench.rs"]
+mod bench;
+
+/// Most and idle resident memory, bytes.
+pub(crate) struct Memory {
+    pub(crate) peak: u64,
+    pub(crate) idle: u64,
+}
+
+/// Paints one picture with `model` in `budget` bytes.
+pub(crate) fn paint(model: &Path, budget: u64, side: usize) -> Memory {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut broker = bench::Broker::prepare(folder.path(), "");
+    broker.start();
+    let mut peer = bench::Peer::connect(broker.port);
+    let config = format!("model = {model:?}\nmemory = {budget}\n{}", bench::config(folder.path(), broker.port));
+    let _program = bench::Program::start(folder.path(), &config);
+    peer.wait_online();
+    peer.paint(&json!({"prompt": "a house", "id": "memory", "steps": 1, "width": side, "height": side}));
+    // The last messages are still on their way.
+    thread::sleep(Duration::from_secs(1));
+    let pid = pid(folder.path()).expect("the service runs");
+    Memory { peak: status(pid, "VmHWM:"), idle: status(pid, "VmRSS:") }
+}
+
+/// The process whose command line names `folder` and our subcommand.
+fn pid(folder: &Path) -> Option<u32> {
+    let folder = folder.display().to_string();
+    let ours = |pid: &u32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.contains("\0run\0") && words.contains(&folder)
+    };
+    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.into_iter().find(ours)
+}
