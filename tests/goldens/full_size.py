@@ -1,13 +1,14 @@
-"""Stable Diffusion 1.5 at its full size, in f32: does our engine compute what diffusers computes?
+"""Stable Diffusion at its full size, in f32: does our engine compute what diffusers computes?
 
 Run with torch, transformers, diffusers and safetensors installed, from the repository's root:
-    python tests/goldens/full_size.py
+    python tests/goldens/full_size.py [sd15|sd21|bk-sdm-tiny]
 Makes a model of the true shapes and random weights (`model-prep synth`), runs the text encoder, one UNet pass at 64×64
-latents and the decoder to 512×512 with both, and fails where they differ. Takes 9 GB of disk in target/full-size, 6 GB of
-memory and some minutes, which is why it is no part of the tests.
+latents, the decoder to 512×512 and the encoder from there with both, and fails where they differ. Takes 9 GB of disk in
+target/full-size, 6 GB of memory and some minutes, which is why it is no part of the tests.
 """
 import pathlib
 import subprocess
+import sys
 import time
 
 import torch
@@ -16,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 FOLDER = pathlib.Path("target/full-size")
-SOURCE, BUNDLE = FOLDER / "sd15", FOLDER / "sd15-f32"
+ARCH = sys.argv[1] if len(sys.argv) > 1 else "sd15"
+SOURCE, BUNDLE = FOLDER / ARCH, FOLDER / f"{ARCH}-f32"
 INPUTS, OUTPUTS = FOLDER / "inputs.safetensors", FOLDER / "outputs.safetensors"
 SIZE, TIMESTEP = 64, 500.0
 # The largest difference, as a part of the largest value.
-TOLERANCES = {"text": 1e-4, "unet": 1e-3, "decode": 1e-3}
+TOLERANCES = {"text": 1e-4, "unet": 1e-3, "decode": 1e-3, "encode": 1e-3}
 
 
 def model_prep(*arguments):
@@ -30,7 +32,7 @@ def model_prep(*arguments):
 def make_model():
     FOLDER.mkdir(parents=True, exist_ok=True)
     if not SOURCE.exists():
-        model_prep("synth", "--arch", "sd15", "--seed", "0", "--dtype", "f32", "-o", SOURCE)
+        model_prep("synth", "--arch", ARCH, "--seed", "0", "--dtype", "f32", "-o", SOURCE)
     model_prep("convert", SOURCE, "-o", BUNDLE, "--weights", "f32", "--force")
 
 
@@ -48,9 +50,12 @@ def reference():
     del unet
     vae = AutoencoderKL.from_pretrained(SOURCE / "vae")
     pixels = vae.decode(latents / vae.config.scaling_factor).sample
+    picture = pixels.clamp(-1, 1)
+    means = vae.encode(picture).latent_dist.mean * vae.config.scaling_factor
     save_file({"text.in": ids.float(), "unet.in": noise, "unet.timestep": torch.tensor([TIMESTEP]),
-               "unet.text": text.contiguous(), "decode.in": latents}, INPUTS)
-    return {"text": text, "unet": predicted.permute(0, 2, 3, 1), "decode": pixels.permute(0, 2, 3, 1)}
+               "unet.text": text.contiguous(), "decode.in": latents, "encode.in": picture.contiguous()}, INPUTS)
+    return {"text": text, "unet": predicted.permute(0, 2, 3, 1), "decode": pixels.permute(0, 2, 3, 1),
+            "encode": means.permute(0, 2, 3, 1)}
 
 
 def ours():

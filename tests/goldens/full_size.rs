@@ -1,4 +1,4 @@
-//! Runs the three networks of a bundle on given inputs: the half of `full_size.py` that is ours.
+//! Runs the networks of a bundle on given inputs: the half of `full_size.py` that is ours.
 //!
 //! `full_size BUNDLE INPUTS OUTPUTS`, both safetensors; what they hold is said in `run`.
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use diffused_engine::latents::Latents;
 use diffused_engine::text_encoder::{Embeddings, TextEncoder};
 use diffused_engine::unet::Unet;
-use diffused_engine::vae::VaeDecoder;
+use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use diffused_engine::weights::Residency;
 use diffused_engine::{Bundle, Source};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -51,9 +51,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings) and
-/// `decode.in` (latents, times the model's scaling factor) to what the networks give, channels last.
-fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 3], Box<dyn Error>> {
+/// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings), `decode.in`
+/// (latents, times the model's scaling factor) and `encode.in` (pixels from -1 to 1) to what the networks give, channels
+/// last; of the encoder, the means times the scaling factor.
+fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
     let streamed = Residency::streamed;
     let ids = Tensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
@@ -68,5 +69,10 @@ fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 3], Box<dyn Err
 
     let latents = Tensor::read(inputs, "decode.in")?.latents();
     let pixels = VaeDecoder::open(bundle)?.decode(&latents, streamed(), &mut go_on)?;
-    Ok([("text.out", text), ("unet.out", noise), ("decode.out", pixels)])
+
+    let Latents { height, width, values, .. } = Tensor::read(inputs, "encode.in")?.latents();
+    let moments = VaeEncoder::open(bundle)?.encode(values, (width, height), streamed(), &mut go_on)?;
+    let (rows, columns, channels) = moments.shape();
+    let means = moments.sample(&vec![0.0; rows * columns * channels]).values;
+    Ok([("text.out", text), ("unet.out", noise), ("decode.out", pixels), ("encode.out", means)])
 }
