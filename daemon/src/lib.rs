@@ -27,3 +27,7 @@ pub mod run;
 pub mod service;
 pub mod topics;
 pub mod worker;
+
+/// Reuses and gives back large blocks, so that the memory budget is kept at full speed.
+#[global_allocator]
+static HEAP: diffused_engine::Heap = diffused_engine::Heap;
