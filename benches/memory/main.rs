@@ -46,6 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
+type Part = for<'a> fn(&mut Bench<'a>) -> Result<()>;
+
 struct Bench<'a> {
     smoke: bool,
     only: Vec<String>,
@@ -78,12 +80,12 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let parts: [(&str, fn(&mut Self) -> Result<()>); 5] = [
-            ("peaks", Self::peaks),
-            ("streaming", Self::streaming),
-            ("board", Self::board),
-            ("service", Self::service),
-            ("chart", Self::draw),
+        let parts: [(&str, Part); 5] = [
+            ("peaks", Bench::peaks),
+            ("streaming", Bench::streaming),
+            ("board", Bench::board),
+            ("service", Bench::service),
+            ("chart", Bench::draw),
         ];
         for (name, part) in parts {
             if self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str())) {

@@ -27,8 +27,14 @@ pub(crate) struct Plan {
     excess: usize,
 }
 
-/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, a small one.
+/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, the smallest one.
 pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
+    let plan = within(segment, budget);
+    if plan.excess == 0 { plan } else { smallest(segment) }
+}
+
+/// Stores everything, then as long as that does not fit drops what saves the most for the work that it costs.
+fn within(segment: &Segment, budget: usize) -> Plan {
     let mut stored = vec![false; segment.nodes.len()];
     segment.candidates().for_each(|n| stored[n] = true);
     let mut best = highest(segment, &stored, budget);
@@ -49,11 +55,11 @@ pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
 
 /// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
 pub(crate) fn smallest(segment: &Segment) -> Plan {
-    let mut best = plan(segment, usize::MAX);
+    let mut best = within(segment, usize::MAX);
     let mut too_small = 0;
     while best.peak - too_small > PRECISION {
         let budget = too_small + (best.peak - too_small) / 2;
-        let next = plan(segment, budget);
+        let next = within(segment, budget);
         if next.peak <= budget { best = next } else { too_small = budget }
     }
     best
