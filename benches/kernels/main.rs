@@ -1,8 +1,12 @@
 //! The kernels on the shapes of SD 1.5: how fast, and what share of the CPU's peak.
 //!
 //! The peak is a loop that stays in registers; `tract` is its f32 matrix product of the same shape, or its FlashSdpa, on one
-//! thread. Times of one thread are the thread's own; those of two are the wall's and want a machine that does nothing else.
+//! thread. Matrices arrive in blocks, as the engine hands them over. What only moves and rounds values is compared with copying
+//! memory. Times of one thread are the thread's own; those of two are the wall's and want a machine that does nothing else.
 //! `--smoke` runs everything on tiny sizes; `--level NAME` picks a level; other words pick the cases that contain them.
+
+mod rows;
+mod tract;
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -13,10 +17,9 @@ use diffused_kernels::cpu::{self, Level};
 use diffused_kernels::matmul::{conv2d_at, linear_at};
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, peak};
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{OutletId, TypedOp};
-use tract_onnx::tract_core::ops::einsum::EinSum;
-use tract_transformers::ops::flash_sdpa::FlashSdpaOp;
+
+/// Bytes of a block of weights, as bundles have them.
+const BLOCK: usize = 256 << 10;
 
 /// What a run was asked for.
 struct Options {
@@ -48,8 +51,10 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// Seconds of a clock that a run takes, on average over half a second of them.
+    /// Seconds of a clock that a run takes, on average over half a second of them. A thread's own time is too coarse for
+    /// a single run.
     fn time(&self, clock: fn() -> f64, mut run: impl FnMut()) -> f64 {
+        let clock = if self.smoke { wall_time } else { clock };
         run();
         let least = if self.smoke { 0.0 } else { 0.5 };
         let (start, mut runs) = (clock(), 0);
@@ -85,43 +90,6 @@ struct Case {
 }
 
 type Ours = Box<dyn FnMut(Level) + Send>;
-
-/// tract's f32 product of a shape, its weights packed. A convolution is compared with the product that it comes down to.
-fn tract_product(m: usize, k: usize, n: usize) -> Box<dyn FnMut()> {
-    let mut model = TypedModel::default();
-    let weights = tensor(&[k, n]).into_arc_tensor();
-    let x = model.add_source("x", f32::fact([m, k])).expect("a source");
-    let w = model.add_const("w", weights).expect("a constant");
-    let product = EinSum::new("mk,kn->mn".parse().expect("axes"), f32::datum_type());
-    tract_run(model, product, &[x, w], vec![tensor(&[m, k])])
-}
-
-/// tract's attention of a shape.
-fn tract_attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Box<dyn FnMut()> {
-    let mut model = TypedModel::default();
-    let shapes = [queries, keys, keys].map(|tokens| [1, heads, tokens, head_dim]);
-    let inputs =
-        shapes.map(|shape| model.add_source(format!("{}", model.nodes.len()), f32::fact(shape)).expect("a source"));
-    let flash = FlashSdpaOp { causal: false, scale: None };
-    tract_run(model, flash, &inputs, shapes.iter().map(|shape| tensor(shape)).collect())
-}
-
-fn tract_run(
-    mut model: TypedModel,
-    op: impl Into<Box<dyn TypedOp>>,
-    inputs: &[OutletId],
-    values: Vec<Tensor>,
-) -> Box<dyn FnMut()> {
-    let out = model.wire_node("op", op, inputs).expect("a node");
-    model.select_output_outlets(&out).expect("an output");
-    let plan = model.into_optimized().and_then(|model| model.into_runnable()).expect("a plan");
-    let values: TVec<TValue> = values.into_iter().map(Tensor::into_tvalue).collect();
-    Box::new(move || drop(black_box(plan.run(values.clone()).expect("a run"))))
-}
-
-fn tensor(shape: &[usize]) -> Tensor {
-    Tensor::from_shape(shape, &numbers(shape.iter().product())).expect("a tensor")
-}
 
 /// Memory whose values start at a cache line, as the engine's tensors do.
 struct Aligned<T>(Vec<T>, usize);
@@ -175,6 +143,13 @@ fn matrix(layout: Layout, outputs: usize) -> Vec<u8> {
     }
 }
 
+/// A matrix's panels in blocks: an even number of panels, as GEGLU wants them, or one.
+fn blocks(layout: Layout, bytes: &[u8]) -> impl Iterator<Item = Panels<'_>> {
+    let panels = (BLOCK / layout.panel_bytes() / 2 * 2).max(1);
+    let block = move |(i, bytes)| Panels { layout, bytes, first: i * panels };
+    bytes.chunks(panels * layout.panel_bytes()).enumerate().map(block)
+}
+
 fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> Case {
     let layout = Layout { format, k, taps: 1 };
     let int8 = format == Format::Int8;
@@ -184,9 +159,10 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
         let (input, weights) = (Input::new(m, k), Aligned::new(&matrix(layout, n)));
         let mut out = Aligned::new(&vec![0.0; m * features]);
         Box::new(move |level| {
-            let panels = Panels { layout, bytes: weights.get(), first: 0 };
             let epilogue = Epilogue { activation, ..Epilogue::NONE };
-            linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
+            for panels in blocks(layout, weights.get()) {
+                linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
+            }
         })
     };
     Case {
@@ -194,7 +170,7 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
         macs: (m * k * n) as f64,
         int8,
         ours: Box::new(ours),
-        tract: Box::new(move || tract_product(m, k, n)),
+        tract: Box::new(move || tract::product(m, k, n)),
         tract_macs: (m * k * n) as f64,
     }
 }
@@ -210,9 +186,10 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
         let (input, weights) = (Input::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
         let mut out = Aligned::new(&vec![0.0; side * side * channels]);
         Box::new(move |level| {
-            let panels = Panels { layout, bytes: weights.get(), first: 0 };
-            let strip = Strip::whole(&shape);
-            conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &Epilogue::NONE, out.get_mut());
+            let (strip, epilogue) = (Strip::whole(&shape), Epilogue::NONE);
+            for panels in blocks(layout, weights.get()) {
+                conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &epilogue, out.get_mut());
+            }
         })
     };
     Case {
@@ -220,7 +197,7 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
         macs: (side * side * channels * channels * 9) as f64,
         int8,
         ours: Box::new(ours),
-        tract: Box::new(move || tract_product(tract_rows, channels * 9, channels)),
+        tract: Box::new(move || tract::product(tract_rows, channels * 9, channels)),
         tract_macs: (tract_rows * channels * channels * 9) as f64,
     }
 }
@@ -237,7 +214,7 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case
         macs: (2 * queries * keys * channels) as f64,
         int8: false,
         ours: Box::new(ours),
-        tract: Box::new(move || tract_attention(queries, keys, heads, head_dim)),
+        tract: Box::new(move || tract::attention(queries, keys, heads, head_dim)),
         tract_macs: (2 * queries * keys * channels) as f64,
     }
 }
@@ -313,4 +290,5 @@ fn main() {
             one_wall / two
         );
     }
+    rows::table(&options, &pools);
 }
