@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use child::{Job, MIB, Run};
+use tempfile::TempDir;
 
 /// A small board's memory.
 const BOARD: u64 = 256 << 20;
@@ -29,8 +30,7 @@ fn main() -> ExitCode {
     {
         return eat_page_cache(Path::new(file));
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let bench = Bench::new(&words, folder.path());
+    let bench = Bench::new(&words);
     let missed = bench.and_then(|mut bench| bench.run().map(|()| bench.missed));
     match missed.as_deref() {
         Ok([]) => ExitCode::SUCCESS,
@@ -46,20 +46,20 @@ fn main() -> ExitCode {
     }
 }
 
-type Part = for<'a> fn(&mut Bench<'a>) -> Result<()>;
+type Part = fn(&mut Bench) -> Result<()>;
 
-struct Bench<'a> {
+struct Bench {
     smoke: bool,
     only: Vec<String>,
     chart: Option<PathBuf>,
     model: PathBuf,
-    folder: &'a Path,
+    folder: TempDir,
     /// What was promised and does not hold.
     missed: Vec<String>,
 }
 
-impl<'a> Bench<'a> {
-    fn new(words: &[String], folder: &'a Path) -> Result<Bench<'a>> {
+impl Bench {
+    fn new(words: &[String]) -> Result<Bench> {
         let (mut smoke, mut only, mut chart, mut model) = (false, vec![], None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -76,7 +76,7 @@ impl<'a> Bench<'a> {
             None if smoke => model::demo(),
             None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR")))?,
         };
-        Ok(Bench { smoke, only, chart, model, folder, missed: vec![] })
+        Ok(Bench { smoke, only, chart, model, folder: tempfile::tempdir()?, missed: vec![] })
     }
 
     fn run(&mut self) -> Result<()> {
@@ -115,7 +115,7 @@ impl<'a> Bench<'a> {
         for &(width, height) in sizes {
             self.peaks_of(Job { width, height, ..self.job(0, 1) })?;
         }
-        let image = self.folder.join("init.png");
+        let image = self.folder.path().join("init.png");
         image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, 90])).save(&image)?;
         self.peaks_of(Job { init_image: Some(image), ..self.job(0, 1) })
     }
@@ -128,7 +128,7 @@ impl<'a> Bench<'a> {
         for budget in [smallest].into_iter().chain(BUDGETS).filter(|budget| *budget >= smallest) {
             let job = Job { budget, ..job.clone() };
             let predicted = job.plan()?["peak"].as_u64().context("a plan without a peak")? as f64 / MIB;
-            let run = job.run(&[], self.folder)?;
+            let run = job.run(&[], self.folder.path())?;
             let (measured, budget) = (run.peak as f64 / MIB, budget as f64 / MIB);
             let ratio = measured / predicted;
             println!("{size:<10} {budget:>7.0} {predicted:>10.1} {measured:>9.1} {ratio:>6.3}  {:.16}", run.sha256);
@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
         let mut read = 0.0;
         // By turns, so that what else the machine does hits both.
         for _ in 0..2 {
-            let (streamed, resident) = (small.run(&[], self.folder)?, ample.run(&[], self.folder)?);
+            let (streamed, resident) = (small.run(&[], self.folder.path())?, ample.run(&[], self.folder.path())?);
             best = [best[0].min(streamed.step_seconds()), best[1].min(resident.step_seconds())];
             load = load.min(streamed.load_seconds());
             read = streamed.read_per_step();
@@ -173,7 +173,7 @@ impl<'a> Bench<'a> {
     /// A board of 256 MiB, its page cache included: the weights come from the disk.
     fn board(&mut self) -> Result<()> {
         let job = self.job(0, 3).in_smallest()?;
-        let roomy = job.run(&[], self.folder)?;
+        let roomy = job.run(&[], self.folder.path())?;
         model::cool(&self.model)?;
         let rate = model::disk_rate(&model::largest_file(&self.model))?;
         model::cool(&self.model)?;
@@ -184,14 +184,14 @@ impl<'a> Bench<'a> {
         );
         let Some(group) = limits::Group::new(BOARD) else {
             println!("No memory control group can be made here: an address space of {BOARD} bytes instead");
-            let run = job.run(&limits::address_space(BOARD), self.folder)?;
+            let run = job.run(&limits::address_space(BOARD), self.folder.path())?;
             return self.tell_board("address space", &roomy, &run);
         };
-        let run = job.run(&group.wrapper(), self.folder)?;
+        let run = job.run(&group.wrapper(), self.folder.path())?;
         self.tell_board("group", &roomy, &run)?;
         let mut eater = self.eater(&group)?;
         model::cool(&self.model)?;
-        let run = job.run(&group.wrapper(), self.folder);
+        let run = job.run(&group.wrapper(), self.folder.path());
         eater.kill()?;
         eater.wait()?;
         self.tell_board("group, and another eats the page cache", &roomy, &run?)?;
@@ -224,7 +224,7 @@ impl<'a> Bench<'a> {
 
     /// A file of 512 MiB that nobody else reads.
     fn meal(&self) -> Result<PathBuf> {
-        let path = self.folder.join("meal");
+        let path = self.folder.path().join("meal");
         let size = if self.smoke { 1 << 20 } else { 512 << 20 };
         std::fs::write(&path, vec![1; size])?;
         Ok(path)
@@ -248,7 +248,7 @@ impl<'a> Bench<'a> {
         let budgets = [smallest.budget, BUDGETS[0], BUDGETS[1]];
         let mut runs = Vec::new();
         for budget in budgets {
-            let run = Job { budget, ..smallest.clone() }.run(&[], self.folder)?;
+            let run = Job { budget, ..smallest.clone() }.run(&[], self.folder.path())?;
             let (side, peak) = (smallest.width, run.peak as f64 / MIB);
             let title = format!("--memory {}M: {side} x {side}, 3 steps, {peak:.0} MiB at most", budget >> 20);
             runs.push((title, budget, run));
