@@ -1,8 +1,15 @@
-//! How much memory there is for the process where nobody said: what the machine has free, or the control group that it runs in,
-//! whichever is less. An eighth is left for everybody else.
+//! How much memory there is for the process where nobody said: what the machine has free, or the control group that
+//! it runs in, whichever is less. An eighth is left for everybody else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::config::Size;
+
+/// What the user `asked` for, or else what is free.
+pub fn or_free(asked: Option<Size>) -> Option<u64> {
+    asked.map(|size| size.0).or_else(free)
+}
 
 /// Bytes that the process may take; `None` where the kernel does not say.
 pub fn free() -> Option<u64> {

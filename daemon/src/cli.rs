@@ -26,6 +26,8 @@ pub enum Command {
     Run(ConfigFile),
     /// Check a configuration and the model it names, and do nothing else
     Check(ConfigFile),
+    /// Show what was found on this machine: processor, memory, configuration, model
+    Doctor(ConfigFile),
     /// Paint one picture
     Generate(Generate),
     /// Show what a picture would take of the memory
@@ -152,7 +154,7 @@ pub enum Failure {
     /// The command line or the configuration is wrong: trying again does not help. Exit status 2.
     #[error("{0}")]
     Usage(String),
-    /// The service's model cannot be opened. Exit status 3.
+    /// The model is missing or damaged. Exit status 3.
     #[error("{0}")]
     Model(String),
     /// Anything else. Exit status 1.

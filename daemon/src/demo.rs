@@ -65,7 +65,7 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(random::seed);
     let mut device = Device::connect(port, screen);
     let picture = device.ask(&arguments.prompt, seed).await?;
-    let output = arguments.output.clone().unwrap_or_else(|| free_name(".".as_ref(), &arguments.prompt, seed));
+    let output = arguments.output.clone().unwrap_or_else(|| free_name("".as_ref(), &arguments.prompt, seed));
     pictures::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
 
     stop.send(Signal::Stop).context("the service has ended")?;

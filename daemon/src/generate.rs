@@ -9,11 +9,12 @@ use diffused_engine::Options;
 use diffused_engine::error::Error;
 use diffused_engine::request::{Observer, Request, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
 use crate::cli::{Failure, Generate};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::model::Model;
 use crate::pictures;
 use crate::progress::{Meter, Progress};
@@ -34,10 +35,11 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     let request = request(arguments)?;
     let output = match &arguments.output {
         Some(path) => path.clone(),
-        None => free_name(Path::new("."), &arguments.prompt, request.seed),
+        None => free_name(Path::new(""), &arguments.prompt, request.seed),
     };
     let format = format(&output)?;
-    let memory = arguments.memory.map(|size| size.0).or_else(budget::free);
+    check_writable(&output)?;
+    let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
     let parameters = engine.resolve(&request).map_err(failure)?;
@@ -87,6 +89,20 @@ fn format(output: &Path) -> Result<Format, Failure> {
     }
 }
 
+/// Painting may take long, so it is known first whether the picture can be written.
+fn check_writable(output: &Path) -> Result<(), Failure> {
+    let wrong = |error: String| Failure::Usage(format!("--output: {}: {error}", output.display()));
+    if output.is_dir() {
+        return Err(wrong("is a folder; name a file in it".into()));
+    }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(wrong(format!("there is no folder {}", folder.display())));
+    }
+    rustix::fs::access(folder, Access::WRITE_OK)
+        .map_err(|error| wrong(format!("the folder {} cannot be written to: {error}", folder.display())))
+}
+
 /// A file name made of the prompt's words and the seed, which no file in `folder` has yet.
 pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
     let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -103,6 +119,8 @@ pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
 pub fn failure(error: Error) -> Failure {
     match Fault::from(error) {
         Fault { field: Some(field), message, .. } => Failure::Usage(format!("{}: {message}", flag(&field))),
+        Fault { code: Code::OutOfMemory, message, .. } => Failure::Usage(format!("--memory: {message}")),
+        Fault { code: Code::ModelCorrupt, message, .. } => Failure::Model(message),
         fault => Failure::Other(fault.message),
     }
 }

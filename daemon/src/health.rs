@@ -21,7 +21,7 @@ pub struct Health {
     pub rss: Option<u64>,
     /// The most memory held since the start, bytes.
     pub peak_rss: Option<u64>,
-    /// The configured budget, bytes.
+    /// The most that painting may take, bytes: as configured, or what was free at the start.
     pub memory_limit: Option<u64>,
     /// Share of the last 10 s in which some process waited for memory, percent.
     pub memory_pressure: Option<f64>,

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod fault;
 pub mod generate;
 pub mod health;

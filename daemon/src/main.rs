@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use diffused::cli::{Cli, Command};
-use diffused::{generate, plan, run};
+use diffused::{doctor, generate, plan, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run::run(arguments.config.as_deref()),
         Command::Check(arguments) => run::check(arguments.config.as_deref()),
+        Command::Doctor(arguments) => doctor::run(arguments.config.as_deref()),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         #[cfg(feature = "demo")]

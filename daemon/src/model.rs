@@ -40,6 +40,11 @@ impl Model {
         Model { source, options }
     }
 
+    /// The most memory that painting may take, bytes.
+    pub fn memory(&self) -> Option<u64> {
+        self.options.memory
+    }
+
     /// Reads and checks what is small of it.
     pub fn open(&self) -> Result<Engine> {
         Engine::open(self.source.clone(), self.options.clone())

@@ -14,7 +14,7 @@ use crate::model::Model;
 /// Prints how the memory would be divided.
 pub fn run(arguments: &Plan) -> Result<(), Failure> {
     crate::logging::start("error");
-    let budget = arguments.memory.map(|size| size.0).or_else(budget::free);
+    let budget = budget::or_free(arguments.memory);
     let options = Options { memory: budget, ..Options::default() };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
     let request = Request {

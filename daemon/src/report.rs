@@ -16,7 +16,7 @@ use crate::worker::Painted;
 pub const SCHEMA: u32 = 1;
 
 /// `…/info`
-pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
+pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str, memory: Option<u64>) -> Value {
     let multiple = manifest.picture.factor * manifest.picture.latent_multiple;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -29,7 +29,7 @@ pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str) -> Value {
             "cfg_scale": manifest.sampling.cfg_scale,
         },
         "sizes": {"default": manifest.picture.default, "multiple": multiple},
-        "limits": {"queue": config.queue_length, "packet": config.mqtt.max_packet.0, "memory": config.memory.map(|m| m.0)},
+        "limits": {"queue": config.queue_length, "packet": config.mqtt.max_packet.0, "memory": memory},
     })
 }
 

@@ -45,7 +45,7 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
 
 fn prepare(path: Option<&Path>) -> Result<(Config, Model, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let memory = config.memory.map(|size| size.0).or_else(budget::free);
+    let memory = budget::or_free(config.memory);
     let options = Options { threads: config.threads.map(|threads| threads.0), memory };
     let model = Model::new(config.model.as_deref(), options);
     let engine = model.open().map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?;

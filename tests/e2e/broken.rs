@@ -1,6 +1,7 @@
 //! What cannot work is said in one line, with an exit status of its own kind.
 
 use std::fs;
+use std::path::Path;
 
 use crate::bench::run;
 
@@ -36,7 +37,72 @@ fn a_missing_or_edited_model() {
     check(&run, &[("c.toml", "model = \"none\"")], 3, &["none/bundle.json"]);
     let edited = [("c.toml", "model = \"m\""), ("m/bundle.json", "{\"schema\": 1, \"name\": ")];
     check(&run, &edited, 3, &["m/bundle.json"]);
-    check(&["generate", "a", "--model", "none"], &[], 1, &["none/bundle.json"]);
+    check(&["generate", "a", "--model", "none"], &[], 3, &["none/bundle.json"]);
+}
+
+/// A copy of the demo model's bundle, for tests that damage it.
+pub(crate) fn bundle_in(folder: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-prep/demo/bundle");
+    fs::create_dir_all(folder.join("tokenizer")).unwrap();
+    for (sub, target) in [(source.clone(), folder.to_owned()), (source.join("tokenizer"), folder.join("tokenizer"))] {
+        for entry in fs::read_dir(sub).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// Changes one byte in the file's middle.
+pub(crate) fn edit(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    fs::write(file, bytes).unwrap();
+}
+
+/// What `generate` says of a damaged bundle: the file, what is wrong with it, and nothing painted.
+fn check_damaged(file: &str, damage: fn(&Path), parts: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    bundle_in(&folder.path().join("m"));
+    damage(&folder.path().join("m").join(file));
+    let arguments = ["generate", "a", "--model", "m", "--steps", "1", "-o", "a.png"];
+    let (code, _, stderr) = run(&arguments, folder.path());
+    assert_eq!(code, Some(3), "{file}: {stderr}");
+    assert!(stderr.contains(&format!("m/{file}: ")) && parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    assert!(!folder.path().join("a.png").exists());
+}
+
+#[test]
+fn a_damaged_bundle() {
+    let cut = |file: &Path| {
+        let bytes = fs::read(file).unwrap();
+        fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    let remove = |file: &Path| fs::remove_file(file).unwrap();
+    for stage in ["text_encoder", "unet", "vae_decoder"] {
+        check_damaged(&format!("{stage}.weights"), edit, &["tensor", "checksum"]);
+    }
+    check_damaged("unet.weights", cut, &["cut off"]);
+    check_damaged("vae_decoder.weights", remove, &["missing"]);
+    check_damaged("unet.onnx", edit, &["checksum"]);
+    check_damaged("vae_decoder.onnx", cut, &["checksum"]);
+    check_damaged("tokenizer/vocab.json", remove, &["missing"]);
+    check_damaged("bundle.json", cut, &["manifest"]);
+    let future = |file: &Path| {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, text.replacen("\"schema\": 1", "\"schema\": 9", 1)).unwrap();
+    };
+    check_damaged("bundle.json", future, &["schema 9"]);
+}
+
+#[test]
+fn the_doctor_tells_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.toml"), "memory = \"200M\"\nthreads = 2\nstate_dir = \"state\"").unwrap();
+    let (code, stdout, stderr) = run(&["doctor", "--config", "c.toml"], folder.path());
+    assert_eq!(code, Some(0), "{stderr}");
+    for part in ["cpu", "2 on ", "at most 200 MiB", "demo, 128 x 128", "127.0.0.1:1883", "state/pictures"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
 }
 
 #[test]
@@ -51,7 +117,9 @@ fn a_wrong_command_line() {
     check(&["generate", "a", "--init-image", "none.png"], &[], 2, &["--init-image", "none.png"]);
     check(&["generate", "a", "--init-image", "x.png"], &[("c/x", ""), ("x.txt", "")], 2, &["--init-image"]);
     check(&["generate", "a", "-o", "a.gif"], &[], 2, &["--output", ".png"]);
-    check(&["generate", "a", "--steps", "1", "-o", "no/such/a.png"], &[], 1, &["--output", "no/such/a.png"]);
+    check(&["generate", "a", "--memory", "1M"], &[], 2, &["--memory", "at least"]);
+    check(&["generate", "a", "-o", "."], &[], 2, &["--output"]);
+    check(&["generate", "a", "--steps", "1", "-o", "no/such/a.png"], &[], 2, &["--output", "no folder no/such"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::bench::{Bench, Broker, Peer, Program, config, wait_until};
+use crate::broken::{bundle_in, edit};
 
 #[test]
 fn a_broker_that_comes_late_is_found() {
@@ -79,4 +80,27 @@ fn state_and_info_greet_a_new_client() {
     assert_eq!(info["schema"], 1);
     assert!(info["samplers"].as_array().unwrap().contains(&json!("dpmpp_2m_karras")));
     assert!(info["model"]["sha256"].is_string() && info["limits"]["queue"] == 32);
+}
+
+#[test]
+fn a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    bundle_in(&model);
+    let mut broker = Broker::prepare(folder.path(), "");
+    broker.start();
+    let mut peer = Peer::connect(broker.port);
+    let text = format!("model = {model:?}\nmemory = \"40M\"\n{}", config(folder.path(), broker.port));
+    let _program = Program::start(folder.path(), &text);
+    peer.wait_online();
+    let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
+    let whole = std::fs::read(model.join("unet.weights")).unwrap();
+    edit(&model.join("unet.weights"));
+    peer.publish("txt2img", request("damaged"));
+    let error = peer.wait_state("damaged", "failed").pop().unwrap().json()["error"].clone();
+    assert_eq!(error["code"], "model_corrupt");
+    assert!(error["message"].as_str().unwrap().contains("unet.weights: tensor"), "{error}");
+    std::fs::write(model.join("unet.weights"), whole).unwrap();
+    peer.publish("txt2img", request("healed"));
+    peer.wait_state("healed", "done");
 }

@@ -32,6 +32,7 @@ use std::ops::ControlFlow;
 use image::RgbImage;
 
 use bundle::Manifest;
+pub use diffused_kernels::cpu;
 pub use diffused_kernels::heap::Heap;
 use error::{Error, Result};
 use latents::Latents;

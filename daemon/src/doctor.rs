@@ -1,0 +1,101 @@
+//! `diffused doctor`: what the program found on this machine and what it would do with it, for people and bug reports.
+
+use std::fs;
+use std::path::Path;
+
+use diffused_engine::{Engine, Options, cpu};
+
+use crate::budget;
+use crate::cli::Failure;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::health;
+use crate::model::Model;
+
+/// Prints a line for each part; the first part that is wrong ends it with that error.
+pub fn run(path: Option<&Path>) -> Result<(), Failure> {
+    crate::logging::start("error");
+    say("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
+    say("cpu", &cpu::describe());
+    let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    say("threads", &threads(&config));
+    let budget = budget::or_free(config.memory);
+    say("memory", &memory(&config, budget));
+    say("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
+    say("config", &source(path));
+    let options = Options { threads: config.threads.map(|threads| threads.0), memory: budget };
+    let engine = Model::new(config.model.as_deref(), options).open();
+    say("model", &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?));
+    say("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
+    config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let folder = config.state_dir().map_err(|error| Failure::Usage(format!("{error:#}")))?.join("pictures");
+    let free = health::disk_free(&folder).map_or(String::new(), |free| format!(", {} free", amount(free)));
+    say("pictures", &format!("{}{free}", folder.display()));
+    Ok(())
+}
+
+fn say(part: &str, text: &str) {
+    println!("{part:<9} {text}");
+}
+
+fn threads(config: &Config) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let used = config.threads.map_or(cores, |threads| threads.0);
+    format!("{used} on {cores} processors")
+}
+
+fn memory(config: &Config, budget: Option<u64>) -> String {
+    let why = if config.memory.is_some() { "as configured" } else { "of what is free" };
+    budget.map_or("as much as it takes: the kernel does not say what is free".into(), |budget| {
+        format!("at most {}, {why}", amount(budget))
+    })
+}
+
+/// Raspberry Pi OS switches the memory controller off, and then `MemoryMax=` does nothing.
+fn kernel_limits(controllers: &Path) -> &'static str {
+    match fs::read_to_string(controllers) {
+        Ok(text) if text.split_whitespace().any(|name| name == "memory") => "systemd's MemoryMax= is enforced",
+        Ok(_) => {
+            "systemd's MemoryMax= does nothing here; cgroup_enable=memory on the kernel's command line changes that"
+        }
+        Err(_) => "control groups of version 2 are not there: systemd's MemoryMax= may do nothing",
+    }
+}
+
+fn source(path: Option<&Path>) -> String {
+    let default = Path::new(DEFAULT_PATH);
+    path.or(default.exists().then_some(default)).map_or("all defaults".into(), |path| path.display().to_string())
+}
+
+fn model(engine: &Engine) -> String {
+    let manifest = engine.manifest();
+    let size = manifest.picture.default;
+    let sampling = &manifest.sampling;
+    format!("{}, {size} x {size} in {} steps, sha256 {}", manifest.name, sampling.steps, engine.model_sha256())
+}
+
+/// Bytes in the unit that suits them.
+fn amount(bytes: u64) -> String {
+    let mib = bytes as f64 / (1 << 20) as f64;
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_units() {
+        assert_eq!(amount(200 << 20), "200 MiB");
+        assert_eq!(amount(3 << 29), "1.5 GiB");
+    }
+
+    #[test]
+    fn the_memory_controller_may_be_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("controllers");
+        fs::write(&file, "cpuset cpu io memory pids\n").unwrap();
+        assert!(kernel_limits(&file).ends_with("enforced"));
+        fs::write(&file, "cpuset cpu io pids\n").unwrap();
+        assert!(kernel_limits(&file).contains("cgroup_enable=memory"));
+    }
+}
