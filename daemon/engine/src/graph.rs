@@ -1,7 +1,7 @@
 //! A network's graph: ONNX without weights, parsed once, planned for each picture size, run by tract node by node.
 //!
 //! Our operators sit in tract's graph as `NetOp`, which says what shapes come out but cannot compute: a run hands each
-//! of them to `ops::run` together with the weights, and leaves the rest (concatenation, addition, reshape) to tract.
+//! of them to `ops::run` together with the weights, and leaves what is cheap of the rest (addition, reshape) to tract.
 //! So nothing has to be bound into the graph, and one parsed graph serves every size.
 
 mod footprint;
@@ -24,7 +24,7 @@ use segment::{Role, Strips};
 
 use crate::error::{Error, Result};
 use crate::layer::Layer;
-use crate::ops;
+use crate::ops::{self, Pool};
 use crate::source::Bundle;
 use crate::strips::{self, Segment};
 use crate::weights::{Weights, WeightsFile};
@@ -152,18 +152,23 @@ impl Plan {
         inputs: Vec<Value>,
         strips: Option<&strips::Plan>,
         weights: &mut Weights,
+        pool: &mut Pool,
         tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
         let inputs = inputs.into_iter().map(Value::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
         let strips = self.strips.as_ref().zip(strips);
-        let mut run = Run { layers: self.layers, strips, source: None, done: 0, weights, tick };
-        let eval =
-            |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| match node
-                .op_as()
-            {
-                Some(op) => run.layer(node, op, inputs),
+        let mut run = Run { layers: self.layers, strips, source: None, done: 0, weights, pool, tick };
+        run.pool.begin(self.activations);
+        let eval = |context: &EvalContext,
+                    state: Option<&mut dyn OpState>,
+                    node: &TypedNode,
+                    mut inputs: TVec<TValue>| match node.op_as() {
+            Some(op) => run.layer(node, op, inputs),
+            None => match ops::run_glue(&*node.op, &mut inputs, run.pool) {
+                Some(outputs) => outputs,
                 None => stock_eval(context, state, node, inputs).map_err(into_ours),
-            };
+            },
+        };
         let mut outputs = SimpleState::new(&self.plan)
             .and_then(|mut state| state.run_plan_with_eval(inputs, eval))
             .map_err(into_ours)?;
@@ -179,6 +184,7 @@ struct Run<'a> {
     source: Option<TValue>,
     done: usize,
     weights: &'a mut Weights,
+    pool: &'a mut Pool,
     tick: &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 }
 
@@ -203,13 +209,14 @@ impl Run<'_> {
             return Err(Error::Cancelled);
         }
         self.done += 1;
-        ops::run(&op.layer, inputs, self.weights)
+        ops::run(&op.layer, inputs, self.weights, self.pool)
     }
 
     fn segment(&mut self, strips: &Strips, plan: &strips::Plan) -> Result<TVec<TValue>> {
         let source = self.source.take().ok_or_else(|| Error::Internal("strips without a source".into()))?;
         let stored = strips::source(&strips.segment, value::slice(&source).map_err(into_ours)?)?;
         drop(source);
+        self.pool.clear();
         let (done, layers) = (self.done, self.layers);
         let mut tick = |part: usize, parts: usize| (self.tick)(done + part * STRIP_TICKS / parts, layers);
         let result = strips::run(&strips.segment, plan, stored, self.weights, &mut tick)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Kind, Plan, Value};
+use crate::ops::Pool;
 use crate::plan::Demand;
 use crate::source::Bundle;
 use crate::strips;
@@ -51,7 +52,7 @@ impl Network {
         let plan = self.plan(inputs, residency.strips.is_some())?;
         let strips = residency.strips.and_then(|budget| plan.strips(budget));
         self.weights.begin(plan.matrices(), runs, residency)?;
-        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights })
+        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool: Pool::default() })
     }
 
     fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
@@ -76,13 +77,14 @@ pub(crate) struct Running<'a> {
     strips: Option<strips::Plan>,
     name: &'static str,
     weights: &'a mut Weights,
+    pool: Pool,
 }
 
 impl Running<'_> {
     /// The next run.
     pub(crate) fn run(&mut self, inputs: Vec<Value>, tick: &mut Tick) -> Result<Vec<f32>> {
         tracing::debug!(network = self.name, "run");
-        self.plan.run(inputs, self.strips.as_ref(), self.weights, tick)
+        self.plan.run(inputs, self.strips.as_ref(), self.weights, &mut self.pool, tick)
     }
 }
 

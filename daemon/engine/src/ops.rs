@@ -6,8 +6,10 @@
 mod attention;
 mod conv;
 mod embedding;
+mod glue;
 mod linear;
 mod norm;
+mod pool;
 mod quantize;
 mod values;
 
@@ -18,22 +20,24 @@ use crate::layer::Layer;
 use crate::weights::Weights;
 use values::Inputs;
 
+pub(crate) use glue::run as run_glue;
 pub(crate) use linear::block_rows;
+pub(crate) use pool::Pool;
 
-/// Runs `layer` on `inputs`.
-pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights) -> Result<TVec<TValue>> {
+/// Runs `layer` on `inputs`; what it is the last to use goes to the pool.
+pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
     let inputs = &mut Inputs::new(inputs);
     let output = match layer {
         Layer::Embedding { tokens, positions } => embedding::tokens(inputs, tokens, positions, weights)?,
         Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
             embedding::time(inputs, *channels, *flip_sin_to_cos, *freq_shift)?
         }
-        Layer::Linear { .. } => return linear::run(layer, inputs, weights),
-        Layer::Conv2d { .. } => conv::run(layer, inputs, weights)?,
-        Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights),
-        Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights),
-        Layer::Attention { heads, causal, .. } => attention::run(inputs, *heads, *causal)?,
-        Layer::Quantize {} => return quantize::rows(&*inputs.value()?),
+        Layer::Linear { .. } => return linear::run(layer, inputs, weights, pool),
+        Layer::Conv2d { .. } => conv::run(layer, inputs, weights, pool)?,
+        Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights, pool),
+        Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights, pool),
+        Layer::Attention { heads, causal, .. } => attention::run(inputs, *heads, *causal, pool)?,
+        Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
     };
-    if layer.quantizes() { quantize::rows(&output) } else { Ok(tvec![output.into()]) }
+    if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }
 }

@@ -3,14 +3,15 @@
 use diffused_kernels::{self as kernels, Activation, Epilogue, Strip};
 use tract_onnx::prelude::*;
 
-use super::values::{Inputs, values, values_mut, zeros};
+use super::pool::Pool;
+use super::values::{Inputs, values, values_mut};
 use crate::error::{Error, Result};
 use crate::graph::conv_shape;
 use crate::layer::Layer;
 use crate::weights::Weights;
 
 /// The result is written over the residual where there is one.
-pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<Tensor> {
+pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, pool: &mut Pool) -> Result<Tensor> {
     let Layer::Conv2d { weight, features, time, residual, half, .. } = layer else {
         return Err(Error::Internal(format!("{} is no convolution", layer.name())));
     };
@@ -21,11 +22,12 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> 
     let time = time.as_deref().map(values).transpose()?;
     let mut out = match residual {
         true => inputs.tensor()?,
-        false => zeros::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
+        false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
     let epilogue = Epilogue { activation: Activation::None, accumulate: *residual, time };
-    let (x, y, strip) = (x.rows()?, values_mut(&mut out)?, Strip::whole(&shape));
-    weights.panels(weight, |panels| kernels::conv2d(x, &shape, &strip, panels, *features, &epilogue, y))?;
+    let (rows, y, strip) = (x.rows()?, values_mut(&mut out)?, Strip::whole(&shape));
+    weights.panels(weight, |panels| kernels::conv2d(rows, &shape, &strip, panels, *features, &epilogue, y))?;
+    x.give(pool);
     if *half {
         kernels::round_to_f16(values_mut(&mut out)?);
     }

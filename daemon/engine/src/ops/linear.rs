@@ -4,8 +4,9 @@ use diffused_kernels::pack::PANEL;
 use diffused_kernels::{self as kernels, Epilogue};
 use tract_onnx::prelude::*;
 
+use super::pool::Pool;
 use super::quantize;
-use super::values::{Inputs, channels, leading, values_mut, zeros};
+use super::values::{Inputs, channels, leading, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::{Activation, Layer};
 use crate::weights::{Shape, Weights};
@@ -14,7 +15,7 @@ use crate::weights::{Shape, Weights};
 const BLOCK: usize = 2 << 20;
 
 /// The result is written over the residual where there is one.
-pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
     let Layer::Linear { weight, features, activation, residual, quantize } = layer else {
         return Err(Error::Internal(format!("{} is no linear layer", layer.name())));
     };
@@ -24,17 +25,19 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> 
     let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, time: None };
     if let Some(block) = block_rows(layer, rows, weights.shape(weight)?) {
         let matrix = weights.whole(weight)?;
-        return quantize::in_blocks(&shape, block, |rows, out| {
+        let outputs = quantize::in_blocks(&shape, block, pool, |rows, out| {
             let x = x.rows()?.part(rows.clone(), channels(x.shape()));
             matrix.panels(|panels| kernels::linear(x, rows.len(), panels, *features, &epilogue, out));
             Ok(())
-        });
+        })?;
+        x.give(pool);
+        return Ok(outputs);
     }
-    let mut out = if *residual { inputs.tensor()? } else { zeros::<f32>(&shape)? };
+    let mut out = if *residual { inputs.tensor()? } else { pool.take::<f32>(&shape)? };
     let (rows_in, y) = (x.rows()?, values_mut(&mut out)?);
     weights.panels(weight, |panels| kernels::linear(rows_in, rows, panels, *features, &epilogue, y))?;
-    drop(x);
-    if *quantize { quantize::rows(&out) } else { Ok(tvec![out.into()]) }
+    x.give(pool);
+    if *quantize { quantize::rows(out.into(), pool) } else { Ok(tvec![out.into()]) }
 }
 
 /// Rows of a block where holding the whole matrix takes less memory than holding all results in f32 before they are quantized.

@@ -3,13 +3,19 @@
 use diffused_kernels::{self as kernels, GroupSums, Out};
 use tract_onnx::prelude::*;
 
-use super::values::{Inputs, channels, leading, values, values_mut, zeros};
+use super::pool::Pool;
+use super::values::{Inputs, channels, leading, values, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::weights::Weights;
 
 /// `GroupNorm`; works in place where the input is nobody else's and the result is f32.
-pub(super) fn group(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+pub(super) fn group(
+    layer: &Layer,
+    inputs: &mut Inputs,
+    weights: &mut Weights,
+    pool: &mut Pool,
+) -> Result<TVec<TValue>> {
     let Layer::GroupNorm { weight, groups, eps, silu, quantize } = layer else {
         return Err(Error::Internal(format!("{} is no group normalisation", layer.name())));
     };
@@ -33,15 +39,21 @@ pub(super) fn group(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -
         }
         return Ok(tvec![x.into()]);
     }
-    let mut outputs = Outputs::new(x.shape(), *quantize)?;
+    let mut outputs = Outputs::new(x.shape(), *quantize, pool)?;
     for ((x, (scale, shift)), out) in values(&x)?.chunks_exact(picture).zip(&scale_shift).zip(outputs.parts(picture)?) {
         kernels::group_norm_apply(x, channels, (scale, shift), *silu, out);
     }
+    pool.give(x);
     Ok(outputs.into_values())
 }
 
 /// `LayerNorm`.
-pub(super) fn layer(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -> Result<TVec<TValue>> {
+pub(super) fn layer(
+    layer: &Layer,
+    inputs: &mut Inputs,
+    weights: &mut Weights,
+    pool: &mut Pool,
+) -> Result<TVec<TValue>> {
     let Layer::LayerNorm { weight, eps, quantize } = layer else {
         return Err(Error::Internal(format!("{} is no layer normalisation", layer.name())));
     };
@@ -49,11 +61,12 @@ pub(super) fn layer(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights) -
     let channels = channels(x.shape());
     let table = weights.table(weight)?;
     let (gamma, beta) = table.split_at(channels);
-    let mut outputs = Outputs::new(x.shape(), *quantize)?;
+    let mut outputs = Outputs::new(x.shape(), *quantize, pool)?;
     let whole = x.len();
     for out in outputs.parts(whole)? {
         kernels::layer_norm(values(&x)?, channels, gamma, beta, *eps, out);
     }
+    pool.give(x);
     Ok(outputs.into_values())
 }
 
@@ -64,11 +77,11 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn new(shape: &[usize], quantize: bool) -> Result<Outputs> {
+    fn new(shape: &[usize], quantize: bool, pool: &mut Pool) -> Result<Outputs> {
         if !quantize {
-            return Ok(Outputs { values: zeros::<f32>(shape)?, scale: None });
+            return Ok(Outputs { values: pool.take::<f32>(shape)?, scale: None });
         }
-        Ok(Outputs { values: zeros::<i8>(shape)?, scale: Some(zeros::<f32>(leading(shape))?) })
+        Ok(Outputs { values: pool.take::<i8>(shape)?, scale: Some(pool.take::<f32>(leading(shape))?) })
     }
 
     /// One part for every `part` values.

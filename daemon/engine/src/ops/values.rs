@@ -5,6 +5,7 @@ use diffused_kernels::pack::Format;
 use tract_onnx::prelude::tract_num_traits::Zero;
 use tract_onnx::prelude::*;
 
+use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::weights::{Shape, Weights};
 
@@ -46,6 +47,12 @@ impl Activations {
         self.values.shape()
     }
 
+    /// Keeps them for others where nobody else holds them.
+    pub(super) fn give(self, pool: &mut Pool) {
+        pool.give(self.values);
+        self.scale.into_iter().for_each(|scale| pool.give(scale));
+    }
+
     pub(super) fn rows(&self) -> Result<Rows<'_>> {
         match &self.scale {
             Some(scale) => Ok(Rows::Int8 { q: values(&self.values)?, scale: values(scale)? }),
@@ -80,6 +87,6 @@ pub(super) fn channels(shape: &[usize]) -> usize {
     shape[shape.len() - 1]
 }
 
-fn internal(error: TractError) -> Error {
+pub(super) fn internal(error: TractError) -> Error {
     Error::Internal(format!("{error:#}"))
 }

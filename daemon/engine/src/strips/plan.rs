@@ -129,20 +129,22 @@ fn working(segment: &Segment, pass: &Pass, steps: &[Step], height: usize) -> usi
     let rows = window_rows(segment, pass, steps);
     let windows: usize = rows.iter().zip(&segment.nodes).map(|(rows, node)| rows * node.row_bytes()).sum();
     let weights: usize = pass.active.iter().map(|&n| segment.nodes[n].weight_bytes).sum();
-    let in_hand = steps.iter().map(|step| in_hand(segment, pass, step)).max();
+    let read = steps.iter().map(|step| read(segment, pass, step)).max();
+    let made = steps.iter().map(|step| made(segment, pass, step)).max();
     let target = &segment.nodes[pass.target];
-    windows + weights + in_hand.unwrap_or(height * target.size.row() * size_of::<f32>())
+    let summed = height * target.size.row() * size_of::<f32>();
+    windows + weights + read.zip(made).map_or(summed, |(read, made)| read + made)
 }
 
-/// Bytes of a step's copies: rows read from what is stored, and rows made for it.
-fn in_hand(segment: &Segment, pass: &Pass, step: &Step) -> usize {
+/// Bytes of the rows that a step copies from what is stored: its first input's (a residual's go where the result comes).
+fn read(segment: &Segment, pass: &Pass, step: &Step) -> usize {
     let node = &segment.nodes[step.node];
-    let read =
-        node.inputs.iter().enumerate().filter(|(_, input)| !windowed(segment, pass, **input)).map(|(at, &input)| {
-            let rows = node.needs(at, &step.rows).len();
-            rows * segment.nodes[input].size.row() * size_of::<f32>()
-        });
-    let made =
-        if windowed(segment, pass, step.node) { 0 } else { step.rows.len() * node.size.row() * size_of::<f32>() };
-    read.sum::<usize>() + made
+    let first = node.inputs.first().filter(|&&input| !windowed(segment, pass, input));
+    first.map_or(0, |&input| node.needs(0, &step.rows).len() * segment.nodes[input].size.row() * size_of::<f32>())
+}
+
+/// Bytes of the rows that a step makes only to store them.
+fn made(segment: &Segment, pass: &Pass, step: &Step) -> usize {
+    let rows = if windowed(segment, pass, step.node) { 0 } else { step.rows.len() };
+    rows * segment.nodes[step.node].size.row() * size_of::<f32>()
 }

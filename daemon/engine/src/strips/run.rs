@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use diffused_kernels::{self as kernels, Activation, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip};
+use diffused_kernels::{self as kernels, Activation, Epilogue, GroupSums, Out, Panels, Rows, Strip};
 
 use super::passes::{Pass, passes};
 use super::steps::{Step, steps, window_rows, windowed};
@@ -12,10 +12,12 @@ use super::{Node, Op, Plan, Segment};
 use crate::error::{Error, Result};
 use crate::weights::{Matrix, Weights};
 
-/// Rows of a node: f32, or int8 with a scale for each pixel.
+/// Rows of a node: f32, or int8 with a scale for each pixel. Its buffers keep their size whatever they hold.
 #[derive(Debug, Default)]
 struct Window {
     start: usize,
+    /// How many rows there are.
+    held: usize,
     values: Vec<f32>,
     q: Vec<i8>,
     scale: Vec<f32>,
@@ -35,11 +37,29 @@ impl Window {
     }
 
     fn forget_before(&mut self, row: usize, node: &Node) {
-        let rows = row.saturating_sub(self.start);
-        self.values.drain(..(rows * node.size.row()).min(self.values.len()));
-        self.q.drain(..(rows * node.size.row()).min(self.q.len()));
-        self.scale.drain(..(rows * node.size.width).min(self.scale.len()));
+        let (gone, held) = (row.saturating_sub(self.start).min(self.held), self.held);
+        let kept = |unit: usize| gone * unit..held * unit;
+        match node.quantized() {
+            true => {
+                self.q.copy_within(kept(node.size.row()), 0);
+                self.scale.copy_within(kept(node.size.width), 0);
+            }
+            false => self.values.copy_within(kept(node.size.row()), 0),
+        }
+        self.held -= gone;
         self.start = self.start.max(row);
+    }
+
+    /// Room for `rows` more rows of `node`, which hold anything.
+    fn add(&mut self, rows: usize, node: &Node) -> Out<'_> {
+        let (first, end) = (self.held, self.held + rows);
+        self.held = end;
+        let part = |unit: usize| first * unit..end * unit;
+        let (row, width) = (part(node.size.row()), part(node.size.width));
+        match node.quantized() {
+            true => Out::Int8 { q: grown(&mut self.q, row), scale: grown(&mut self.scale, width) },
+            false => Out::F32(grown(&mut self.values, row)),
+        }
     }
 
     fn rows(&self, node: &Node, rows: &Range<usize>) -> Rows<'_> {
@@ -49,6 +69,12 @@ impl Window {
             false => Rows::F32(&self.values[part(node.size.row())]),
         }
     }
+}
+
+/// Part of a buffer that becomes as long as it must be.
+fn grown<T: Default + Clone>(buffer: &mut Vec<T>, part: Range<usize>) -> &mut [T] {
+    buffer.resize(part.end.max(buffer.len()), T::default());
+    &mut buffer[part]
 }
 
 /// Scale and shift of a group norm's channels.
@@ -66,6 +92,10 @@ struct Bench {
     windows: Vec<Window>,
     matrices: Vec<Option<Arc<Matrix>>>,
     sums: Vec<(usize, GroupSums)>,
+    /// Rows that are stored as soon as they are made.
+    hand: Window,
+    /// Rows of what is stored, as f32.
+    copy: Vec<f32>,
 }
 
 /// What a segment starts from, `[height][width][channels]`.
@@ -145,36 +175,34 @@ impl Run<'_> {
             }
         }
         let sums = pass.sums.iter().map(|&norm| (norm, GroupSums::new(nodes[norm].size.channels))).collect();
-        Ok(Bench { windows, matrices, sums })
+        Ok(Bench { windows, matrices, sums, hand: Window::default(), copy: Vec::new() })
     }
 
     /// Computes the rows of one step and puts them where they are read.
     fn step(&mut self, pass: &Pass, step: &Step, bench: &mut Bench) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let mut window = std::mem::take(&mut bench.windows[step.node]);
+        let waits = windowed(self.segment, pass, step.node);
+        let mut window = std::mem::take(if waits { &mut bench.windows[step.node] } else { &mut bench.hand });
         window.forget_before(step.keep_from, node);
-        if node.quantized() {
-            let at = (window.q.len(), window.scale.len());
-            window.q.resize(at.0 + step.rows.len() * node.size.row(), 0);
-            window.scale.resize(at.1 + step.rows.len() * node.size.width, 0.0);
-            let out = Out::Int8 { q: &mut window.q[at.0..], scale: &mut window.scale[at.1..] };
-            self.elementwise(pass, step, bench, out)?;
-        } else {
-            let at = window.values.len();
-            window.values.resize(at + step.rows.len() * node.size.row(), 0.0);
-            let out = &mut window.values[at..];
-            match &node.op {
-                Op::Conv { shape, half, .. } => self.convolve(pass, step, bench, shape, *half, out)?,
-                _ => self.elementwise(pass, step, bench, Out::F32(out))?,
+        let mut copy = std::mem::take(&mut bench.copy);
+        match window.add(step.rows.len(), node) {
+            Out::F32(out) => {
+                match &node.op {
+                    Op::Conv { .. } => self.convolve(pass, step, bench, &mut copy, out)?,
+                    _ => self.elementwise(pass, step, bench, &mut copy, Out::F32(out))?,
+                }
+                self.sum(step.node, out, bench);
+                if pass.stores.contains(&step.node) {
+                    self.stored(step.node)?.append(node, step.rows.start, out);
+                }
             }
-            self.sum(step.node, &window.values[at..], bench);
-            if pass.stores.contains(&step.node) {
-                self.stored(step.node)?.append(node, step.rows.start, &window.values[at..]);
-            }
+            out => self.elementwise(pass, step, bench, &mut copy, out)?,
         }
-        if windowed(self.segment, pass, step.node) && step.node != pass.target {
-            bench.windows[step.node] = window;
+        if !waits || step.node == pass.target {
+            window.held = 0;
         }
+        bench.copy = copy;
+        *(if waits { &mut bench.windows[step.node] } else { &mut bench.hand }) = window;
         Ok(())
     }
 
@@ -183,46 +211,42 @@ impl Run<'_> {
         pass: &Pass,
         step: &Step,
         bench: &Bench,
-        shape: &ConvShape,
-        half: bool,
+        copy: &mut Vec<f32>,
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
+        let Op::Conv { shape, half, .. } = &node.op else { return Err(internal("no convolution")) };
         let features = node.size.channels;
         if let Some(&residual) = node.inputs.get(1) {
             self.copy_rows(pass, residual, &step.rows, bench, out)?;
         }
         let strip = Strip { in_rows: node.needs(0, &step.rows), out_rows: step.rows.clone() };
         let input = node.inputs[0];
-        let copy;
         let x = if windowed(self.segment, pass, input) {
             bench.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
         } else {
-            copy = self.copied(pass, input, &strip.in_rows, bench)?;
-            Rows::F32(&copy)
+            Rows::F32(self.copied(pass, input, &strip.in_rows, bench, copy)?)
         };
         let epilogue = Epilogue { activation: Activation::None, accumulate: node.inputs.len() > 1, time: None };
         let matrix = bench.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
         matrix.panels(|panels: &Panels| kernels::conv2d(x, shape, &strip, panels, features, &epilogue, out));
-        if half {
+        if *half {
             kernels::round_to_f16(out);
         }
         Ok(())
     }
 
     /// Group norm or quantization of the step's rows.
-    fn elementwise(&mut self, pass: &Pass, step: &Step, bench: &Bench, out: Out) -> Result<()> {
+    fn elementwise(&mut self, pass: &Pass, step: &Step, bench: &Bench, copy: &mut Vec<f32>, out: Out) -> Result<()> {
         let node = &self.segment.nodes[step.node];
         let (input, channels) = (node.inputs[0], node.size.channels);
-        let copy;
         let x: &[f32] = if windowed(self.segment, pass, input) {
             match bench.windows[input].rows(&self.segment.nodes[input], &step.rows) {
                 Rows::F32(rows) => rows,
                 Rows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
             }
         } else {
-            copy = self.copied(pass, input, &step.rows, bench)?;
-            &copy
+            self.copied(pass, input, &step.rows, bench, copy)?
         };
         match (&node.op, out) {
             (Op::Norm { silu, .. }, out) => {
@@ -236,10 +260,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A stored node's rows as f32.
-    fn copied(&mut self, pass: &Pass, node: usize, rows: &Range<usize>, bench: &Bench) -> Result<Vec<f32>> {
-        let mut copy = vec![0.0; rows.len() * self.segment.nodes[node].size.row()];
-        self.copy_rows(pass, node, rows, bench, &mut copy)?;
+    /// A stored node's rows as f32, in `copy`.
+    fn copied<'c>(
+        &mut self,
+        pass: &Pass,
+        node: usize,
+        rows: &Range<usize>,
+        bench: &Bench,
+        copy: &'c mut Vec<f32>,
+    ) -> Result<&'c [f32]> {
+        let copy = grown(copy, 0..rows.len() * self.segment.nodes[node].size.row());
+        self.copy_rows(pass, node, rows, bench, copy)?;
         Ok(copy)
     }
 

@@ -36,22 +36,34 @@ impl Stored {
     }
 
     /// Adds `values`, the rows from `first` on; rows come from top to bottom.
-    pub(super) fn append(&mut self, node: &Node, first: usize, values: &[f32]) {
-        for (row, values) in (first..).zip(values.chunks_exact(self.row)) {
-            let band = row / self.band_rows;
+    pub(super) fn append(&mut self, node: &Node, first: usize, mut values: &[f32]) {
+        for rows in self.by_band(first..first + values.len() / self.row) {
+            let band = rows.start / self.band_rows;
             if band == self.bands.len() {
-                self.bands.push(Band::new(node.half(), self.band_rows.min(node.size.height - row) * self.row));
+                let height = self.band_rows.min(node.size.height - rows.start);
+                self.bands.push(Band::new(node.half(), height * self.row));
             }
-            self.bands[band].append(values);
+            let (now, later) = values.split_at(rows.len() * self.row);
+            self.bands[band].append(now);
+            values = later;
         }
     }
 
     /// Copies rows as f32.
-    pub(super) fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        for (row, out) in rows.zip(out.chunks_exact_mut(self.row)) {
-            let at = row % self.band_rows * self.row;
-            self.bands[row / self.band_rows].read(at..at + self.row, out);
+    pub(super) fn read(&self, rows: Range<usize>, mut out: &mut [f32]) {
+        for rows in self.by_band(rows) {
+            let (now, later) = out.split_at_mut(rows.len() * self.row);
+            let at = rows.start % self.band_rows * self.row;
+            self.bands[rows.start / self.band_rows].read(at..at + now.len(), now);
+            out = later;
         }
+    }
+
+    /// `rows` in parts that each lie in one band.
+    fn by_band(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let height = self.band_rows;
+        let part = move |band: usize| rows.start.max(band * height)..rows.end.min((band + 1) * height);
+        (rows.start / height..rows.end.div_ceil(height)).map(part)
     }
 
     /// Frees the bands whose rows all come before `row`.

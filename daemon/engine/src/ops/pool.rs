@@ -1,0 +1,127 @@
+//! Tensors that have served, kept for the next of their size.
+//!
+//! A step makes gigabytes of activations, in a few sizes that return again and again. tract would fill each with zeros
+//! first, on one thread, though every value is written anyway. What is kept never adds to the peak that the plan counts
+//! with: it goes as soon as its room is needed.
+
+use tract_onnx::prelude::tract_num_traits::Zero;
+use tract_onnx::prelude::*;
+
+use super::values::zeros;
+use crate::error::Result;
+
+/// Smaller tensors are not worth keeping, bytes.
+const SMALLEST: usize = 64 << 10;
+
+/// Tensors that nobody uses.
+#[derive(Default)]
+pub(crate) struct Pool {
+    free: Vec<Tensor>,
+    /// Bytes of `free`, of what was taken and not given back, and of both at most.
+    kept: usize,
+    taken: usize,
+    most: usize,
+}
+
+impl Pool {
+    /// Gets ready for a run that holds `most` bytes at its worst moment.
+    pub(crate) fn begin(&mut self, most: usize) {
+        self.taken = 0;
+        self.most = most;
+        self.make_room(0);
+    }
+
+    /// Frees everything that is kept.
+    pub(crate) fn clear(&mut self) {
+        self.free.clear();
+        self.kept = 0;
+    }
+
+    /// A tensor to write all of: it holds anything.
+    pub(super) fn take<T: Datum + Zero>(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let len: usize = shape.iter().product();
+        let bytes = len * size_of::<T>();
+        if bytes < SMALLEST {
+            return zeros::<T>(shape);
+        }
+        let fits = |tensor: &Tensor| tensor.datum_type() == T::datum_type() && tensor.len() == len;
+        let found = self.free.iter().rposition(fits);
+        let tensor = match found.map(|at| self.free.remove(at)) {
+            Some(tensor) => {
+                self.kept -= bytes;
+                tensor.into_shape(shape).map_err(super::values::internal)?
+            }
+            None => {
+                self.make_room(bytes);
+                zeros::<T>(shape)?
+            }
+        };
+        self.taken += bytes;
+        Ok(tensor)
+    }
+
+    /// Keeps `value` if nobody else holds it.
+    pub(super) fn give(&mut self, value: TValue) {
+        let bytes = bytes(&value);
+        if bytes < SMALLEST || !value.is_exclusive() {
+            return;
+        }
+        self.taken = self.taken.saturating_sub(bytes);
+        self.kept += bytes;
+        self.free.push(value.into_tensor());
+    }
+
+    /// Frees the longest unused until `bytes` more are within the run's most.
+    fn make_room(&mut self, bytes: usize) {
+        while self.taken + self.kept + bytes > self.most && !self.free.is_empty() {
+            self.kept -= self::bytes(&self.free.remove(0));
+        }
+    }
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.len() * tensor.datum_type().size_of()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: [usize; 2] = [16, 1024];
+    const BYTES: usize = 4 * SHAPE[0] * SHAPE[1];
+
+    fn pool(most: usize) -> Pool {
+        let mut pool = Pool::default();
+        pool.begin(most);
+        pool
+    }
+
+    #[test]
+    fn what_was_given_is_taken_again_in_another_shape() {
+        let mut pool = pool(BYTES);
+        let first = pool.take::<f32>(&SHAPE).unwrap();
+        pool.give(first.into());
+        assert_eq!((pool.kept, pool.taken), (BYTES, 0));
+        assert_eq!(pool.take::<f32>(&[1, 1024, 16]).unwrap().shape(), [1, 1024, 16]);
+        assert_eq!((pool.kept, pool.taken), (0, BYTES));
+    }
+
+    #[test]
+    fn what_others_hold_is_not_taken_from_them() {
+        let mut pool = pool(BYTES);
+        let value: TValue = pool.take::<f32>(&SHAPE).unwrap().into();
+        let other = value.clone();
+        pool.give(value);
+        assert_eq!((pool.kept, pool.taken), (0, BYTES));
+        drop(other);
+    }
+
+    #[test]
+    fn keeping_never_adds_to_the_peak() {
+        let mut pool = pool(2 * BYTES);
+        let values = [(); 2].map(|()| pool.take::<f32>(&SHAPE).unwrap());
+        values.into_iter().for_each(|value| pool.give(value.into()));
+        let _large = pool.take::<i8>(&[5 * SHAPE[0], SHAPE[1]]).unwrap();
+        assert_eq!((pool.kept, pool.taken), (0, BYTES / 4 * 5));
+    }
+}
