@@ -1,7 +1,7 @@
 //! The kernels on the shapes of SD 1.5: how fast, and what share of the CPU's peak.
 //!
 //! The peak is a loop that stays in registers; `tract` is its f32 matrix product of the same shape, or its FlashSdpa, on one
-//! thread. Matrices arrive in blocks, as the engine hands them over. What only moves and rounds values is compared with copying
+//! thread. Matrices lie in blocks, as the engine has them. What only moves and rounds values is compared with copying
 //! memory. Times of one thread are the thread's own; those of two are the wall's and want a machine that does nothing else.
 //! `--smoke` runs everything on tiny sizes; `--level NAME` picks a level; other words pick the cases that contain them.
 
@@ -145,11 +145,9 @@ fn matrix(layout: Layout, outputs: usize) -> Vec<u8> {
     }
 }
 
-/// A matrix's panels in blocks: an even number of panels, as GEGLU wants them, or one.
-fn blocks(layout: Layout, bytes: &[u8]) -> impl Iterator<Item = Panels<'_>> {
-    let panels = (BLOCK / layout.panel_bytes() / 2 * 2).max(1);
-    let block = move |(i, bytes)| Panels { layout, bytes, first: i * panels };
-    bytes.chunks(panels * layout.panel_bytes()).enumerate().map(block)
+/// A matrix's blocks: as many panels as fit, but at least one.
+fn blocks(layout: Layout, bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.chunks((BLOCK / layout.panel_bytes()).max(1) * layout.panel_bytes()).collect()
 }
 
 fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> Case {
@@ -162,9 +160,8 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
         let mut out = Aligned::new(&vec![0.0; m * features]);
         Box::new(move |level| {
             let epilogue = Epilogue { activation, ..Epilogue::NONE };
-            for panels in blocks(layout, weights.get()) {
-                linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
-            }
+            let panels = Panels { layout, blocks: &blocks(layout, weights.get()), first: 0 };
+            linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
         })
     };
     Case {
@@ -189,9 +186,8 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
         let mut out = Aligned::new(&vec![0.0; side * side * channels]);
         Box::new(move |level| {
             let (strip, epilogue) = (Strip::whole(&shape), Epilogue::NONE);
-            for panels in blocks(layout, weights.get()) {
-                conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &epilogue, out.get_mut());
-            }
+            let panels = Panels { layout, blocks: &blocks(layout, weights.get()), first: 0 };
+            conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &epilogue, out.get_mut());
         })
     };
     Case {

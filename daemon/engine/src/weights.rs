@@ -69,16 +69,15 @@ impl Keep {
 /// A matrix in memory.
 pub(crate) struct Matrix {
     layout: Layout,
-    /// Each with the index of its first panel.
-    blocks: Vec<(usize, Block)>,
+    /// All of its panels, as many in each block as the file has there.
+    blocks: Vec<Block>,
 }
 
 impl Matrix {
-    /// Hands the panels to `compute`, block by block.
-    pub(crate) fn panels(&self, mut compute: impl FnMut(&Panels)) {
-        for (first, bytes) in &self.blocks {
-            compute(&Panels { layout: self.layout, bytes, first: *first });
-        }
+    /// Hands the panels to `compute`.
+    pub(crate) fn panels(&self, compute: impl FnOnce(&Panels)) {
+        let blocks: Vec<&[u8]> = self.blocks.iter().map(|block| &**block).collect();
+        compute(&Panels { layout: self.layout, blocks: &blocks, first: 0 });
     }
 }
 
@@ -145,7 +144,8 @@ impl Weights {
         self.tables.clear();
     }
 
-    /// Hands the panels of matrix `name` to `compute`, block by block.
+    /// Hands the panels of matrix `name` to `compute`: all at once where they are kept, else some blocks at a time, while others
+    /// are read.
     pub(crate) fn panels(&mut self, name: &str, mut compute: impl FnMut(&Panels)) -> Result<()> {
         if self.kept.contains_key(name) || self.residency.keep.keeps(name) {
             self.whole(name)?.panels(compute);
@@ -153,10 +153,12 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let stream = self.stream(name)?;
-        for index in 0..entry.blocks() {
-            let block = stream.next(name, index)?;
-            compute(&Panels { layout, bytes: &block, first: entry.first_unit(index) });
-            stream.recycle(block);
+        for start in (0..entry.blocks()).step_by(stream.half()) {
+            let indices = start..entry.blocks().min(start + stream.half());
+            let blocks: Vec<Block> = indices.map(|index| stream.next(name, index)).collect::<Result<_>>()?;
+            let slices: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+            compute(&Panels { layout, blocks: &slices, first: entry.first_unit(start) });
+            blocks.into_iter().for_each(|block| stream.recycle(block));
         }
         Ok(())
     }
@@ -171,7 +173,7 @@ impl Weights {
         let take = |index| {
             let block = stream.next(name, index)?;
             stream.recycle(Block::default());
-            Ok((entry.first_unit(index), block.shrunk()))
+            Ok(block.shrunk())
         };
         let blocks = (0..entry.blocks()).map(take).collect::<Result<_>>()?;
         Ok(self.keep(name, Matrix { layout, blocks }))
@@ -199,7 +201,7 @@ impl Weights {
         let read = |index| {
             let mut block = Block::default();
             self.file.read_block(name, index, &mut block)?;
-            Ok((entry.first_unit(index), block))
+            Ok(block)
         };
         let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
         Ok(self.keep(name, Matrix { layout, blocks }))

@@ -51,8 +51,9 @@ impl<'a> Rows<'a> {
 pub struct Panels<'a> {
     /// The shape of the matrix.
     pub layout: Layout,
-    /// Whole panels; fastest where they are aligned to 64 bytes.
-    pub bytes: &'a [u8],
+    /// Whole panels, in one or more blocks: as many in each, but the last may hold fewer. Fastest where blocks are aligned to 64
+    /// bytes, and where one call gets many panels: each call packs its input.
+    pub blocks: &'a [&'a [u8]],
     /// The index of the first panel within the matrix.
     pub first: usize,
 }
@@ -60,12 +61,14 @@ pub struct Panels<'a> {
 impl<'a> Panels<'a> {
     /// How many panels there are.
     pub fn count(&self) -> usize {
-        self.bytes.len() / self.layout.panel_bytes()
+        self.blocks.iter().map(|block| block.len()).sum::<usize>() / self.layout.panel_bytes()
     }
 
     pub(crate) fn panel(&self, index: usize) -> &'a [u8] {
         let size = self.layout.panel_bytes();
-        &self.bytes[index * size..(index + 1) * size]
+        let at = index * size;
+        let whole = self.blocks[0].len();
+        &self.blocks[at / whole][at % whole..][..size]
     }
 
     /// The panels, each with the index of the 16 columns that it makes; values come with their gates in GEGLU.
@@ -79,7 +82,12 @@ impl<'a> Panels<'a> {
     fn check(&self, features: usize, epilogue: &Epilogue) {
         let gated = epilogue.activation == Activation::Geglu;
         let all = features.div_ceil(PANEL) * if gated { 2 } else { 1 };
-        assert_eq!(self.bytes.len(), self.count() * self.layout.panel_bytes(), "whole panels");
+        let (whole, size) = (self.blocks.first().map_or(0, |block| block.len()), self.layout.panel_bytes());
+        for (i, block) in self.blocks.iter().enumerate() {
+            assert!(!block.is_empty() && block.len().is_multiple_of(size), "block {i} holds no whole panels");
+            let last = i + 1 == self.blocks.len();
+            assert!(block.len() == whole || last && block.len() < whole, "block {i} holds more or fewer panels");
+        }
         assert!(self.first + self.count() <= all, "panels past the matrix's {all}");
         assert!(!gated || (self.first.is_multiple_of(2) && self.count().is_multiple_of(2)), "whole pairs for GEGLU");
         assert!(self.layout.format != Format::Int8 || self.layout.k.is_multiple_of(4), "int8 takes k in fours");

@@ -46,7 +46,7 @@ fn linear_is_a_matrix_product_with_a_bias() {
     let x = numbers.vec(m * k, Kind::Plain);
     let mut out = vec![1.0; m * PANEL];
     let epilogue = Epilogue { activation: Activation::None, accumulate: true, time: None };
-    linear(Rows::F32(&x), m, &Panels { layout, bytes: &bytes, first: 0 }, PANEL, &epilogue, &mut out);
+    linear(Rows::F32(&x), m, &Panels { layout, blocks: &[&bytes], first: 0 }, PANEL, &epilogue, &mut out);
     let x = wide(&x);
     let one = |i: usize, n: usize| dot(&x[i * k..][..k], &wide(&rows[n])) + f64::from(bias[n]) + 1.0;
     let expected: Vec<f64> = (0..m).flat_map(|i| (0..PANEL).map(move |n| (i, n))).map(|(i, n)| one(i, n)).collect();
@@ -63,7 +63,7 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
     let mut out = vec![0.0; PANEL];
     let bytes = [values, gates].concat();
     let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
-    linear(Rows::F32(&x), 1, &Panels { layout, bytes: &bytes, first: 0 }, PANEL, &epilogue, &mut out);
+    linear(Rows::F32(&x), 1, &Panels { layout, blocks: &[&bytes], first: 0 }, PANEL, &epilogue, &mut out);
     let x = wide(&x);
     let expected = (0..PANEL).map(|n| {
         let value = dot(&x, &wide(&value_rows[n])) + f64::from(value_bias[n]);
@@ -85,7 +85,7 @@ fn convolution_slides_over_the_padded_picture() {
         let (layout, bytes, rows, bias) = panel(&mut numbers, k, 9);
         let x = numbers.vec(height * width * k, Kind::Plain);
         let mut out = vec![0.0; shape.out_height() * shape.out_width() * PANEL];
-        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         conv2d(Rows::F32(&x), &shape, &Strip::whole(&shape), &panels, PANEL, &Epilogue::NONE, &mut out);
         let (factor, start) = (if upsample { 2 } else { 1 }, if pad_end_only { 0 } else { 1 });
         let at = |y: usize, c: usize, i: usize| {

@@ -46,13 +46,30 @@ impl Matrix {
         Matrix { layout, bytes }
     }
 
-    fn panels(&self, range: std::ops::Range<usize>) -> Panels<'_> {
+    fn panels(&self, range: std::ops::Range<usize>) -> Blocks<'_> {
         let size = self.layout.panel_bytes();
-        Panels { layout: self.layout, bytes: &self.bytes[range.start * size..range.end * size], first: range.start }
+        let bytes = &self.bytes[range.start * size..range.end * size];
+        Blocks { layout: self.layout, blocks: bytes.chunks(BLOCK * size).collect(), first: range.start }
     }
 
-    fn all(&self) -> Panels<'_> {
+    fn all(&self) -> Blocks<'_> {
         self.panels(0..self.bytes.len() / self.layout.panel_bytes())
+    }
+}
+
+/// Panels of a block: a pair for GEGLU may lie in two.
+const BLOCK: usize = 3;
+
+/// Panels, in blocks.
+struct Blocks<'a> {
+    layout: Layout,
+    blocks: Vec<&'a [u8]>,
+    first: usize,
+}
+
+impl Blocks<'_> {
+    fn get(&self) -> Panels<'_> {
+        Panels { layout: self.layout, blocks: &self.blocks, first: self.first }
     }
 }
 
@@ -117,14 +134,15 @@ impl LinearCase {
         let epilogue = Epilogue { activation: self.activation, accumulate: self.accumulate, time: None };
         let (m, features) = (self.m, self.features);
         let mut expected = held.clone();
-        linear_at(Level::Scalar, input.rows(), m, &matrix.all(), features, &epilogue, &mut expected);
+        linear_at(Level::Scalar, input.rows(), m, &matrix.all().get(), features, &epilogue, &mut expected);
         let mut found = Shifted::new(&held, self.shift);
-        let count = matrix.all().count();
+        let count = matrix.all().get().count();
         let cut = cut.min(count) / 2 * 2;
         let bytes = Shifted::new(&matrix.bytes, self.shift);
         let matrix = Matrix { layout: matrix.layout, bytes: bytes.get().to_vec() };
         for range in [0..cut, cut..count] {
-            let panels = matrix.panels(range);
+            let blocks = matrix.panels(range);
+            let panels = blocks.get();
             on_threads(self.threads, || {
                 linear_at(level, input.rows(), m, &panels, features, &epilogue, found.get_mut())
             });
@@ -177,7 +195,7 @@ fn linear_of_the_largest_integers(level: Level) {
             pack_panel(&layout, &[vec![w; k].as_slice(); 16], &[0.0; 16], panel);
         }
         let (q, scale) = (vec![x; m * k], vec![1.0; m]);
-        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         let mut out = vec![0.0; m * features];
         linear_at(level, Rows::Int8 { q: &q, scale: &scale }, m, &panels, features, &Epilogue::NONE, &mut out);
         let dot = 127 * i32::from(x) * w as i32 * k as i32;
@@ -231,7 +249,7 @@ impl ConvCase {
         let input = Input::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let whole = Strip::whole(&shape);
-        conv2d_at(Level::Scalar, input.rows(), &shape, &whole, &matrix.all(), features, &epilogue, &mut expected);
+        conv2d_at(Level::Scalar, input.rows(), &shape, &whole, &matrix.all().get(), features, &epilogue, &mut expected);
         let mut found = held;
         for first in (0..height).step_by(strip_rows) {
             let out_rows = first..height.min(first + strip_rows);
@@ -240,7 +258,7 @@ impl ConvCase {
             let mut out = pick(&found, height, width * features, &strip.out_rows);
             let input = Input::new(&part, k, self.format, 3);
             on_threads(self.threads, || {
-                conv2d_at(level, input.rows(), &shape, &strip, &matrix.all(), features, &epilogue, &mut out);
+                conv2d_at(level, input.rows(), &shape, &strip, &matrix.all().get(), features, &epilogue, &mut out);
             });
             let rows = found.chunks_exact_mut(height * width * features);
             for (picture, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {

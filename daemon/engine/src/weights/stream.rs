@@ -18,6 +18,7 @@ pub(super) type Job = (Arc<str>, usize);
 pub(super) struct Stream {
     empty: Option<Sender<Block>>,
     filled: Receiver<(Job, Result<Block>)>,
+    buffers: usize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,7 +48,12 @@ impl Stream {
         };
         let thread = thread::Builder::new().name("weights".into()).spawn(read_all);
         let thread = thread.map_err(|error| Error::Internal(format!("no thread for reading weights: {error}")))?;
-        Ok(Stream { empty: Some(empty), filled, thread: Some(thread) })
+        Ok(Stream { empty: Some(empty), filled, buffers, thread: Some(thread) })
+    }
+
+    /// How many blocks can be held while as many are read.
+    pub(super) fn half(&self) -> usize {
+        (self.buffers / 2).max(1)
     }
 
     /// The next block, which must be `name`'s block `index`.

@@ -91,7 +91,8 @@ impl Work for Task<'_> {
         for first in panels.clone().step_by(2) {
             let count = 2.min(panels.end - first);
             room(&mut scratch.sums, count * block.pixels());
-            multiply(simd, product, &block, first, count, scratch, out);
+            let pair = [product.panels.panel(first), product.panels.panel(first + count - 1)];
+            multiply(simd, product, &block, first, &pair[..count], scratch, out);
             let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
             match (gated, count) {
                 (true, _) => finish.gated(simd, first),
@@ -102,14 +103,14 @@ impl Work for Task<'_> {
     }
 }
 
-/// Adds every tap of `count` panels to the block's sums. The output's lines, which are far apart, are asked for meanwhile.
+/// Adds every tap of one or two panels to the block's sums. The output's lines, which are far apart, are asked for meanwhile.
 #[inline(always)]
 fn multiply<S: Simd>(
     simd: S,
     product: &Product,
     block: &Block,
     first: usize,
-    count: usize,
+    panels: &[&[u8]],
     scratch: &mut Scratch,
     out: SharedOut,
 ) {
@@ -128,7 +129,7 @@ fn multiply<S: Simd>(
                     }
                 }
                 let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
-                one_tile(simd, product, block, first, count, &place, scratch);
+                one_tile(simd, product, block, panels, &place, scratch);
             }
         }
     }
@@ -148,14 +149,13 @@ fn one_tile<S: Simd>(
     simd: S,
     product: &Product,
     block: &Block,
-    first: usize,
-    count: usize,
+    panels: &[&[u8]],
     place: &Place,
     scratch: &mut Scratch,
 ) {
     let layout = &product.panels.layout;
-    let pair = count == 2;
-    let panel = |p: usize| product.panels.panel(first + p.min(count - 1));
+    let pair = panels.len() == 2;
+    let panel = |p: usize| panels[p.min(panels.len() - 1)];
     let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();
     let pixels = block.pixels();
     let (rows, scales) = scratch.gathered.tile(place.row, place.column, &place.tile);

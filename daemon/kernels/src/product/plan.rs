@@ -11,6 +11,8 @@ const PIXELS: usize = 96;
 const PACKED: usize = 256 << 10;
 /// Rows of a 3×3 convolution's block: nearly a square, whose border of pixels that only neighbours write is the shortest.
 const ROWS: usize = 8;
+/// Bytes of weights that a task goes through: all threads read the same at about the same time, from the cache that they share.
+const WEIGHTS: usize = 1 << 20;
 /// Tasks for each thread, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 6;
 /// Where there are too few panels for that, blocks are made smaller until each thread has this many.
@@ -77,8 +79,8 @@ impl Plan {
         let block_rows = (target * column_parts / width.max(1)).max(1);
         let row_parts = rows.len().div_ceil(block_rows);
         let mut plan = Plan { pictures, rows, width, row_parts, column_parts, panel_parts: 1, panels };
-        let wanted = threads * TASKS_PER_THREAD;
-        plan.panel_parts = wanted.div_ceil(plan.blocks().max(1)).clamp(1, pairs);
+        let wanted = (threads * TASKS_PER_THREAD).div_ceil(plan.blocks().max(1));
+        plan.panel_parts = wanted.max((panels * layout.panel_bytes()).div_ceil(WEIGHTS)).clamp(1, pairs);
         plan
     }
 
@@ -117,7 +119,7 @@ mod tests {
     fn one_panel_of_a_small_layer_is_work_for_every_thread() {
         let layout = Layout { format: Format::Int8, k: 1280, taps: 9 };
         let bytes = vec![0; layout.panel_bytes()];
-        let panels = Panels { layout, bytes: &bytes, first: 0 };
+        let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         for (side, batch, threads) in [(8, 1, 4), (8, 2, 4), (16, 1, 4), (16, 2, 3)] {
             let shape = ConvShape {
                 batch,
