@@ -102,7 +102,8 @@ impl Service {
         let card = self.cards.remove(id).unwrap_or_default();
         match ending {
             Ending::Done => info!(id, "done"),
-            Ending::Cancelled(fault) | Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {fault}"),
+            Ending::Cancelled(fault) => info!(id, "ended: {fault}"),
+            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {fault}"),
         }
         let state = State::ended(id, card.transaction.as_ref(), ending);
         self.send("state", id, card.reply.as_ref(), &state);
