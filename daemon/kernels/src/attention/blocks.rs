@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::AttentionShape;
 use crate::scalar::attention::{BLOCK, query_scale};
 use crate::shared::SharedOut;
-use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room};
+use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room, transpose};
 
 /// The most queries of a task: enough that packing the keys and values for each task costs little.
 const QUERIES: usize = 1024;
@@ -90,7 +90,7 @@ impl Work for Task<'_> {
         let keys = if shape.causal { self.queries.end } else { shape.keys };
         for first in (0..keys).step_by(BLOCK) {
             let block = first..shape.keys.min(first + BLOCK);
-            self.pack_keys(&block);
+            self.pack_keys(simd, &block);
             self.pack_values(&block);
             for tile in (0..self.queries.len()).step_by(S::ROWS) {
                 let tile = tile..self.queries.len().min(tile + S::ROWS);
@@ -143,14 +143,19 @@ impl Task<'_> {
 
     /// Transposes the keys. Lanes past the last key repeat it; [`Task::mask`] drops them.
     #[inline(always)]
-    fn pack_keys(&mut self, block: &Range<usize>) {
+    fn pack_keys<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
         let d = self.head_dim();
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
-            let key = |lane: usize| (first + lane).min(block.end - 1);
-            let rows: [&[f32]; LANES] =
-                std::array::from_fn(|lane| self.inputs.row(self.inputs.k, self.sequence, key(lane), self.head));
-            for (i, line) in self.scratch.k[panel * d..(panel + 1) * d].iter_mut().enumerate() {
-                line.0.iter_mut().zip(&rows).for_each(|(lane, row)| *lane = row[i]);
+            let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
+            for (chunk, lines) in lines.chunks_mut(LANES).enumerate() {
+                let mut keys = [simd.splat(0.0); LANES];
+                for (lane, key) in keys.iter_mut().enumerate() {
+                    let token = (first + lane).min(block.end - 1);
+                    *key = simd.load(&self.inputs.row(self.inputs.k, self.sequence, token, self.head)[chunk * LANES..]);
+                }
+                for (line, values) in lines.iter_mut().zip(transpose(simd, keys)) {
+                    simd.store(values, &mut line.0);
+                }
             }
         }
     }

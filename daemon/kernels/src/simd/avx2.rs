@@ -151,6 +151,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn interleave(self, a: F, b: F) -> [F; 2] {
+        let mut halves = [a; 2];
+        for (half, (a, b)) in halves.iter_mut().zip(a.into_iter().zip(b)) {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                *half = [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)];
+            }
+        }
+        halves
+    }
+
+    #[inline(always)]
     fn fold(self, a: F) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe { fold_eight!(_mm256_add_ps(a[0], a[1]), _mm_add_ps) }

@@ -134,6 +134,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn interleave(self, a: __m512, b: __m512) -> [__m512; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+            [_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b)]
+        }
+    }
+
+    #[inline(always)]
     fn fold(self, a: __m512) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe { fold_eight!(_mm256_add_ps(_mm512_castps512_ps256(a), high(a)), _mm_add_ps) }

@@ -117,10 +117,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Everything the tile points to is there: see [`FmaTile`].
     unsafe fn fma_tile(self, tile: &FmaTile);
 
+    /// The lanes of `a` and `b` by turns: those of the first eight, and those of the others.
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
     /// The sum of the lanes: lanes `l` and `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn fold(self, a: Self::F) -> f32;
     /// The greatest lane.
     fn fold_max(self, a: Self::F) -> f32;
+}
+
+/// Sixteen rows to sixteen columns. Interleaving rows `i` and `i + 8` rotates the bits of each value's row and column, taken as
+/// one number, by one; four times four bits swaps the two.
+#[inline(always)]
+pub(crate) fn transpose<S: Simd>(simd: S, mut rows: [S::F; LANES]) -> [S::F; LANES] {
+    for _ in 0..4 {
+        let mut next = rows;
+        for i in 0..LANES / 2 {
+            [next[2 * i], next[2 * i + 1]] = simd.interleave(rows[i], rows[i + LANES / 2]);
+        }
+        rows = next;
+    }
+    rows
 }
 
 /// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale of the row, sums)`.

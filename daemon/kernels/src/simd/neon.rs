@@ -141,6 +141,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn interleave(self, a: F, b: F) -> [F; 2] {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            [
+                [vzip1q_f32(a[0], b[0]), vzip2q_f32(a[0], b[0]), vzip1q_f32(a[1], b[1]), vzip2q_f32(a[1], b[1])],
+                [vzip1q_f32(a[2], b[2]), vzip2q_f32(a[2], b[2]), vzip1q_f32(a[3], b[3]), vzip2q_f32(a[3], b[3])],
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn fold(self, a: F) -> f32 {
         // SAFETY: `self` proves the feature.
         unsafe {

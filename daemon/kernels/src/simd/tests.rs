@@ -73,8 +73,21 @@ impl Work for Check {
         Check::binary(s, "max", |a, b| if a > b { a } else { b }, |a, b| s.max(a, b));
         Check::binary(s, "min", |a, b| if a < b { a } else { b }, |a, b| s.min(a, b));
         folds(s);
+        transposes(s);
         short_slices(s);
         conversions(s);
+    }
+}
+
+fn transposes<S: Simd>(s: S) {
+    let mut rows = [s.splat(0.0); LANES];
+    for (row, vector) in rows.iter_mut().enumerate() {
+        *vector = s.load(&std::array::from_fn::<f32, LANES, _>(|column| (row * LANES + column) as f32));
+    }
+    for (column, vector) in super::transpose(s, rows).into_iter().enumerate() {
+        let mut found = [0.0; LANES];
+        s.store(vector, &mut found);
+        assert_eq!(found, std::array::from_fn(|row| (row * LANES + column) as f32));
     }
 }
 
