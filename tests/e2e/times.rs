@@ -20,7 +20,7 @@ fn a_broker_that_comes_late_is_found() {
 #[test]
 fn a_result_survives_a_broker_that_forgets_everything() {
     let mut bench = Bench::start();
-    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 20, "seed": 7, "id": "a"}).to_string());
+    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 200, "seed": 7, "id": "a"}).to_string());
     bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
     bench.broker.kill();
     wait_until("the job is done meanwhile", || bench.program.log().contains("done id=\"a\""));
