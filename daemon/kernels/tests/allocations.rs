@@ -1,0 +1,73 @@
+//! Products and attention allocate nothing once a thread has its scratch memory: no task, and so no tile, does.
+
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::cell::Cell;
+
+use diffused_kernels::pack::{Format, Layout};
+use diffused_kernels::{
+    Activation, AttentionShape, ConvShape, Epilogue, Panels, Rows, Strip, attention, conv2d, linear,
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: the system's allocator, and a counter that needs no memory of its own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, memory: Memory) {
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, memory) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of the second run, on one thread: the first makes its scratch memory.
+fn second(mut run: impl FnMut() + Send) -> usize {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread pool");
+    pool.install(|| {
+        run();
+        let before = ALLOCATIONS.get();
+        run();
+        ALLOCATIONS.get() - before
+    })
+}
+
+#[test]
+fn nothing_is_allocated_the_second_time() {
+    if diffused_kernels::cpu::level() == diffused_kernels::cpu::Level::Scalar {
+        return eprintln!("the scalar level is the specification: it may allocate");
+    }
+    let (k, features) = (64, 48);
+    let (q, scale) = (vec![1; 900 * k], vec![1.0; 900]);
+    let x = Rows::Int8 { q: &q, scale: &scale };
+    let mut out = vec![0.0; 900 * features];
+
+    let layout = Layout { format: Format::Int8, k, taps: 1 };
+    let bytes = vec![1; 6 * layout.panel_bytes()];
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    let geglu = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
+    assert_eq!(second(|| linear(x, 900, &panels, features, &geglu, &mut out)), 0, "linear");
+
+    let layout = Layout { format: Format::Int8, k, taps: 9 };
+    let bytes = vec![1; 3 * layout.panel_bytes()];
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    let shape =
+        ConvShape { batch: 1, height: 30, width: 30, kernel: 3, stride: 1, pad_end_only: false, upsample: false };
+    let strip = Strip::whole(&shape);
+    let convolve = || conv2d(x, &shape, &strip, &panels, features, &Epilogue::NONE, &mut out);
+    assert_eq!(second(convolve), 0, "convolution");
+
+    let shape = AttentionShape { batch: 1, heads: 2, head_dim: 24, queries: 900, keys: 300, causal: false };
+    let (k, v) = (vec![0.5; 300 * 48], vec![0.25; 300 * 48]);
+    assert_eq!(second(|| attention(&mut out, &k, &v, &shape)), 0, "attention");
+}
