@@ -50,14 +50,13 @@ impl Network {
     /// Starts reading weights for `runs` runs on these inputs.
     pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize, residency: Residency) -> Result<Running<'_>> {
         let plan = self.plan(inputs, residency.strips.is_some())?;
-        let spare = residency.spare;
         let strips = residency.strips.and_then(|budget| plan.strips(budget));
         self.weights.begin(plan.matrices(), runs, residency)?;
-        let pool = Pool::new(plan.activations() + spare);
-        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool })
+        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool: Pool::default() })
     }
 
-    fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
+    /// The graph's plan for these inputs; only the autoencoder has strips.
+    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
         self.graph.plan(inputs, strips && self.name.starts_with("vae"))
     }
 
@@ -92,6 +91,7 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        self.pool.clear();
         self.weights.end();
     }
 }

@@ -21,7 +21,7 @@ use crate::weights::Weights;
 use values::Inputs;
 
 pub(crate) use glue::run as run_glue;
-pub(crate) use linear::block_rows;
+pub(crate) use linear::blocks;
 pub(crate) use pool::Pool;
 
 /// Runs `layer` on `inputs`; what it is the last to use goes to the pool.

@@ -31,19 +31,17 @@ pub struct Residency {
     pub ring: usize,
     /// Bytes that the autoencoder's large pictures may take where they run in strips; `None`: they run whole.
     pub strips: Option<usize>,
-    /// Bytes of unused activations that may be kept for later beyond what the worst moment needs.
-    pub spare: usize,
 }
 
 impl Residency {
     /// Everything stays.
     pub fn ample() -> Residency {
-        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX), spare: 0 }
+        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX) }
     }
 
     /// Nothing stays.
     pub fn streamed() -> Residency {
-        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX), spare: 0 }
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX) }
     }
 }
 
@@ -174,8 +172,9 @@ impl Weights {
         let stream = self.stream(name)?;
         let take = |index| {
             let block = stream.next(name, index)?;
-            stream.recycle(Block::default());
-            Ok(block.shrunk())
+            let exact = block.exact();
+            stream.recycle(block);
+            Ok(exact)
         };
         let blocks = (0..entry.blocks()).map(take).collect::<Result<_>>()?;
         Ok(self.keep(name, Matrix { layout, blocks }))

@@ -9,12 +9,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Blocks from this size on are large: mapped by themselves, bytes.
-const LARGE: usize = 256 << 10;
+/// Blocks from this size on are large, bytes.
+const LARGE: usize = 1 << 20;
 /// Sizes of large blocks are multiples of this, so that almost equal ones can stand in for each other, bytes.
 const GRAIN: usize = 64 << 10;
 /// Every large block is aligned to this; what wants more is left to the system.
 const ALIGN: usize = 64;
+/// Blocks from this size on are mapped by themselves, bytes: a network's weights, freed, leave no holes.
+const MAPPED: usize = 64 << 10;
+/// More free memory than this at the end of what is not mapped by itself is given back, bytes.
+const TRIMMED: usize = 256 << 10;
 /// Free blocks that are kept at most.
 const KEPT: usize = 64;
 
@@ -40,7 +44,7 @@ impl Block {
 
 struct Cache {
     kept: [Block; KEPT],
-    /// Bytes of large blocks that the program holds.
+    /// Bytes of mapped blocks that the program holds, large or not.
     in_use: usize,
     /// Bytes of `kept`.
     free: usize,
@@ -62,6 +66,20 @@ fn large(layout: Layout) -> Option<Layout> {
     if is_large { Layout::from_size_align(layout.size().next_multiple_of(GRAIN), ALIGN).ok() } else { None }
 }
 
+/// Counts a block that is not large, but mapped by itself, as in use.
+fn count_middling(layout: Layout) {
+    if layout.size() >= MAPPED {
+        cache().count(layout.size());
+    }
+}
+
+/// No longer counts such a block.
+fn forget_middling(layout: Layout) {
+    if layout.size() >= MAPPED {
+        cache().in_use -= layout.size();
+    }
+}
+
 /// The layout of a kept block.
 fn kept_layout(size: usize) -> Layout {
     // SAFETY: `large` made the same layout when the block was asked for.
@@ -69,19 +87,25 @@ fn kept_layout(size: usize) -> Layout {
 }
 
 impl Cache {
-    /// Takes out a kept block of this size, or makes room for a new one. Counts it as in use.
-    fn take(&mut self, size: usize) -> *mut u8 {
+    /// Counts a block as in use. What is kept goes where both together would be more than was in use at the peak.
+    fn count(&mut self, size: usize) {
         self.in_use += size;
         self.peak = self.peak.max(self.in_use);
+        while self.in_use + self.free > self.peak {
+            self.release_oldest();
+        }
+    }
+
+    /// Takes out a kept block of this size, or makes room for a new one. Counts it as in use.
+    fn take(&mut self, size: usize) -> *mut u8 {
         if let Some(block) = self.kept.iter_mut().find(|block| block.size == size) {
             let address = block.address;
             *block = Block::NONE;
             self.free -= size;
+            self.count(size);
             return address;
         }
-        while self.in_use + self.free > self.peak {
-            self.release_oldest();
-        }
+        self.count(size);
         null_mut()
     }
 
@@ -113,8 +137,11 @@ impl Cache {
 // is in the program's hands or in `kept`, never in both.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises about `layout` are the system's demands.
-        let Some(block) = large(layout) else { return unsafe { System.alloc(layout) } };
+        let Some(block) = large(layout) else {
+            count_middling(layout);
+            // SAFETY: the caller's promises about `layout` are the system's demands.
+            return unsafe { System.alloc(layout) };
+        };
         let address = cache().take(block.size());
         if !address.is_null() {
             return address;
@@ -128,8 +155,11 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises about `layout` are the system's demands.
-        let Some(block) = large(layout) else { return unsafe { System.alloc_zeroed(layout) } };
+        let Some(block) = large(layout) else {
+            count_middling(layout);
+            // SAFETY: the caller's promises about `layout` are the system's demands.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
         let address = cache().take(block.size());
         if !address.is_null() {
             // SAFETY: the block is at least as large.
@@ -148,8 +178,12 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: the caller promises that the size does not overflow with this alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (large(layout), large(wanted)) {
-            // SAFETY: the block is the system's, and so is the new one to be.
-            (None, None) => unsafe { System.realloc(address, layout, size) },
+            (None, None) => {
+                count_middling(wanted);
+                forget_middling(layout);
+                // SAFETY: the block is the system's, and so is the new one to be.
+                unsafe { System.realloc(address, layout, size) }
+            }
             (Some(block), Some(other)) if block == other => address,
             _ => {
                 // SAFETY: both layouts are right, and the smaller one's bytes are within both blocks.
@@ -168,8 +202,11 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
         match large(layout) {
             Some(block) => cache().keep(address, block.size()),
-            // SAFETY: the block came from the system with this layout.
-            None => unsafe { System.dealloc(address, layout) },
+            None => {
+                forget_middling(layout);
+                // SAFETY: the block came from the system with this layout.
+                unsafe { System.dealloc(address, layout) }
+            }
         }
     }
 }
@@ -178,7 +215,7 @@ unsafe impl GlobalAlloc for Heap {
 pub fn give_back_at_once() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in
-        [(glibc::M_MMAP_THRESHOLD, LARGE as i32), (glibc::M_TRIM_THRESHOLD, LARGE as i32), (glibc::M_ARENA_MAX, 1)]
+        [(glibc::M_MMAP_THRESHOLD, MAPPED as i32), (glibc::M_TRIM_THRESHOLD, TRIMMED as i32), (glibc::M_ARENA_MAX, 1)]
     {
         // SAFETY: changes three numbers that later allocations go by.
         unsafe { glibc::mallopt(parameter, value) };

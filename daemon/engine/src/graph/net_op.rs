@@ -56,8 +56,7 @@ impl NetOp {
         let [weight @ Shape::Matrix { .. }] = self.weights[..] else { return Ok(None) };
         let channels = output.shape.last().context("an output without channels")?.to_usize()?;
         let rows = output.shape.volume().to_usize()? / channels;
-        let block = ops::block_rows(&self.layer, rows, weight);
-        Ok(block.map(|block| self.matrix_bytes() + block * channels * size_of::<f32>()))
+        Ok(ops::blocks(&self.layer, rows, weight).map(|blocks| blocks.held))
     }
 
     /// Bytes of the tables that it keeps in memory, as f32: all but the token table, of which only rows are read.

@@ -80,3 +80,26 @@ fn once(ids: impl Iterator<Item = usize>) -> Vec<usize> {
     ids.dedup();
     ids
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::graph::Kind;
+    use crate::graph::footprint::peak;
+    use crate::network::Network;
+    use crate::source::{Bundle, Source};
+
+    #[test]
+    fn a_unet_needs_less_than_in_tracts_order() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model-prep/demo/bundle");
+        let bundle = Bundle::open(Source::Folder(folder)).unwrap();
+        let (text, sizes) = (&bundle.manifest.text, &bundle.manifest.picture);
+        let latents = vec![2, 64, 64, sizes.latent_channels];
+        let inputs = [Kind::F32(latents), Kind::F32(vec![1]), Kind::F32(vec![2, text.tokens, text.channels])];
+        let plan = Network::open(&bundle, "unet", 3).unwrap().plan(&inputs, false).unwrap();
+        let theirs = plan.plan.model().eval_order().unwrap();
+        let theirs = peak(plan.plan.model(), &theirs, &|_| true).unwrap();
+        assert!(plan.activations() < theirs, "{} and {theirs} bytes", plan.activations());
+    }
+}

@@ -23,14 +23,16 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
     let rows: usize = leading(x.shape()).iter().product();
     let shape: Vec<usize> = leading(x.shape()).iter().copied().chain([*features]).collect();
     let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, time: None };
-    if let Some(block) = block_rows(layer, rows, weights.shape(weight)?) {
+    if let Some(blocks) = blocks(layer, rows, weights.shape(weight)?) {
+        pool.reserve(blocks.held);
         let matrix = weights.whole(weight)?;
-        let outputs = quantize::in_blocks(&shape, block, pool, |rows, out| {
+        let outputs = quantize::in_blocks(&shape, blocks.rows, pool, |rows, out| {
             let x = x.rows()?.part(rows.clone(), channels(x.shape()));
             matrix.panels(|panels| kernels::linear(x, rows.len(), panels, *features, &epilogue, out));
             Ok(())
         })?;
         x.give(pool);
+        pool.release(blocks.held);
         return Ok(outputs);
     }
     let mut out = if *residual { inputs.tensor()? } else { pool.take::<f32>(&shape)? };
@@ -40,13 +42,21 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
     if *quantize { quantize::rows(out.into(), pool) } else { Ok(tvec![out.into()]) }
 }
 
-/// Rows of a block where holding the whole matrix takes less memory than holding all results in f32 before they are quantized.
-pub(crate) fn block_rows(layer: &Layer, rows: usize, weight: Shape) -> Option<usize> {
+/// How a linear layer works in blocks of rows.
+pub(crate) struct Blocks {
+    rows: usize,
+    /// Bytes of the matrix and of a block's results.
+    pub(crate) held: usize,
+}
+
+/// Blocks where holding the whole matrix takes less memory than holding all results in f32 before they are quantized.
+pub(crate) fn blocks(layer: &Layer, rows: usize, weight: Shape) -> Option<Blocks> {
     let Layer::Linear { features, residual: false, quantize: true, .. } = layer else { return None };
     let Shape::Matrix { layout, n } = weight else { return None };
     let row = features * size_of::<f32>();
     let block = (BLOCK / row).max(PANEL);
-    (n.div_ceil(PANEL) * layout.panel_bytes() + block * row < rows * row).then_some(block)
+    let held = n.div_ceil(PANEL) * layout.panel_bytes() + block * row;
+    (held < rows * row).then_some(Blocks { rows: block, held })
 }
 
 impl From<Activation> for kernels::Activation {

@@ -148,3 +148,26 @@ fn made(segment: &Segment, pass: &Pass, step: &Step) -> usize {
     let rows = if windowed(segment, pass, step.node) { 0 } else { step.rows.len() };
     rows * segment.nodes[step.node].size.row() * size_of::<f32>()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::graph::Kind;
+    use crate::network::Network;
+    use crate::source::{Bundle, Source};
+
+    #[test]
+    fn every_budget_from_the_smallest_on_is_kept_and_more_memory_costs_no_more_work() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model-prep/demo/bundle");
+        let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), "vae_decoder", 1).unwrap();
+        let segment = network.demand(&[Kind::F32(vec![1, 64, 64, 4])]).unwrap().strips.unwrap();
+        let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
+        assert!(least.peak * 2 < most.peak && least.macs > most.macs, "{least:?}, {most:?}");
+        for budget in (least.peak..most.peak + PRECISION).step_by(PRECISION / 2) {
+            let plan = plan(&segment, budget);
+            assert!(plan.peak <= budget && plan.macs <= least.macs, "{budget}: {plan:?}");
+        }
+    }
+}

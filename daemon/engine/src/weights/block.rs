@@ -23,14 +23,11 @@ impl Block {
         self.len = len;
     }
 
-    /// The same bytes in no more memory than they need.
-    pub(crate) fn shrunk(self) -> Block {
-        if self.storage.len() == self.len + LINE {
-            return self;
-        }
+    /// A copy in no more memory than it needs.
+    pub(crate) fn exact(&self) -> Block {
         let mut exact = Block::default();
         exact.resize(self.len);
-        exact.copy_from_slice(&self);
+        exact.copy_from_slice(self);
         exact
     }
 }
@@ -63,12 +60,12 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_keeps_the_bytes() {
+    fn an_exact_copy_has_the_bytes_and_no_more() {
         let mut block = Block::default();
         block.resize(1000);
         block.resize(3);
         block.copy_from_slice(&[1, 2, 3]);
-        let exact = block.shrunk();
+        let exact = block.exact();
         assert_eq!(*exact, [1, 2, 3]);
         assert_eq!(exact.storage.len(), 3 + LINE);
     }
