@@ -158,7 +158,7 @@ impl Plan {
         let inputs = inputs.into_iter().map(Value::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
         let strips = self.strips.as_ref().zip(strips);
         let mut run = Run { layers: self.layers, strips, source: None, done: 0, weights, pool, tick };
-        run.pool.begin(self.activations);
+        run.pool.begin();
         let eval = |context: &EvalContext,
                     state: Option<&mut dyn OpState>,
                     node: &TypedNode,

@@ -50,9 +50,11 @@ impl Network {
     /// Starts reading weights for `runs` runs on these inputs.
     pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize, residency: Residency) -> Result<Running<'_>> {
         let plan = self.plan(inputs, residency.strips.is_some())?;
+        let spare = residency.spare;
         let strips = residency.strips.and_then(|budget| plan.strips(budget));
         self.weights.begin(plan.matrices(), runs, residency)?;
-        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool: Pool::default() })
+        let pool = Pool::new(plan.activations() + spare);
+        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool })
     }
 
     /// The graph's plan for these inputs; only the autoencoder has strips.

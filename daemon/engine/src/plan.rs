@@ -84,9 +84,15 @@ impl StagePlan {
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
         let strips = Some(usize::try_from(room.saturating_sub(demand.tables)).unwrap_or(usize::MAX));
-        let residency = Residency { keep, ring: ring as usize, strips };
+        let residency = Residency { keep, ring: ring as usize, strips, spare: 0 };
         let peak = PROCESS + activations + resident + ring;
         StagePlan { stage, activations, resident, streamed, ring, peak, residency }
+    }
+
+    /// With `spare` bytes for activations that are kept though nobody needs them.
+    fn with_spare(mut self, spare: u64) -> StagePlan {
+        self.residency.spare = spare as usize;
+        StagePlan { activations: self.activations + spare, peak: self.peak + spare, ..self }
     }
 }
 
@@ -102,9 +108,20 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Bytes at the worst moment of the request.
     pub fn peak(&self) -> u64 {
+        self.peaks().max().unwrap_or(PROCESS)
+    }
+
+    /// Bytes at the worst moment of each stage.
+    fn peaks(&self) -> impl Iterator<Item = u64> {
         let all: u64 = if self.keeps_all { self.stages.iter().map(|stage| stage.resident).sum() } else { 0 };
-        let with_all = |stage: &StagePlan| if self.keeps_all { stage.peak - stage.resident + all } else { stage.peak };
-        self.stages.iter().map(with_all).max().unwrap_or(PROCESS)
+        self.stages.iter().map(move |stage| if self.keeps_all { stage.peak - stage.resident + all } else { stage.peak })
+    }
+
+    /// Lets each stage keep unused activations up to what the greediest one holds anyway.
+    fn level(mut self) -> MemoryPlan {
+        let (peak, peaks) = (self.peak(), self.peaks().collect::<Vec<_>>());
+        self.stages = self.stages.into_iter().zip(peaks).map(|(stage, own)| stage.with_spare(peak - own)).collect();
+        self
     }
 
     /// What `stage` may hold.
@@ -121,7 +138,7 @@ pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>) -> Result<M
         let ring = LARGEST_RING.max(demand.least_ring());
         StagePlan::new(*stage, demand, u64::MAX, Keep::All, demand.weights(), ring)
     };
-    let ample = MemoryPlan { stages: demands.iter().map(everything).collect(), keeps_all: true };
+    let ample = MemoryPlan { stages: demands.iter().map(everything).collect(), keeps_all: true }.level();
     let Some(memory) = memory.filter(|memory| ample.peak() > *memory) else { return Ok(ample) };
     let smallest = smallest(demands);
     if smallest > memory {

@@ -1,8 +1,8 @@
 //! Tensors that have served, kept for the next of their size.
 //!
 //! A step makes gigabytes of activations, in a few sizes that return again and again. tract would fill each with zeros
-//! first, on one thread, though every value is written anyway. What is kept never adds to the peak that the plan counts
-//! with: it goes as soon as its room is needed.
+//! first, on one thread, though every value is written anyway. What is kept never adds to what the plan counts with:
+//! it goes as soon as its room is needed.
 
 use tract_onnx::prelude::tract_num_traits::Zero;
 use tract_onnx::prelude::*;
@@ -24,11 +24,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Gets ready for a run that holds `most` bytes at its worst moment.
-    pub(crate) fn begin(&mut self, most: usize) {
+    /// For runs that together with what is kept may hold `most` bytes.
+    pub(crate) fn new(most: usize) -> Pool {
+        Pool { most, ..Pool::default() }
+    }
+
+    /// Gets ready for a run: what the last one took and did not give back is gone.
+    pub(crate) fn begin(&mut self) {
         self.taken = 0;
-        self.most = most;
-        self.make_room(0);
     }
 
     /// Frees everything that is kept.
@@ -101,15 +104,9 @@ mod tests {
     const SHAPE: [usize; 2] = [16, 1024];
     const BYTES: usize = 4 * SHAPE[0] * SHAPE[1];
 
-    fn pool(most: usize) -> Pool {
-        let mut pool = Pool::default();
-        pool.begin(most);
-        pool
-    }
-
     #[test]
     fn what_was_given_is_taken_again_in_another_shape() {
-        let mut pool = pool(BYTES);
+        let mut pool = Pool::new(BYTES);
         let first = pool.take::<f32>(&SHAPE).unwrap();
         pool.give(first.into());
         assert_eq!((pool.kept, pool.taken), (BYTES, 0));
@@ -119,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_others_hold_is_not_taken_from_them() {
-        let mut pool = pool(BYTES);
+        let mut pool = Pool::new(BYTES);
         let value: TValue = pool.take::<f32>(&SHAPE).unwrap().into();
         let other = value.clone();
         pool.give(value);
@@ -129,7 +126,7 @@ mod tests {
 
     #[test]
     fn keeping_never_adds_to_the_peak() {
-        let mut pool = pool(2 * BYTES);
+        let mut pool = Pool::new(2 * BYTES);
         let values = [(); 2].map(|()| pool.take::<f32>(&SHAPE).unwrap());
         values.into_iter().for_each(|value| pool.give(value.into()));
         let _large = pool.take::<i8>(&[5 * SHAPE[0], SHAPE[1]]).unwrap();

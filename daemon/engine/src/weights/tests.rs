@@ -55,7 +55,7 @@ fn names() -> Vec<Arc<str>> {
 fn three_passes(keep: Keep, ring: usize) -> Vec<(usize, Vec<u8>)> {
     let (_folder, source) = bundle();
     let mut weights = Weights::open(&source, "net").unwrap();
-    weights.begin(&names(), 3, Residency { keep, ring, strips: None }).unwrap();
+    weights.begin(&names(), 3, Residency { keep, ring, strips: None, spare: 0 }).unwrap();
     let mut seen = Vec::new();
     for _ in 0..3 {
         for name in names() {

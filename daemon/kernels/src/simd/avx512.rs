@@ -112,6 +112,10 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn store_i8(self, a: __m512, out: &mut [i8]) {
+        if out.len() >= LANES {
+            // SAFETY: `self` proves the feature; `out` holds sixteen values.
+            return unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a))) };
+        }
         // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
         unsafe { _mm512_mask_cvtsepi32_storeu_epi8(out.as_mut_ptr(), first(out.len()), _mm512_cvtps_epi32(a)) }
     }
