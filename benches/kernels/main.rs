@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use diffused_kernels::attention::{AttentionShape, attention_at};
+use diffused_kernels::attention::{AttentionShape, attention_at, attention_int8_at};
 use diffused_kernels::cpu::{self, Level};
 use diffused_kernels::matmul::{conv2d_at, linear_at};
 use diffused_kernels::pack::{Format, Layout, PANEL};
@@ -200,17 +200,18 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
     }
 }
 
-fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
+fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: bool) -> Case {
     let shape = AttentionShape { batch: 1, heads, head_dim, queries, keys, causal: false };
     let channels = heads * head_dim;
     let ours = move || -> Ours {
         let (mut q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
-        Box::new(move |level| attention_at(level, &mut q, &k, &v, &shape))
+        let attention = if int8 { attention_int8_at } else { attention_at };
+        Box::new(move |level| attention(level, &mut q, &k, &v, &shape))
     };
     Case {
-        name: format!("attention {queries}x{keys} {heads}x{head_dim}"),
+        name: format!("attention {queries}x{keys} {heads}x{head_dim}{}", if int8 { " int8" } else { "" }),
         macs: (2 * queries * keys * channels) as f64,
-        int8: false,
+        int8,
         ours: Box::new(ours),
         tract: Box::new(move || tract::attention(queries, keys, heads, head_dim)),
         tract_macs: (2 * queries * keys * channels) as f64,
@@ -226,7 +227,8 @@ fn cases(smoke: bool) -> Vec<Case> {
             linear(20, 64, 48, f32, plain),
             conv(32, 9, int8),
             conv(32, 9, f32),
-            attention(40, 40, 2, 8),
+            attention(40, 40, 2, 8, true),
+            attention(40, 40, 2, 8, false),
         ];
     }
     vec![
@@ -242,9 +244,10 @@ fn cases(smoke: bool) -> Vec<Case> {
         conv(128, 512, int8),
         linear(1024, 640, 640, f32, plain),
         conv(320, 64, f32),
-        attention(4096, 4096, 8, 40),
-        attention(1024, 1024, 8, 80),
-        attention(4096, 77, 8, 40),
+        attention(4096, 4096, 8, 40, true),
+        attention(1024, 1024, 8, 80, true),
+        attention(4096, 4096, 8, 40, false),
+        attention(4096, 77, 8, 40, false),
     ]
 }
 

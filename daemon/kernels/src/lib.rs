@@ -19,7 +19,7 @@ pub mod scalar;
 mod shared;
 mod simd;
 
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, attention, attention_int8};
 pub use matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, conv2d, linear};
 pub use norm::{GroupSums, Out, group_norm_apply, group_norm_in_place, layer_norm};
 pub use rows::{f16_to_f32, f32_to_f16, quantize_rows, round_to_f16, silu};

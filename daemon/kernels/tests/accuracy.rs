@@ -5,8 +5,8 @@ mod common;
 use common::{Kind, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
 use diffused_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip, attention, conv2d,
-    group_norm_apply, layer_norm, linear,
+    Activation, AttentionShape, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip, attention, attention_int8,
+    conv2d, group_norm_apply, layer_norm, linear,
 };
 
 /// All within `tolerance` of the expected values' size.
@@ -102,28 +102,54 @@ fn convolution_slides_over_the_padded_picture() {
     }
 }
 
+/// The softmax of the formula, in f64.
+fn softmax_attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape) -> Vec<f64> {
+    let (q, k, v) = (wide(q), wide(k), wide(v));
+    let (heads, d, keys) = (shape.heads, shape.head_dim, shape.keys);
+    let mut out = vec![];
+    for (token, head) in (0..shape.batch * shape.queries).flat_map(|t| (0..heads).map(move |h| (t, h))) {
+        let row = |x: &[f64], token: usize| x[(token * heads + head) * d..][..d].to_vec();
+        let first = token / shape.queries * keys;
+        let seen = first..if shape.causal { token + 1 } else { first + keys };
+        let scores = seen.clone().map(|j| dot(&row(&q, token), &row(&k, j)) / (d as f64).sqrt());
+        let weights: Vec<f64> = scores.map(f64::exp).collect();
+        let sum: f64 = weights.iter().sum();
+        out.extend((0..d).map(|i| seen.clone().zip(&weights).map(|(j, w)| w * row(&v, j)[i]).sum::<f64>() / sum));
+    }
+    out
+}
+
 #[test]
 fn attention_is_a_softmax_over_the_keys() {
     for causal in [false, true] {
         let shape = AttentionShape { batch: 2, heads: 2, head_dim: 20, queries: 150, keys: 150, causal };
         let mut numbers = Numbers(4);
-        let len = 2 * 150 * 40;
-        let (q, k, v) = (numbers.vec(len, Kind::Plain), numbers.vec(len, Kind::Plain), numbers.vec(len, Kind::Plain));
+        let [q, k, v] = [(); 3].map(|()| numbers.vec(2 * 150 * 40, Kind::Plain));
         let mut out = q.clone();
         attention(&mut out, &k, &v, &shape);
-        let (q, k, v) = (wide(&q), wide(&k), wide(&v));
-        let mut expected = vec![];
-        for (token, head) in (0..300).flat_map(|token| [(token, 0), (token, 1)]) {
-            let row = |x: &[f64], token: usize| x[(token * 2 + head) * 20..][..20].to_vec();
-            let first = token / 150 * 150;
-            let keys = first..if causal { token + 1 } else { first + 150 };
-            let weights: Vec<f64> =
-                keys.clone().map(|j| (dot(&row(&q, token), &row(&k, j)) / 20f64.sqrt()).exp()).collect();
-            let sum: f64 = weights.iter().sum();
-            expected
-                .extend((0..20).map(|i| keys.clone().zip(&weights).map(|(j, w)| w * row(&v, j)[i]).sum::<f64>() / sum));
-        }
-        assert_close(&out, &expected, 2e-6);
+        assert_close(&out, &softmax_attention(&q, &k, &v, &shape), 2e-6);
+    }
+}
+
+/// Even where all keys have much in common, and where a few keys have most of the weight.
+#[test]
+fn int8_attention_is_nearly_a_softmax_over_the_keys() {
+    for (offset, sharpness) in [(0.0, 1.0), (20.0, 1.0), (0.0, 12.0)] {
+        let shape = AttentionShape { batch: 2, heads: 2, head_dim: 20, queries: 150, keys: 300, causal: false };
+        let mut numbers = Numbers(5);
+        let mut random = |tokens: usize, offset: f32| -> Vec<f32> {
+            numbers.vec(2 * tokens * 40, Kind::Plain).iter().map(|x| x + offset).collect()
+        };
+        let (q, k, v) = (random(150, 0.0), random(300, offset), random(300, 0.0));
+        let q: Vec<f32> = q.iter().map(|q| q * sharpness).collect();
+        let mut out = q.clone();
+        attention_int8(&mut out, &k, &v, &shape);
+        let exact = softmax_attention(&q, &k, &v, &shape);
+        let square = |x: f64| x * x;
+        let noise: f64 = out.iter().zip(&exact).map(|(x, exact)| square(f64::from(*x) - exact)).sum();
+        let decibels = 10.0 * (exact.iter().map(|x| square(*x)).sum::<f64>() / noise).log10();
+        eprintln!("{decibels}");
+        assert!(decibels > 14.0, "offset {offset}, sharpness {sharpness}: {decibels:.1} dB");
     }
 }
 

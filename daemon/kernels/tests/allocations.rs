@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, Panels, Rows, Strip, attention, conv2d, linear,
+    Activation, AttentionShape, ConvShape, Epilogue, Panels, Rows, Strip, attention, attention_int8, conv2d, linear,
 };
 
 thread_local! {
@@ -70,4 +70,5 @@ fn nothing_is_allocated_the_second_time() {
     let shape = AttentionShape { batch: 1, heads: 2, head_dim: 24, queries: 900, keys: 300, causal: false };
     let (k, v) = (vec![0.5; 300 * 48], vec![0.25; 300 * 48]);
     assert_eq!(second(|| attention(&mut out, &k, &v, &shape)), 0, "attention");
+    assert_eq!(second(|| attention_int8(&mut out, &k, &v, &shape)), 0, "int8 attention");
 }

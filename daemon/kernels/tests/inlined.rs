@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use diffused_kernels::attention::attention_at;
+use diffused_kernels::attention::{attention_at, attention_int8_at};
 use diffused_kernels::matmul::{conv2d_at, linear_at};
 use diffused_kernels::norm::{GroupSums, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
 use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, silu_at};
@@ -29,6 +29,7 @@ fn no_intrinsic_is_a_function_of_its_own() {
         linear_at as *const (),
         conv2d_at as *const (),
         attention_at as *const (),
+        attention_int8_at as *const (),
         GroupSums::add_rows_at as *const (),
     ));
     black_box((group_norm_apply_at as *const (), group_norm_in_place_at as *const (), layer_norm_at as *const ()));

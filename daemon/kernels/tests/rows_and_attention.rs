@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
-use diffused_kernels::attention::{AttentionShape, attention_at};
+use diffused_kernels::attention::{AttentionShape, attention_at, attention_int8_at};
 use diffused_kernels::cpu::Level;
 use diffused_kernels::norm::{GroupSums, Out, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
 use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, round_to_f16_at, silu_at};
@@ -19,6 +19,8 @@ on_every_level! {
     layer_norm
     attention_equals_scalar
     attention_over_many_keys
+    int8_attention_equals_scalar
+    int8_attention_over_many_keys
 }
 
 fn lengths() -> impl Strategy<Value = usize> {
@@ -134,31 +136,46 @@ fn layer_norm(level: Level) {
     });
 }
 
-fn compare_attention(level: Level, shape: &AttentionShape, seed: u64, kind: Kind, threads: usize) {
+type Attention = fn(Level, &mut [f32], &[f32], &[f32], &AttentionShape);
+
+fn compare_attention(
+    attention: Attention,
+    level: Level,
+    shape: &AttentionShape,
+    (seed, kind): (u64, Kind),
+    threads: usize,
+) {
     let mut numbers = Numbers(seed);
     let channels = shape.heads * shape.head_dim;
     let q = Shifted::new(&numbers.vec(shape.batch * shape.queries * channels, kind), 1);
     let k = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 2);
     let v = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 3);
     let mut expected = q.get().to_vec();
-    attention_at(Level::Scalar, &mut expected, k.get(), v.get(), shape);
+    attention(Level::Scalar, &mut expected, k.get(), v.get(), shape);
     let mut found = q;
-    on_threads(threads, || attention_at(level, found.get_mut(), k.get(), v.get(), shape));
+    on_threads(threads, || attention(level, found.get_mut(), k.get(), v.get(), shape));
     assert_same(found.get(), &expected, "attention");
 }
 
+fn attention_shapes() -> impl Strategy<Value = AttentionShape> {
+    let head_dim = prop_oneof![1..=67usize, Just(160)];
+    (1..=2usize, 1..=3usize, head_dim, 1..50usize, 1..90usize).prop_map(|(batch, heads, head_dim, queries, keys)| {
+        AttentionShape { batch, heads, head_dim, queries, keys, causal: false }
+    })
+}
+
 fn attention_equals_scalar(level: Level) {
-    let shapes = (1..=2usize, 1..=3usize, prop_oneof![1..=67usize, Just(160)], 1..50usize, 1..90usize, any::<bool>());
-    check(60, (any::<u64>(), kinds(), shapes, 1..=4usize), |(seed, kind, shape, threads)| {
-        let (batch, heads, head_dim, queries, keys, causal) = shape;
-        let queries = if causal { keys } else { queries };
-        compare_attention(
-            level,
-            &AttentionShape { batch, heads, head_dim, queries, keys, causal },
-            seed,
-            kind,
-            threads,
-        );
+    let cases = (any::<u64>(), kinds(), attention_shapes(), any::<bool>(), 1..=4usize);
+    check(60, cases, |(seed, kind, shape, causal, threads)| {
+        let queries = if causal { shape.keys } else { shape.queries };
+        let shape = AttentionShape { queries, causal, ..shape };
+        compare_attention(attention_at, level, &shape, (seed, kind), threads);
+    });
+}
+
+fn int8_attention_equals_scalar(level: Level) {
+    check(100, (any::<u64>(), kinds(), attention_shapes(), 1..=4usize), |(seed, kind, shape, threads)| {
+        compare_attention(attention_int8_at, level, &shape, (seed, kind), threads);
     });
 }
 
@@ -168,7 +185,16 @@ fn attention_over_many_keys(level: Level) {
     {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim: 8, queries, keys, causal };
         for kind in [Kind::Plain, Kind::Denormal, Kind::Big] {
-            compare_attention(level, &shape, keys as u64, kind, 2);
+            compare_attention(attention_at, level, &shape, (keys as u64, kind), 2);
+        }
+    }
+}
+
+fn int8_attention_over_many_keys(level: Level) {
+    for (head_dim, queries, keys) in [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513)] {
+        let shape = AttentionShape { batch: 1, heads: 2, head_dim, queries, keys, causal: false };
+        for kind in [Kind::Plain, Kind::Extreme, Kind::Denormal, Kind::Big] {
+            compare_attention(attention_int8_at, level, &shape, (keys as u64, kind), 2);
         }
     }
 }

@@ -8,12 +8,12 @@ use std::ops::Range;
 
 use super::{Block, Product};
 use crate::matmul::{ConvShape, Rows};
-use crate::simd::{CHUNK, Simd};
+use crate::simd::{CHUNK, Chunk, Simd};
 
 /// Packed pixels, and a scale for each.
 #[derive(Default)]
 pub(super) struct Gathered {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Chunk<u8>>,
     scales: Vec<f32>,
     /// Chunks of a pixel.
     depth: usize,
@@ -22,10 +22,6 @@ pub(super) struct Gathered {
     /// Where in a row the pixels of each tap start.
     taps: [usize; 3],
 }
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Chunk([u8; CHUNK]);
 
 /// Values whose bytes are packed.
 trait Value: Copy {}

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{DotTile, FmaTile, LANES, Simd, Work, avx2_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, avx2_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has AVX2, FMA and F16C.
@@ -131,6 +131,23 @@ impl Simd for Avx2 {
         }
         let len = out.len().min(LANES);
         out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    #[inline(always)]
+    fn store_digits(self, a: [F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+        let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
+        for (a, (upper, lower)) in a.into_iter().zip(digits) {
+            // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
+            unsafe {
+                let [a, b] = a.map(|half| _mm256_cvtps_epi32(half));
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
+                let low = _mm256_and_si256(words, _mm256_set1_epi16(127));
+                for (words, out) in [(_mm256_srli_epi16::<7>(words), upper), (low, lower)] {
+                    let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+                    _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                }
+            }
+        }
     }
 
     lanewise! {

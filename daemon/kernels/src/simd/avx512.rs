@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::avx2::fold_eight;
-use super::{DotTile, FmaTile, LANES, Simd, Work, avx512_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, avx512_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has AVX-512 (F, BW, VL, VNNI), AVX2, FMA and F16C.
@@ -118,6 +118,26 @@ impl Simd for Avx512 {
         }
         // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
         unsafe { _mm512_mask_cvtsepi32_storeu_epi8(out.as_mut_ptr(), first(out.len()), _mm512_cvtps_epi32(a)) }
+    }
+
+    #[inline(always)]
+    fn store_digits(self, a: [__m512; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+        // SAFETY: `self` proves the features; there are 64 bytes to write to.
+        unsafe {
+            let [a, b, c, d] = a.map(|a| _mm512_cvtps_epi32(a));
+            let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| _mm512_or_si512(a, _mm512_slli_epi32::<16>(b)));
+            let low = _mm512_set1_epi16(127);
+            let uppers = [_mm512_srli_epi16::<7>(ab), _mm512_srli_epi16::<7>(cd)];
+            let lowers = [_mm512_and_si512(ab, low), _mm512_and_si512(cd, low)];
+            // Lane l of 32 bits has the bytes l of a, c, b and d: four lanes are transposed, then the sixteen.
+            let of_four = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
+            let of_all = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            for (words, out) in [(uppers, upper), (lowers, lower)] {
+                let bytes = _mm512_or_si512(words[0], _mm512_slli_epi16::<8>(words[1]));
+                let bytes = _mm512_permutexvar_epi32(of_all, _mm512_shuffle_epi8(bytes, of_four));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes);
+            }
+        }
     }
 
     lanewise! {

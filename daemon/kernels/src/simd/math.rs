@@ -2,7 +2,8 @@
 
 use super::Simd;
 use crate::scalar::math::{
-    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW, QUICK,
+    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW, QUICK, WEIGHT,
+    WEIGHT_BITS,
 };
 
 #[inline(always)]
@@ -33,6 +34,14 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     let n = s.round(bounded);
     let p = polynomial(s, s.sub(bounded, n), &EXP2);
     s.zero_below(x, least, s.scale_by_power(p, n))
+}
+
+/// `2^x` for the weights of int8 attention.
+#[inline(always)]
+pub(crate) fn weight<S: Simd>(s: S, x: S::F) -> S::F {
+    let bounded = s.max(s.splat(-WEIGHT_BITS), s.min(x, s.splat(WEIGHT_BITS)));
+    let n = s.round(bounded);
+    s.scale_by_power(polynomial(s, s.sub(bounded, n), &WEIGHT), n)
 }
 
 /// The error function.

@@ -33,6 +33,11 @@ pub(crate) const LANES: usize = crate::pack::PANEL;
 /// Bytes of a chunk of a packed row: 64 int8 or 16 f32 values.
 pub(crate) const CHUNK: usize = 64;
 
+/// A chunk of packed rows or weights in scratch memory, aligned to a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Chunk<T>(pub(crate) [T; CHUNK]);
+
 /// Sixteen f32 in scratch memory, aligned to a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -81,6 +86,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_f16(self, a: Self::F, out: &mut [f16]);
     /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
     fn store_i8(self, a: Self::F, out: &mut [i8]);
+    /// Stores the upper and the lower seven bits of 64 integers from 0 to below 2^14.
+    fn store_digits(self, a: [Self::F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.

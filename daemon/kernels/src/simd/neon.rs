@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{DotTile, FmaTile, LANES, Simd, Work, neon_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, neon_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has NEON, and SDOT where `DOT` is set.
@@ -118,6 +118,21 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
         let len = out.len().min(LANES);
         out[..len].copy_from_slice(&lanes[..len]);
+    }
+
+    #[inline(always)]
+    fn store_digits(self, a: [F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+        let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
+        for (a, (upper, lower)) in a.into_iter().zip(digits) {
+            // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
+            unsafe {
+                let [a, b, c, d] = a.map(|quarter| vcvtnq_s32_f32(quarter));
+                let words = [vmovn_high_s32(vmovn_s32(a), b), vmovn_high_s32(vmovn_s32(c), d)];
+                let [low, high] = words.map(|words| vandq_s16(words, vdupq_n_s16(127)));
+                vst1q_s8(upper.as_mut_ptr(), vshrn_high_n_s16::<7>(vshrn_n_s16::<7>(words[0]), words[1]));
+                vst1q_s8(lower.as_mut_ptr(), vmovn_high_s16(vmovn_s16(low), high));
+            }
+        }
     }
 
     lanewise! {

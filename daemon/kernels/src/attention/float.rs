@@ -1,0 +1,238 @@
+//! Attention in f32: both products run on the f32 inner loop, over packed blocks of keys and values.
+//!
+//! Keys are packed as panels of 16 keys, so scores come out as `[16 keys][query][16]`, which is how the inner loop reads its
+//! rows: the weights `p` are computed in place and go straight into the second product.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::parts::{self, Inputs, Part};
+use super::running::{PerRow, Running};
+use crate::scalar::attention::{BLOCK, query_scale};
+use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room, transpose};
+
+/// The most queries of a part: enough that packing the keys and values for each part costs little.
+const QUERIES: usize = 1024;
+/// The most floats of these queries.
+const QUERY_FLOATS: usize = 128 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Puts the result where the queries are.
+pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
+    let most_queries = (QUERY_FLOATS / inputs.shape.head_dim).clamp(LANES, QUERIES);
+    parts::for_each(inputs, most_queries, out, |part| {
+        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { part, scratch }));
+    });
+}
+
+/// What a thread keeps between tasks. Vectors are `[…][16]` throughout.
+#[derive(Default)]
+struct Scratch {
+    /// Scaled queries: `[16 dimensions][query][16]`.
+    q: Vec<Line>,
+    /// A block's keys: `[16 keys][dimension][16]`.
+    k: Vec<Line>,
+    /// A block's values: `[16 dimensions][key][16]`.
+    v: Vec<Line>,
+    /// A tile's scores, then its weights: `[16 keys][query of the tile][16]`.
+    p: Vec<Line>,
+    running: Running,
+}
+
+struct Task<'a> {
+    part: Part<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Work for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn work<S: Simd>(mut self, simd: S) {
+        self.start(simd);
+        let shape = *self.part.shape();
+        let keys = if shape.causal { self.part.position(self.part.count()) } else { shape.keys };
+        for first in (0..keys).step_by(BLOCK) {
+            let block = first..shape.keys.min(first + BLOCK);
+            self.pack_keys(simd, &block);
+            self.pack_values(simd, &block);
+            for tile in (0..self.part.count()).step_by(S::ROWS) {
+                let tile = tile..self.part.count().min(tile + S::ROWS);
+                if !shape.causal || block.start < self.part.position(tile.end) {
+                    self.tile(simd, &block, &tile);
+                }
+            }
+        }
+        self.scratch.running.finish(simd, &self.part, 0, None);
+    }
+}
+
+impl Task<'_> {
+    /// Packs the queries.
+    #[inline(always)]
+    fn start<S: Simd>(&mut self, simd: S) {
+        let (count, depth, d) = (self.part.count(), self.part.depth(), self.part.head_dim());
+        let scratch = &mut *self.scratch;
+        for (vectors, len) in
+            [(&mut scratch.q, depth * count), (&mut scratch.k, BLOCK / LANES * d), (&mut scratch.v, depth * BLOCK)]
+        {
+            room(vectors, len);
+        }
+        scratch.running.start(count, depth);
+        let scale = query_scale(d);
+        for i in 0..count {
+            for (c, values) in self.part.query(simd, i).chunks(LANES).enumerate() {
+                scratch.q[c * count + i].0.iter_mut().zip(values).for_each(|(to, from)| *to = from * scale);
+            }
+        }
+    }
+
+    /// Transposes the keys. Lanes past the last key repeat it; [`Task::mask`] drops them.
+    #[inline(always)]
+    fn pack_keys<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
+        let d = self.part.head_dim();
+        for (panel, first) in block.clone().step_by(LANES).enumerate() {
+            let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
+            for (chunk, lines) in lines.chunks_mut(LANES).enumerate() {
+                let mut keys = [simd.splat(0.0); LANES];
+                for (lane, key) in keys.iter_mut().enumerate() {
+                    let token = (first + lane).min(block.end - 1);
+                    *key = simd.load(&self.part.key(simd, token)[chunk * LANES..]);
+                }
+                for (line, values) in lines.iter_mut().zip(transpose(simd, keys)) {
+                    simd.store(values, &mut line.0);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_values<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
+        for (i, key) in block.clone().enumerate() {
+            let row = self.part.value(simd, key);
+            let (whole, rest) = row.as_chunks::<LANES>();
+            for (c, values) in whole.iter().enumerate() {
+                self.scratch.v[c * block.len() + i] = Line(*values);
+            }
+            if !rest.is_empty() {
+                let last = &mut self.scratch.v[whole.len() * block.len() + i];
+                *last = Line::ZERO;
+                last.0[..rest.len()].copy_from_slice(rest);
+            }
+        }
+    }
+
+    /// Takes a block of keys into account for some queries.
+    #[inline(always)]
+    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>) {
+        let (d, rows, queries) = (self.part.head_dim(), tile.len(), self.part.count());
+        let panels = block.len().div_ceil(LANES);
+        let scratch = &mut *self.scratch;
+        room(&mut scratch.p, panels * rows);
+        // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
+        unsafe {
+            let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
+            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, scores);
+        }
+        self.mask(block, tile);
+        let scratch = &mut *self.scratch;
+        let scores = &mut scratch.p[..panels * rows];
+        let max = scratch.running.rise(simd, &maxima(simd, scores, rows), tile);
+        soften(simd, scores, &max, &mut scratch.running.weights[tile.clone()]);
+        // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
+        unsafe {
+            let panel_stride = scratch.running.stride();
+            let sums = Sums { lines: &mut scratch.running.sums[tile.start..], panel_stride, fresh: false };
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.part.depth(), sums);
+        }
+    }
+
+    /// Keys that do not exist, or that come after the query, get the weight 0.
+    #[inline(always)]
+    fn mask(&mut self, block: &Range<usize>, tile: &Range<usize>) {
+        let rows = tile.len();
+        for row in 0..rows {
+            let query = self.part.position(tile.start + row);
+            let seen = if self.part.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
+            for key in seen - block.start..block.len().next_multiple_of(LANES) {
+                self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// The greatest score of each row.
+#[inline(always)]
+fn maxima<S: Simd>(simd: S, scores: &[Line], rows: usize) -> PerRow {
+    let mut maxima = [0.0; LANES];
+    for row in 0..rows {
+        let mut max = simd.load(&scores[row].0);
+        for scores in scores[rows..].chunks_exact(rows) {
+            max = simd.max(simd.load(&scores[row].0), max);
+        }
+        maxima[row] = simd.fold_max(max);
+    }
+    maxima
+}
+
+/// Scores to weights, `[panel][row][16]`, which are added to each row's `sums`.
+#[inline(always)]
+fn soften<S: Simd>(simd: S, scores: &mut [Line], max: &PerRow, sums: &mut [Line]) {
+    let rows = sums.len();
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let (max, mut sum) = (simd.splat(max[row]), simd.load(&sums.0));
+        for scores in scores.chunks_exact_mut(rows) {
+            let weights = math::exp2(simd, simd.sub(simd.load(&scores[row].0), max));
+            simd.store(weights, &mut scores[row].0);
+            sum = simd.add(sum, weights);
+        }
+        simd.store(sum, &mut sums.0);
+    }
+}
+
+/// Where a product's sums are.
+struct Sums<'a> {
+    lines: &'a mut [Line],
+    /// Lines from one panel's sums to the next's.
+    panel_stride: usize,
+    /// They start from zero, whatever lies there.
+    fresh: bool,
+}
+
+/// Adds the product of `count` packed rows by `panels` of `k` lines to `sums`. The second of a pair is how far apart chunks of
+/// rows, and panels of lines (k itself), are.
+///
+/// # Safety
+///
+/// As [`FmaTile`] wants it: rows of `k` values, whole panels, a line of sums for each row and panel.
+#[inline(always)]
+unsafe fn product<S: Simd>(
+    simd: S,
+    (rows, chunk_stride): (&[Line], usize),
+    count: usize,
+    (lines, k): (&[Line], usize),
+    panels: usize,
+    sums: Sums,
+) {
+    for first in (0..panels).step_by(2) {
+        let pair = first + 1 < panels;
+        let panel = |p: usize| lines[p * k..].as_ptr().cast();
+        let tile = FmaTile {
+            rows: rows.as_ptr().cast(),
+            chunk_stride: chunk_stride * size_of::<Line>(),
+            count,
+            panels: [panel(first), panel(first + usize::from(pair))],
+            half: false,
+            pair,
+            k,
+            fresh: sums.fresh,
+            sums: sums.lines[first * sums.panel_stride..].as_mut_ptr().cast(),
+            panel_stride: sums.panel_stride * LANES,
+        };
+        // SAFETY: the caller's.
+        unsafe { simd.fma_tile(&tile) }
+    }
+}

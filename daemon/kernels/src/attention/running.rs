@@ -1,0 +1,82 @@
+//! What the online softmax keeps for each query while the blocks of keys go by.
+
+use std::ops::Range;
+
+use super::parts::Part;
+use crate::simd::{LANES, Line, Simd, math, room};
+
+/// A number for each row of a tile.
+pub(super) type PerRow = [f32; LANES];
+
+/// Sums so far.
+#[derive(Default)]
+pub(super) struct Running {
+    /// Values by their weights: `[16 dimensions][query][16]`.
+    pub(super) sums: Vec<Line>,
+    /// Per query the greatest score.
+    max: Vec<f32>,
+    /// Per query the weights, by sixteen lanes.
+    pub(super) weights: Vec<Line>,
+    queries: usize,
+    depth: usize,
+}
+
+impl Running {
+    /// Nothing is summed yet for so many queries of so many vectors.
+    pub(super) fn start(&mut self, queries: usize, depth: usize) {
+        (self.queries, self.depth) = (queries, depth);
+        room(&mut self.sums, self.depth * self.queries);
+        self.sums[..self.depth * self.queries].fill(Line::ZERO);
+        self.max.clear();
+        self.max.resize(self.queries, f32::NEG_INFINITY);
+        room(&mut self.weights, queries);
+        self.weights[..queries].fill(Line::ZERO);
+    }
+
+    /// From one vector of dimensions' sums to the next's, in lines.
+    pub(super) fn stride(&self) -> usize {
+        self.queries
+    }
+
+    /// Takes the greatest scores of a block into account: what is summed so far fades to the greatest yet, which is returned.
+    #[inline(always)]
+    pub(super) fn rise<S: Simd>(&mut self, simd: S, block: &PerRow, tile: &Range<usize>) -> PerRow {
+        let rows = tile.len();
+        let mut before = [0.0; LANES];
+        before[..rows].copy_from_slice(&self.max[tile.clone()]);
+        let mut after = before;
+        simd.store(simd.max(simd.load(block), simd.load(&before)), &mut after[..rows]);
+        self.max[tile.clone()].copy_from_slice(&after[..rows]);
+        if before != after {
+            self.fade(simd, before, after, tile);
+        }
+        after
+    }
+
+    #[inline(always)]
+    fn fade<S: Simd>(&mut self, simd: S, before: PerRow, after: PerRow, tile: &Range<usize>) {
+        let mut fade = [0.0; LANES];
+        simd.store(math::exp2(simd, simd.sub(simd.load(&before), simd.load(&after))), &mut fade);
+        for (row, fade) in fade[..tile.len()].iter().enumerate() {
+            let weights = &mut self.weights[tile.start + row].0;
+            simd.store(simd.mul(simd.load(weights), simd.splat(*fade)), weights);
+            for c in 0..self.depth {
+                let sum = &mut self.sums[c * self.queries + tile.start + row].0;
+                simd.store(simd.mul(simd.load(sum), simd.splat(*fade)), sum);
+            }
+        }
+    }
+
+    /// The results of the queries from `first` on, `scale` times the means by weight where there is a scale for each dimension.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(&self, simd: S, part: &Part, first: usize, scale: Option<&[f32]>) {
+        for i in 0..self.queries {
+            let weight = simd.splat(simd.fold(simd.load(&self.weights[i].0)));
+            for (c, out) in part.query(simd, first + i).chunks_mut(LANES).enumerate() {
+                let mean = simd.div(simd.load(&self.sums[c * self.queries + i].0), weight);
+                let scale = scale.map_or(simd.splat(1.0), |scale| simd.load(&scale[c * LANES..]));
+                simd.store(simd.fma(mean, scale, simd.splat(0.0)), out);
+            }
+        }
+    }
+}
