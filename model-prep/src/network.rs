@@ -156,6 +156,16 @@ pub(crate) struct GroupNorm {
     pub(crate) silu: bool,
 }
 
+/// An attention's settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attention {
+    pub(crate) heads: usize,
+    /// A token sees itself and those before it.
+    pub(crate) causal: bool,
+    /// Never in int8.
+    pub(crate) precise: bool,
+}
+
 /// Puts a network together.
 pub(crate) struct Builder {
     weights: Weights,
@@ -278,8 +288,10 @@ impl Builder {
     }
 
     /// Attention of queries to keys and values.
-    pub(crate) fn attention(&mut self, [q, k, v]: [Value; 3], name: &str, heads: usize, causal: bool) -> Value {
-        self.node(name, Op::Layer(Layer::Attention { heads, causal, quantize: false }), &[q, k, v], q.channels)
+    pub(crate) fn attention(&mut self, [q, k, v]: [Value; 3], name: &str, settings: Attention) -> Value {
+        let Attention { heads, causal, precise } = settings;
+        let int8 = self.weights == Weights::Int8 && !precise;
+        self.node(name, Op::Layer(Layer::Attention { heads, causal, int8, quantize: false }), &[q, k, v], q.channels)
     }
 
     /// Two values' channels side by side.

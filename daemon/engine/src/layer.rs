@@ -122,6 +122,8 @@ pub enum Layer {
         heads: usize,
         /// A token sees itself and those before it.
         causal: bool,
+        /// Both products are in int8.
+        int8: bool,
         /// Two outputs, `q` and `scale`.
         quantize: bool,
     },

@@ -10,7 +10,8 @@ use crate::layer::Layer;
 pub const DOMAIN: &str = "diffused";
 
 /// Attributes that are true or false; ONNX has only integers for them.
-const FLAGS: [&str; 8] = ["causal", "flip_sin_to_cos", "half", "quantize", "residual", "silu", "time", "upsample"];
+const FLAGS: [&str; 9] =
+    ["causal", "flip_sin_to_cos", "half", "int8", "quantize", "residual", "silu", "time", "upsample"];
 
 /// The node that says `layer`.
 pub fn to_node(layer: &Layer, name: &str, inputs: &[String], outputs: &[String]) -> NodeProto {
@@ -109,7 +110,7 @@ mod tests {
             },
             Layer::GroupNorm { weight: "g".into(), groups: 32, eps: 1e-6, silu: true, quantize: true },
             Layer::LayerNorm { weight: "l".into(), eps: 1e-5, quantize: false },
-            Layer::Attention { heads: 8, causal: true, quantize: true },
+            Layer::Attention { heads: 8, causal: true, int8: false, quantize: true },
             Layer::Quantize {},
         ];
         for layer in layers {
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn an_unknown_attribute_is_refused_by_name() {
-        let mut node = to_node(&Layer::Attention { heads: 8, causal: false, quantize: false }, "mid.attn", &[], &[]);
+        let mut node =
+            to_node(&Layer::Attention { heads: 8, causal: false, int8: true, quantize: false }, "mid.attn", &[], &[]);
         node.attribute.push(attribute("mask", &Value::Bool(true)));
         let message = from_node(&node).unwrap_err().to_string();
         assert!(message.contains("mid.attn") && message.contains("mask"), "{message}");

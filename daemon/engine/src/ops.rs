@@ -36,7 +36,7 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, po
         Layer::Conv2d { .. } => conv::run(layer, inputs, weights, pool)?,
         Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights, pool),
         Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights, pool),
-        Layer::Attention { heads, causal, .. } => attention::run(inputs, *heads, *causal, pool)?,
+        Layer::Attention { .. } => attention::run(layer, inputs, pool)?,
         Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
     };
     if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }

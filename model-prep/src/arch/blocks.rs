@@ -1,6 +1,6 @@
 //! Residual blocks and attention: what the UNet and the autoencoder share.
 
-use crate::network::{Builder, Conv, GroupNorm, Linear, Value};
+use crate::network::{self, Builder, Conv, GroupNorm, Linear, Value};
 
 /// What a network's residual blocks have in common.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +46,8 @@ pub(super) struct Attention {
     /// Biases of the first three projections.
     pub(super) bias: bool,
     pub(super) residual: Value,
+    /// Never in int8 itself; the projections may be.
+    pub(super) precise: bool,
 }
 
 impl Attention {
@@ -55,7 +57,8 @@ impl Attention {
         let q = b.linear(x, &format!("{name}.to_q"), channels, project);
         let k = b.linear(context, &format!("{name}.to_k"), channels, project);
         let v = b.linear(context, &format!("{name}.to_v"), channels, project);
-        let h = b.attention([q, k, v], name, self.heads, false);
+        let settings = network::Attention { heads: self.heads, causal: false, precise: self.precise };
+        let h = b.attention([q, k, v], name, settings);
         let out = Linear { residual: Some(self.residual), ..Linear::default() };
         b.linear(h, &format!("{name}.to_out.0"), channels, out)
     }

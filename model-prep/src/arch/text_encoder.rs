@@ -1,6 +1,6 @@
 //! CLIPTextModel: a causal transformer over a prompt's tokens; the last layer's output after the final norm.
 
-use crate::network::{Builder, Dim, Linear, Network, Value, Weights};
+use crate::network::{Attention, Builder, Dim, Linear, Network, Value, Weights};
 use crate::source::TextConfig;
 
 /// The text encoder's network.
@@ -20,7 +20,8 @@ fn block(b: &mut Builder, x: Value, name: &str, config: &TextConfig) -> Value {
     let h = b.layer_norm(x, &format!("{name}.layer_norm1"), config.eps);
     let qkv = ["q_proj", "k_proj", "v_proj"]
         .map(|part| b.linear(h, &format!("{attention}.{part}"), config.channels, Linear::default()));
-    let h = b.attention(qkv, &attention, config.heads, true);
+    let settings = Attention { heads: config.heads, causal: true, precise: true };
+    let h = b.attention(qkv, &attention, settings);
     let onto = |residual| Linear { residual: Some(residual), ..Linear::default() };
     let x = b.linear(h, &format!("{attention}.out_proj"), config.channels, onto(x));
     let h = b.layer_norm(x, &format!("{name}.layer_norm2"), config.eps);

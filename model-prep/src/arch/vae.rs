@@ -92,7 +92,7 @@ fn middle(b: &mut Builder, x: Value, name: &str, config: &VaeConfig) -> Value {
         let attention = format!("{name}.attentions.0");
         let norm = GroupNorm { groups: config.groups, eps: EPS, silu: false };
         let h = b.group_norm(x, &format!("{attention}.group_norm"), norm);
-        x = Attention { heads: 1, bias: true, residual: x }.add(b, h, h, &attention);
+        x = Attention { heads: 1, bias: true, residual: x, precise: true }.add(b, h, h, &attention);
     }
     resnets(config, false).add(b, x, &format!("{name}.resnets.1"), x.channels)
 }

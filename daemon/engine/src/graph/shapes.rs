@@ -56,7 +56,7 @@ pub(super) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             table(weights, last(&x)?)?;
             x
         }
-        Layer::Attention { heads, causal, .. } => attention(inputs, *heads, *causal)?,
+        Layer::Attention { heads, causal, int8, .. } => attention(inputs, *heads, *causal, *int8)?,
         Layer::Quantize {} => plain(inputs.next())?,
     };
     if inputs.next().is_some() {
@@ -82,13 +82,16 @@ fn embedding(weights: &[Shape], inputs: &mut std::slice::Iter<Operand>) -> Check
     Ok(tvec![ids[0], ids[1], *columns])
 }
 
-fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool) -> Checked<TVec<usize>> {
+fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool, int8: bool) -> Checked<TVec<usize>> {
     let (q, k, v) = (plain(inputs.next())?, plain(inputs.next())?, plain(inputs.next())?);
     if k != v || q.len() < 3 || k.len() < 3 || q[0] != k[0] || last(&q)? != last(&k)? {
         return Err(format!("queries {q:?}, keys {k:?} and values {v:?} do not fit together"));
     }
     if heads == 0 || !last(&q)?.is_multiple_of(heads) {
         return Err(format!("{heads} heads do not divide {} channels", last(&q)?));
+    }
+    if causal && int8 {
+        return Err("causal attention in int8".into());
     }
     if causal && q != k {
         return Err(format!("causal attention of {q:?} to {k:?}"));

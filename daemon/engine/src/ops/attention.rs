@@ -5,16 +5,21 @@ use tract_onnx::prelude::*;
 
 use super::pool::Pool;
 use super::values::{Inputs, channels, leading, values, values_mut};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::layer::Layer;
 
 /// `softmax(q kᵀ / √d) v` per head; the result takes the queries' place.
-pub(super) fn run(inputs: &mut Inputs, heads: usize, causal: bool, pool: &mut Pool) -> Result<Tensor> {
+pub(super) fn run(layer: &Layer, inputs: &mut Inputs, pool: &mut Pool) -> Result<Tensor> {
+    let Layer::Attention { heads, causal, int8, .. } = *layer else {
+        return Err(Error::Internal(format!("{} is no attention", layer.name())));
+    };
     let (mut q, k, v) = (inputs.tensor()?, inputs.value()?, inputs.value()?);
     let batch = q.shape()[0];
     let tokens = |x: &Tensor| leading(x.shape()).iter().product::<usize>() / batch;
     let head_dim = channels(q.shape()) / heads;
     let shape = AttentionShape { batch, heads, head_dim, queries: tokens(&q), keys: tokens(&k), causal };
-    kernels::attention(values_mut(&mut q)?, values(&k)?, values(&v)?, &shape);
+    let attention = if int8 { kernels::attention_int8 } else { kernels::attention };
+    attention(values_mut(&mut q)?, values(&k)?, values(&v)?, &shape);
     pool.give(k);
     pool.give(v);
     Ok(q)
