@@ -18,6 +18,9 @@ use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, Work, math, room};
 /// Queries that take each block of keys in turn: their sums stay in the nearest cache, and the keys come seldom enough.
 const QUERIES: usize = 120;
 
+/// Panels of keys whose weights are a chunk.
+const PANELS: usize = CHUNK / LANES;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -97,9 +100,9 @@ impl Task<'_> {
         self.part.head_dim().div_ceil(4)
     }
 
-    /// Panels of all keys.
+    /// Panels of all keys, in fours: the weights of 64 keys are a chunk.
     fn panels(&self) -> usize {
-        self.part.shape().keys.div_ceil(LANES)
+        self.part.shape().keys.div_ceil(CHUNK) * PANELS
     }
 
     fn make_room(&mut self) {
@@ -192,9 +195,10 @@ impl Task<'_> {
             } else {
                 scratch.bytes.fill(0);
             }
+            let slot = key / CHUNK * CHUNK + S::slot(key % CHUNK);
             for (panel, bytes) in scratch.bytes.chunks(LANES).enumerate() {
-                let line = scratch.v[panel * quads + key / 4].0.as_chunks_mut::<4>().0;
-                line.iter_mut().zip(bytes).for_each(|(quad, byte)| quad[key % 4] = *byte as u8);
+                let line = scratch.v[panel * quads + slot / 4].0.as_chunks_mut::<4>().0;
+                line.iter_mut().zip(bytes).for_each(|(quad, byte)| quad[slot % 4] = *byte as u8);
             }
         }
     }
@@ -203,7 +207,7 @@ impl Task<'_> {
     #[inline(always)]
     fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>, queries: usize) {
         let (rows, depth, all_panels) = (tile.len(), self.part.depth(), self.panels());
-        let panels = block.start / LANES..block.end.div_ceil(LANES);
+        let panels = block.start / LANES..block.end.div_ceil(CHUNK) * PANELS;
         let (k_quads, v_quads) = (self.quads(), panels.len() * LANES / 4);
         let scratch = &mut *self.scratch;
         room(&mut scratch.scores, panels.len() * rows);
@@ -242,7 +246,7 @@ impl Task<'_> {
 /// Keys that do not exist get the weight 0.
 #[inline(always)]
 fn mask(scores: &mut [Line], rows: usize, block: &Range<usize>) {
-    for key in block.len()..block.len().next_multiple_of(LANES) {
+    for key in block.len()..block.len().next_multiple_of(CHUNK) {
         for scores in &mut scores[key / LANES * rows..][..rows] {
             scores.0[key % LANES] = f32::NEG_INFINITY;
         }
@@ -259,21 +263,26 @@ impl Scratch {
         grow(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
         let (scores, scales) = (&self.scores[..panels.len() * rows], &self.k_scale[panels]);
         let max = self.running.rise(simd, &maxima(simd, scores, scales, rows), tile);
-        for row in 0..rows {
-            let shift = simd.splat(WEIGHT_BITS - max[row]);
-            let sums = &mut self.running.weights[tile.start + row].0;
-            let mut sum = simd.load(sums);
-            for (chunk, scales) in scales.chunks(CHUNK / LANES).enumerate() {
-                let mut weights = [simd.splat(0.0); CHUNK / LANES];
-                for (i, (weights, scale)) in weights.iter_mut().zip(scales).enumerate() {
-                    let score = simd.load(&scores[(chunk * CHUNK / LANES + i) * rows + row].0);
-                    *weights = simd.round(math::weight(simd, simd.fma(score, simd.load(&scale.0), shift)));
+        let sums = &mut self.running.weights[tile.clone()];
+        let digits = uppers.chunks_exact_mut(rows).zip(lowers.chunks_exact_mut(rows));
+        let chunks = scores.chunks_exact(PANELS * rows).zip(scales.as_chunks::<PANELS>().0);
+        for ((scores, scales), (uppers, lowers)) in chunks.zip(digits) {
+            let mut loaded = [simd.splat(0.0); PANELS];
+            for (loaded, scale) in loaded.iter_mut().zip(scales) {
+                *loaded = simd.load(&scale.0);
+            }
+            for (row, (upper, lower)) in uppers.iter_mut().zip(lowers).enumerate() {
+                let shift = simd.splat(WEIGHT_BITS - max[row]);
+                let mut weights = loaded;
+                let mut sum = simd.load(&sums[row].0);
+                for (panel, weights) in weights.iter_mut().enumerate() {
+                    let power = simd.fma(simd.load(&scores[panel * rows + row].0), *weights, shift);
+                    *weights = simd.round(math::weight(simd, power));
                     sum = simd.add(sum, *weights);
                 }
-                let at = chunk * rows + row;
-                simd.store_digits(weights, &mut uppers[at].0, &mut lowers[at].0);
+                simd.store_digits(weights, &mut upper.0, &mut lower.0);
+                simd.store(sum, &mut sums[row].0);
             }
-            simd.store(sum, sums);
         }
     }
 }

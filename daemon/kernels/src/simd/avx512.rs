@@ -40,6 +40,20 @@ fn high(a: __m512) -> __m256 {
     _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
 }
 
+/// Integers of 16 bits: lanes of `a` and of `b` by turns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn words(a: __m512, b: __m512) -> __m512i {
+    _mm512_or_si512(_mm512_cvtps_epi32(a), _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(b)))
+}
+
+/// The lower bytes of words whose upper ones are 0: of `a` and of `b` by turns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn bytes(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_or_si512(a, _mm512_slli_epi16::<8>(b))
+}
+
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
@@ -124,20 +138,19 @@ impl Simd for Avx512 {
     fn store_digits(self, a: [__m512; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let [a, b, c, d] = a.map(|a| _mm512_cvtps_epi32(a));
-            let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| _mm512_or_si512(a, _mm512_slli_epi32::<16>(b)));
+            let (ab, cd) = (words(a[0], a[1]), words(a[2], a[3]));
             let low = _mm512_set1_epi16(127);
-            let uppers = [_mm512_srli_epi16::<7>(ab), _mm512_srli_epi16::<7>(cd)];
-            let lowers = [_mm512_and_si512(ab, low), _mm512_and_si512(cd, low)];
-            // Lane l of 32 bits has the bytes l of a, c, b and d: four lanes are transposed, then the sixteen.
-            let of_four = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
-            let of_all = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            for (words, out) in [(uppers, upper), (lowers, lower)] {
-                let bytes = _mm512_or_si512(words[0], _mm512_slli_epi16::<8>(words[1]));
-                let bytes = _mm512_permutexvar_epi32(of_all, _mm512_shuffle_epi8(bytes, of_four));
-                _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes);
-            }
+            let uppers = bytes(_mm512_srli_epi16::<7>(ab), _mm512_srli_epi16::<7>(cd));
+            _mm512_storeu_si512(upper.as_mut_ptr().cast(), uppers);
+            let lowers = bytes(_mm512_and_si512(ab, low), _mm512_and_si512(cd, low));
+            _mm512_storeu_si512(lower.as_mut_ptr().cast(), lowers);
         }
+    }
+
+    /// Lane `l` of 32 bits has lanes `l` of the first, third, second and fourth sixteen.
+    #[inline(always)]
+    fn slot(i: usize) -> usize {
+        4 * (i % LANES) + [0, 2, 1, 3][i / LANES]
     }
 
     lanewise! {

@@ -86,7 +86,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_f16(self, a: Self::F, out: &mut [f16]);
     /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
     fn store_i8(self, a: Self::F, out: &mut [i8]);
-    /// Stores the upper and the lower seven bits of 64 integers from 0 to below 2^14.
+    /// Stores the upper and the lower seven bits of 64 integers from 0 to below 2^14, number `i` at [`Simd::slot`] `i`.
     fn store_digits(self, a: [Self::F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -123,6 +123,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     ///
     /// Everything the tile points to is there: see [`FmaTile`].
     unsafe fn fma_tile(self, tile: &FmaTile);
+
+    /// Where [`Simd::store_digits`] puts number `i` of 64.
+    #[inline(always)]
+    fn slot(i: usize) -> usize {
+        i
+    }
 
     /// The lanes of `a` and `b` by turns: those of the first eight, and those of the others.
     fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
