@@ -29,8 +29,8 @@ pub(crate) fn paint(model: &Path, budget: u64, side: usize) -> Memory {
     let _program = bench::Program::start(folder.path(), &config);
     peer.wait_online();
     peer.paint(&json!({"prompt": "a house", "id": "memory", "steps": 1, "width": side, "height": side}));
-    // The last messages are still on their way.
-    thread::sleep(Duration::from_secs(1));
+    // Without work for five seconds the service closes the model.
+    thread::sleep(Duration::from_secs(8));
     let pid = pid(folder.path()).expect("the service runs");
     Memory { peak: status(pid, "VmHWM:"), idle: status(pid, "VmRSS:") }
 }

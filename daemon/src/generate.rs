@@ -5,9 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use diffused_engine::Options;
-use diffused_engine::error::Error;
-use diffused_engine::request::{Observer, Request, Stage};
+use diffused_engine::request::{Observer, Parameters, Request, Stage};
+use diffused_engine::{Options, parameters};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Access;
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::budget;
 use crate::cli::{Failure, Generate};
 use crate::fault::{Code, Fault};
+use crate::init_image::InitImage;
 use crate::model::Model;
 use crate::pictures;
 use crate::progress::{Meter, Progress};
@@ -32,7 +32,7 @@ pub fn run(arguments: &Generate) -> Result<(), Failure> {
 
 fn paint(arguments: &Generate) -> Result<(), Failure> {
     crate::logging::start("error");
-    let request = request(arguments)?;
+    let (request, start) = request(arguments)?;
     let output = match &arguments.output {
         Some(path) => path.clone(),
         None => free_name(Path::new(""), &arguments.prompt, request.seed),
@@ -42,7 +42,12 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
-    let parameters = engine.resolve(&request).map_err(failure)?;
+    let init_size = start.as_ref().map(InitImage::size);
+    let parameters = parameters::resolve_from(&request, init_size, engine.manifest()).map_err(failure)?;
+    let request = match start {
+        Some(start) => unpack(&start, &request, &parameters, memory)?,
+        None => request,
+    };
     let mut teller = Teller::new(arguments.json, Meter::new(&parameters, 1, Instant::now()));
     let picture = engine.generate(&request, &mut teller).map_err(failure)?;
     let file = pictures::encode(&picture, format).map_err(|fault| Failure::Other(fault.to_string()))?;
@@ -60,13 +65,23 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     Ok(())
 }
 
-fn request(arguments: &Generate) -> Result<Request, Failure> {
-    let init_image = arguments.init_image.as_deref().map(|path| {
+/// `request` with the picture that it starts from.
+fn unpack(
+    start: &InitImage,
+    request: &Request,
+    parameters: &Parameters,
+    memory: Option<u64>,
+) -> Result<Request, Failure> {
+    start.check(parameters, memory).and_then(|()| start.start(request, parameters)).map_err(failure)
+}
+
+fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure> {
+    let start = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        pictures::decode(&bytes).map_err(|fault| wrong(fault.message))
+        let file = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        InitImage::open(file).map_err(|fault| wrong(fault.message))
     });
-    Ok(Request {
+    let request = Request {
         prompt: arguments.prompt.clone(),
         negative_prompt: arguments.negative_prompt.clone(),
         width: arguments.width,
@@ -75,9 +90,10 @@ fn request(arguments: &Generate) -> Result<Request, Failure> {
         cfg_scale: arguments.cfg_scale,
         seed: arguments.seed.unwrap_or_else(random::seed),
         sampler: arguments.sampler,
-        init_image: init_image.transpose()?,
+        init_image: None,
         strength: arguments.strength,
-    })
+    };
+    Ok((request, start.transpose()?))
 }
 
 fn format(output: &Path) -> Result<Format, Failure> {
@@ -116,8 +132,8 @@ pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
 }
 
 /// The engine's errors as the command line's: with the flag for the field.
-pub fn failure(error: Error) -> Failure {
-    match Fault::from(error) {
+pub fn failure(error: impl Into<Fault>) -> Failure {
+    match error.into() {
         Fault { field: Some(field), message, .. } => Failure::Usage(format!("{}: {message}", flag(&field))),
         Fault { code: Code::OutOfMemory, message, .. } => Failure::Usage(format!("--memory: {message}")),
         Fault { code: Code::ModelCorrupt, message, .. } => Failure::Model(message),
@@ -195,6 +211,8 @@ impl Observer for Teller {
 
 #[cfg(test)]
 mod tests {
+    use diffused_engine::error::Error;
+
     use super::*;
 
     #[test]

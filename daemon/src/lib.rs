@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod fault;
 pub mod generate;
 pub mod health;
+pub mod init_image;
 pub mod logging;
 pub mod model;
 pub mod mqtt;

@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 
 use crate::fault::Fault;
 use crate::request::Format;
-pub use formats::decode;
 
 mod formats;
 

@@ -3,14 +3,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::pictures;
 use base64::Engine as _;
-use diffused_engine::request::Request;
+use diffused_engine::bundle::Manifest;
+use diffused_engine::parameters;
+use diffused_engine::request::{Parameters, Request};
 use diffused_engine::sampler;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fault::{Code, Fault};
+use crate::init_image::InitImage;
 use crate::random;
 use crate::topics::is_safe_level;
 use fields::Fields;
@@ -66,10 +68,10 @@ pub struct Job {
     pub id: String,
     /// The client's own mark, handed back as it came.
     pub transaction: Option<Value>,
-    /// The picture; `init_image` is `None` here, see `init_file`.
+    /// The picture; `init_image` is `None` here, see `start`.
     pub request: Request,
     /// The init image as it came: a PNG or JPEG file. Waiting jobs hold it so, since it is far smaller than its pixels.
-    pub init_file: Option<Vec<u8>>,
+    pub start: Option<InitImage>,
     /// How many pictures, with the seeds that follow.
     pub count: u64,
     /// How pictures are written.
@@ -117,12 +119,18 @@ impl Job {
         Ok(job)
     }
 
-    /// The picture number `n` (from 0), its init image decoded.
-    pub fn picture(&self, n: u64) -> Result<Request, Fault> {
-        let mut request = self.request.clone();
-        request.seed = self.request.seed.wrapping_add(n);
-        request.init_image = self.init_file.as_deref().map(pictures::decode).transpose()?;
-        Ok(request)
+    /// What is painted with the defaults of `manifest` in `memory` bytes, as far as that can be told beforehand.
+    pub fn resolve(&self, manifest: &Manifest, memory: Option<u64>) -> Result<Parameters, Fault> {
+        let init_size = self.start.as_ref().map(InitImage::size);
+        let parameters = parameters::resolve_from(&self.request, init_size, manifest)?;
+        self.start.as_ref().map_or(Ok(()), |start| start.check(&parameters, memory))?;
+        Ok(parameters)
+    }
+
+    /// The picture number `n` (from 0) of a job that was resolved to `parameters`, its init image unpacked.
+    pub fn picture(&self, n: u64, parameters: &Parameters) -> Result<Request, Fault> {
+        let request = Request { seed: self.request.seed.wrapping_add(n), ..self.request.clone() };
+        self.start.as_ref().map_or(Ok(request.clone()), |start| start.start(&request, parameters))
     }
 }
 
@@ -192,7 +200,7 @@ fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
     let job = Job {
         id: String::new(),
         transaction: None,
-        init_file: init_file(fields, kind)?,
+        start: start(fields, kind)?,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -226,7 +234,7 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
 }
 
 /// The one init image, out of its base64.
-fn init_file(fields: &mut Fields, kind: Kind) -> Result<Option<Vec<u8>>, Fault> {
+fn start(fields: &mut Fields, kind: Kind) -> Result<Option<InitImage>, Fault> {
     const FIELD: &str = "init_images";
     let images = match (kind, fields.take(FIELD)) {
         (Kind::Txt2Img, None) => return Ok(None),
@@ -243,7 +251,7 @@ fn init_file(fields: &mut Fields, kind: Kind) -> Result<Option<Vec<u8>>, Fault> 
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .map_err(|error| Fault::param(FIELD, format!("the picture's base64 is broken: {error}")))?;
-    Ok(Some(bytes))
+    InitImage::open(bytes).map(Some)
 }
 
 fn format(fields: &mut Fields) -> Result<Format, Fault> {

@@ -6,16 +6,19 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use diffused_engine::Engine;
+use diffused_engine::plan::PROCESS;
 use diffused_engine::request::{Observer, Parameters, Picture, Stage};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
 use crate::fault::{Code, Fault};
+use crate::health;
 use crate::model::Model;
 use crate::pictures::{self, Encoded, Folder};
 use crate::progress::{Meter, Progress, Timings};
@@ -23,6 +26,8 @@ use crate::request::Job;
 
 /// The contract's "at most one a second".
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the engine stays open without work: one job after the other finds everything in place.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A job for the worker.
 #[derive(Debug)]
@@ -85,7 +90,8 @@ impl Worker {
         let (tasks, incoming) = mpsc::channel();
         let (events, received) = unbounded_channel();
         let beat = Arc::new(Mutex::new(None));
-        let painter = Painter { model, folder, events, beat: beat.clone() };
+        let model_sha256 = engine.model_sha256().to_owned();
+        let painter = Painter { model, model_sha256, folder, events, beat: beat.clone() };
         thread::Builder::new().name("worker".into()).spawn(move || painter.run(engine, &incoming))?;
         Ok((Worker { tasks, beat }, received))
     }
@@ -110,6 +116,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The thread's side.
 struct Painter {
     model: Model,
+    model_sha256: String,
     folder: Folder,
     events: UnboundedSender<Event>,
     beat: Arc<Mutex<Option<Instant>>>,
@@ -118,7 +125,7 @@ struct Painter {
 impl Painter {
     fn run(&self, engine: Engine, tasks: &mpsc::Receiver<Task>) {
         let mut engine = Some(engine);
-        while let Ok(task) = tasks.recv() {
+        while let Some(task) = next(&mut engine, tasks) {
             let outcome = self.attempt(&mut engine, &task);
             *lock(&self.beat) = None;
             self.tell(Event::Finished(outcome));
@@ -129,7 +136,7 @@ impl Painter {
     fn attempt(&self, engine: &mut Option<Engine>, task: &Task) -> Result<Summary, Fault> {
         let mut ready = match engine.take() {
             Some(engine) => engine,
-            None => self.model.open()?,
+            None => self.reopen()?,
         };
         let painted = catch_unwind(AssertUnwindSafe(|| self.paint_all(&mut ready, task)));
         match painted {
@@ -145,6 +152,16 @@ impl Painter {
         }
     }
 
+    /// The service goes on telling what it told of the model at its start.
+    fn reopen(&self) -> Result<Engine, Fault> {
+        let engine = self.model.open()?;
+        if engine.model_sha256() != self.model_sha256 {
+            let message = "the model's folder holds another bundle than at the start; restart the service to use it";
+            return Err(Fault::new(Code::ModelCorrupt, message));
+        }
+        Ok(engine)
+    }
+
     fn paint_all(&self, engine: &mut Engine, task: &Task) -> Result<Summary, Fault> {
         let mut watch = Watch {
             meter: Meter::new(&task.parameters, task.job.count, Instant::now()),
@@ -156,10 +173,20 @@ impl Painter {
             if index > 0 {
                 watch.meter.next_image(Instant::now());
             }
-            let picture = engine.generate(&task.job.picture(index)?, &mut watch)?;
+            self.make_room(engine, task);
+            let picture = engine.generate(&task.job.picture(index, &task.parameters)?, &mut watch)?;
             self.tell(Event::Painted(self.finish(task, index, &picture)?));
         }
         Ok(Summary { parameters: task.parameters.clone(), timings: watch.meter.timings(Instant::now()) })
+    }
+
+    /// Frees weights that were kept where the init image needs their memory.
+    fn make_room(&self, engine: &mut Engine, task: &Task) {
+        let (Some(start), Some(memory)) = (&task.job.start, self.model.memory()) else { return };
+        let unpacking = start.memory(&task.parameters) - PROCESS;
+        if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
+            engine.forget();
+        }
     }
 
     /// Makes a file of the pixels, keeps it, and makes one that fits through the broker.
@@ -219,6 +246,18 @@ impl Observer for Watch<'_> {
             false => ControlFlow::Continue(()),
         }
     }
+}
+
+/// The next job. An engine that has waited for long enough is closed, and what it held is the system's again: opening it
+/// takes a fraction of a step.
+fn next(engine: &mut Option<Engine>, tasks: &mpsc::Receiver<Task>) -> Option<Task> {
+    if engine.is_some() {
+        match tasks.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => engine.take().into_iter().for_each(Engine::close),
+            received => return received.ok(),
+        }
+    }
+    tasks.recv().ok()
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod broken;
+mod init_images;
 mod jobs;
 mod requests;
 mod times;

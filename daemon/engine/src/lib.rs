@@ -15,7 +15,7 @@ pub mod network;
 pub mod noise;
 mod ops;
 pub mod parameters;
-mod picture;
+pub mod picture;
 pub mod plan;
 pub mod request;
 pub mod sampler;
@@ -74,6 +74,18 @@ impl Engine {
         let models = Models::open(&bundle)?;
         diffused_kernels::heap::trim();
         Ok(Engine { bundle, options, workers, models })
+    }
+
+    /// Gives back all that it holds.
+    pub fn close(self) {
+        drop(self);
+        diffused_kernels::heap::trim();
+    }
+
+    /// Frees the weights that are kept from one picture to the next.
+    pub fn forget(&mut self) {
+        self.models.forget();
+        diffused_kernels::heap::trim();
     }
 
     /// What the bundle says of itself.
@@ -174,7 +186,7 @@ impl Job<'_> {
     /// The first latents of image to image: the encoder's distribution is sampled before noise is added.
     fn start_from(&mut self, image: &RgbImage) -> Result<Latents> {
         let (width, height) = (self.asked.width, self.asked.height);
-        let pixels = picture::to_pixels(image, width, height);
+        let pixels = picture::to_pixels(&picture::scale(image.clone(), width, height));
         let residency = self.plan.residency(Stage::VaeEncoder)?;
         let mut tick = layers(Stage::VaeEncoder, self.observer);
         let moments = self.models.encoder.encode(pixels, (width, height), residency, &mut tick)?;

@@ -15,10 +15,15 @@ const DEFAULT_STRENGTH: f64 = 0.75;
 
 /// Fills in the model's defaults and checks every value.
 pub fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
+    resolve_from(request, request.init_image.as_ref().map(image::RgbImage::dimensions), manifest)
+}
+
+/// The same, starting from a picture of which only the width and the height are known so far.
+pub fn resolve_from(request: &Request, init_size: Option<(u32, u32)>, manifest: &Manifest) -> Result<Parameters> {
     let unit = side_unit(manifest);
-    let own = |side: fn(&image::RgbImage) -> u32| {
-        let rounded = |image| ((side(image) as usize).min(MAX_SIDE) / unit * unit).max(unit);
-        request.init_image.as_ref().map_or(manifest.picture.default, rounded)
+    let own = |side: fn((u32, u32)) -> u32| {
+        let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / unit * unit).max(unit);
+        init_size.map_or(manifest.picture.default, rounded)
     };
     let steps = request.steps.unwrap_or(manifest.sampling.steps);
     let most_steps = MAX_STEPS.min(manifest.sampling.train_timesteps);
@@ -32,13 +37,13 @@ pub fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
-        width: side("width", request.width.unwrap_or_else(|| own(image::RgbImage::width)), unit)?,
-        height: side("height", request.height.unwrap_or_else(|| own(image::RgbImage::height)), unit)?,
+        width: side("width", request.width.unwrap_or_else(|| own(|size| size.0)), unit)?,
+        height: side("height", request.height.unwrap_or_else(|| own(|size| size.1)), unit)?,
         steps,
         cfg_scale,
         seed: request.seed,
         sampler: request.sampler.unwrap_or(manifest.sampling.default),
-        strength: request.init_image.is_some().then_some(strength),
+        strength: init_size.is_some().then_some(strength),
     })
 }
 

@@ -5,14 +5,18 @@ use image::imageops::{self, FilterType};
 
 use crate::error::{Error, Result};
 
-/// Pixels from -1 to 1, `[height][width][3]`, of `image` scaled to `width` × `height`.
-pub(crate) fn to_pixels(image: &RgbImage, width: usize, height: usize) -> Vec<f32> {
-    let normal = |image: &RgbImage| image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect();
+/// `image` in `width` × `height` pixels.
+pub fn scale(image: RgbImage, width: usize, height: usize) -> RgbImage {
     let (width, height) = (width as u32, height as u32);
     if image.dimensions() == (width, height) {
-        return normal(image);
+        return image;
     }
-    normal(&imageops::resize(image, width, height, FilterType::Lanczos3))
+    imageops::resize(&image, width, height, FilterType::Lanczos3)
+}
+
+/// Pixels from -1 to 1, `[height][width][3]`.
+pub(crate) fn to_pixels(image: &RgbImage) -> Vec<f32> {
+    image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect()
 }
 
 /// The picture of `pixels` from -1 to 1; what lies outside is cut off, halves are rounded to even.
@@ -30,7 +34,7 @@ mod tests {
     #[test]
     fn bytes_survive_the_way_there_and_back() {
         let image = RgbImage::from_fn(16, 16, |x, y| image::Rgb([(x * 16 + y) as u8, 255 - (x * 16 + y) as u8, 7]));
-        assert_eq!(to_image(&to_pixels(&image, 16, 16), 16, 16).unwrap(), image);
+        assert_eq!(to_image(&to_pixels(&image), 16, 16).unwrap(), image);
     }
 
     #[test]
@@ -42,7 +46,7 @@ mod tests {
     #[test]
     fn scaling_keeps_a_plain_colour() {
         let image = RgbImage::from_pixel(50, 20, image::Rgb([255, 0, 255]));
-        let pixels = to_pixels(&image, 8, 24);
+        let pixels = to_pixels(&scale(image, 8, 24));
         assert_eq!(pixels.len(), 8 * 24 * 3);
         assert!(pixels.chunks(3).all(|pixel| pixel == [1.0, -1.0, 1.0]));
     }

@@ -1,8 +1,12 @@
 //! Payloads as clients send them, good and bad.
 
+use std::io::Cursor;
+
+use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
 use super::*;
+use crate::model::Model;
 
 fn parse(kind: Kind, value: Value) -> Result<Job, Rejection> {
     Job::parse(value.to_string().as_bytes(), kind)
@@ -10,6 +14,11 @@ fn parse(kind: Kind, value: Value) -> Result<Job, Rejection> {
 
 fn txt2img(value: Value) -> Job {
     parse(Kind::Txt2Img, value).unwrap()
+}
+
+/// The demo model's.
+fn manifest() -> Manifest {
+    Model::new(None, Default::default()).open().unwrap().manifest().clone()
 }
 
 fn check_refused(kind: Kind, payload: &[u8], code: Code, field: Option<&str>) {
@@ -89,12 +98,21 @@ fn each_complaint_names_its_key() {
 #[test]
 fn an_init_image_is_one_base64_text() {
     let with = |images: Value| json!({"prompt": "a", "init_images": images});
-    for images in [json!(["aGVsbG8="]), json!(["data:image/png;base64,aGVsbG8="])] {
-        let job = parse(Kind::Img2Img, with(images)).unwrap();
-        assert_eq!(job.init_file.as_deref(), Some(b"hello".as_slice()));
-        assert!(job.picture(0).is_err(), "this is no picture");
+    let mut file = Cursor::new(vec![]);
+    RgbImage::new(70, 20).write_to(&mut file, ImageFormat::Png).unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(file.get_ref());
+    let image = InitImage::open(file.into_inner()).unwrap();
+    for text in [format!("data:image/png;base64,{text}"), text] {
+        let job = parse(Kind::Img2Img, with(json!([text]))).unwrap();
+        assert_eq!(job.start.as_ref(), Some(&image));
+        let parameters = job.resolve(&manifest(), None).unwrap();
+        assert_eq!((parameters.width, parameters.height, parameters.strength), (64, 32, Some(0.75)));
+        let fault = job.resolve(&manifest(), Some(1 << 20)).unwrap_err();
+        assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some("init_images")));
     }
-    for images in [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!(["%%%"]), json!([7]), json!(null)] {
+    for images in
+        [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!(["%%%"]), json!(["aGVsbG8="]), json!([7]), json!(null)]
+    {
         let payload = with(images).to_string();
         check_refused(Kind::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
     }
@@ -125,5 +143,7 @@ fn seeds() {
     assert_ne!(random(json!(-1)), random(json!(-1)));
     assert!(random(json!(null)) <= u64::from(u32::MAX));
     let job = txt2img(json!({"prompt": "a", "seed": 5, "n_iter": 2}));
-    assert_eq!((job.picture(0).unwrap().seed, job.picture(1).unwrap().seed), (5, 6));
+    let parameters = job.resolve(&manifest(), None).unwrap();
+    let seed = |n| job.picture(n, &parameters).unwrap().seed;
+    assert_eq!((seed(0), seed(1)), (5, 6));
 }

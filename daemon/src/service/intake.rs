@@ -4,8 +4,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::SystemTime;
 
-use diffused_engine::parameters;
-
 use super::*;
 use crate::fault::Fault;
 use crate::mqtt::Received;
@@ -63,8 +61,7 @@ impl Service {
         if self.queue.contains(&job.id) {
             return Err(reject(Fault::param("id", format!("a job `{}` is in the queue already", job.id))));
         }
-        let checked = job.picture(0).and_then(|request| Ok(parameters::resolve(&request, &self.manifest)?));
-        let parameters = checked.map_err(reject)?;
+        let parameters = job.resolve(&self.manifest, self.memory_limit).map_err(reject)?;
         Ok((job, parameters))
     }
 
