@@ -21,6 +21,7 @@ on_every_level! {
     attention_over_many_keys
     int8_attention_equals_scalar
     int8_attention_over_many_keys
+    int8_attention_with_light_keys
 }
 
 fn lengths() -> impl Strategy<Value = usize> {
@@ -187,6 +188,25 @@ fn attention_over_many_keys(level: Level) {
         for kind in [Kind::Plain, Kind::Denormal, Kind::Big] {
             compare_attention(attention_at, level, &shape, (keys as u64, kind), 2);
         }
+    }
+}
+
+/// Blocks of keys whose scores are 0, 4, 8, … below the greatest: some have only small weights, some none.
+fn int8_attention_with_light_keys(level: Level) {
+    let shape = AttentionShape { batch: 1, heads: 1, head_dim: 4, queries: 20, keys: 1000, causal: false };
+    let mut numbers = Numbers(6);
+    let q: Vec<f32> = (0..20)
+        .flat_map(|_| [1.0, 0.0, 0.0, 0.0])
+        .zip(numbers.vec(80, Kind::Plain))
+        .map(|(q, x)| q + 0.1 * x)
+        .collect();
+    for direction in [1.0, -1.0] {
+        let k: Vec<f32> = (0..1000).flat_map(|key| [direction * (key / 100) as f32 * 5.0, 0.3, 0.1, -0.2]).collect();
+        let v = numbers.vec(4000, Kind::Plain);
+        let (mut expected, mut found) = (q.clone(), q.clone());
+        attention_int8_at(Level::Scalar, &mut expected, &k, &v, &shape);
+        attention_int8_at(level, &mut found, &k, &v, &shape);
+        assert_same(&found, &expected, "attention");
     }
 }
 

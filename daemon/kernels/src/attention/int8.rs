@@ -21,6 +21,13 @@ const QUERIES: usize = 120;
 /// Panels of keys whose weights are a chunk.
 const PANELS: usize = CHUNK / LANES;
 
+/// Scores that are so much less than the greatest have weights below a half, which are none.
+const NO_WEIGHT: f32 = -15.5;
+/// And these have weights below [`DIGIT`].
+const NO_UPPER_DIGIT: f32 = -7.5;
+/// Of the greatest score, more than what rounding takes off or adds.
+const ROUNDING: f32 = 1e-6;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -225,12 +232,12 @@ impl Task<'_> {
         // panel and row.
         unsafe { product.run(simd) }
         mask(&mut scratch.scores, rows, block);
-        scratch.soften(simd, panels.clone(), tile);
-        for (digits, factor) in scratch.digits.iter().zip([DIGIT, 1.0]) {
+        let needed = scratch.soften(simd, panels.clone(), tile);
+        for (digits, factor) in scratch.digits[needed.clone()].iter().zip(&[DIGIT, 1.0][needed]) {
             let product = Product {
                 rows: (digits, rows),
                 count: rows,
-                scales: &[factor; LANES],
+                scales: &[*factor; LANES],
                 panels: (&scratch.v[panels.start * LANES / 4..], all_panels * LANES / 4),
                 quads: v_quads,
                 panel_sums: None,
@@ -254,15 +261,22 @@ fn mask(scores: &mut [Line], rows: usize, block: &Range<usize>) {
 }
 
 impl Scratch {
-    /// Scores to the digits of weights.
+    /// Scores to the digits of weights. Returns which of the two digits are not zero throughout: where attention is sharp, most
+    /// keys have no weight at all.
     #[inline(always)]
-    fn soften<S: Simd>(&mut self, simd: S, panels: Range<usize>, tile: &Range<usize>) {
+    fn soften<S: Simd>(&mut self, simd: S, panels: Range<usize>, tile: &Range<usize>) -> Range<usize> {
         let rows = tile.len();
         let [uppers, lowers] = &mut self.digits;
         grow(uppers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
         grow(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
         let (scores, scales) = (&self.scores[..panels.len() * rows], &self.k_scale[panels]);
-        let max = self.running.rise(simd, &maxima(simd, scores, scales, rows), tile);
+        let block_max = maxima(simd, scores, scales, rows);
+        let max = self.running.rise(simd, &block_max, tile);
+        let below = simd.sub(simd.load(&block_max), simd.load(&max));
+        let below = simd.fold_max(simd.fma(simd.abs(simd.load(&max)), simd.splat(ROUNDING), below));
+        if below < NO_WEIGHT {
+            return 0..0;
+        }
         let sums = &mut self.running.weights[tile.clone()];
         let digits = uppers.chunks_exact_mut(rows).zip(lowers.chunks_exact_mut(rows));
         let chunks = scores.chunks_exact(PANELS * rows).zip(scales.as_chunks::<PANELS>().0);
@@ -284,13 +298,14 @@ impl Scratch {
                 simd.store(sum, &mut sums[row].0);
             }
         }
+        if below < NO_UPPER_DIGIT { 1..2 } else { 0..2 }
     }
 }
 
 /// The greatest of each row's scores, which are yet to be multiplied by the keys' scales.
 #[inline(always)]
 fn maxima<S: Simd>(simd: S, scores: &[Line], scales: &[Line], rows: usize) -> PerRow {
-    let mut maxima = [0.0; LANES];
+    let mut maxima = [f32::NEG_INFINITY; LANES];
     for row in 0..rows {
         let mut max = simd.splat(f32::NEG_INFINITY);
         for (scores, scale) in scores.chunks_exact(rows).zip(scales) {
