@@ -1,25 +1,22 @@
 //! Attention in int8: both products run on the int8 inner loop, over packed blocks of keys and values.
 //!
-//! As in f32, but every product of 64 bytes has four times the values, and a head's keys and values are so small once packed that all
-//! are packed before the first query. Weights are two digits of seven bits, each a row of int8
-//! for the second product: one digit would lose the many small weights that together matter.
+//! As in f32, but every product of 64 bytes has four times the values, and a head's keys and values are so small once packed
+//! that all are packed before the first query. Weights are two digits of seven bits, each a row of int8 for the second
+//! product: one digit would lose the many small weights that together matter.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::packed::{PANELS, PackedHead, grow};
 use super::parts::{self, Inputs, Part};
 use super::running::{PerRow, Running};
 use crate::rows::quantize_row;
 use crate::scalar::attention::{BLOCK, DIGIT, query_scale};
 use crate::scalar::math::WEIGHT_BITS;
-use crate::scalar::rows::TINY;
 use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, Work, math, room};
 
 /// Queries that take each block of keys in turn: their sums stay in the nearest cache, and the keys come seldom enough.
 const QUERIES: usize = 120;
-
-/// Panels of keys whose weights are a chunk.
-const PANELS: usize = CHUNK / LANES;
 
 /// Scores that are so much less than the greatest have weights below a half, which are none.
 const NO_WEIGHT: f32 = -15.5;
@@ -42,27 +39,16 @@ pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
 /// What a thread keeps between tasks.
 #[derive(Default)]
 struct Scratch {
-    /// Of all keys: their mean.
-    mean: Vec<f32>,
-    /// Of all values, by dimension: what quantizes them and what undoes it.
-    inverse: Vec<f32>,
-    scale: Vec<f32>,
+    head: PackedHead,
     /// Queries: `[64 dimensions][query][64]`, XORed with [`Simd::FLIP`], and a scale for each.
     q: Vec<Chunk<u8>>,
     q_scale: Vec<f32>,
-    /// A block's keys: `[16 keys][4 dimensions][16][4]`; for each panel of 16 the keys' scales and their sums.
-    k: Vec<Chunk<u8>>,
-    k_scale: Vec<Line>,
-    k_sums: Vec<[i32; LANES]>,
-    /// A block's values: `[16 dimensions][4 keys][16][4]`.
-    v: Vec<Chunk<u8>>,
     /// A tile's scores before the keys' scales: `[16 keys][query of the tile][16]`.
     scores: Vec<Line>,
     /// Upper and lower digits of a tile's weights: `[64 keys][query of the tile][64]`.
     digits: [Vec<Chunk<i8>>; 2],
     running: Running,
-    /// A row on its way.
-    row: Vec<f32>,
+    /// A query on its way.
     bytes: Vec<i8>,
 }
 
@@ -76,10 +62,7 @@ impl Work for Task<'_> {
 
     #[inline(always)]
     fn work<S: Simd>(mut self, simd: S) {
-        self.make_room();
-        self.survey(simd);
-        self.pack_keys(simd);
-        self.pack_values(simd);
+        self.scratch.head.pack(simd, &self.part);
         let (count, keys) = (self.part.count(), self.part.shape().keys);
         for first in (0..count).step_by(QUERIES) {
             let queries = first..count.min(first + QUERIES);
@@ -91,121 +74,25 @@ impl Work for Task<'_> {
                     self.tile(simd, &block, &(tile..queries.len().min(tile + S::ROWS)), queries.len());
                 }
             }
-            self.scratch.running.finish(simd, &self.part, first, Some(&self.scratch.scale));
+            self.scratch.running.finish(simd, &self.part, first, Some(&self.scratch.head.v_scale));
         }
     }
-}
-
-/// Makes room for `len` values, whose contents do not matter.
-fn grow<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
-    values.resize(len.max(values.len()), filler);
 }
 
 impl Task<'_> {
-    /// Lines of a panel of keys: quads of dimensions.
-    fn quads(&self) -> usize {
-        self.part.head_dim().div_ceil(4)
-    }
-
-    /// Panels of all keys, in fours: the weights of 64 keys are a chunk.
-    fn panels(&self) -> usize {
-        self.part.shape().keys.div_ceil(CHUNK) * PANELS
-    }
-
-    fn make_room(&mut self) {
-        let (d, depth, panels, quads) = (self.part.head_dim(), self.part.depth(), self.panels(), self.quads());
-        let scratch = &mut *self.scratch;
-        for values in [&mut scratch.mean, &mut scratch.inverse, &mut scratch.scale, &mut scratch.row] {
-            values.clear();
-            values.resize(d, 0.0);
-        }
-        scratch.bytes.clear();
-        scratch.bytes.resize(depth * LANES, 0);
-        grow(&mut scratch.q, d.div_ceil(CHUNK) * QUERIES, Chunk([0; CHUNK]));
-        grow(&mut scratch.q_scale, QUERIES, 0.0);
-        grow(&mut scratch.k, panels * quads, Chunk([0; CHUNK]));
-        room(&mut scratch.k_scale, panels);
-        grow(&mut scratch.k_sums, panels, [0; LANES]);
-        grow(&mut scratch.v, depth * panels * LANES / 4, Chunk([0; CHUNK]));
-    }
-
-    /// Finds the keys' mean and the scales of the values' dimensions.
-    #[inline(always)]
-    fn survey<S: Simd>(&mut self, simd: S) {
-        let keys = self.part.shape().keys;
-        let scratch = &mut *self.scratch;
-        for key in 0..keys {
-            let sums = scratch.mean.chunks_mut(LANES).zip(self.part.key(simd, key).chunks(LANES));
-            sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(sum), simd.load(k)), sum));
-            let maxima = scratch.scale.chunks_mut(LANES).zip(self.part.value(simd, key).chunks(LANES));
-            maxima.for_each(|(max, v)| simd.store(simd.max(simd.abs(simd.load(v)), simd.load(max)), max));
-        }
-        scratch.mean.iter_mut().for_each(|sum| *sum /= keys as f32);
-        for (max, inverse) in scratch.scale.iter_mut().zip(&mut scratch.inverse) {
-            (*inverse, *max) = if *max < TINY { (0.0, 0.0) } else { (127.0 / *max, *max / 127.0) };
-        }
-    }
-
     #[inline(always)]
     fn pack_queries<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
         let d = self.part.head_dim();
         let scratch = &mut *self.scratch;
+        grow(&mut scratch.q, d.div_ceil(CHUNK) * QUERIES, Chunk([0; CHUNK]));
+        grow(&mut scratch.q_scale, QUERIES, 0.0);
+        scratch.bytes.resize(d, 0);
         for (i, query) in queries.clone().enumerate() {
-            let scale = quantize_row(simd, self.part.query(simd, query), &mut scratch.bytes[..d]);
+            let scale = quantize_row(simd, self.part.query(simd, query), &mut scratch.bytes);
             scratch.q_scale[i] = scale * query_scale(d);
-            for (c, bytes) in scratch.bytes[..d].chunks(CHUNK).enumerate() {
+            for (c, bytes) in scratch.bytes.chunks(CHUNK).enumerate() {
                 let chunk = &mut scratch.q[c * queries.len() + i];
                 chunk.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from as u8 ^ S::FLIP);
-            }
-        }
-    }
-
-    /// Keys past the last are zeros with scale 1; [`mask`] drops them.
-    #[inline(always)]
-    fn pack_keys<S: Simd>(&mut self, simd: S) {
-        let (d, quads, keys) = (self.part.head_dim(), self.quads(), self.part.shape().keys);
-        let panels = self.panels();
-        let scratch = &mut *self.scratch;
-        scratch.bytes.fill(0);
-        for key in 0..panels * LANES {
-            let mut scale = 1.0;
-            if key < keys {
-                let row = self.part.key(simd, key).chunks(LANES).zip(scratch.mean.chunks(LANES));
-                for ((k, mean), row) in row.zip(scratch.row.chunks_mut(LANES)) {
-                    simd.store(simd.sub(simd.load(k), simd.load(mean)), row);
-                }
-                scale = quantize_row(simd, &scratch.row, &mut scratch.bytes[..d]);
-            } else {
-                scratch.bytes.fill(0);
-            }
-            let (panel, lane) = (key / LANES, key % LANES);
-            scratch.k_scale[panel].0[lane] = scale;
-            scratch.k_sums[panel][lane] = scratch.bytes.iter().map(|byte| i32::from(*byte)).sum();
-            let lines = &mut scratch.k[panel * quads..(panel + 1) * quads];
-            for (line, quad) in lines.iter_mut().zip(scratch.bytes.as_chunks::<4>().0) {
-                line.0.as_chunks_mut::<4>().0[lane] = quad.map(|byte| byte as u8);
-            }
-        }
-    }
-
-    /// Values past the last are zeros.
-    #[inline(always)]
-    fn pack_values<S: Simd>(&mut self, simd: S) {
-        let (keys, quads) = (self.part.shape().keys, self.panels() * LANES / 4);
-        let scratch = &mut *self.scratch;
-        for key in 0..4 * quads {
-            if key < keys {
-                let value = self.part.value(simd, key).chunks(LANES).zip(scratch.inverse.chunks(LANES));
-                for ((v, inverse), bytes) in value.zip(scratch.bytes.chunks_mut(LANES)) {
-                    simd.store_i8(simd.mul(simd.load(v), simd.load(inverse)), bytes);
-                }
-            } else {
-                scratch.bytes.fill(0);
-            }
-            let slot = key / CHUNK * CHUNK + S::slot(key % CHUNK);
-            for (panel, bytes) in scratch.bytes.chunks(LANES).enumerate() {
-                let line = scratch.v[panel * quads + slot / 4].0.as_chunks_mut::<4>().0;
-                line.iter_mut().zip(bytes).for_each(|(quad, byte)| quad[slot % 4] = *byte as u8);
             }
         }
     }
@@ -213,18 +100,18 @@ impl Task<'_> {
     /// Takes a block of keys into account for some of `queries` packed queries.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>, queries: usize) {
-        let (rows, depth, all_panels) = (tile.len(), self.part.depth(), self.panels());
+        let rows = tile.len();
         let panels = block.start / LANES..block.end.div_ceil(CHUNK) * PANELS;
-        let (k_quads, v_quads) = (self.quads(), panels.len() * LANES / 4);
         let scratch = &mut *self.scratch;
+        let head = &scratch.head;
         room(&mut scratch.scores, panels.len() * rows);
         let product = Product {
             rows: (&scratch.q[tile.start..], queries),
             count: rows,
             scales: &scratch.q_scale[tile.clone()],
-            panels: (&scratch.k[panels.start * k_quads..], k_quads),
-            quads: k_quads,
-            panel_sums: Some(&scratch.k_sums[panels.clone()]),
+            panels: (&head.k[panels.start * head.k_quads..], head.k_quads),
+            quads: head.k_quads,
+            panel_sums: Some(&head.k_sums[panels.clone()]),
             sums: (&mut scratch.scores, rows, panels.len()),
             fresh: true,
         };
@@ -238,10 +125,10 @@ impl Task<'_> {
                 rows: (digits, rows),
                 count: rows,
                 scales: &[*factor; LANES],
-                panels: (&scratch.v[panels.start * LANES / 4..], all_panels * LANES / 4),
-                quads: v_quads,
+                panels: (&scratch.head.v[panels.start * LANES / 4..], scratch.head.v_quads),
+                quads: panels.len() * LANES / 4,
                 panel_sums: None,
-                sums: (&mut scratch.running.sums[tile.start..], queries, depth),
+                sums: (&mut scratch.running.sums[tile.start..], queries, self.part.depth()),
                 fresh: false,
             };
             // SAFETY: the digits hold a byte for each key of the panels, the values as many quads; a sum for each vector and row.
@@ -269,7 +156,7 @@ impl Scratch {
         let [uppers, lowers] = &mut self.digits;
         grow(uppers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
         grow(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
-        let (scores, scales) = (&self.scores[..panels.len() * rows], &self.k_scale[panels]);
+        let (scores, scales) = (&self.scores[..panels.len() * rows], &self.head.k_scale[panels]);
         let block_max = maxima(simd, scores, scales, rows);
         let max = self.running.rise(simd, &block_max, tile);
         let below = simd.sub(simd.load(&block_max), simd.load(&max));

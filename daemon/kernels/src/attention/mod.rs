@@ -2,6 +2,7 @@
 
 mod float;
 mod int8;
+mod packed;
 mod parts;
 mod running;
 
