@@ -1,5 +1,6 @@
 //! `diffused generate`: one picture from the command line.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ fn unpack(
 fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure> {
     let start = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
-        let file = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         InitImage::open(file).map_err(|fault| wrong(fault.message))
     });
     let request = Request {

@@ -1,7 +1,11 @@
 //! The picture that image to image starts from. It comes from a stranger, so its size is read from its header, and it is
-//! unpacked only where that fits the memory budget: in its job's turn, when nothing else needs the memory.
+//! unpacked only where that fits the memory budget: in its job's turn, when nothing else needs the memory. Until then its
+//! file waits on disk: a queue of them would take more memory than painting does.
 
-use std::io::Cursor;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use diffused_engine::picture::scale;
 use diffused_engine::plan::PROCESS;
@@ -9,6 +13,7 @@ use diffused_engine::request::{Parameters, Request};
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::fault::{Code, Fault};
+use crate::random;
 
 /// The widest and the highest picture that is read.
 const MAX_SIDE: u32 = 8192;
@@ -20,15 +25,17 @@ const RGB: u64 = 3;
 const PROGRESSIVE: u64 = 4 * 2 + RGB;
 /// Bytes for each of its columns in each row of the picture that it is scaled to: four channels in f32.
 const SCALING: u64 = 16;
-/// Bytes for all that does not grow with the picture: colour profiles, the decoder's windows.
+/// Bytes for all that does not grow with the picture: colour profiles, the decoder's windows. The process's own cover them.
 const DECODER: u64 = 2 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;
 
 /// A PNG or JPEG file of which the header was read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct InitImage {
-    file: Vec<u8>,
+    file: Arc<File>,
+    /// Bytes of the file.
+    len: u64,
     format: ImageFormat,
     width: u32,
     height: u32,
@@ -37,13 +44,25 @@ pub struct InitImage {
 }
 
 impl InitImage {
+    /// Puts the bytes of a picture into a file without a name in `folder`, and reads its header.
+    pub fn put_down(bytes: &[u8], folder: &Path) -> Result<InitImage, Fault> {
+        let written = unnamed(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
+        let full = |error: io::Error| {
+            Fault::new(Code::DiskFull, format!("the picture cannot be put down in {}: {error}", folder.display()))
+        };
+        InitImage::open(written.map_err(full)?)
+    }
+
     /// Reads the header of `file`.
-    pub fn open(file: Vec<u8>) -> Result<InitImage, Fault> {
-        let format = match image::guess_format(&file) {
-            Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
+    pub fn open(mut file: File) -> Result<InitImage, Fault> {
+        let len = file.metadata().map_err(unreadable)?.len();
+        file.rewind().map_err(unreadable)?;
+        let reader = ImageReader::new(BufReader::new(&file)).with_guessed_format().map_err(unreadable)?;
+        let format = match reader.format() {
+            Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
             _ => return Err(Fault::param(FIELD, "the picture is neither PNG nor JPEG")),
         };
-        let decoder = ImageReader::with_format(Cursor::new(&file), format).into_decoder().map_err(broken)?;
+        let decoder = reader.into_decoder().map_err(broken)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
         drop(decoder);
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
@@ -51,11 +70,11 @@ impl InitImage {
             return Err(Fault::too_large(FIELD, format!("the picture has {width}×{height} pixels; {most}")));
         }
         let unpacking = match (format, colour) {
-            (ImageFormat::Jpeg, _) if !is_sequential(&file) => PROGRESSIVE,
+            (ImageFormat::Jpeg, _) if !is_sequential(&mut file).map_err(unreadable)? => PROGRESSIVE,
             (_, ColorType::Rgb8) => RGB,
             _ => u64::from(colour.bytes_per_pixel()) + RGB,
         };
-        Ok(InitImage { file, format, width, height, unpacking })
+        Ok(InitImage { file: Arc::new(file), len, format, width, height, unpacking })
     }
 
     /// Width and height, pixels.
@@ -90,8 +109,7 @@ impl InitImage {
     fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
         let scaling = width * (RGB * height + SCALING * parameters.height as u64);
-        // The decoder makes a copy of the file.
-        PROCESS + DECODER + 2 * self.file.len() as u64 + scaling.max(self.unpacking * width * height)
+        PROCESS + self.len + scaling.max(self.unpacking * width * height)
     }
 
     /// `request`, starting from this picture: in the size that is painted, so that no more is held meanwhile.
@@ -102,7 +120,9 @@ impl InitImage {
     }
 
     fn decode(&self) -> Result<RgbImage, Fault> {
-        let mut reader = ImageReader::with_format(Cursor::new(&self.file), self.format);
+        let mut file = &*self.file;
+        file.rewind().map_err(unreadable)?;
+        let mut reader = ImageReader::with_format(BufReader::new(file), self.format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(DECODER + self.unpacking * u64::from(self.width) * u64::from(self.height));
         reader.limits(limits);
@@ -111,17 +131,32 @@ impl InitImage {
 }
 
 /// Whether a JPEG is unpacked row by row: a sequential one with all components in its first scan.
-fn is_sequential(file: &[u8]) -> bool {
-    let (mut rest, mut components) = (file.get(2..).unwrap_or_default(), None);
+fn is_sequential(file: &mut File) -> io::Result<bool> {
+    let mut front = vec![];
+    file.rewind()?;
+    file.take(MIB).read_to_end(&mut front)?;
+    let (mut rest, mut components) = (front.get(2..).unwrap_or_default(), None);
     while let [0xff, marker, high, low, ..] = rest {
         match marker {
             0xc0 | 0xc1 => components = rest.get(9),
-            0xda => return components.is_some() && components == rest.get(4),
+            0xda => return Ok(components.is_some() && components == rest.get(4)),
             _ => {}
         }
         rest = rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
     }
-    false
+    Ok(false)
+}
+
+/// A file that is gone with its job, or with the program.
+fn unnamed(folder: &Path) -> io::Result<File> {
+    let path = folder.join(format!("{}.tmp", random::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+fn unreadable(error: io::Error) -> Fault {
+    Fault::param(FIELD, format!("the picture cannot be read: {error}"))
 }
 
 fn broken(error: image::ImageError) -> Fault {
@@ -130,10 +165,16 @@ fn broken(error: image::ImageError) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use diffused_engine::sampler::Kind;
     use image::{DynamicImage, GrayImage, Rgb, RgbaImage};
 
     use super::*;
+
+    fn open(bytes: &[u8]) -> Result<InitImage, Fault> {
+        InitImage::put_down(bytes, tempfile::tempdir().unwrap().path())
+    }
 
     fn parameters(width: usize, height: usize) -> Parameters {
         Parameters {
@@ -157,7 +198,7 @@ mod tests {
 
     #[test]
     fn strangers_pictures_are_checked_before_they_are_unpacked() {
-        let code = |bytes: &[u8]| InitImage::open(bytes.to_vec()).unwrap_err().code;
+        let code = |bytes: &[u8]| open(bytes).unwrap_err().code;
         assert_eq!(code(b"GIF89a"), Code::InvalidParam);
         assert_eq!(code(b""), Code::InvalidParam);
         assert_eq!(code(&file(GrayImage::new(9000, 10))), Code::TooLarge);
@@ -168,24 +209,28 @@ mod tests {
     fn jpegs_differ_in_what_they_take() {
         let mut jpeg = Cursor::new(vec![]);
         RgbImage::new(40, 40).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
-        let mut file = jpeg.into_inner();
-        assert_eq!(InitImage::open(file.clone()).unwrap().unpacking, RGB);
-        let frame = file.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
-        file[frame + 1] = 0xc2;
-        assert!(!is_sequential(&file) && !is_sequential(&file[..frame]) && !is_sequential(b""));
+        let mut jpeg = jpeg.into_inner();
+        assert_eq!(open(&jpeg).unwrap().unpacking, RGB);
+        let frame = jpeg.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 1] = 0xc2;
+        for bytes in [&jpeg[..], &jpeg[..frame], b""] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            assert!(!is_sequential(&mut file).unwrap());
+        }
     }
 
     #[test]
     fn a_file_that_ends_early_is_told_when_it_is_unpacked() {
         let whole = file(RgbImage::from_fn(40, 40, |x, y| Rgb([x as u8, y as u8, (x * y) as u8])));
-        let cut = InitImage::open(whole[..whole.len() / 2].to_vec()).unwrap();
+        let cut = open(&whole[..whole.len() / 2]).unwrap();
         let fault = cut.start(&Request::default(), &parameters(64, 64)).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some(FIELD)));
     }
 
     #[test]
     fn it_is_scaled_to_what_is_painted() {
-        let image = InitImage::open(file(RgbImage::from_pixel(100, 30, Rgb([9, 8, 7])))).unwrap();
+        let image = open(&file(RgbImage::from_pixel(100, 30, Rgb([9, 8, 7])))).unwrap();
         assert_eq!(image.size(), (100, 30));
         let request = image.start(&Request { seed: 3, ..Request::default() }, &parameters(64, 128)).unwrap();
         assert_eq!((request.seed, request.width, request.height), (3, Some(64), Some(128)));
@@ -194,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_memory_is_refused_with_what_fits() {
-        let image = InitImage::open(file(RgbaImage::new(3000, 2000))).unwrap();
+        let image = open(&file(RgbaImage::new(3000, 2000))).unwrap();
         let parameters = parameters(512, 512);
         assert!(image.check(&parameters, None).is_ok());
         assert!(image.check(&parameters, Some(image.memory(&parameters))).is_ok());
@@ -202,9 +247,12 @@ mod tests {
         let fault = image.check(&parameters, memory).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some(FIELD)));
         assert!(fault.message.starts_with("the picture's 3000×2000 pixels need "), "{}", fault.message);
-        assert!(fault.message.ends_with("at most 1902×1268 fit"), "{}", fault.message);
-        let smaller = InitImage { width: 1902, height: 1268, ..image.clone() };
-        assert!(smaller.check(&parameters, memory).is_ok());
+        let most = fault.message.rsplit_once("at most ").unwrap().1.strip_suffix(" fit").unwrap();
+        let (width, height) = most.split_once('×').unwrap();
+        let (width, height): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());
+        let of_size = |width, height| InitImage { width, height, ..image.clone() };
+        assert!(of_size(width, height).check(&parameters, memory).is_ok());
+        assert!(of_size(width + 6, height + 4).check(&parameters, memory).is_err());
         assert!(image.check(&parameters, Some(PROCESS)).unwrap_err().message.ends_with("none fits"));
     }
 }

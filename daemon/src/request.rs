@@ -1,6 +1,7 @@
 //! From a message's bytes to what is asked: the names of the A1111 web API, because people know them, and our own
 //! beside them. Everything here comes from strangers, so each value is checked, and each complaint names its key.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -70,7 +71,7 @@ pub struct Job {
     pub transaction: Option<Value>,
     /// The picture; `init_image` is `None` here, see `start`.
     pub request: Request,
-    /// The init image as it came: a PNG or JPEG file. Waiting jobs hold it so, since it is far smaller than its pixels.
+    /// The init image.
     pub start: Option<InitImage>,
     /// How many pictures, with the seeds that follow.
     pub count: u64,
@@ -96,8 +97,8 @@ pub struct Rejection {
 }
 
 impl Job {
-    /// Reads a payload.
-    pub fn parse(payload: &[u8], kind: Kind) -> Result<Job, Rejection> {
+    /// Reads a payload; its init image is put down in `folder`.
+    pub fn parse(payload: &[u8], kind: Kind, folder: &Path) -> Result<Job, Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let mut fields = match read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt) => Fields::of_prompt(prompt),
@@ -109,7 +110,7 @@ impl Job {
             transaction: transaction.clone(),
             fault,
         })?;
-        let mut job = interpret(&mut fields, kind).map_err(|fault| Rejection {
+        let mut job = interpret(&mut fields, kind, folder).map_err(|fault| Rejection {
             id: id.clone(),
             transaction: transaction.clone(),
             fault,
@@ -177,7 +178,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
 }
 
 /// Every key but the names.
-fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
+fn interpret(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Job, Fault> {
     let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
     let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
     for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
@@ -200,7 +201,7 @@ fn interpret(fields: &mut Fields, kind: Kind) -> Result<Job, Fault> {
     let job = Job {
         id: String::new(),
         transaction: None,
-        start: start(fields, kind)?,
+        start: start(fields, kind, folder)?,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -234,7 +235,7 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
 }
 
 /// The one init image, out of its base64.
-fn start(fields: &mut Fields, kind: Kind) -> Result<Option<InitImage>, Fault> {
+fn start(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Option<InitImage>, Fault> {
     const FIELD: &str = "init_images";
     let images = match (kind, fields.take(FIELD)) {
         (Kind::Txt2Img, None) => return Ok(None),
@@ -251,7 +252,7 @@ fn start(fields: &mut Fields, kind: Kind) -> Result<Option<InitImage>, Fault> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .map_err(|error| Fault::param(FIELD, format!("the picture's base64 is broken: {error}")))?;
-    InitImage::open(bytes).map(Some)
+    InitImage::put_down(&bytes, folder).map(Some)
 }
 
 fn format(fields: &mut Fields) -> Result<Format, Fault> {

@@ -53,7 +53,7 @@ impl Service {
 
     /// All checks that can be made before the job's turn, so that a client hears of a mistake at once.
     fn read(&self, received: &Received, kind: Kind) -> Result<(Job, Parameters), Rejection> {
-        let job = Job::parse(&received.payload, kind)?;
+        let job = Job::parse(&received.payload, kind, &self.state_dir)?;
         let reject = |fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };
         if received.retain {
             return Err(reject(Fault::param("retain", RETAINED)));
