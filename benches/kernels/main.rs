@@ -176,7 +176,7 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
 
 fn conv(channels: usize, side: usize, format: Format) -> Case {
     let shape =
-        ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, upsample: false };
+        ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
     let layout = Layout { format, k: channels, taps: 9 };
     // All rows of 512² would be more than a gigabyte.
     let tract_rows = (side * side).min(16384);

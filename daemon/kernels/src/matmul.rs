@@ -141,8 +141,9 @@ pub struct ConvShape {
     pub stride: usize,
     /// Zeros to the right and below only, instead of one pixel on every side. A 1×1 kernel never pads.
     pub pad_end_only: bool,
-    /// The input is first enlarged twice, nearest neighbour (never stored).
-    pub upsample: bool,
+    /// The input is first enlarged, nearest neighbour (never stored), to this height and width. Each is twice the input's, or
+    /// one less: where halving rounded up, the last row or column of the double is left out.
+    pub enlarged: Option<[usize; 2]>,
 }
 
 impl ConvShape {
@@ -150,41 +151,51 @@ impl ConvShape {
         if self.kernel == 1 || self.pad_end_only { 0 } else { 1 }
     }
 
-    fn enlarged(&self, side: usize) -> usize {
-        if self.upsample { 2 * side } else { side }
+    /// Height and width of what the kernel slides over.
+    fn seen(&self) -> [usize; 2] {
+        self.enlarged.unwrap_or([self.height, self.width])
     }
 
-    fn outputs(&self, side: usize) -> usize {
+    fn outputs(&self, seen: usize) -> usize {
         let end = if self.kernel == 1 { 0 } else { 1 };
-        (self.enlarged(side) + self.padding() + end - self.kernel) / self.stride + 1
+        (seen + self.padding() + end - self.kernel) / self.stride + 1
     }
 
     /// Rows of an output picture.
     pub fn out_height(&self) -> usize {
-        self.outputs(self.height)
+        self.outputs(self.seen()[0])
     }
 
     /// Pixels of an output row.
     pub fn out_width(&self) -> usize {
-        self.outputs(self.width)
+        self.outputs(self.seen()[1])
     }
 
-    /// The input row (or column) that a tap of an output row (or column) reads; none in the padding.
-    pub(crate) fn source(&self, side: usize, out: usize, tap: usize) -> Option<usize> {
+    /// The input row that a tap of an output row reads; none in the padding.
+    pub(crate) fn source_row(&self, out: usize, tap: usize) -> Option<usize> {
+        self.source(self.seen()[0], out, tap)
+    }
+
+    /// The input column that a tap of an output column reads; none in the padding.
+    pub(crate) fn source_column(&self, out: usize, tap: usize) -> Option<usize> {
+        self.source(self.seen()[1], out, tap)
+    }
+
+    /// Nearest neighbour reads pixel `i / 2` for twice the size and for one less: `⌊i · n / (2n - 1)⌋` is the same.
+    fn source(&self, seen: usize, out: usize, tap: usize) -> Option<usize> {
         let at = (out * self.stride + tap).checked_sub(self.padding())?;
-        (at < self.enlarged(side)).then_some(if self.upsample { at / 2 } else { at })
+        (at < seen).then_some(if self.enlarged.is_some() { at / 2 } else { at })
     }
 
     /// The input rows that output rows need: the smallest [`Strip::in_rows`].
     pub fn rows_for(&self, out_rows: &Range<usize>) -> Range<usize> {
-        let rows =
-            || out_rows.clone().flat_map(|y| (0..self.kernel).filter_map(move |t| self.source(self.height, y, t)));
+        let rows = || out_rows.clone().flat_map(|y| (0..self.kernel).filter_map(move |t| self.source_row(y, t)));
         rows().min().unwrap_or(0)..rows().max().map_or(0, |row| row + 1)
     }
 
     /// A 1×1 convolution that keeps the pixels as they are is one over a long row.
     fn flat(&self, strip: &Strip) -> (ConvShape, Strip) {
-        let same = self.kernel == 1 && self.stride == 1 && !self.upsample && strip.in_rows == strip.out_rows;
+        let same = self.kernel == 1 && self.stride == 1 && self.enlarged.is_none() && strip.in_rows == strip.out_rows;
         if !same {
             return (*self, strip.clone());
         }
@@ -196,6 +207,10 @@ impl ConvShape {
     fn check(&self, strip: &Strip, layout: &Layout) {
         assert!(matches!((self.kernel, layout.taps), (1, 1) | (3, 9)), "a kernel of {0}x{0}", self.kernel);
         assert!(matches!(self.stride, 1 | 2), "a stride of {}", self.stride);
+        let doubled = |side: usize, enlarged: usize| enlarged <= 2 * side && 2 * side <= enlarged + 1;
+        let fits =
+            self.enlarged.is_none_or(|[height, width]| doubled(self.height, height) && doubled(self.width, width));
+        assert!(fits, "{}x{} enlarged to {:?}", self.height, self.width, self.enlarged);
         assert!(strip.in_rows.end <= self.height && strip.out_rows.end <= self.out_height(), "rows past the picture");
         let needed = self.rows_for(&strip.out_rows);
         let held = strip.in_rows.start <= needed.start && needed.end <= strip.in_rows.end;
@@ -245,7 +260,7 @@ pub fn linear_at(
 ) {
     assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");
     assert_eq!(out.len(), m * features, "{m} rows of {features} features");
-    let row = ConvShape { batch: 1, height: 1, width: m, kernel: 1, stride: 1, pad_end_only: false, upsample: false };
+    let row = ConvShape { batch: 1, height: 1, width: m, kernel: 1, stride: 1, pad_end_only: false, enlarged: None };
     if m > 0 {
         conv2d_at(level, x, &row, &Strip::whole(&row), panels, features, epilogue, out);
     }

@@ -76,21 +76,29 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
 /// Every way in which a convolution reads its picture, on a picture that is first written out with its padding.
 #[test]
 fn convolution_slides_over_the_padded_picture() {
-    for (stride, pad_end_only, upsample) in
-        [(1, false, false), (2, false, false), (2, true, false), (1, false, true), (2, false, true)]
+    let (height, width, k) = (5, 6, 3);
+    let doubles = [[9, 12], [10, 11], [9, 11], [10, 12]].map(Some);
+    let enlarged = doubles.into_iter().flat_map(|size| [(1, false, size), (2, false, size), (2, true, size)]);
+    for (stride, pad_end_only, enlarged) in
+        [(1, false, None), (2, false, None), (2, true, None)].into_iter().chain(enlarged)
     {
         let mut numbers = Numbers(3);
-        let (height, width, k) = (5, 6, 3);
-        let shape = ConvShape { batch: 1, height, width, kernel: 3, stride, pad_end_only, upsample };
+        let shape = ConvShape { batch: 1, height, width, kernel: 3, stride, pad_end_only, enlarged };
         let (layout, bytes, rows, bias) = panel(&mut numbers, k, 9);
         let x = numbers.vec(height * width * k, Kind::Plain);
         let mut out = vec![0.0; shape.out_height() * shape.out_width() * PANEL];
         let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         conv2d(Rows::F32(&x), &shape, &Strip::whole(&shape), &panels, PANEL, &Epilogue::NONE, &mut out);
-        let (factor, start) = (if upsample { 2 } else { 1 }, if pad_end_only { 0 } else { 1 });
+        let ([rows_seen, columns_seen], start) =
+            (enlarged.unwrap_or([height, width]), if pad_end_only { 0 } else { 1 });
         let at = |y: usize, c: usize, i: usize| {
-            let (y, c) = (y.wrapping_sub(start) / factor, c.wrapping_sub(start) / factor);
-            if y < height && c < width { f64::from(x[(y * width + c) * k + i]) } else { 0.0 }
+            let (y, c) = (y.wrapping_sub(start), c.wrapping_sub(start));
+            if y >= rows_seen || c >= columns_seen {
+                return 0.0;
+            }
+            // Nearest neighbour, as torch's interpolate has it.
+            let (y, c) = (y * height / rows_seen, c * width / columns_seen);
+            f64::from(x[(y * width + c) * k + i])
         };
         let mut expected = vec![];
         for (y, c) in (0..shape.out_height()).flat_map(|y| (0..shape.out_width()).map(move |c| (y, c))) {

@@ -62,7 +62,7 @@ fn nothing_is_allocated_the_second_time() {
     let bytes = vec![1; 3 * layout.panel_bytes()];
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     let shape =
-        ConvShape { batch: 1, height: 30, width: 30, kernel: 3, stride: 1, pad_end_only: false, upsample: false };
+        ConvShape { batch: 1, height: 30, width: 30, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
     let strip = Strip::whole(&shape);
     let convolve = || conv2d(x, &shape, &strip, &panels, features, &Epilogue::NONE, &mut out);
     assert_eq!(second(convolve), 0, "convolution");

@@ -217,16 +217,23 @@ struct ConvCase {
     threads: usize,
 }
 
+/// How many rows and columns of the double are left out, where the picture is enlarged.
+fn enlargements() -> impl Strategy<Value = Option<[usize; 2]>> {
+    proptest::option::of([0..=1usize, 0..=1usize])
+}
+
 fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let picture = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
-    let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), any::<bool>());
+    let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let options = (proptest::sample::select(&FORMATS), any::<bool>(), any::<bool>());
     (any::<u64>(), kinds(), picture, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a picture smaller than its kernel",
         |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
-            let (kernel, stride, pad_end_only, upsample) = filter;
-            let least = if kernel == 3 && pad_end_only && !upsample { 2 } else { 1 };
-            let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, upsample };
+            let (kernel, stride, pad_end_only, enlarged) = filter;
+            let enlarged = enlarged.map(|[rows, columns]| [2 * height - rows, 2 * width - columns]);
+            let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
+            let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
+            let [height, width] = enlarged.unwrap_or([height, width]);
             let k = if format == Format::Int8 { k * 4 } else { k };
             let case = ConvCase { seed, kind, format, shape, k, features, time, accumulate, threads };
             (height >= least && width >= least).then_some(case)

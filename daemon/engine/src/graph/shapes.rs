@@ -113,7 +113,8 @@ pub(crate) fn conv_shape(layer: &Layer, x: &[usize]) -> Option<ConvShape> {
     let [batch, height, width, _] = *x else { return None };
     let fits = matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch * height * width > 0;
     let pad_end_only = padding == Padding::End;
-    fits.then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, upsample })
+    let enlarged = upsample.then_some([2 * height, 2 * width]);
+    fits.then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
 }
 
 /// A matrix's first input: `q` and `scale` for int8, else `x`. Returns the shape of `x`.

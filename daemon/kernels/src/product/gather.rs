@@ -46,9 +46,9 @@ impl Gathered {
         self.size(rows, columns, k * size_of::<T>(), shape);
         let held = &product.strip.in_rows;
         for row in 0..rows {
-            let y = shape.source(shape.height, block.rows.start, row);
+            let y = shape.source_row(block.rows.start, row);
             for column in 0..columns {
-                let x_at = shape.source(shape.width, block.columns.start, column);
+                let x_at = shape.source_column(block.columns.start, column);
                 let slot = column % shape.stride * (self.pitch / shape.stride) + column / shape.stride;
                 let pixel = y.zip(x_at).map(|(y, x)| (block.picture * held.len() + y - held.start) * shape.width + x);
                 let values = pixel.map(|pixel| &x[pixel * k..(pixel + 1) * k]);

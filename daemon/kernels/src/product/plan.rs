@@ -128,7 +128,7 @@ mod tests {
                 kernel: 3,
                 stride: 1,
                 pad_end_only: false,
-                upsample: false,
+                enlarged: None,
             };
             let (strip, epilogue) = (Strip::whole(&shape), Epilogue::NONE);
             let x = Rows::Int8 { q: &[], scale: &[] };

@@ -38,8 +38,8 @@ fn source(product: &Product, row: usize, tap: usize) -> Option<usize> {
     let (shape, strip) = (product.shape, product.strip);
     let (rows, width) = (strip.out_rows.len(), shape.out_width());
     let (picture, y, x) = (row / width / rows, row / width % rows, row % width);
-    let y = shape.source(shape.height, strip.out_rows.start + y, tap / shape.kernel)?;
-    let x = shape.source(shape.width, x, tap % shape.kernel)?;
+    let y = shape.source_row(strip.out_rows.start + y, tap / shape.kernel)?;
+    let x = shape.source_column(x, tap % shape.kernel)?;
     Some((picture * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
 }
 
