@@ -9,7 +9,8 @@ use diffused_engine::error::Error;
 use diffused_engine::request::Request;
 use diffused_kernels::cpu::Level;
 
-const SIZE: [&str; 4] = ["--width", "128", "--height", "96"];
+/// Width and height, pixels.
+type Size = (u32, u32);
 
 /// A PNG that the program paints, kept in `folder` as `name`.
 fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
@@ -21,21 +22,23 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
-/// What the refusal of a tiny budget calls the smallest, for a picture of `SIZE`, of image to image if there is a strength.
-fn smallest_budget(strength: Option<f64>) -> String {
+/// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
+fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
     let mut engine = Model::new(None, Options { threads: None, memory: Some(1) }).open().unwrap();
-    let init_image = strength.map(|_| image::RgbImage::new(128, 96));
-    let request = Request { width: Some(128), height: Some(96), init_image, strength, ..Request::default() };
+    let init_image = strength.map(|_| image::RgbImage::new(width, height));
+    let [width, height] = [width, height].map(|side| Some(side as usize));
+    let request = Request { width, height, init_image, strength, ..Request::default() };
     let parameters = engine.resolve(&request).unwrap();
     let Err(Error::OutOfMemory(message)) = engine.plan(&parameters) else { panic!("one byte cannot be enough") };
     message.split("at least ").nth(1).unwrap().replace(' ', "")
 }
 
 /// Paints with every choice and compares.
-fn check(name: &str, options: &[&str], strength: Option<f64>) {
+fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>) {
     let folder = tempfile::tempdir().unwrap();
+    let (width, height) = (size.0.to_string(), size.1.to_string());
     let mut options = options.to_vec();
-    options.extend(SIZE);
+    options.extend(["--width", &width, "--height", &height]);
     let wanted = paint(folder.path(), name, Level::Scalar, &options);
     for level in Level::ALL.into_iter().filter(|level| level.available()) {
         for threads in ["1", "2", "3", "4"] {
@@ -46,7 +49,7 @@ fn check(name: &str, options: &[&str], strength: Option<f64>) {
             }
         }
     }
-    for memory in [&smallest_budget(strength), "64M", "2G"] {
+    for memory in [&smallest_budget(size, strength), "64M", "2G"] {
         let options = [&options[..], &["--memory", memory]].concat();
         assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
     }
@@ -54,11 +57,17 @@ fn check(name: &str, options: &[&str], strength: Option<f64>) {
 
 #[test]
 fn text_to_image() {
-    check("boat.png", &[], None);
+    check("boat.png", (128, 96), &[], None);
+}
+
+/// Latents of 13 × 9, which no halving divides.
+#[test]
+fn text_to_image_of_an_odd_size() {
+    check("boat.png", (104, 72), &[], None);
 }
 
 #[test]
 fn image_to_image() {
     let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/pictures/demo-init.png");
-    check("boat.png", &["--init-image", init, "--strength", "0.9"], Some(0.9));
+    check("boat.png", (128, 96), &["--init-image", init, "--strength", "0.9"], Some(0.9));
 }

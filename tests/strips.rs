@@ -37,7 +37,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 #[test]
 fn decoded_pictures_do_not_depend_on_the_strips() {
     let bundle = demo();
-    for (width, height) in [(16, 16), (12, 20)] {
+    for (width, height) in [(16, 16), (12, 20), (13, 9)] {
         let pictures: Vec<Vec<u32>> = BUDGETS
             .map(|strips| {
                 let latents = Latents { width, height, channels: 4, values: noise(width * height * 4) };

@@ -68,10 +68,10 @@ pub struct Generate {
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
     #[arg(long, value_name = "NAME", value_parser = sampler)]
     pub sampler: Option<Kind>,
-    /// Width in pixels
+    /// Width in pixels, a multiple of 8
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<usize>,
-    /// Height in pixels
+    /// Height in pixels, a multiple of 8
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<usize>,
     /// Start from this picture

@@ -17,7 +17,7 @@ pub const SCHEMA: u32 = 1;
 
 /// `…/info`
 pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str, memory: Option<u64>) -> Value {
-    let multiple = manifest.picture.factor * manifest.picture.latent_multiple;
+    let sizes = &manifest.picture;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "schema": SCHEMA,
@@ -28,7 +28,7 @@ pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str, memory: Op
             "steps": manifest.sampling.steps,
             "cfg_scale": manifest.sampling.cfg_scale,
         },
-        "sizes": {"default": manifest.picture.default, "multiple": multiple},
+        "sizes": {"default": sizes.default, "smallest": sizes.smallest, "multiple": sizes.factor},
         "limits": {"queue": config.queue_length, "packet": config.mqtt.max_packet.0, "memory": memory},
     })
 }

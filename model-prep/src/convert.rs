@@ -151,8 +151,8 @@ fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>)
         },
         picture: PictureSizes {
             default: configs.unet.sample_size * configs.vae.factor(),
+            smallest: configs.vae.factor() << (configs.unet.blocks.len() - 1),
             factor: configs.vae.factor(),
-            latent_multiple: 1 << (configs.unet.blocks.len() - 1),
             latent_channels: configs.unet.latent_channels,
             latent_scale: configs.vae.scaling_factor,
             guidance_embedding: configs.unet.guidance_channels,

@@ -109,6 +109,8 @@ pub(crate) struct Conv {
     pub(crate) stride: usize,
     pub(crate) padding: Padding,
     pub(crate) upsample: bool,
+    /// What the input is enlarged to the size of; without one it is doubled.
+    pub(crate) size: Option<Value>,
     pub(crate) time: Option<Value>,
     pub(crate) residual: Option<Value>,
     /// Never in int8.
@@ -124,6 +126,7 @@ impl Default for Conv {
             stride: 1,
             padding: Padding::Same,
             upsample: false,
+            size: None,
             time: None,
             residual: None,
             precise: false,
@@ -254,7 +257,7 @@ impl Builder {
 
     /// A convolution.
     pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
-        let Conv { kernel, stride, padding, upsample, time, residual, precise, half } = settings;
+        let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half } = settings;
         let format = self.weights.format(x.channels, precise);
         let shape = Shape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
         let weight = self.parameter(name, shape);
@@ -265,11 +268,12 @@ impl Builder {
             stride,
             padding,
             upsample,
+            size: size.is_some(),
             time: time.is_some(),
             residual: residual.is_some(),
             half: half && self.weights != Weights::F32,
         };
-        let inputs: Vec<Value> = [Some(x), time, residual].into_iter().flatten().collect();
+        let inputs: Vec<Value> = [Some(x), time, residual, size].into_iter().flatten().collect();
         self.node(name, Op::Layer(layer), &inputs, features)
     }
 

@@ -46,8 +46,8 @@ fn manifest(out: &mut impl Write, manifest: &Manifest) -> Result<()> {
     let (picture, sampling) = (&manifest.picture, &manifest.sampling);
     writeln!(out, "model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights)?;
     writeln!(out, "source    sha256 {}", manifest.source_sha256)?;
-    let multiple = picture.factor * picture.latent_multiple;
-    writeln!(out, "pictures  {0}×{0} by default, sides in multiples of {multiple}", picture.default)?;
+    let (default, smallest, multiple) = (picture.default, picture.smallest, picture.factor);
+    writeln!(out, "pictures  {default}×{default} by default, sides from {smallest} in multiples of {multiple}")?;
     writeln!(out, "prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels)?;
     let (sampler, prediction) = (word(&sampling.default), word(&sampling.prediction));
     let (steps, guidance) = (sampling.steps, sampling.cfg_scale);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use diffused_engine::bundle::{Index, Manifest, SCHEMA, Tensor, TensorKind};
 use diffused_kernels::pack::{Format, Layout, PANEL};
+use serde_json::Value;
 
 use crate::convert::sha256;
 use crate::error::{Error, Result};
@@ -15,11 +16,15 @@ use crate::writer::checksum;
 pub(crate) fn manifest(bundle: &Path) -> Result<Manifest> {
     let path = bundle.join("bundle.json");
     let json = fs::read(&path).map_err(Error::io(&path))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&json).map_err(|error| Error::file(&path, format!("no bundle's manifest: {error}")))?;
-    match manifest.schema {
-        SCHEMA => Ok(manifest),
-        other => Err(Error::file(&path, format!("is of format {other}; this program reads {SCHEMA}"))),
+    let wrong = |error| Error::file(&path, format!("no bundle's manifest: {error}"));
+    // The version before the rest, whose form depends on it.
+    let json: Value = serde_json::from_slice(&json).map_err(wrong)?;
+    match json["schema"].as_u64() {
+        Some(other) if other != u64::from(SCHEMA) => {
+            let message = format!("is of format {other}; this program reads {SCHEMA}; convert the model again");
+            Err(Error::file(&path, message))
+        }
+        _ => serde_json::from_value(json).map_err(wrong),
     }
 }
 

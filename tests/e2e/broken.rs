@@ -89,9 +89,9 @@ fn a_damaged_bundle() {
     check_damaged("bundle.json", cut, &["manifest"]);
     let future = |file: &Path| {
         let text = fs::read_to_string(file).unwrap();
-        fs::write(file, text.replacen("\"schema\": 1", "\"schema\": 9", 1)).unwrap();
+        fs::write(file, text.replacen("\"schema\": 2", "\"schema\": 9", 1)).unwrap();
     };
-    check_damaged("bundle.json", future, &["schema 9"]);
+    check_damaged("bundle.json", future, &["schema 9", "convert the model again"]);
 }
 
 #[test]
@@ -108,8 +108,9 @@ fn the_doctor_tells_what_is_there() {
 #[test]
 fn a_wrong_command_line() {
     check(&["generate"], &[], 2, &["PROMPT"]);
-    check(&["generate", "a", "--width", "7"], &[], 2, &["--width"]);
-    check(&["generate", "a", "--height", "100000"], &[], 2, &["--height"]);
+    check(&["generate", "a", "--width", "7"], &[], 2, &["--width", "32"]);
+    check(&["generate", "a", "--width", "100"], &[], 2, &["--width", "96 and 104"]);
+    check(&["generate", "a", "--height", "100000"], &[], 2, &["--height", "2048"]);
     check(&["generate", "a", "--steps", "0"], &[], 2, &["--steps"]);
     check(&["generate", "a", "--sampler", "magic"], &[], 2, &["--sampler"]);
     check(&["generate", "a", "--seed", "-2"], &[], 2, &["--seed"]);

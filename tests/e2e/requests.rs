@@ -43,6 +43,7 @@ fn bad_requests_are_refused_and_good_ones_served() {
         ("prompt", json!(7)),
         ("width", json!(0)),
         ("width", json!(7)),
+        ("width", json!(100)),
         ("width", json!(100_000)),
         ("height", json!(0)),
         ("height", json!(7)),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::sampler;
 
 /// The version of the bundle's format that this program reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 /// Tensors and the first block start at multiples of this many bytes.
 pub const PAGE: u64 = 4096;
 /// Blocks of a tensor are as long as fits in this many bytes, but at least one panel pair or row.
@@ -69,10 +69,10 @@ pub struct Text {
 pub struct PictureSizes {
     /// Default width and height, pixels.
     pub default: usize,
-    /// Pixels per latent along an axis (8).
+    /// Smallest width and height, pixels: the UNet's lowest level has a pixel.
+    pub smallest: usize,
+    /// Pixels per latent along an axis (8): widths and heights are multiples of it.
     pub factor: usize,
-    /// Width and height of the latents must be multiples of this for the UNet's halvings to meet again.
-    pub latent_multiple: usize,
     /// Latent channels (4).
     pub latent_channels: usize,
     /// The UNet's input is latents times this, the decoder's divided by it.

@@ -72,7 +72,7 @@ pub enum Layer {
         quantize: bool,
     },
     /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel) if there is
-    /// one, then the residual (f32, the output's shape) if there is one.
+    /// one, then the residual (f32, the output's shape) or the picture that gives the size, if there is one.
     Conv2d {
         /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
         weight: String,
@@ -84,8 +84,11 @@ pub enum Layer {
         stride: usize,
         /// Ignored by a 1×1 kernel.
         padding: Padding,
-        /// The input is first enlarged twice, nearest neighbour.
+        /// The input is first enlarged, nearest neighbour: twice, unless there is a picture that gives the size.
         upsample: bool,
+        /// The last input is a picture, of which only the shape is read: the input is enlarged to its height and width, each
+        /// twice the input's or one less or more. Not together with a residual.
+        size: bool,
         /// There is a `time` input.
         time: bool,
         /// The last input is added to the result.

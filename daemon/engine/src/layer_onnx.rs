@@ -10,8 +10,8 @@ use crate::layer::Layer;
 pub const DOMAIN: &str = "diffused";
 
 /// Attributes that are true or false; ONNX has only integers for them.
-const FLAGS: [&str; 9] =
-    ["causal", "flip_sin_to_cos", "half", "int8", "quantize", "residual", "silu", "time", "upsample"];
+const FLAGS: [&str; 10] =
+    ["causal", "flip_sin_to_cos", "half", "int8", "quantize", "residual", "silu", "size", "time", "upsample"];
 
 /// The node that says `layer`.
 pub fn to_node(layer: &Layer, name: &str, inputs: &[String], outputs: &[String]) -> NodeProto {
@@ -103,7 +103,8 @@ mod tests {
                 kernel: 3,
                 stride: 2,
                 padding: Padding::End,
-                upsample: false,
+                upsample: true,
+                size: true,
                 time: true,
                 residual: false,
                 half: true,

@@ -1,6 +1,6 @@
 //! What a request asks for, made complete and checked before anything is computed.
 
-use crate::bundle::Manifest;
+use crate::bundle::{Manifest, PictureSizes};
 use crate::error::{Error, Result};
 use crate::request::{Parameters, Request};
 
@@ -20,10 +20,10 @@ pub fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
 
 /// The same, starting from a picture of which only the width and the height are known so far.
 pub fn resolve_from(request: &Request, init_size: Option<(u32, u32)>, manifest: &Manifest) -> Result<Parameters> {
-    let unit = side_unit(manifest);
+    let sizes = &manifest.picture;
     let own = |side: fn((u32, u32)) -> u32| {
-        let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / unit * unit).max(unit);
-        init_size.map_or(manifest.picture.default, rounded)
+        let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / sizes.factor * sizes.factor).max(sizes.smallest);
+        init_size.map_or(sizes.default, rounded)
     };
     let steps = request.steps.unwrap_or(manifest.sampling.steps);
     let most_steps = MAX_STEPS.min(manifest.sampling.train_timesteps);
@@ -37,8 +37,8 @@ pub fn resolve_from(request: &Request, init_size: Option<(u32, u32)>, manifest: 
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
-        width: side("width", request.width.unwrap_or_else(|| own(|size| size.0)), unit)?,
-        height: side("height", request.height.unwrap_or_else(|| own(|size| size.1)), unit)?,
+        width: side("width", request.width.unwrap_or_else(|| own(|size| size.0)), sizes)?,
+        height: side("height", request.height.unwrap_or_else(|| own(|size| size.1)), sizes)?,
         steps,
         cfg_scale,
         seed: request.seed,
@@ -47,20 +47,20 @@ pub fn resolve_from(request: &Request, init_size: Option<(u32, u32)>, manifest: 
     })
 }
 
-/// Widths and heights are multiples of this many pixels.
-pub(crate) fn side_unit(manifest: &Manifest) -> usize {
-    manifest.picture.factor * manifest.picture.latent_multiple
-}
-
-fn side(field: &'static str, value: usize, unit: usize) -> Result<usize> {
+/// A width or height that the model can paint, or the ones next to it.
+fn side(field: &'static str, value: usize, sizes: &PictureSizes) -> Result<usize> {
+    let (unit, least) = (sizes.factor, sizes.smallest);
     let most = MAX_SIDE / unit * unit;
-    if value >= unit && value <= most && value.is_multiple_of(unit) {
+    if (least..=most).contains(&value) && value.is_multiple_of(unit) {
         return Ok(value);
     }
-    let nearest = (value.saturating_add(unit / 2) / unit * unit).clamp(unit, most);
-    let message = format!(
-        "{value} is not allowed; this model takes multiples of {unit} from {unit} to {most}, the nearest is {nearest}"
-    );
+    let nearest = match value {
+        value if value < least => format!("the nearest is {least}"),
+        value if value > most => format!("the nearest is {most}"),
+        value => format!("the nearest are {} and {}", value / unit * unit, value.next_multiple_of(unit)),
+    };
+    let message =
+        format!("{value} is not allowed; this model takes multiples of {unit} from {least} to {most}, {nearest}");
     Err(invalid(field, message))
 }
 
@@ -80,7 +80,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::bundle::{PictureSizes, SCHEMA, Text};
+    use crate::bundle::{SCHEMA, Text};
     use crate::sampler::{BetaSchedule, Config, Kind, Prediction};
 
     fn manifest() -> Manifest {
@@ -93,8 +93,8 @@ mod tests {
             text: Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8 },
             picture: PictureSizes {
                 default: 512,
+                smallest: 64,
                 factor: 8,
-                latent_multiple: 8,
                 latent_channels: 4,
                 latent_scale: 0.18215,
                 guidance_embedding: None,
@@ -137,15 +137,16 @@ mod tests {
     fn an_init_image_gives_its_size_rounded_down() {
         let init_image = Some(RgbImage::new(700, 63));
         let found = resolve(&Request { init_image, ..Request::default() }, &manifest()).unwrap();
-        assert_eq!((found.width, found.height, found.strength), (640, 64, Some(0.75)));
+        assert_eq!((found.width, found.height, found.strength), (696, 64, Some(0.75)));
     }
 
     #[test]
     fn each_refusal_names_the_clients_key_and_the_way_out() {
-        for (bad, nearest) in [(0, 64), (7, 64), (100, 128), (100_000, 2048), (usize::MAX, 2048)] {
+        let sides = [(0, "is 64"), (56, "is 64"), (100, "are 96 and 104"), (2047, "are 2040 and 2048")];
+        for (bad, nearest) in sides.into_iter().chain([(2056, "is 2048"), (usize::MAX, "is 2048")]) {
             let (field, message) = refused(Request { width: Some(bad), ..Request::default() });
             assert_eq!(field, "width");
-            assert!(message.ends_with(&format!("the nearest is {nearest}")), "{message}");
+            assert!(message.ends_with(&format!("the nearest {nearest}")), "{message}");
         }
         assert_eq!(refused(Request { height: Some(1), ..Request::default() }).0, "height");
         assert_eq!(refused(Request { steps: Some(0), ..Request::default() }).0, "steps");

@@ -142,7 +142,7 @@ pub struct ConvShape {
     /// Zeros to the right and below only, instead of one pixel on every side. A 1×1 kernel never pads.
     pub pad_end_only: bool,
     /// The input is first enlarged, nearest neighbour (never stored), to this height and width. Each is twice the input's, or
-    /// one less: where halving rounded up, the last row or column of the double is left out.
+    /// one less or more: what it was before a halving that rounded.
     pub enlarged: Option<[usize; 2]>,
 }
 
@@ -173,18 +173,18 @@ impl ConvShape {
 
     /// The input row that a tap of an output row reads; none in the padding.
     pub(crate) fn source_row(&self, out: usize, tap: usize) -> Option<usize> {
-        self.source(self.seen()[0], out, tap)
+        self.source(self.height, self.seen()[0], out, tap)
     }
 
     /// The input column that a tap of an output column reads; none in the padding.
     pub(crate) fn source_column(&self, out: usize, tap: usize) -> Option<usize> {
-        self.source(self.seen()[1], out, tap)
+        self.source(self.width, self.seen()[1], out, tap)
     }
 
-    /// Nearest neighbour reads pixel `i / 2` for twice the size and for one less: `⌊i · n / (2n - 1)⌋` is the same.
-    fn source(&self, seen: usize, out: usize, tap: usize) -> Option<usize> {
+    /// Of `side` pixels, `seen` after enlarging.
+    fn source(&self, side: usize, seen: usize, out: usize, tap: usize) -> Option<usize> {
         let at = (out * self.stride + tap).checked_sub(self.padding())?;
-        (at < seen).then_some(if self.enlarged.is_some() { at / 2 } else { at })
+        (at < seen).then_some(if seen == side { at } else { at * side / seen })
     }
 
     /// The input rows that output rows need: the smallest [`Strip::in_rows`].
@@ -207,7 +207,7 @@ impl ConvShape {
     fn check(&self, strip: &Strip, layout: &Layout) {
         assert!(matches!((self.kernel, layout.taps), (1, 1) | (3, 9)), "a kernel of {0}x{0}", self.kernel);
         assert!(matches!(self.stride, 1 | 2), "a stride of {}", self.stride);
-        let doubled = |side: usize, enlarged: usize| enlarged <= 2 * side && 2 * side <= enlarged + 1;
+        let doubled = |side: usize, enlarged: usize| (2 * side).abs_diff(enlarged) <= 1;
         let fits =
             self.enlarged.is_none_or(|[height, width]| doubled(self.height, height) && doubled(self.width, width));
         assert!(fits, "{}x{} enlarged to {:?}", self.height, self.width, self.enlarged);

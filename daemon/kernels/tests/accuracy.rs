@@ -77,7 +77,7 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
 #[test]
 fn convolution_slides_over_the_padded_picture() {
     let (height, width, k) = (5, 6, 3);
-    let doubles = [[9, 12], [10, 11], [9, 11], [10, 12]].map(Some);
+    let doubles = [[9, 12], [10, 11], [9, 11], [10, 12], [11, 13]].map(Some);
     let enlarged = doubles.into_iter().flat_map(|size| [(1, false, size), (2, false, size), (2, true, size)]);
     for (stride, pad_end_only, enlarged) in
         [(1, false, None), (2, false, None), (2, true, None)].into_iter().chain(enlarged)

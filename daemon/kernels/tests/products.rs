@@ -217,9 +217,9 @@ struct ConvCase {
     threads: usize,
 }
 
-/// How many rows and columns of the double are left out, where the picture is enlarged.
+/// Rows and columns more than the double less one, where the picture is enlarged.
 fn enlargements() -> impl Strategy<Value = Option<[usize; 2]>> {
-    proptest::option::of([0..=1usize, 0..=1usize])
+    proptest::option::of([0..=2usize, 0..=2usize])
 }
 
 fn conv_cases() -> impl Strategy<Value = ConvCase> {
@@ -230,7 +230,7 @@ fn conv_cases() -> impl Strategy<Value = ConvCase> {
         "a picture smaller than its kernel",
         |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
-            let enlarged = enlarged.map(|[rows, columns]| [2 * height - rows, 2 * width - columns]);
+            let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
             let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
             let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
             let [height, width] = enlarged.unwrap_or([height, width]);

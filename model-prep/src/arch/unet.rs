@@ -101,7 +101,8 @@ impl Unet<'_> {
                 x = self.layer(x, &name, layer, block, depths.as_deref());
             }
             if i < last {
-                let conv = Conv { upsample: true, ..Conv::default() };
+                // Halving rounded odd sides: the skip that is joined next has the size that they had.
+                let conv = Conv { upsample: true, size: self.skips.last().copied(), ..Conv::default() };
                 x = self.b.conv(x, &format!("{name}.upsamplers.0.conv"), block.channels, conv);
             }
         }

@@ -20,6 +20,7 @@ const OUTER: Conv = Conv {
     stride: 1,
     padding: Padding::Same,
     upsample: false,
+    size: None,
     time: None,
     residual: None,
     precise: true,

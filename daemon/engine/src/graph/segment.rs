@@ -101,7 +101,10 @@ fn size(fact: &TypedFact) -> Option<Size> {
 fn inside(model: &TypedModel, order: &[usize]) -> TractResult<HashSet<usize>> {
     let row_wise = |id: &usize| {
         let layer = model.node(*id).op_as::<NetOp>().map(|op| &op.layer);
-        matches!(layer, Some(Layer::Conv2d { time: false, .. } | Layer::GroupNorm { .. } | Layer::Quantize {}))
+        matches!(
+            layer,
+            Some(Layer::Conv2d { time: false, size: false, .. } | Layer::GroupNorm { .. } | Layer::Quantize {})
+        )
     };
     let mut pictures = Vec::new();
     for &id in order.iter().filter(|id| row_wise(id)) {
@@ -149,7 +152,7 @@ fn row_op(layer: &Layer, from: Size) -> Op {
         Layer::GroupNorm { weight, groups, eps, silu, quantize } => {
             Op::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize }
         }
-        Layer::Conv2d { weight, half, .. } => match super::conv_shape(layer, &input) {
+        Layer::Conv2d { weight, half, .. } => match super::conv_shape(layer, &input, None) {
             Some(shape) => Op::Conv { weight: weight.clone(), shape, half: *half },
             None => Op::Source,
         },

@@ -35,11 +35,15 @@ pub(super) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             expect_if(*residual, inputs, &out)?;
             out
         }
-        Layer::Conv2d { features, kernel, time, residual, .. } => {
+        Layer::Conv2d { features, kernel, upsample, size, time, residual, .. } => {
             let x = activations(inputs, weights)?;
             matrix(weights, kernel * kernel, last(&x)?, *features)?;
-            let out = convolved(layer, &x)?;
             expect_if(*time, inputs, &[1, *features])?;
+            if *size && (*residual || !upsample) {
+                return Err("a size is for a convolution that enlarges and has no residual".into());
+            }
+            let size = if *size { Some(any_picture(inputs.next())?) } else { None };
+            let out = convolved(layer, &x, size)?;
             expect_if(*residual, inputs, &out)?;
             out
         }
@@ -99,22 +103,38 @@ fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool,
     Ok(q)
 }
 
-fn convolved(layer: &Layer, x: &[usize]) -> Checked<TVec<usize>> {
+fn convolved(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Checked<TVec<usize>> {
     let Layer::Conv2d { features, .. } = layer else {
         return Err("not a convolution".into());
     };
-    let shape = conv_shape(layer, x).ok_or_else(|| format!("cannot convolve {x:?}"))?;
+    let to = || size.map_or(String::new(), |[height, width]| format!(" enlarged to {height}x{width}"));
+    let shape = conv_shape(layer, x, size).ok_or_else(|| format!("cannot convolve {x:?}{}", to()))?;
     Ok(tvec![shape.batch, shape.out_height(), shape.out_width(), *features])
 }
 
-/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`.
-pub(crate) fn conv_shape(layer: &Layer, x: &[usize]) -> Option<ConvShape> {
+/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`, and the height and width that its last
+/// input gives if it has one for that.
+pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Option<ConvShape> {
     let Layer::Conv2d { kernel, stride, padding, upsample, .. } = *layer else { return None };
     let [batch, height, width, _] = *x else { return None };
-    let fits = matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch * height * width > 0;
     let pad_end_only = padding == Padding::End;
-    let enlarged = upsample.then_some([2 * height, 2 * width]);
-    fits.then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
+    let enlarged = upsample.then_some(size.unwrap_or([2 * height, 2 * width]));
+    let seen = enlarged.unwrap_or([height, width]);
+    let doubled = |(side, seen): (usize, usize)| (2 * side).abs_diff(seen) <= 1;
+    let enlarges = enlarged.is_none() || [height, width].into_iter().zip(seen).all(doubled);
+    let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
+    let fits =
+        matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch > 0 && seen.iter().all(|&side| side >= least);
+    (fits && enlarges).then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
+}
+
+/// Height and width of a picture of any kind of values.
+fn any_picture(input: Option<&Operand>) -> Checked<[usize; 2]> {
+    match input {
+        Some((_, shape)) if shape.len() == 4 => Ok([shape[1], shape[2]]),
+        Some((kind, shape)) => Err(format!("an input is {kind:?} {shape:?} where a picture is wanted")),
+        None => Err("an input is missing".into()),
+    }
 }
 
 /// A matrix's first input: `q` and `scale` for int8, else `x`. Returns the shape of `x`.
@@ -176,4 +196,51 @@ fn with_last(shape: &[usize], features: usize) -> TVec<usize> {
         *last = features;
     }
     shape
+}
+
+#[cfg(test)]
+mod tests {
+    use diffused_kernels::pack::Layout;
+
+    use super::*;
+
+    /// What comes out of a 3×3 convolution over a picture of 5×4, enlarged to that of the second input if there is one.
+    fn enlarged(size: Option<Operand>, residual: bool) -> Checked<TVec<Operand>> {
+        let layer = Layer::Conv2d {
+            weight: "w".into(),
+            features: 6,
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Same,
+            upsample: true,
+            size: size.is_some(),
+            time: false,
+            residual,
+            half: false,
+        };
+        let weights = [Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 9 }, n: 6 }];
+        let inputs: Vec<Operand> = [(F32, tvec![1, 5, 4, 2])].into_iter().chain(size).collect();
+        outputs(&layer, &weights, &inputs)
+    }
+
+    #[test]
+    fn a_picture_is_doubled_or_enlarged_to_the_size_of_another() {
+        assert_eq!(enlarged(None, false).unwrap()[0].1[..], [1, 10, 8, 6]);
+        for (height, width) in [(9, 7), (10, 8), (11, 9)] {
+            let found = enlarged(Some((DatumType::F16, tvec![1, height, width, 3])), false).unwrap();
+            assert_eq!(found[0].1[..], [1, height, width, 6]);
+        }
+    }
+
+    #[test]
+    fn other_enlargements_are_refused() {
+        for (height, width) in [(8, 8), (12, 8), (10, 6), (10, 10)] {
+            let message = enlarged(Some((F32, tvec![1, height, width, 3])), false).unwrap_err();
+            assert!(message.contains(&format!("enlarged to {height}x{width}")), "{message}");
+        }
+        let message = enlarged(Some((F32, tvec![1, 10])), false).unwrap_err();
+        assert!(message.contains("a picture is wanted"), "{message}");
+        let message = enlarged(Some((F32, tvec![1, 10, 8, 6])), true).unwrap_err();
+        assert!(message.contains("no residual"), "{message}");
+    }
 }

@@ -12,14 +12,16 @@ use crate::weights::Weights;
 
 /// The result is written over the residual where there is one.
 pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, pool: &mut Pool) -> Result<Tensor> {
-    let Layer::Conv2d { weight, features, time, residual, half, .. } = layer else {
+    let Layer::Conv2d { weight, features, size, time, residual, half, .. } = layer else {
         return Err(Error::Internal(format!("{} is no convolution", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
-    let shape = conv_shape(layer, x.shape())
-        .ok_or_else(|| Error::Internal(format!("{weight}: cannot convolve {:?}", x.shape())))?;
     let time = if *time { Some(inputs.value()?) } else { None };
     let time = time.as_deref().map(values).transpose()?;
+    let size = if *size { Some(inputs.value()?) } else { None };
+    let size = size.map(|picture| [picture.shape()[1], picture.shape()[2]]);
+    let shape = conv_shape(layer, x.shape(), size)
+        .ok_or_else(|| Error::Internal(format!("{weight}: cannot convolve {:?}", x.shape())))?;
     let mut out = match residual {
         true => inputs.tensor()?,
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
