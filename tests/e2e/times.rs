@@ -78,6 +78,7 @@ fn state_and_info_greet_a_new_client() {
     let mut late = Peer::connect(bench.broker.port);
     let info = late.wait_for("info", |message| message.topic == "info").pop().unwrap().json();
     assert_eq!(info["schema"], 1);
+    assert_eq!(info["sizes"], json!({"default": 128, "smallest": 32, "multiple": 8}));
     assert!(info["samplers"].as_array().unwrap().contains(&json!("dpmpp_2m_karras")));
     assert!(info["model"]["sha256"].is_string() && info["limits"]["queue"] == 32);
 }

@@ -1,10 +1,10 @@
 """Stable Diffusion at its full size, in f32: does our engine compute what diffusers computes?
 
 Run with torch, transformers, diffusers and safetensors installed, from the repository's root:
-    python tests/goldens/full_size.py [sd15|sd21|bk-sdm-tiny]
+    python tests/goldens/full_size.py [sd15|sd21|bk-sdm-tiny [ROWS COLUMNS]]
 Makes a model of the true shapes and random weights (`model-prep synth`), runs the text encoder, one UNet pass at 64×64
-latents, the decoder to 512×512 and the encoder from there with both, and fails where they differ. Takes 9 GB of disk in
-target/full-size, 6 GB of memory and some minutes, which is why it is no part of the tests.
+latents or those rows and columns, the decoder to 512×512 and the encoder from there with both, and fails where they
+differ. Takes 9 GB of disk in target/full-size, 6 GB of memory and some minutes, which is why it is no part of the tests.
 """
 import pathlib
 import subprocess
@@ -20,7 +20,8 @@ FOLDER = pathlib.Path("target/full-size")
 ARCH = sys.argv[1] if len(sys.argv) > 1 else "sd15"
 SOURCE, BUNDLE = FOLDER / ARCH, FOLDER / f"{ARCH}-f32"
 INPUTS, OUTPUTS = FOLDER / "inputs.safetensors", FOLDER / "outputs.safetensors"
-SIZE, TIMESTEP = 64, 500.0
+SIZE = tuple(map(int, sys.argv[2:4])) if len(sys.argv) > 3 else (64, 64)
+TIMESTEP = 500.0
 # The largest difference, as a part of the largest value.
 TOLERANCES = {"text": 1e-4, "unet": 1e-3, "decode": 1e-3, "encode": 1e-3}
 
@@ -37,7 +38,7 @@ def make_model():
 
 
 def randn(seed):
-    return torch.randn((1, 4, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
+    return torch.randn((1, 4, *SIZE), generator=torch.Generator().manual_seed(seed))
 
 
 def reference():
