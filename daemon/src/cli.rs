@@ -112,6 +112,9 @@ pub struct Plan {
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
+    /// Worker threads; one for each processor if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
     /// The most memory to use, as in 200M; what the machine or its control group has free if not given
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,

@@ -17,12 +17,12 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     say("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
     say("cpu", &cpu::describe());
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    say("threads", &threads(&config));
     let budget = budget::or_free(config.memory);
+    let options = Options { threads: config.threads.map(|threads| threads.0), memory: budget };
+    say("threads", &threads(options));
     say("memory", &memory(&config, budget));
     say("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
     say("config", &source(path));
-    let options = Options { threads: config.threads.map(|threads| threads.0), memory: budget };
     let engine = Model::new(config.model.as_deref(), options).open();
     say("model", &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?));
     say("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
@@ -37,10 +37,9 @@ fn say(part: &str, text: &str) {
     println!("{part:<9} {text}");
 }
 
-fn threads(config: &Config) -> String {
+fn threads(options: Options) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let used = config.threads.map_or(cores, |threads| threads.0);
-    format!("{used} on {cores} processors")
+    format!("{} on {cores} processors", options.threads())
 }
 
 fn memory(config: &Config, budget: Option<u64>) -> String {

@@ -46,7 +46,7 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     let init_size = start.as_ref().map(InitImage::size);
     let parameters = parameters::resolve_from(&request, init_size, engine.manifest()).map_err(failure)?;
     let request = match start {
-        Some(start) => unpack(&start, &request, &parameters, memory)?,
+        Some(start) => unpack(&start, &request, &parameters, options)?,
         None => request,
     };
     let mut teller = Teller::new(arguments.json, Meter::new(&parameters, 1, Instant::now()));
@@ -67,13 +67,8 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
 }
 
 /// `request` with the picture that it starts from.
-fn unpack(
-    start: &InitImage,
-    request: &Request,
-    parameters: &Parameters,
-    memory: Option<u64>,
-) -> Result<Request, Failure> {
-    start.check(parameters, memory).and_then(|()| start.start(request, parameters)).map_err(failure)
+fn unpack(start: &InitImage, request: &Request, parameters: &Parameters, options: Options) -> Result<Request, Failure> {
+    start.check(parameters, options).and_then(|()| start.start(request, parameters)).map_err(failure)
 }
 
 fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure> {

@@ -7,8 +7,8 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use diffused_engine::Options;
 use diffused_engine::picture::scale;
-use diffused_engine::plan::PROCESS;
 use diffused_engine::request::{Parameters, Request};
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
@@ -82,26 +82,27 @@ impl InitImage {
         (self.width, self.height)
     }
 
-    /// Refuses a picture for which `memory` bytes are too little.
-    pub fn check(&self, parameters: &Parameters, memory: Option<u64>) -> Result<(), Fault> {
-        let fits = |width, height| memory.is_none_or(|memory| self.needs(width, height, parameters) <= memory);
+    /// Refuses a picture that cannot be unpacked within the memory of `options`.
+    pub fn check(&self, parameters: &Parameters, options: Options) -> Result<(), Fault> {
+        let needs = |width, height| options.process() + self.needs(width, height, parameters);
+        let fits = |width, height| options.memory.is_none_or(|memory| needs(width, height) <= memory);
         let (width, height) = self.size();
         if fits(width, height) {
             return Ok(());
         }
-        let needed = self.needs(width, height, parameters).div_ceil(MIB);
+        let needed = needs(width, height).div_ceil(MIB);
         let smaller = (1..1000).rev().map(|share| (width * share / 1000, height * share / 1000));
         let most = match smaller.into_iter().find(|&(width, height)| fits(width, height)) {
             Some((width, height)) => format!("at most {width}×{height} fit"),
             None => "none fits".into(),
         };
-        let have = memory.unwrap_or_default() / MIB;
+        let have = options.memory.unwrap_or_default() / MIB;
         let message =
             format!("the picture's {width}×{height} pixels need {needed} MiB to unpack; in {have} MiB {most}");
         Err(Fault { field: Some(FIELD.into()), ..Fault::new(Code::OutOfMemory, message) })
     }
 
-    /// The most memory that the process takes while the picture is unpacked and scaled, bytes.
+    /// The most memory that it takes to unpack and scale the picture, bytes.
     pub fn memory(&self, parameters: &Parameters) -> u64 {
         self.needs(self.width, self.height, parameters)
     }
@@ -109,7 +110,7 @@ impl InitImage {
     fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
         let scaling = width * (RGB * height + SCALING * parameters.height as u64);
-        PROCESS + self.len + scaling.max(self.unpacking * width * height)
+        self.len + scaling.max(self.unpacking * width * height)
     }
 
     /// `request`, starting from this picture: in the size that is painted, so that no more is held meanwhile.
@@ -241,18 +242,20 @@ mod tests {
     fn what_does_not_fit_the_memory_is_refused_with_what_fits() {
         let image = open(&file(RgbaImage::new(3000, 2000))).unwrap();
         let parameters = parameters(512, 512);
-        assert!(image.check(&parameters, None).is_ok());
-        assert!(image.check(&parameters, Some(image.memory(&parameters))).is_ok());
-        let memory = Some(PROCESS + (24 << 20));
-        let fault = image.check(&parameters, memory).unwrap_err();
+        let process = Options::default().process();
+        let room = |bytes| Options { memory: Some(process + bytes), ..Options::default() };
+        assert!(image.check(&parameters, Options::default()).is_ok());
+        assert!(image.check(&parameters, room(image.memory(&parameters))).is_ok());
+        let options = room(24 << 20);
+        let fault = image.check(&parameters, options).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some(FIELD)));
         assert!(fault.message.starts_with("the picture's 3000×2000 pixels need "), "{}", fault.message);
         let most = fault.message.rsplit_once("at most ").unwrap().1.strip_suffix(" fit").unwrap();
         let (width, height) = most.split_once('×').unwrap();
         let (width, height): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());
         let of_size = |width, height| InitImage { width, height, ..image.clone() };
-        assert!(of_size(width, height).check(&parameters, memory).is_ok());
-        assert!(of_size(width + 6, height + 4).check(&parameters, memory).is_err());
-        assert!(image.check(&parameters, Some(PROCESS)).unwrap_err().message.ends_with("none fits"));
+        assert!(of_size(width, height).check(&parameters, options).is_ok());
+        assert!(of_size(width + 6, height + 4).check(&parameters, options).is_err());
+        assert!(image.check(&parameters, room(0)).unwrap_err().message.ends_with("none fits"));
     }
 }

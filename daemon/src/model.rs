@@ -40,13 +40,13 @@ impl Model {
         Model { source, options }
     }
 
-    /// The most memory that painting may take, bytes.
-    pub fn memory(&self) -> Option<u64> {
-        self.options.memory
+    /// How its engine may use the machine.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// Reads and checks what is small of it.
     pub fn open(&self) -> Result<Engine> {
-        Engine::open(self.source.clone(), self.options.clone())
+        Engine::open(self.source.clone(), self.options)
     }
 }

@@ -15,7 +15,7 @@ use crate::model::Model;
 pub fn run(arguments: &Plan) -> Result<(), Failure> {
     crate::logging::start("error");
     let budget = budget::or_free(arguments.memory);
-    let options = Options { memory: budget, ..Options::default() };
+    let options = Options { threads: arguments.threads.map(usize::from), memory: budget };
     let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
     let request = Request {
         width: arguments.width,
@@ -38,7 +38,8 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &engine.manifest().name;
     println!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget));
-    println!("{}The smallest budget for this is {} MiB.", table(&plan), smallest >> 20);
+    println!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process()));
+    println!("The smallest budget for this is {} MiB.", smallest >> 20);
     Ok(())
 }
 

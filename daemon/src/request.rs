@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
+use diffused_engine::Options;
 use diffused_engine::bundle::Manifest;
 use diffused_engine::parameters;
 use diffused_engine::request::{Parameters, Request};
@@ -120,11 +121,11 @@ impl Job {
         Ok(job)
     }
 
-    /// What is painted with the defaults of `manifest` in `memory` bytes, as far as that can be told beforehand.
-    pub fn resolve(&self, manifest: &Manifest, memory: Option<u64>) -> Result<Parameters, Fault> {
+    /// What is painted with the defaults of `manifest` by an engine with `options`, as far as that can be told beforehand.
+    pub fn resolve(&self, manifest: &Manifest, options: Options) -> Result<Parameters, Fault> {
         let init_size = self.start.as_ref().map(InitImage::size);
         let parameters = parameters::resolve_from(&self.request, init_size, manifest)?;
-        self.start.as_ref().map_or(Ok(()), |start| start.check(&parameters, memory))?;
+        self.start.as_ref().map_or(Ok(()), |start| start.check(&parameters, options))?;
         Ok(parameters)
     }
 

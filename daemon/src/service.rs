@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use diffused_engine::Engine;
 use diffused_engine::bundle::Manifest;
 use diffused_engine::request::Parameters;
+use diffused_engine::{Engine, Options};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
@@ -85,7 +85,7 @@ pub struct Service {
     stop: Arc<AtomicBool>,
     manifest: Manifest,
     model_sha256: String,
-    memory_limit: Option<u64>,
+    options: Options,
     seconds_per_step: Option<f64>,
     /// Packet ids and checksums of the last requests that were taken: what the broker sends again is told by them.
     recent: VecDeque<(u16, u64)>,
@@ -99,10 +99,10 @@ impl Service {
         let topics = Topics::new(&config);
         let manifest = engine.manifest().clone();
         let model_sha256 = engine.model_sha256().to_owned();
-        let info = report::info(&config, &manifest, &model_sha256, model.memory());
+        let options = model.options();
+        let info = report::info(&config, &manifest, &model_sha256, options.memory);
         let (mqtt, wire) = Mqtt::start(mqtt_options(&config, &topics, &info)?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures);
-        let memory_limit = model.memory();
         let (worker, painter) = Worker::start(model, engine, folder).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
         info!(model = manifest.name, broker, topic = topics.of("txt2img"), "started");
@@ -120,7 +120,7 @@ impl Service {
             stop: Arc::default(),
             manifest,
             model_sha256,
-            memory_limit,
+            options,
             seconds_per_step: None,
             recent: VecDeque::new(),
             watchdog: Watchdog::from_environment(),
@@ -179,7 +179,7 @@ impl Service {
         let health = Health {
             rss: memory.resident,
             peak_rss: memory.peak,
-            memory_limit: self.memory_limit,
+            memory_limit: self.options.memory,
             memory_pressure: health::memory_pressure(),
             temperature: health::temperature(),
             throttled: health::throttled(),

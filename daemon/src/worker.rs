@@ -12,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diffused_engine::Engine;
-use diffused_engine::plan::PROCESS;
 use diffused_engine::request::{Observer, Parameters, Picture, Stage};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
@@ -182,8 +181,8 @@ impl Painter {
 
     /// Frees weights that were kept where the init image needs their memory.
     fn make_room(&self, engine: &mut Engine, task: &Task) {
-        let (Some(start), Some(memory)) = (&task.job.start, self.model.memory()) else { return };
-        let unpacking = start.memory(&task.parameters) - PROCESS;
+        let (Some(start), Some(memory)) = (&task.job.start, self.model.options().memory) else { return };
+        let unpacking = start.memory(&task.parameters);
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
             engine.forget();
         }

@@ -27,6 +27,7 @@ pub mod unet;
 pub mod vae;
 pub mod weights;
 
+use std::num::NonZero;
 use std::ops::ControlFlow;
 
 use image::RgbImage;
@@ -45,12 +46,24 @@ pub use source::{Bundle, Source};
 use text_encoder::Embeddings;
 
 /// How the engine may use the machine.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Worker threads; `None`: one for each CPU.
     pub threads: Option<usize>,
     /// The most memory that the process may hold, bytes; `None`: weights stay in memory once they were read.
     pub memory: Option<u64>,
+}
+
+impl Options {
+    /// How many worker threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// What the process takes of its memory beside pictures and weights, bytes.
+    pub fn process(&self) -> u64 {
+        plan::process(self.threads())
+    }
 }
 
 /// A model that is ready to paint.
@@ -67,7 +80,7 @@ impl Engine {
         diffused_kernels::heap::give_back_at_once();
         let bundle = Bundle::open(source)?;
         let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0))
+            .num_threads(options.threads())
             .thread_name(|index| format!("engine-{index}"))
             .build()
             .map_err(|error| Error::Internal(format!("no worker threads: {error}")))?;
@@ -105,14 +118,14 @@ impl Engine {
 
     /// How painting `parameters` divides the memory; `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, parameters: &Parameters) -> Result<MemoryPlan> {
-        let plan = plan::plan(&self.models.demands(parameters)?, self.options.memory);
+        let plan = plan::plan(&self.models.demands(parameters)?, self.options.memory, self.options.process());
         diffused_kernels::heap::trim();
         plan
     }
 
     /// The smallest budget in which `parameters` can be painted, bytes.
     pub fn smallest_budget(&mut self, parameters: &Parameters) -> Result<u64> {
-        Ok(plan::smallest(&self.models.demands(parameters)?))
+        Ok(plan::smallest(&self.models.demands(parameters)?, self.options.process()))
     }
 
     /// Paints `request`, telling `observer` after each layer and step.

@@ -12,17 +12,29 @@ use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
 
-/// What the process holds beside the engine's buffers: code, stacks, parsed graphs, the tokenizer, the service.
-pub const PROCESS: u64 = 33 << 20;
 const MIB: u64 = 1 << 20;
+/// What the process holds beside the engine's buffers: code, parsed graphs, the tokenizer, the service.
+const PROCESS: u64 = 25 * MIB;
+/// What each worker thread holds: its stack, and what a kernel gathers and packs there.
+const THREAD: u64 = 5 * MIB / 2;
 /// The ring is no larger than this: reading ahead by more gains nothing.
 const LARGEST_RING: u64 = 4 << 20;
 /// Blocks that the ring holds at least: one is computed with while the next is read.
 const RING_BLOCKS: u64 = 2;
 
-/// What weights of `bytes` bytes take in memory, where each block begins a page of its own.
+/// What a process with so many worker threads holds beside the engine's buffers, bytes.
+pub(crate) fn process(threads: usize) -> u64 {
+    PROCESS + threads as u64 * THREAD
+}
+
+/// What buffers of `bytes` bytes take in memory: each begins a page of its own, and some are freed a moment late.
 fn held(bytes: u64) -> u64 {
     bytes + bytes.div_ceil(64)
+}
+
+/// The bytes of buffers that `room` bytes of memory hold.
+fn holds(room: u64) -> u64 {
+    room - room.div_ceil(65)
 }
 
 /// What a stage needs for pictures of a given size.
@@ -52,15 +64,19 @@ impl Demand {
 
     /// Activations and tables where `room` bytes are free for them; more if they do not fit.
     fn activations(&self, room: u64) -> u64 {
-        let room = usize::try_from(room.saturating_sub(self.tables)).unwrap_or(usize::MAX);
-        let strips = self.strips.as_ref().map_or(0, |segment| strips::plan(segment, room).peak as u64);
-        self.tables + self.activations.max(strips)
+        let strips = self.strips.as_ref().map_or(0, |segment| strips::plan(segment, self.strip_room(room)).peak as u64);
+        held(self.tables + self.activations.max(strips))
     }
 
-    /// The smallest budget that this stage can run in.
+    /// What is left of `room` bytes for strips.
+    fn strip_room(&self, room: u64) -> usize {
+        usize::try_from(holds(room).saturating_sub(self.tables)).unwrap_or(usize::MAX)
+    }
+
+    /// The least memory that this stage can run in, beside the process's own.
     fn smallest(&self) -> u64 {
         let strips = self.strips.as_ref().map_or(0, |segment| strips::smallest(segment).peak as u64);
-        PROCESS + self.tables + self.activations.max(strips) + self.least_ring()
+        held(self.tables + self.activations.max(strips)) + self.least_ring()
     }
 }
 
@@ -84,19 +100,18 @@ pub struct StagePlan {
 }
 
 impl StagePlan {
-    /// A stage whose activations have `room` bytes.
+    /// A stage whose activations have `room` bytes; its peak is that of the engine's buffers.
     fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
-        let strips = Some(usize::try_from(room.saturating_sub(demand.tables)).unwrap_or(usize::MAX));
-        let residency = Residency { keep, ring: ring as usize, strips, spare: 0 };
-        let peak = PROCESS + activations + held(resident) + ring;
+        let residency = Residency { keep, ring: ring as usize, strips: Some(demand.strip_room(room)), spare: 0 };
+        let peak = activations + held(resident) + ring;
         StagePlan { stage, activations, resident, streamed, ring, peak, residency }
     }
 
     /// With `spare` bytes for activations that are kept though nobody needs them.
     fn with_spare(mut self, spare: u64) -> StagePlan {
-        self.residency.spare = spare as usize;
+        self.residency.spare = holds(spare) as usize;
         StagePlan { activations: self.activations + spare, peak: self.peak + spare, ..self }
     }
 }
@@ -113,7 +128,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Bytes at the worst moment of the request.
     pub fn peak(&self) -> u64 {
-        self.peaks().max().unwrap_or(PROCESS)
+        self.peaks().max().unwrap_or(0)
     }
 
     /// Bytes at the worst moment of each stage.
@@ -130,6 +145,12 @@ impl MemoryPlan {
         self
     }
 
+    /// In a process that takes `process` bytes itself.
+    fn beside(mut self, process: u64) -> MemoryPlan {
+        self.stages.iter_mut().for_each(|stage| stage.peak += process);
+        self
+    }
+
     /// What `stage` may hold.
     pub(crate) fn residency(&self, stage: Stage) -> Result<Residency> {
         let found = self.stages.iter().find(|plan| plan.stage == stage);
@@ -138,29 +159,30 @@ impl MemoryPlan {
     }
 }
 
-/// Divides `memory` bytes (`None`: as much as is needed) among the stages.
-pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>) -> Result<MemoryPlan> {
+/// Divides `memory` bytes (`None`: as much as is needed), of which the process itself takes `process`, among the stages.
+pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>, process: u64) -> Result<MemoryPlan> {
     let everything = |(stage, demand): &(Stage, Demand)| {
         let ring = LARGEST_RING.max(demand.least_ring());
         StagePlan::new(*stage, demand, u64::MAX, Keep::All, demand.weights(), ring)
     };
-    let ample = MemoryPlan { stages: demands.iter().map(everything).collect(), keeps_all: true }.level();
+    let stages = demands.iter().map(everything).collect();
+    let ample = MemoryPlan { stages, keeps_all: true }.level().beside(process);
     let Some(memory) = memory.filter(|memory| ample.peak() > *memory) else { return Ok(ample) };
-    let smallest = smallest(demands);
+    let smallest = smallest(demands, process);
     if smallest > memory {
         let mib = |bytes: u64| bytes.div_ceil(MIB);
         let message =
             format!("{} MiB is too little for this size; it needs at least {} MiB", mib(memory), mib(smallest));
         return Err(Error::OutOfMemory(message));
     }
-    let stages = demands.iter().map(|(stage, demand)| divide(*stage, demand, memory - PROCESS));
-    Ok(MemoryPlan { stages: stages.collect(), keeps_all: false })
+    let stages = demands.iter().map(|(stage, demand)| divide(*stage, demand, memory - process));
+    Ok(MemoryPlan { stages: stages.collect(), keeps_all: false }.beside(process))
 }
 
 /// The smallest budget that can hold, in whole MiB.
-pub(crate) fn smallest(demands: &[(Stage, Demand)]) -> u64 {
-    let bytes = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(PROCESS);
-    bytes.next_multiple_of(MIB)
+pub(crate) fn smallest(demands: &[(Stage, Demand)], process: u64) -> u64 {
+    let buffers = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(0);
+    (process + buffers).next_multiple_of(MIB)
 }
 
 /// A stage that has `free` bytes, of which activations get what they want.
@@ -201,17 +223,20 @@ mod tests {
     #[test]
     fn with_room_for_all_everything_stays() {
         for memory in [None, Some(2048 * MIB)] {
-            let plan = plan(&demands(), memory).unwrap();
+            let plan = plan(&demands(), memory, process(2)).unwrap();
             assert!(plan.keeps_all && plan.stages.iter().all(|stage| stage.streamed == 0));
-            assert_eq!(plan.peak(), PROCESS + (90 + 4) * MIB + held(100 * MIB) + held(800 * MIB) + held(50 * MIB));
+            assert_eq!(
+                plan.peak(),
+                30 * MIB + held(90 * MIB) + 4 * MIB + held(100 * MIB) + held(800 * MIB) + held(50 * MIB)
+            );
         }
     }
 
     #[test]
     fn every_budget_is_kept_and_used() {
         let mut streamed = u64::MAX;
-        for memory in (124..1080).map(|mib| mib * MIB) {
-            let plan = plan(&demands(), Some(memory)).unwrap();
+        for memory in (123..1080).map(|mib| mib * MIB) {
+            let plan = plan(&demands(), Some(memory), process(2)).unwrap();
             assert!(plan.peak() <= memory, "{} MiB", memory / MIB);
             let unet = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).unwrap();
             assert_eq!(unet.resident + unet.streamed, 800 * MIB);
@@ -223,9 +248,9 @@ mod tests {
 
     #[test]
     fn too_little_names_the_least() {
-        let error = plan(&demands(), Some(100 * MIB)).unwrap_err();
+        let error = plan(&demands(), Some(100 * MIB), process(2)).unwrap_err();
         assert_eq!(error.code(), "out_of_memory");
-        assert_eq!(error.to_string(), "100 MiB is too little for this size; it needs at least 124 MiB");
-        assert!(plan(&demands(), Some(124 * MIB)).is_ok());
+        assert_eq!(error.to_string(), "100 MiB is too little for this size; it needs at least 122 MiB");
+        assert!(plan(&demands(), Some(122 * MIB), process(2)).is_ok());
     }
 }

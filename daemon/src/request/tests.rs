@@ -104,9 +104,9 @@ fn an_init_image_is_one_base64_text() {
     for text in [format!("data:image/png;base64,{text}"), text] {
         let job = parse(Kind::Img2Img, with(json!([text]))).unwrap();
         assert_eq!(job.start.as_ref().map(InitImage::size), Some((70, 20)));
-        let parameters = job.resolve(&manifest(), None).unwrap();
+        let parameters = job.resolve(&manifest(), Options::default()).unwrap();
         assert_eq!((parameters.width, parameters.height, parameters.strength), (64, 32, Some(0.75)));
-        let fault = job.resolve(&manifest(), Some(1 << 20)).unwrap_err();
+        let fault = job.resolve(&manifest(), Options { memory: Some(1 << 20), ..Options::default() }).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some("init_images")));
     }
     for images in
@@ -142,7 +142,7 @@ fn seeds() {
     assert_ne!(random(json!(-1)), random(json!(-1)));
     assert!(random(json!(null)) <= u64::from(u32::MAX));
     let job = txt2img(json!({"prompt": "a", "seed": 5, "n_iter": 2}));
-    let parameters = job.resolve(&manifest(), None).unwrap();
+    let parameters = job.resolve(&manifest(), Options::default()).unwrap();
     let seed = |n| job.picture(n, &parameters).unwrap().seed;
     assert_eq!((seed(0), seed(1)), (5, 6));
 }

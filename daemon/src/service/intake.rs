@@ -61,7 +61,7 @@ impl Service {
         if self.queue.contains(&job.id) {
             return Err(reject(Fault::param("id", format!("a job `{}` is in the queue already", job.id))));
         }
-        let parameters = job.resolve(&self.manifest, self.memory_limit).map_err(reject)?;
+        let parameters = job.resolve(&self.manifest, self.options).map_err(reject)?;
         Ok((job, parameters))
     }
 

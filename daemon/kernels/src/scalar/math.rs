@@ -71,7 +71,7 @@ pub fn exp2(x: f32) -> f32 {
     if x < EXP2_MIN { 0.0 } else { scale_by_power(p, n) }
 }
 
-/// `2^x` between [`WEIGHT_BITS`] and as much below 0, where it grows and falls no more.
+/// `2^x` for `|x|` up to `WEIGHT_BITS`, beyond which it grows and falls no more.
 pub fn weight(x: f32) -> f32 {
     let bounded = max(-WEIGHT_BITS, min(x, WEIGHT_BITS));
     let n = bounded.round_ties_even();
