@@ -9,6 +9,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::pages;
+
 /// Blocks from this size on are large, bytes.
 const LARGE: usize = 1 << 20;
 /// Sizes of large blocks are multiples of this, so that almost equal ones can stand in for each other, bytes.
@@ -60,10 +62,19 @@ fn cache() -> MutexGuard<'static, Cache> {
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The block that is asked of the system for a large request; `None` for a small one.
-fn large(layout: Layout) -> Option<Layout> {
+/// Bytes of the block that a large request gets; `None` for a small one.
+fn large(layout: Layout) -> Option<usize> {
     let is_large = layout.size() >= LARGE && layout.align() <= ALIGN;
-    if is_large { Layout::from_size_align(layout.size().next_multiple_of(GRAIN), ALIGN).ok() } else { None }
+    if is_large { layout.size().checked_next_multiple_of(GRAIN) } else { None }
+}
+
+/// A new large block, which `cache` has counted.
+fn new(size: usize) -> *mut u8 {
+    let address = pages::map(size);
+    if address.is_null() {
+        cache().in_use -= size;
+    }
+    address
 }
 
 /// Counts a block that is not large, but mapped by itself, as in use.
@@ -78,12 +89,6 @@ fn forget_middling(layout: Layout) {
     if layout.size() >= MAPPED {
         cache().in_use -= layout.size();
     }
-}
-
-/// The layout of a kept block.
-fn kept_layout(size: usize) -> Layout {
-    // SAFETY: `large` made the same layout when the block was asked for.
-    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
 }
 
 impl Cache {
@@ -128,13 +133,13 @@ impl Cache {
         let Some(oldest) = kept.min_by_key(|block| block.stamp) else { return };
         let Block { address, size, .. } = std::mem::replace(oldest, Block::NONE);
         self.free -= size;
-        // SAFETY: the block came from the system with this layout, and nobody else knows of it.
-        unsafe { System.dealloc(address, kept_layout(size)) };
+        // SAFETY: the block was mapped, and nobody else knows of it.
+        unsafe { pages::unmap(address, size) };
     }
 }
 
-// SAFETY: small blocks are the system's. A large block is the system's too, at least as large and as aligned as asked; it
-// is in the program's hands or in `kept`, never in both.
+// SAFETY: small blocks are the system's. A large block was mapped, at least as large and as aligned as asked; it is in the
+// program's hands or in `kept`, never in both.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(block) = large(layout) else {
@@ -142,16 +147,8 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: the caller's promises about `layout` are the system's demands.
             return unsafe { System.alloc(layout) };
         };
-        let address = cache().take(block.size());
-        if !address.is_null() {
-            return address;
-        }
-        // SAFETY: the size is not zero.
-        let address = unsafe { System.alloc(block) };
-        if address.is_null() {
-            cache().in_use -= block.size();
-        }
-        address
+        let address = cache().take(block);
+        if address.is_null() { new(block) } else { address }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -160,17 +157,12 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: the caller's promises about `layout` are the system's demands.
             return unsafe { System.alloc_zeroed(layout) };
         };
-        let address = cache().take(block.size());
-        if !address.is_null() {
-            // SAFETY: the block is at least as large.
-            unsafe { address.write_bytes(0, layout.size()) };
-            return address;
-        }
-        // SAFETY: the size is not zero.
-        let address = unsafe { System.alloc_zeroed(block) };
+        let address = cache().take(block);
         if address.is_null() {
-            cache().in_use -= block.size();
+            return new(block);
         }
+        // SAFETY: the block is at least as large.
+        unsafe { address.write_bytes(0, layout.size()) };
         address
     }
 
@@ -201,7 +193,7 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
         match large(layout) {
-            Some(block) => cache().keep(address, block.size()),
+            Some(block) => cache().keep(address, block),
             None => {
                 forget_middling(layout);
                 // SAFETY: the block came from the system with this layout.
@@ -215,10 +207,10 @@ unsafe impl GlobalAlloc for Heap {
 pub fn give_back_at_once() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in
-        [(glibc::M_MMAP_THRESHOLD, MAPPED as i32), (glibc::M_TRIM_THRESHOLD, TRIMMED as i32), (glibc::M_ARENA_MAX, 1)]
+        [(libc::M_MMAP_THRESHOLD, MAPPED as i32), (libc::M_TRIM_THRESHOLD, TRIMMED as i32), (libc::M_ARENA_MAX, 1)]
     {
         // SAFETY: changes three numbers that later allocations go by.
-        unsafe { glibc::mallopt(parameter, value) };
+        unsafe { libc::mallopt(parameter, value) };
     }
 }
 
@@ -233,22 +225,7 @@ pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes the heap's own locks and touches free memory only.
     unsafe {
-        glibc::malloc_trim(0);
-    }
-}
-
-#[cfg(target_env = "gnu")]
-mod glibc {
-    use std::ffi::c_int;
-
-    // From malloc.h.
-    pub(super) const M_TRIM_THRESHOLD: c_int = -1;
-    pub(super) const M_MMAP_THRESHOLD: c_int = -3;
-    pub(super) const M_ARENA_MAX: c_int = -8;
-
-    unsafe extern "C" {
-        pub(super) fn mallopt(parameter: c_int, value: c_int) -> c_int;
-        pub(super) fn malloc_trim(keep: usize) -> c_int;
+        libc::malloc_trim(0);
     }
 }
 

@@ -12,6 +12,7 @@ pub mod heap;
 pub mod matmul;
 pub mod norm;
 pub mod pack;
+mod pages;
 pub mod peak;
 mod product;
 pub mod rows;

@@ -3,7 +3,7 @@
 use super::{Op, Segment};
 
 /// One run down the picture.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pass {
     /// The node whose rows are asked for; its rows are dropped unless it is stored or the segment's result.
     pub(super) target: usize,

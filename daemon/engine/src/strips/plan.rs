@@ -1,5 +1,7 @@
 //! Chooses what a segment stores between passes and how high its strips are, so that it fits a budget with little extra work.
 
+use std::collections::HashMap;
+
 use super::passes::{Pass, passes};
 use super::steps::{Step, steps, window_rows, windowed};
 use super::stored::band_rows;
@@ -29,40 +31,99 @@ pub(crate) struct Plan {
 
 /// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, the smallest one.
 pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
-    let plan = within(segment, budget);
-    if plan.excess == 0 { plan } else { smallest(segment) }
-}
-
-/// Stores everything, then as long as that does not fit drops what saves the most for the work that it costs.
-fn within(segment: &Segment, budget: usize) -> Plan {
-    let mut stored = vec![false; segment.nodes.len()];
-    segment.candidates().for_each(|n| stored[n] = true);
-    let mut best = highest(segment, &stored, budget);
-    while best.excess > 0 {
-        let dropped = |n: usize| {
-            let mut fewer = best.stored.clone();
-            fewer[n] = false;
-            highest(segment, &fewer, budget)
-        };
-        let smaller = segment.candidates().filter(|&n| best.stored[n]).map(dropped).filter(|p| gain(&best, p) > 0.0);
-        match smaller.max_by(|a, b| gain(&best, a).total_cmp(&gain(&best, b))) {
-            Some(next) => best = next,
-            None => break,
-        }
-    }
-    best
+    let mut search = Search::new(segment);
+    let plan = search.within(budget);
+    if plan.excess == 0 { plan } else { search.smallest() }
 }
 
 /// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
 pub(crate) fn smallest(segment: &Segment) -> Plan {
-    let mut best = within(segment, usize::MAX);
-    let mut too_small = 0;
-    while best.peak - too_small > PRECISION {
-        let budget = too_small + (best.peak - too_small) / 2;
-        let next = within(segment, budget);
-        if next.peak <= budget { best = next } else { too_small = budget }
+    Search::new(segment).smallest()
+}
+
+/// Tries plans. Most differ in one or two passes, so what a pass needs is remembered.
+struct Search<'a> {
+    segment: &'a Segment,
+    /// Bytes that a pass needs beside what is stored, by its strips' height.
+    work: HashMap<(Pass, usize), usize>,
+}
+
+impl<'a> Search<'a> {
+    fn new(segment: &'a Segment) -> Search<'a> {
+        Search { segment, work: HashMap::new() }
     }
-    best
+
+    /// Stores everything, then as long as that does not fit drops what saves the most for the work that it costs.
+    fn within(&mut self, budget: usize) -> Plan {
+        let candidates: Vec<usize> = self.segment.candidates().collect();
+        let mut stored = vec![false; self.segment.nodes.len()];
+        candidates.iter().for_each(|&n| stored[n] = true);
+        let mut best = self.highest(&stored, budget);
+        while best.excess > 0 {
+            let dropped = |&n: &usize| {
+                let mut fewer = best.stored.clone();
+                fewer[n] = false;
+                self.highest(&fewer, budget)
+            };
+            let smaller = candidates.iter().filter(|&&n| best.stored[n]).map(dropped).filter(|p| gain(&best, p) > 0.0);
+            match smaller.max_by(|a, b| gain(&best, a).total_cmp(&gain(&best, b))) {
+                Some(next) => best = next,
+                None => break,
+            }
+        }
+        best
+    }
+
+    fn smallest(&mut self) -> Plan {
+        let mut best = self.within(usize::MAX);
+        let mut too_small = 0;
+        while best.peak - too_small > PRECISION {
+            let budget = too_small + (best.peak - too_small) / 2;
+            let next = self.within(budget);
+            if next.peak <= budget { best = next } else { too_small = budget }
+        }
+        best
+    }
+
+    /// The plan with the highest strips within `budget`, else with the lowest.
+    fn highest(&mut self, stored: &[bool], budget: usize) -> Plan {
+        let passes = passes(self.segment, stored);
+        let macs = passes.iter().flat_map(|pass| &pass.active).map(|&n| node_macs(self.segment, n)).sum();
+        let mut of = |height| {
+            let peaks = self.peaks(&passes, height);
+            let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
+            Plan { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
+        };
+        let plan = HEIGHTS.into_iter().map(&mut of).find(|plan| plan.excess == 0);
+        plan.unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
+    }
+
+    /// Bytes held at the worst moment of each pass.
+    ///
+    /// What a pass stores grows while what it frees shrinks, both in proportion to the rows done: so the most is held at
+    /// its beginning or at its end, give or take the bands and rows by which they are out of step.
+    fn peaks(&mut self, passes: &[Pass], height: usize) -> Vec<usize> {
+        let nodes = &self.segment.nodes;
+        let bytes = |n: &usize| nodes[*n].stored_bytes();
+        let sources = (0..nodes.len()).filter(|&n| nodes[n].op == Op::Source);
+        let mut live: usize = sources.map(|n| bytes(&n)).sum();
+        let mut peaks = Vec::new();
+        for pass in passes {
+            let before = live;
+            live += pass.stores.iter().map(bytes).sum::<usize>();
+            live -= pass.frees.iter().map(bytes).sum::<usize>();
+            peaks.push(before.max(live) + self.work(pass, height));
+        }
+        peaks
+    }
+
+    fn work(&mut self, pass: &Pass, height: usize) -> usize {
+        let segment = self.segment;
+        *self.work.entry((pass.clone(), height)).or_insert_with(|| {
+            let steps = steps(segment, pass, height, STEADY);
+            out_of_step(segment, pass, &steps) + working(segment, pass, &steps, height)
+        })
+    }
 }
 
 /// Bytes saved where there are too many, per extra multiply-add: what fits is judged by its work alone.
@@ -71,42 +132,9 @@ fn gain(from: &Plan, to: &Plan) -> f64 {
     saved / (1.0 + to.macs.saturating_sub(from.macs) as f64)
 }
 
-/// The plan with the highest strips within `budget`, else with the lowest.
-fn highest(segment: &Segment, stored: &[bool], budget: usize) -> Plan {
-    let passes = passes(segment, stored);
-    let macs = passes.iter().flat_map(|pass| &pass.active).map(|&n| node_macs(segment, n)).sum();
-    let of = |height| {
-        let peaks = peaks(segment, &passes, height);
-        let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
-        Plan { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
-    };
-    let mut plans = HEIGHTS.into_iter().map(of);
-    plans.find(|plan| plan.excess == 0).unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
-}
-
 fn node_macs(segment: &Segment, n: usize) -> u64 {
     let node = &segment.nodes[n];
     node.row_macs(&segment.nodes) * node.size.height as u64
-}
-
-/// Bytes held at the worst moment of each pass.
-///
-/// What a pass stores grows while what it frees shrinks, both in proportion to the rows done: so the most is held at its
-/// beginning or at its end, give or take the bands and rows by which they are out of step.
-fn peaks(segment: &Segment, passes: &[Pass], height: usize) -> Vec<usize> {
-    let bytes = |n: &usize| segment.nodes[*n].stored_bytes();
-    let sources = (0..segment.nodes.len()).filter(|&n| segment.nodes[n].op == Op::Source);
-    let mut live: usize = sources.map(|n| bytes(&n)).sum();
-    let mut peaks = Vec::new();
-    for pass in passes {
-        let before = live;
-        live += pass.stores.iter().map(bytes).sum::<usize>();
-        live -= pass.frees.iter().map(bytes).sum::<usize>();
-        let steps = steps(segment, pass, height, STEADY);
-        let work = out_of_step(segment, pass, &steps) + working(segment, pass, &steps, height);
-        peaks.push(before.max(live) + work);
-    }
-    peaks
 }
 
 /// Bytes by which what a pass stores is ahead of its target's rows, and what it frees behind them, at most.
@@ -124,6 +152,7 @@ fn out_of_step(segment: &Segment, pass: &Pass, steps: &[Step]) -> usize {
     }
     most as usize
 }
+
 /// Bytes that a pass needs beside what is stored: windows, weights and the rows in hand.
 fn working(segment: &Segment, pass: &Pass, steps: &[Step], height: usize) -> usize {
     let rows = window_rows(segment, pass, steps);
