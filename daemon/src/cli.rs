@@ -1,5 +1,7 @@
 //! The command line's words, and what an exit status means.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +11,11 @@ use diffused_engine::sampler::Kind;
 use crate::config::Size;
 use crate::fault::Fault;
 use crate::random;
+
+/// Prints a line. Where the reader has left, as `head` does, the work goes on without one.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Pictures from prompts, on this machine's processor and in little memory.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use diffused_engine::{Engine, Options, cpu};
 
 use crate::budget;
-use crate::cli::Failure;
+use crate::cli::{self, Failure};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::health;
 use crate::model::Model;
@@ -34,7 +34,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn say(part: &str, text: &str) {
-    println!("{part:<9} {text}");
+    cli::say(format!("{part:<9} {text}"));
 }
 
 fn threads(options: Options) -> String {

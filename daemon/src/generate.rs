@@ -13,7 +13,7 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::cli::{Failure, Generate};
+use crate::cli::{Failure, Generate, say};
 use crate::fault::{Code, Fault};
 use crate::init_image::InitImage;
 use crate::model::Model;
@@ -26,7 +26,7 @@ use crate::request::Format;
 pub fn run(arguments: &Generate) -> Result<(), Failure> {
     paint(arguments).inspect_err(|failure| {
         if arguments.json {
-            println!("{}", json!({"event": "error", "message": failure.to_string()}));
+            say(json!({"event": "error", "message": failure.to_string()}));
         }
     })
 }
@@ -181,17 +181,17 @@ impl Teller {
             self.told = Some((now, progress.stage, progress.step));
             let mut line = json!(progress);
             line["event"] = json!("progress");
-            println!("{line}");
+            say(line);
         }
     }
 
     fn finish(&self, result: &Value) {
         self.bar.finish_and_clear();
         if self.json {
-            println!("{result}");
+            say(result);
         } else {
             let path = result["path"].as_str().unwrap_or_default();
-            println!("{path}  (seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]);
+            say(format!("{path}  (seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]));
         }
     }
 }

@@ -7,7 +7,7 @@ use image::RgbImage;
 use serde_json::json;
 
 use crate::budget;
-use crate::cli::{Failure, Plan};
+use crate::cli::{Failure, Plan, say};
 use crate::generate::failure;
 use crate::model::Model;
 
@@ -32,14 +32,14 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
     let smallest = engine.smallest_budget(&parameters).map_err(failure)?;
     if arguments.json {
         let line = json!({"budget": budget, "smallest": smallest, "peak": plan.peak(), "stages": plan.stages});
-        println!("{line}");
+        say(line);
         return Ok(());
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &engine.manifest().name;
-    println!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget));
-    println!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process()));
-    println!("The smallest budget for this is {} MiB.", smallest >> 20);
+    say(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
+    say(format!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process())));
+    say(format!("The smallest budget for this is {} MiB.", smallest >> 20));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::budget;
-use crate::cli::Failure;
+use crate::cli::{Failure, say};
 use crate::config::Config;
 use crate::logging;
 use crate::model::Model;
@@ -39,7 +39,7 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
     let (config, _, engine) = prepare(path)?;
     config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let url = &config.mqtt.url;
-    println!("the configuration is right: model `{}`, broker {}:{}", engine.manifest().name, url.host, url.port);
+    say(format!("the configuration is right: model `{}`, broker {}:{}", engine.manifest().name, url.host, url.port));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::bench::run;
 
@@ -121,6 +122,18 @@ fn a_wrong_command_line() {
     check(&["generate", "a", "--memory", "1M"], &[], 2, &["--memory", "at least"]);
     check(&["generate", "a", "-o", "."], &[], 2, &["--output"]);
     check(&["generate", "a", "--steps", "1", "-o", "no/such/a.png"], &[], 2, &["--output", "no folder no/such"]);
+}
+
+#[test]
+fn a_reader_that_leaves_does_not_end_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    command.args(["generate", "a red house", "--steps", "1", "--json", "-o", "house.png"]).current_dir(folder.path());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(image::open(folder.path().join("house.png")).is_ok());
 }
 
 #[test]
