@@ -8,6 +8,7 @@ use diffused_engine::Options;
 use diffused_engine::error::Error;
 use diffused_engine::request::Request;
 use diffused_kernels::cpu::Level;
+use diffused_tests::program;
 
 /// Width and height, pixels.
 type Size = (u32, u32);
@@ -15,7 +16,7 @@ type Size = (u32, u32);
 /// A PNG that the program paints, kept in `folder` as `name`.
 fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
     let file = folder.join(name);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    let mut command = Command::new(program());
     command.args(["generate", "a small yellow boat on the sea", "--seed", "11", "--steps", "2", "-o"]).arg(&file);
     let output = command.args(options).env("DIFFUSED_CPU", level.name()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -24,7 +25,7 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
 fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
-    let mut engine = Model::new(None, Options { threads: None, memory: Some(1) }).open().unwrap();
+    let mut engine = Model::new(None, Options { threads: None, memory: Some(1) }).unwrap().open().unwrap();
     let init_image = strength.map(|_| image::RgbImage::new(width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
     let request = Request { width, height, init_image, strength, ..Request::default() };
@@ -68,6 +69,6 @@ fn text_to_image_of_an_odd_size() {
 
 #[test]
 fn image_to_image() {
-    let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/pictures/demo-init.png");
+    let init = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/pictures/demo-init.png");
     check("boat.png", (128, 96), &["--init-image", init, "--strength", "0.9"], Some(0.9));
 }

@@ -22,7 +22,7 @@ use measure::measure;
 
 /// The pictures of `scenes/sheet.png` (drawn by `scenes/sheet.py`) and their captions.
 fn true_scenes() -> Vec<(String, RgbImage)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenes");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes");
     let sheet = image::open(folder.join("sheet.png")).expect("sheet.png").to_rgb8();
     let tile = |i: u32| image::imageops::crop_imm(&sheet, i % 8 * 128, i / 8 * 128, 128, 128).to_image();
     include_str!("scenes/sheet.txt").lines().zip(0..).map(|(caption, i)| (caption.to_owned(), tile(i))).collect()
@@ -60,7 +60,7 @@ fn measuring_agrees_with_what_was_drawn() {
 
 #[test]
 fn the_demo_model_obeys_its_prompts() {
-    let mut engine = Model::new(None, Options::default()).open().expect("the demo model opens");
+    let mut engine = Model::new(None, Options::default()).unwrap().open().expect("the demo model opens");
     let mut paint = |(prompt, seed): (&str, u64)| {
         let request = Request {
             prompt: prompt.to_owned(),

@@ -5,7 +5,9 @@
 //! `every_rule_can_fail` shows that each of them catches what it is for.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use diffused_tests::root;
 
 /// Where the project's own text lies. Build outputs and whatever a developer keeps beside it are not looked at.
 const FOLDERS: [&str; 8] = [".ci", "benches", "cross", "daemon", "model-prep", "systemd", "tests", ""];
@@ -37,10 +39,6 @@ impl Source {
             .map(|(i, line)| format!("{}:{}: {}", self.path, i + 1, line.trim()))
             .collect()
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// Every text file of the project but this one, whose rules name what they forbid.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use diffused_tests::program;
 use serde_json::Value;
 
 /// The program's resident memory is looked at so often.
@@ -53,7 +54,7 @@ pub(crate) struct Run {
 impl Job {
     /// The plan that the program makes for it.
     pub(crate) fn plan(&self) -> Result<Value> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+        let mut command = Command::new(program());
         command.arg("plan").arg("--json").args(self.size());
         command.args(self.init_image.iter().map(|_| "--image-to-image"));
         let output = command.output()?;
@@ -72,7 +73,7 @@ impl Job {
 
     /// Paints, with `wrapper` before the program's own command.
     pub(crate) fn run(&self, wrapper: &[String], folder: &Path) -> Result<Run> {
-        let program = env!("CARGO_BIN_EXE_diffused").to_owned();
+        let program = program().display().to_string();
         let words: Vec<String> = wrapper.iter().cloned().chain([program]).collect();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["generate", "a house", "--seed", "1", "--json"]).args(self.size());

@@ -11,7 +11,7 @@ use rustix::fs::{Advice, fadvise};
 
 /// The demo model's bundle.
 pub(crate) fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-prep/demo/bundle")
+    diffused_tests::demo_bundle()
 }
 
 /// The bundle in `folder`, made if it is not there.

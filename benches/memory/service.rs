@@ -5,13 +5,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use diffused_tests::mqtt::{Broker, Peer, Program, config};
 use serde_json::json;
 
 use crate::child::status;
-
-#[allow(dead_code, reason = "the end-to-end tests need more of it")]
-#[path = "../../tests/e2e/bench.rs"]
-mod bench;
 
 /// Most and idle resident memory, bytes.
 pub(crate) struct Memory {
@@ -22,11 +19,11 @@ pub(crate) struct Memory {
 /// Paints one picture with `model` in `budget` bytes.
 pub(crate) fn paint(model: &Path, budget: u64, side: usize) -> Memory {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut broker = bench::Broker::prepare(folder.path(), "");
+    let mut broker = Broker::prepare(folder.path(), "");
     broker.start();
-    let mut peer = bench::Peer::connect(broker.port);
-    let config = format!("model = {model:?}\nmemory = {budget}\n{}", bench::config(folder.path(), broker.port));
-    let _program = bench::Program::start(folder.path(), &config);
+    let mut peer = Peer::connect(broker.port);
+    let text = format!("model = {model:?}\nmemory = {budget}\n{}", config(folder.path(), broker.port));
+    let _program = Program::start(folder.path(), &text);
     peer.wait_online();
     peer.paint(&json!({"prompt": "a house", "id": "memory", "steps": 1, "width": side, "height": side}));
     // Without work for five seconds the service closes the model.

@@ -10,6 +10,7 @@ use diffused_engine::sampler::Kind;
 
 use crate::config::Size;
 use crate::fault::Fault;
+use crate::model::NoModel;
 use crate::random;
 
 /// Prints a line. Where the reader has left, as `head` does, the work goes on without one.
@@ -170,6 +171,12 @@ pub enum Failure {
     /// Anything else. Exit status 1.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<NoModel> for Failure {
+    fn from(error: NoModel) -> Failure {
+        Failure::Usage(error.to_string())
+    }
 }
 
 impl Failure {

@@ -54,7 +54,7 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
     let port = start_broker()?;
     screen.say(&format!("an MQTT broker listens on 127.0.0.1:{port}"));
 
-    let model = Model::new(None, Options::default());
+    let model = Model::new(None, Options::default())?;
     let engine = model.open().context("the demo model")?;
     screen.say(&format!("the daemon has opened the model `{}`", engine.manifest().name));
     let mut config = Config { device: Level(DEVICE.into()), state_dir: Some(folder), ..Config::default() };

@@ -23,7 +23,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     say("memory", &memory(&config, budget));
     say("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
     say("config", &source(path));
-    let engine = Model::new(config.model.as_deref(), options).open();
+    let engine = Model::new(config.model.as_deref(), options)?.open();
     say("model", &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?));
     say("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
     config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;

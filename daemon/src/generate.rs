@@ -42,7 +42,7 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     check_writable(&output)?;
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory };
-    let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
+    let mut engine = Model::new(arguments.model.as_deref(), options)?.open().map_err(failure)?;
     let init_size = start.as_ref().map(InitImage::size);
     let parameters = parameters::resolve_from(&request, init_size, engine.manifest()).map_err(failure)?;
     let request = match start {

@@ -1,18 +1,21 @@
-//! Which model is painted with: a bundle's folder, or the demo model that the program carries.
+//! Which model is painted with: a bundle's folder, or the demo model, which the program carries if it was built with
+//! `demo-model`.
 
 use std::path::Path;
 
-use diffused_engine::error::Result;
+use diffused_engine::error;
 use diffused_engine::{Engine, Options, Source};
 
 /// The demo model's bundle, by its files' paths in it.
+#[cfg(feature = "demo-model")]
 macro_rules! demo_bundle {
     ($($file:literal),+ $(,)?) => {
-        &[$(($file, include_bytes!(concat!("../../model-prep/demo/bundle/", $file)))),+]
+        &[$(($file, include_bytes!(concat!("../assets/demo/", $file)))),+]
     };
 }
 
-static DEMO: &[(&str, &[u8])] = demo_bundle![
+#[cfg(feature = "demo-model")]
+static DEMO: Option<&[(&str, &[u8])]> = Some(demo_bundle![
     "bundle.json",
     "tokenizer/vocab.json",
     "tokenizer/merges.txt",
@@ -24,7 +27,18 @@ static DEMO: &[(&str, &[u8])] = demo_bundle![
     "vae_decoder.weights",
     "vae_encoder.onnx",
     "vae_encoder.weights",
-];
+]);
+
+#[cfg(not(feature = "demo-model"))]
+static DEMO: Option<&[(&str, &[u8])]> = None;
+
+/// There is no model to open.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no model is given, and this program was built without the demo model: name a bundle's folder, with `model` in the \
+     configuration or `--model` on the command line"
+)]
+pub struct NoModel;
 
 /// How to open a model, again if need be.
 #[derive(Debug, Clone)]
@@ -35,9 +49,15 @@ pub struct Model {
 
 impl Model {
     /// The bundle in `folder`, or the demo model.
-    pub fn new(folder: Option<&Path>, options: Options) -> Model {
-        let source = folder.map_or(Source::Embedded(DEMO), |folder| Source::Folder(folder.to_owned()));
-        Model { source, options }
+    ///
+    /// # Errors
+    /// There is no folder, and the program does not carry the demo model.
+    pub fn new(folder: Option<&Path>, options: Options) -> Result<Model, NoModel> {
+        let source = match folder {
+            Some(folder) => Source::Folder(folder.to_owned()),
+            None => Source::Embedded(DEMO.ok_or(NoModel)?),
+        };
+        Ok(Model { source, options })
     }
 
     /// How its engine may use the machine.
@@ -46,7 +66,22 @@ impl Model {
     }
 
     /// Reads and checks what is small of it.
-    pub fn open(&self) -> Result<Engine> {
+    pub fn open(&self) -> error::Result<Engine> {
         Engine::open(self.source.clone(), self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_folder_it_is_the_demo_model_where_there_is_one() {
+        let model = Model::new(None, Options::default());
+        if cfg!(feature = "demo-model") {
+            assert_eq!(model.unwrap().open().unwrap().manifest().name, "demo");
+        } else {
+            assert!(model.unwrap_err().to_string().contains("built without the demo model"));
+        }
     }
 }

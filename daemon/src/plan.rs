@@ -16,7 +16,7 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
     crate::logging::start("error");
     let budget = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory: budget };
-    let mut engine = Model::new(arguments.model.as_deref(), options).open().map_err(failure)?;
+    let mut engine = Model::new(arguments.model.as_deref(), options)?.open().map_err(failure)?;
     let request = Request {
         width: arguments.width,
         height: arguments.height,

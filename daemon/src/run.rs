@@ -47,7 +47,7 @@ fn prepare(path: Option<&Path>) -> Result<(Config, Model, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let memory = budget::or_free(config.memory);
     let options = Options { threads: config.threads.map(|threads| threads.0), memory };
-    let model = Model::new(config.model.as_deref(), options);
+    let model = Model::new(config.model.as_deref(), options)?;
     let engine = model.open().map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?;
     Ok((config, model, engine))
 }

@@ -3,8 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-fn demo(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(part)
+/// The demo model's source.
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model")
+}
+
+/// The bundle of it that the daemon carries.
+fn bundle() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../daemon/assets/demo")
 }
 
 fn model_prep(arguments: &[&str], paths: &[&Path]) -> Output {
@@ -20,7 +26,7 @@ fn text(bytes: &[u8]) -> String {
 fn converting_prints_the_bundles_place_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("bundle");
-    let output = model_prep(&["convert", "--name", "mine", "-o"], &[&bundle, &demo("model")]);
+    let output = model_prep(&["convert", "--name", "mine", "-o"], &[&bundle, &model()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!((text(&output.stdout), text(&output.stderr)), (format!("{}\n", bundle.display()), String::new()));
     assert!(text(&model_prep(&["inspect"], &[&bundle]).stdout).contains("mine (sd1, weights in int8)"));
@@ -28,7 +34,7 @@ fn converting_prints_the_bundles_place_and_nothing_else() {
 
 #[test]
 fn inspecting_sums_up() {
-    let output = model_prep(&["inspect"], &[&demo("bundle")]);
+    let output = model_prep(&["inspect"], &[&bundle()]);
     let printed = text(&output.stdout);
     assert!(output.status.success() && printed.ends_with("all checksums match\n"), "{printed}");
     let tensors = |network: &str| -> usize {
@@ -41,7 +47,7 @@ fn inspecting_sums_up() {
 
 #[test]
 fn verifying_fails_where_a_tensor_is_too_far_off() {
-    let paths = [&*demo("bundle"), &*demo("model")];
+    let paths = [&*bundle(), &*model()];
     let good = model_prep(&["verify"], &paths);
     assert!(good.status.success() && text(&good.stdout).ends_with("none below 30 dB\n"), "{}", text(&good.stdout));
     let strict = model_prep(&["verify", "--min-snr", "60"], &paths);
@@ -64,7 +70,7 @@ fn errors_are_one_line() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_model-prep"));
-    command.arg("verify").args([demo("bundle"), demo("model")]);
+    command.arg("verify").args([bundle(), model()]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();

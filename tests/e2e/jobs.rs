@@ -7,7 +7,8 @@ use image::{ImageFormat, Rgb, RgbImage};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Message, sha256};
+use diffused_tests::mqtt::{Harness, Message};
+use diffused_tests::sha256;
 
 fn names(messages: &[Message], id: &str) -> Vec<String> {
     let mut names: Vec<String> = vec![];
@@ -32,12 +33,11 @@ fn encoded(picture: &RgbImage) -> String {
     base64::engine::general_purpose::STANDARD.encode(file.into_inner())
 }
 
-#[test]
-fn a_prompt_becomes_a_picture() {
-    let mut bench = Bench::start();
+pub(crate) fn a_prompt_becomes_a_picture() {
+    let mut harness = Harness::start();
     let request =
         json!({"prompt": "a red house", "seed": 7, "steps": 3, "id": "a", "transaction": "t", "colour": "red"});
-    let messages = bench.peer.paint(&request);
+    let messages = harness.peer.paint(&request);
     assert_eq!(names(&messages, "a"), ["queued", "running", "progress", "image/0", "result", "done"]);
 
     let queued = find(&messages, "job/a/state").json();
@@ -67,12 +67,11 @@ fn a_prompt_becomes_a_picture() {
     assert_eq!(result["model_sha256"].as_str().map(str::len), Some(64));
 }
 
-#[test]
-fn a_seed_gives_the_same_bytes_again_and_pictures_count_up() {
-    let mut bench = Bench::start();
+pub(crate) fn a_seed_gives_the_same_bytes_again_and_pictures_count_up() {
+    let mut harness = Harness::start();
     let mut paint = |id: &str, seed: u64, count: u64| -> Vec<String> {
         let request = json!({"prompt": "a cat", "seed": seed, "steps": 2, "id": id, "n_iter": count});
-        let messages = bench.peer.paint(&request);
+        let messages = harness.peer.paint(&request);
         let result = find(&messages, &format!("job/{id}/result")).json();
         result["images"].as_array().unwrap().iter().map(|image| image["sha256"].as_str().unwrap().to_owned()).collect()
     };
@@ -85,27 +84,25 @@ fn a_seed_gives_the_same_bytes_again_and_pictures_count_up() {
     assert_eq!(both, [one[0].clone(), next[0].clone()]);
 }
 
-#[test]
-fn plain_text_is_a_prompt_and_its_seed_is_told() {
-    let mut bench = Bench::start();
-    bench.peer.publish("txt2img", "a blue boat");
+pub(crate) fn plain_text_is_a_prompt_and_its_seed_is_told() {
+    let mut harness = Harness::start();
+    harness.peer.publish("txt2img", "a blue boat");
     let done = |message: &Message| message.topic.ends_with("/state") && message.json()["state"] == "done";
-    let messages = bench.peer.wait_for("done", done);
+    let messages = harness.peer.wait_for("done", done);
     let result = messages.iter().find(|message| message.topic.ends_with("/result")).unwrap().json();
     assert_eq!(result["parameters"]["prompt"], "a blue boat");
     assert!(result["parameters"]["seed"].is_u64());
 }
 
-#[test]
-fn a_picture_becomes_another() {
-    let mut bench = Bench::start();
+pub(crate) fn a_picture_becomes_another() {
+    let mut harness = Harness::start();
     let start = RgbImage::from_fn(130, 70, |x, y| Rgb([x as u8, y as u8, 128]));
     let request = json!({
         "prompt": "a red house", "init_images": [encoded(&start)], "denoising_strength": 0.5, "steps": 4, "seed": 1,
         "id": "i", "format": "jpeg", "width": 128, "height": 64,
     });
-    bench.peer.publish("img2img", request.to_string());
-    let messages = bench.peer.wait_state("i", "done");
+    harness.peer.publish("img2img", request.to_string());
+    let messages = harness.peer.wait_state("i", "done");
     assert_eq!(names(&messages, "i"), ["queued", "running", "progress", "image/0", "result", "done"]);
     let image = find(&messages, "job/i/image/0");
     assert_eq!(image.properties.content_type.as_deref(), Some("image/jpeg"));
@@ -115,33 +112,31 @@ fn a_picture_becomes_another() {
     assert_eq!(result["parameters"]["denoising_strength"], 0.5);
 }
 
-#[test]
-fn answers_go_to_the_response_topic_too() {
-    let mut bench = Bench::start();
+pub(crate) fn answers_go_to_the_response_topic_too() {
+    let mut harness = Harness::start();
     let ask = |topic: &str| PublishProperties {
         response_topic: Some(topic.into()),
         correlation_data: Some("c-1".into()),
         ..PublishProperties::default()
     };
     let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
-    bench.peer.publish_with("txt2img", request("r"), ask("answers/mine"));
-    let messages = bench.peer.wait_state("r", "done");
+    harness.peer.publish_with("txt2img", request("r"), ask("answers/mine"));
+    let messages = harness.peer.wait_state("r", "done");
     let answers: Vec<&Message> = messages.iter().filter(|message| message.topic == "answers/mine").collect();
     assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
     let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
     assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);
 
-    bench.peer.publish_with("txt2img", request("s"), ask("diffused/test/txt2img"));
-    let messages = bench.peer.wait_state("s", "done");
+    harness.peer.publish_with("txt2img", request("s"), ask("diffused/test/txt2img"));
+    let messages = harness.peer.wait_state("s", "done");
     let warnings = find(&messages, "job/s/result").json()["warnings"].to_string();
     assert!(warnings.contains("response topic"), "{warnings}");
 }
 
-#[test]
-fn a_broker_of_small_messages_gets_a_jpeg() {
-    let mut bench = Bench::start_with("max_packet_size 9000");
+pub(crate) fn a_broker_of_small_messages_gets_a_jpeg() {
+    let mut harness = Harness::start_with("max_packet_size 9000");
     let request = json!({"prompt": "a red house", "steps": 2, "seed": 7, "id": "big", "width": 256, "height": 256});
-    let messages = bench.peer.paint(&request);
+    let messages = harness.peer.paint(&request);
     let result = find(&messages, "job/big/result").json();
     assert!(result["warnings"][0].as_str().unwrap().contains("the broker takes"), "{result}");
     let listed = &result["images"][0];

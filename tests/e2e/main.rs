@@ -1,9 +1,51 @@
 //! The real program against a real broker: what a client sees on MQTT, in the contract's order, in good and bad times.
-//! Needs `mosquitto`, which `tests/run` installs.
+//!
+//! Where there is no `mosquitto`, which `tests/run` installs, these tests are reported as ignored, with the reason.
 
-mod bench;
-mod broken;
-mod init_images;
+use std::process::ExitCode;
+
+use diffused_tests::mqtt::has_broker;
+use libtest_mimic::{Arguments, Trial};
+
 mod jobs;
 mod requests;
 mod times;
+
+/// Tests, named as their functions are.
+macro_rules! trials {
+    ($($module:ident::$name:ident),+ $(,)?) => {
+        vec![$(Trial::test(concat!(stringify!($module), "::", stringify!($name)), || { $module::$name(); Ok(()) })),+]
+    };
+}
+
+fn main() -> ExitCode {
+    let missing = !has_broker();
+    if missing {
+        eprintln!("e2e: SKIPPED, mosquitto is not installed: the service was NOT tested against a broker");
+    }
+    let trials = trials![
+        jobs::a_prompt_becomes_a_picture,
+        jobs::a_seed_gives_the_same_bytes_again_and_pictures_count_up,
+        jobs::plain_text_is_a_prompt_and_its_seed_is_told,
+        jobs::a_picture_becomes_another,
+        jobs::answers_go_to_the_response_topic_too,
+        jobs::a_broker_of_small_messages_gets_a_jpeg,
+        requests::bad_requests_are_refused_and_good_ones_served,
+        requests::broken_and_huge_init_images_are_refused,
+        requests::a_retained_request_is_refused,
+        requests::late_requests_expire,
+        requests::commands_are_answered,
+        requests::waiting_and_running_jobs_are_cancelled,
+        requests::a_full_queue_says_so,
+        times::a_broker_that_comes_late_is_found,
+        times::a_result_survives_a_broker_that_forgets_everything,
+        times::a_stopped_service_ends_its_jobs_and_says_goodbye,
+        times::the_broker_speaks_for_a_killed_service,
+        times::a_request_published_while_the_service_is_away_is_served,
+        times::a_reload_with_a_broken_file_changes_nothing,
+        times::state_and_info_greet_a_new_client,
+        times::a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone,
+    ];
+    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

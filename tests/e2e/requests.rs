@@ -6,15 +6,15 @@ use base64::Engine as _;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Message};
+use diffused_tests::mqtt::{Harness, Message};
 
 fn rejected(message: &Message) -> bool {
     message.topic.ends_with("/state") && message.json()["state"] == "rejected"
 }
 
-fn check_rejected(bench: &mut Bench, topic: &str, payload: &[u8], code: &str, field: Option<&str>) {
-    bench.peer.publish(topic, payload.to_vec());
-    let error = bench.peer.wait_for("rejection", rejected).last().unwrap().json()["error"].clone();
+fn check_rejected(harness: &mut Harness, topic: &str, payload: &[u8], code: &str, field: Option<&str>) {
+    harness.peer.publish(topic, payload.to_vec());
+    let error = harness.peer.wait_for("rejection", rejected).last().unwrap().json()["error"].clone();
     let shown = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
     assert_eq!((error["code"].as_str(), error["field"].as_str()), (Some(code), field), "{shown}: {error}");
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{shown}: {error}");
@@ -31,14 +31,13 @@ fn bomb() -> Vec<u8> {
     file.into_inner()
 }
 
-#[test]
-fn bad_requests_are_refused_and_good_ones_served() {
-    let mut bench = Bench::start();
+pub(crate) fn bad_requests_are_refused_and_good_ones_served() {
+    let mut harness = Harness::start();
     for payload in ["[1, 2]", "42", "{\"prompt\": \"a\"", "{prompt: a}"] {
-        check_rejected(&mut bench, "txt2img", payload.as_bytes(), "invalid_json", None);
+        check_rejected(&mut harness, "txt2img", payload.as_bytes(), "invalid_json", None);
     }
-    check_rejected(&mut bench, "txt2img", b"\xff\xfe\x00", "invalid_json", None);
-    check_rejected(&mut bench, "txt2img", b"", "invalid_param", Some("prompt"));
+    check_rejected(&mut harness, "txt2img", b"\xff\xfe\x00", "invalid_json", None);
+    check_rejected(&mut harness, "txt2img", b"", "invalid_param", Some("prompt"));
     let fields = [
         ("prompt", json!(7)),
         ("width", json!(0)),
@@ -64,55 +63,51 @@ fn bad_requests_are_refused_and_good_ones_served() {
     for (field, value) in fields {
         let mut request = json!({"prompt": "a"});
         request[field] = value;
-        check_rejected(&mut bench, "txt2img", request.to_string().as_bytes(), "invalid_param", Some(field));
+        check_rejected(&mut harness, "txt2img", request.to_string().as_bytes(), "invalid_param", Some(field));
     }
-    let messages = bench.peer.paint(&json!({"prompt": "a red house", "steps": 1, "id": "good"}));
+    let messages = harness.peer.paint(&json!({"prompt": "a red house", "steps": 1, "id": "good"}));
     assert!(messages.iter().any(|message| message.topic == "job/good/image/0"));
 }
 
-#[test]
-fn broken_and_huge_init_images_are_refused() {
-    let mut bench = Bench::start();
+pub(crate) fn broken_and_huge_init_images_are_refused() {
+    let mut harness = Harness::start();
     let broken = [b"\x89PNG\r\n\x1a\n garbage".to_vec(), b"GIF89a".to_vec(), vec![], bomb()];
     let texts = broken.iter().map(|bytes| json!([base64(bytes)]));
     for images in texts.chain([json!(["%%"]), json!([]), json!([1]), json!("x"), Value::Null]) {
         let request = json!({"prompt": "a", "init_images": images}).to_string();
-        bench.peer.publish("img2img", request);
-        let error = bench.peer.wait_for("rejection", rejected).last().unwrap().json()["error"].clone();
+        harness.peer.publish("img2img", request);
+        let error = harness.peer.wait_for("rejection", rejected).last().unwrap().json()["error"].clone();
         let code = error["code"].as_str().unwrap_or_default();
         assert!(["invalid_param", "too_large"].contains(&code), "{error}");
         assert_eq!(error["field"], "init_images", "{error}");
     }
-    bench.peer.publish("img2img", "just a prompt");
-    bench.peer.wait_for("rejection", rejected);
-    bench.peer.paint(&json!({"prompt": "a red house", "steps": 1, "id": "good"}));
+    harness.peer.publish("img2img", "just a prompt");
+    harness.peer.wait_for("rejection", rejected);
+    harness.peer.paint(&json!({"prompt": "a red house", "steps": 1, "id": "good"}));
 }
 
-#[test]
-fn a_retained_request_is_refused() {
-    let mut bench = Bench::start();
-    bench.peer.publish_retained("txt2img", json!({"prompt": "a", "id": "kept"}).to_string());
-    let messages = bench.peer.wait_state("kept", "rejected");
+pub(crate) fn a_retained_request_is_refused() {
+    let mut harness = Harness::start();
+    harness.peer.publish_retained("txt2img", json!({"prompt": "a", "id": "kept"}).to_string());
+    let messages = harness.peer.wait_state("kept", "rejected");
     assert_eq!(messages.last().unwrap().json()["error"]["field"], "retain");
-    bench.peer.publish_retained("txt2img", "");
-    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "good"}));
+    harness.peer.publish_retained("txt2img", "");
+    harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "good"}));
 }
 
-#[test]
-fn late_requests_expire() {
-    let mut bench = Bench::start();
-    bench.peer.publish("txt2img", json!({"prompt": "a", "id": "old", "not_after": 1000}).to_string());
-    let messages = bench.peer.wait_state("old", "rejected");
+pub(crate) fn late_requests_expire() {
+    let mut harness = Harness::start();
+    harness.peer.publish("txt2img", json!({"prompt": "a", "id": "old", "not_after": 1000}).to_string());
+    let messages = harness.peer.wait_state("old", "rejected");
     assert_eq!(messages.last().unwrap().json()["error"]["code"], "expired");
 }
 
-#[test]
-fn commands_are_answered() {
-    let mut bench = Bench::start();
+pub(crate) fn commands_are_answered() {
+    let mut harness = Harness::start();
     let mut ask = |name: &str, payload: &str| -> Value {
-        bench.peer.publish(name, payload.to_owned());
+        harness.peer.publish(name, payload.to_owned());
         let topic = format!("response/{}", name.trim_start_matches("request/"));
-        bench.peer.wait_for(&topic, |message| message.topic == topic).pop().unwrap().json()
+        harness.peer.wait_for(&topic, |message| message.topic == topic).pop().unwrap().json()
     };
     let listed = ask("request/list", "{\"transaction\": 5}");
     assert_eq!(listed["data"], json!({"running": null, "waiting": [], "paused": false}));
@@ -128,37 +123,35 @@ fn commands_are_answered() {
     }
 }
 
-#[test]
-fn waiting_and_running_jobs_are_cancelled() {
-    let mut bench = Bench::start();
+pub(crate) fn waiting_and_running_jobs_are_cancelled() {
+    let mut harness = Harness::start();
     let long = |id: &str| json!({"prompt": "a", "steps": 900, "id": id}).to_string();
-    bench.peer.publish("txt2img", long("a"));
-    bench.peer.publish("txt2img", long("b"));
-    bench.peer.publish("txt2img", long("c"));
-    bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
-    bench.peer.publish("txt2img", long("a"));
-    let refused = bench.peer.wait_for("rejection", rejected).pop().unwrap();
+    harness.peer.publish("txt2img", long("a"));
+    harness.peer.publish("txt2img", long("b"));
+    harness.peer.publish("txt2img", long("c"));
+    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    harness.peer.publish("txt2img", long("a"));
+    let refused = harness.peer.wait_for("rejection", rejected).pop().unwrap();
     assert_eq!(refused.json()["error"]["field"], "id");
     assert_ne!(refused.topic, "job/a/state");
 
-    bench.peer.publish("cancel", "{\"id\": \"b\"}");
-    let messages = bench.peer.wait_state("b", "cancelled");
+    harness.peer.publish("cancel", "{\"id\": \"b\"}");
+    let messages = harness.peer.wait_state("b", "cancelled");
     assert_eq!(messages.last().unwrap().json()["error"]["code"], "cancelled");
-    bench.peer.publish("cancel", "{\"id\": \"a\"}");
-    bench.peer.wait_state("a", "cancelled");
-    bench.peer.wait_state("c", "running");
-    bench.peer.publish("cancel", "{\"all\": true}");
-    bench.peer.wait_state("c", "cancelled");
-    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "good"}));
+    harness.peer.publish("cancel", "{\"id\": \"a\"}");
+    harness.peer.wait_state("a", "cancelled");
+    harness.peer.wait_state("c", "running");
+    harness.peer.publish("cancel", "{\"all\": true}");
+    harness.peer.wait_state("c", "cancelled");
+    harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "good"}));
 }
 
-#[test]
-fn a_full_queue_says_so() {
-    let mut bench = Bench::start();
-    bench.peer.publish("request/pause", "");
+pub(crate) fn a_full_queue_says_so() {
+    let mut harness = Harness::start();
+    harness.peer.publish("request/pause", "");
     for n in 0..33 {
-        bench.peer.publish("txt2img", json!({"prompt": "a", "id": format!("n{n}")}).to_string());
+        harness.peer.publish("txt2img", json!({"prompt": "a", "id": format!("n{n}")}).to_string());
     }
-    let refused = bench.peer.wait_for("rejection", rejected).pop().unwrap();
+    let refused = harness.peer.wait_for("rejection", rejected).pop().unwrap();
     assert_eq!((refused.topic.as_str(), &refused.json()["error"]["code"]), ("job/n32/state", &json!("queue_full")));
 }

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use crate::bench::{Bench, Broker, Peer, Program, config, wait_until};
-use crate::broken::{bundle_in, edit};
+use diffused_tests::mqtt::{Broker, Harness, Peer, Program, config, wait_until};
+use diffused_tests::{copy_demo_bundle, edit};
 
-#[test]
-fn a_broker_that_comes_late_is_found() {
+pub(crate) fn a_broker_that_comes_late_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let mut broker = Broker::prepare(folder.path(), "");
     let program = Program::start(folder.path(), &config(folder.path(), broker.port));
@@ -17,65 +16,59 @@ fn a_broker_that_comes_late_is_found() {
     peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
 }
 
-#[test]
-fn a_result_survives_a_broker_that_forgets_everything() {
-    let mut bench = Bench::start();
-    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 200, "seed": 7, "id": "a"}).to_string());
-    bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
-    bench.broker.kill();
-    wait_until("the job is done meanwhile", || bench.program.log().contains("done id=\"a\""));
-    bench.broker.start();
-    let messages = bench.peer.wait_state("a", "done");
+pub(crate) fn a_result_survives_a_broker_that_forgets_everything() {
+    let mut harness = Harness::start();
+    harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 200, "seed": 7, "id": "a"}).to_string());
+    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    harness.broker.kill();
+    wait_until("the job is done meanwhile", || harness.program.log().contains("done id=\"a\""));
+    harness.broker.start();
+    let messages = harness.peer.wait_state("a", "done");
     let has = |topic: &str| messages.iter().any(|message| message.topic == topic);
     assert!(has("job/a/image/0") && has("job/a/result"), "{messages:#?}");
-    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
+    harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
 }
 
-#[test]
-fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
-    let mut bench = Bench::start();
+pub(crate) fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
+    let mut harness = Harness::start();
     let long = |id: &str| json!({"prompt": "a", "steps": 900, "id": id}).to_string();
-    bench.peer.publish("txt2img", long("a"));
-    bench.peer.publish("txt2img", long("b"));
-    bench.peer.wait_for("progress", |message| message.topic == "job/a/progress");
-    bench.program.signal("TERM");
-    let offline = bench.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+    harness.peer.publish("txt2img", long("a"));
+    harness.peer.publish("txt2img", long("b"));
+    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    harness.program.signal("TERM");
+    let offline = harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
     let cancelled =
         |id: &str| offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled");
     assert!(cancelled("a") && cancelled("b"), "{offline:#?}");
-    assert_eq!(bench.program.wait().code(), Some(0));
+    assert_eq!(harness.program.wait().code(), Some(0));
 }
 
-#[test]
-fn the_broker_speaks_for_a_killed_service() {
-    let mut bench = Bench::start();
-    bench.program.kill();
-    bench.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+pub(crate) fn the_broker_speaks_for_a_killed_service() {
+    let mut harness = Harness::start();
+    harness.program.kill();
+    harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
 }
 
-#[test]
-fn a_request_published_while_the_service_is_away_is_served() {
-    let mut bench = Bench::start();
-    bench.program.signal("TERM");
-    bench.program.wait();
-    bench.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": "a"}).to_string());
-    bench.program = Program::start(bench.folder.path(), &config(bench.folder.path(), bench.broker.port));
-    bench.peer.wait_state("a", "done");
+pub(crate) fn a_request_published_while_the_service_is_away_is_served() {
+    let mut harness = Harness::start();
+    harness.program.signal("TERM");
+    harness.program.wait();
+    harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": "a"}).to_string());
+    harness.program = Program::start(harness.folder.path(), &config(harness.folder.path(), harness.broker.port));
+    harness.peer.wait_state("a", "done");
 }
 
-#[test]
-fn a_reload_with_a_broken_file_changes_nothing() {
-    let mut bench = Bench::start();
-    std::fs::write(bench.folder.path().join("config.toml"), "devise = 1").unwrap();
-    bench.program.signal("HUP");
-    wait_until("the mistake is told", || bench.program.log().contains("unknown field `devise`"));
-    bench.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
+pub(crate) fn a_reload_with_a_broken_file_changes_nothing() {
+    let mut harness = Harness::start();
+    std::fs::write(harness.folder.path().join("config.toml"), "devise = 1").unwrap();
+    harness.program.signal("HUP");
+    wait_until("the mistake is told", || harness.program.log().contains("unknown field `devise`"));
+    harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
 }
 
-#[test]
-fn state_and_info_greet_a_new_client() {
-    let bench = Bench::start();
-    let mut late = Peer::connect(bench.broker.port);
+pub(crate) fn state_and_info_greet_a_new_client() {
+    let harness = Harness::start();
+    let mut late = Peer::connect(harness.broker.port);
     let info = late.wait_for("info", |message| message.topic == "info").pop().unwrap().json();
     assert_eq!(info["schema"], 1);
     assert_eq!(info["sizes"], json!({"default": 128, "smallest": 32, "multiple": 8}));
@@ -83,11 +76,10 @@ fn state_and_info_greet_a_new_client() {
     assert!(info["model"]["sha256"].is_string() && info["limits"]["queue"] == 32);
 }
 
-#[test]
-fn a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone() {
+pub(crate) fn a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
-    bundle_in(&model);
+    copy_demo_bundle(&model);
     let mut broker = Broker::prepare(folder.path(), "");
     broker.start();
     let mut peer = Peer::connect(broker.port);

@@ -60,7 +60,7 @@ def reference():
 
 
 def ours():
-    subprocess.run(["cargo", "run", "--release", "-q", "-p", "model-prep", "--example", "full_size", "--",
+    subprocess.run(["cargo", "run", "--release", "-q", "-p", "diffused-tests", "--example", "full_size", "--",
                     BUNDLE, INPUTS, OUTPUTS], check=True)
     return load_file(OUTPUTS)
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const MODELS: [&str; 4] = ["sd1", "sd2", "lcm", "demo"];
 
 fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens")
 }
 
 /// A bundle of one of the models, made for this test.
@@ -27,7 +27,7 @@ struct Fresh {
 impl Fresh {
     fn new(model: &str, weights: Weights) -> Fresh {
         let source = match model {
-            "demo" => goldens().join("../../model-prep/demo/model"),
+            "demo" => diffused_tests::root().join("model-prep/demo/model"),
             tiny => goldens().join("models").join(tiny),
         };
         let folder = tempfile::tempdir().unwrap();

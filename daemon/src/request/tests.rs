@@ -18,7 +18,7 @@ fn txt2img(value: Value) -> Job {
 
 /// The demo model's.
 fn manifest() -> Manifest {
-    Model::new(None, Default::default()).open().unwrap().manifest().clone()
+    Model::new(None, Default::default()).unwrap().open().unwrap().manifest().clone()
 }
 
 fn check_refused(kind: Kind, payload: &[u8], code: Code, field: Option<&str>) {

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_unet_needs_less_than_in_tracts_order() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model-prep/demo/bundle");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
         let bundle = Bundle::open(Source::Folder(folder)).unwrap();
         let (text, sizes) = (&bundle.manifest.text, &bundle.manifest.picture);
         let latents = vec![2, 64, 64, sizes.latent_channels];

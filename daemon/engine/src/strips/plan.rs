@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_budget_from_the_smallest_on_is_kept_and_more_memory_costs_no_more_work() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model-prep/demo/bundle");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
         let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), "vae_decoder", 1).unwrap();
         let segment = network.demand(&[Kind::F32(vec![1, 64, 64, 4])]).unwrap().strips.unwrap();
         let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));

@@ -1,10 +1,21 @@
-//! What cannot work is said in one line, with an exit status of its own kind.
+//! The program as a person or a script runs it: what it writes, where, and how it ends. What cannot work is said in one
+//! line, with an exit status of its own kind.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::bench::run;
+use diffused::pictures::hex;
+use image::{ImageBuffer, Rgba};
+use sha2::{Digest, Sha256};
+
+/// Runs the program to its end: exit status, stdout, stderr.
+fn run(arguments: &[&str], folder: &Path) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
 
 fn check(arguments: &[&str], files: &[(&str, &str)], status: i32, parts: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
@@ -39,60 +50,6 @@ fn a_missing_or_edited_model() {
     let edited = [("c.toml", "model = \"m\""), ("m/bundle.json", "{\"schema\": 1, \"name\": ")];
     check(&run, &edited, 3, &["m/bundle.json"]);
     check(&["generate", "a", "--model", "none"], &[], 3, &["none/bundle.json"]);
-}
-
-/// A copy of the demo model's bundle, for tests that damage it.
-pub(crate) fn bundle_in(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-prep/demo/bundle");
-    fs::create_dir_all(folder.join("tokenizer")).unwrap();
-    for (sub, target) in [(source.clone(), folder.to_owned()), (source.join("tokenizer"), folder.join("tokenizer"))] {
-        for entry in fs::read_dir(sub).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
-            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
-/// Changes one byte in the file's middle.
-pub(crate) fn edit(file: &Path) {
-    let mut bytes = fs::read(file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x55;
-    fs::write(file, bytes).unwrap();
-}
-
-/// What `generate` says of a damaged bundle: the file, what is wrong with it, and nothing painted.
-fn check_damaged(file: &str, damage: fn(&Path), parts: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    bundle_in(&folder.path().join("m"));
-    damage(&folder.path().join("m").join(file));
-    let arguments = ["generate", "a", "--model", "m", "--steps", "1", "-o", "a.png"];
-    let (code, _, stderr) = run(&arguments, folder.path());
-    assert_eq!(code, Some(3), "{file}: {stderr}");
-    assert!(stderr.contains(&format!("m/{file}: ")) && parts.iter().all(|part| stderr.contains(part)), "{stderr}");
-    assert!(!folder.path().join("a.png").exists());
-}
-
-#[test]
-fn a_damaged_bundle() {
-    let cut = |file: &Path| {
-        let bytes = fs::read(file).unwrap();
-        fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
-    };
-    let remove = |file: &Path| fs::remove_file(file).unwrap();
-    for stage in ["text_encoder", "unet", "vae_decoder"] {
-        check_damaged(&format!("{stage}.weights"), edit, &["tensor", "checksum"]);
-    }
-    check_damaged("unet.weights", cut, &["cut off"]);
-    check_damaged("vae_decoder.weights", remove, &["missing"]);
-    check_damaged("unet.onnx", edit, &["checksum"]);
-    check_damaged("vae_decoder.onnx", cut, &["checksum"]);
-    check_damaged("tokenizer/vocab.json", remove, &["missing"]);
-    check_damaged("bundle.json", cut, &["manifest"]);
-    let future = |file: &Path| {
-        let text = fs::read_to_string(file).unwrap();
-        fs::write(file, text.replacen("\"schema\": 2", "\"schema\": 9", 1)).unwrap();
-    };
-    check_damaged("bundle.json", future, &["schema 9", "convert the model again"]);
 }
 
 #[test]
@@ -147,11 +104,39 @@ fn generate_writes_a_picture_and_tells_of_it() {
     let done = lines.last().unwrap();
     assert_eq!((&done["event"], &done["parameters"]["seed"]), (&"done".into(), &7.into()));
     let first = fs::read(folder.path().join("house.png")).unwrap();
-    assert_eq!(done["sha256"], crate::bench::sha256(&first));
+    assert_eq!(done["sha256"], hex(&Sha256::digest(&first)));
     image::load_from_memory(&first).unwrap();
 
     let (code, stdout, _) = run(&["generate", "a red house", "--steps", "2", "--seed", "7"], folder.path());
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("a-red-house-7.png") || stdout.starts_with("./a-red-house-7.png"), "{stdout}");
     assert_eq!(fs::read(folder.path().join("a-red-house-7.png")).unwrap(), first);
+}
+
+/// A picture of the kind that takes the most memory to unpack.
+fn save_init_image(path: &Path, side: u32) {
+    let pixel = |x, y| Rgba([x as u16 * 20, y as u16 * 20, (x ^ y) as u16 * 20, u16::MAX]);
+    ImageBuffer::from_fn(side, side, pixel).save(path).unwrap();
+}
+
+#[test]
+fn a_large_init_image_stays_within_the_memory_and_a_larger_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let paint = |side: u32| {
+        save_init_image(&folder.path().join("init.png"), side);
+        let flags = ["--init-image", "init.png", "--width", "128", "--height", "128", "--memory", "80M"];
+        let words = ["generate", "a red house", "--steps", "1", "--strength", "1", "--json", "-o", "a.png"];
+        run(&[&words[..], &flags].concat(), folder.path())
+    };
+    let (code, stdout, stderr) = paint(1500);
+    assert_eq!(code, Some(0), "{stderr}");
+    let done: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let peak = done["timings"]["peak_rss"].as_u64().unwrap();
+    assert!(peak <= 80 << 20, "{peak} bytes");
+
+    let (code, _, stderr) = paint(2300);
+    assert_eq!(code, Some(2), "{stderr}");
+    for part in ["--init-image", "2300×2300", "in 80 MiB at most "] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
 }

@@ -15,37 +15,53 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{Client, Event, MqttOptions};
 use serde_json::Value;
 
+use crate::program;
+
 /// Far longer than anything takes, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The broker's command. Debian keeps it where only root's PATH leads.
+fn mosquitto() -> Command {
+    let mut command = Command::new("mosquitto");
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
+    command
+}
+
+/// Whether this machine has `mosquitto`, the broker.
+pub fn has_broker() -> bool {
+    mosquitto().arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
 
 /// A broker on a port of its own. Killed when dropped.
-pub(crate) struct Broker {
+pub struct Broker {
     child: Option<Child>,
     config: PathBuf,
-    pub(crate) port: u16,
+    /// On 127.0.0.1.
+    pub port: u16,
 }
 
 impl Broker {
     /// Chooses a port but does not listen yet; `more` goes into the broker's configuration.
-    pub(crate) fn prepare(folder: &Path, more: &str) -> Broker {
+    pub fn prepare(folder: &Path, more: &str) -> Broker {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = folder.join("mosquitto.conf");
         fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n{more}\n")).unwrap();
         Broker { child: None, config, port }
     }
 
-    pub(crate) fn start(&mut self) {
+    /// Starts it and waits until it listens.
+    pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.config.with_extension("log")).unwrap();
-        let mut command = Command::new("mosquitto");
-        // Debian keeps it where only root's PATH leads.
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin")).arg("-c").arg(&self.config);
+        let mut command = mosquitto();
+        command.arg("-c").arg(&self.config);
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn();
         self.child = Some(child.expect("mosquitto is needed for this test: apt install mosquitto"));
         wait_until("the broker listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -60,29 +76,32 @@ impl Drop for Broker {
 }
 
 /// The program under test. Killed when dropped.
-pub(crate) struct Program {
+pub struct Program {
     child: Child,
     log: PathBuf,
 }
 
 impl Program {
-    pub(crate) fn start(folder: &Path, config: &str) -> Program {
+    /// Starts the service; its configuration and its log lie in `folder`.
+    pub fn start(folder: &Path, config: &str) -> Program {
         let path = folder.join("config.toml");
         fs::write(&path, config).unwrap();
         let log = folder.join("diffused.log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+        let mut command = Command::new(program());
         command.args(["run", "--config"]).arg(&path).env("DIFFUSED_LOG", "debug");
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Program { child, log }
     }
 
-    pub(crate) fn signal(&self, name: &str) {
+    /// Sends a signal: `TERM`, `HUP`.
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.unwrap().success());
     }
 
-    pub(crate) fn wait(&mut self) -> ExitStatus {
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_until("the program ends", || {
             status = self.child.try_wait().unwrap();
@@ -91,12 +110,14 @@ impl Program {
         status.unwrap()
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub(crate) fn log(&self) -> String {
+    /// All that it has logged, over all its starts in this folder.
+    pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -113,15 +134,18 @@ impl Drop for Program {
 
 /// A message that the client received.
 #[derive(Clone)]
-pub(crate) struct Message {
+pub struct Message {
     /// Without `diffused/test/`, where it begins so.
-    pub(crate) topic: String,
-    pub(crate) payload: Bytes,
-    pub(crate) properties: PublishProperties,
+    pub topic: String,
+    /// As it came.
+    pub payload: Bytes,
+    /// Those of MQTT 5.
+    pub properties: PublishProperties,
 }
 
 impl Message {
-    pub(crate) fn json(&self) -> Value {
+    /// The payload as JSON.
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.payload).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 }
@@ -136,14 +160,15 @@ impl std::fmt::Debug for Message {
 }
 
 /// A client that is subscribed to everything below `diffused/test` and to `answers/#`.
-pub(crate) struct Peer {
+pub struct Peer {
     client: Client,
     messages: Receiver<Message>,
     seen: Vec<Message>,
 }
 
 impl Peer {
-    pub(crate) fn connect(port: u16) -> Peer {
+    /// Connects, again whenever the broker has been away.
+    pub fn connect(port: u16) -> Peer {
         let name = format!("peer-{:?}-{port}", thread::current().id());
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_max_packet_size(Some(64 << 20)).set_clean_start(false).set_session_expiry_interval(Some(600));
@@ -170,21 +195,24 @@ impl Peer {
         Peer { client, messages, seen: vec![] }
     }
 
-    pub(crate) fn publish(&self, name: &str, payload: impl Into<Bytes>) {
+    /// Publishes to `diffused/test/NAME`.
+    pub fn publish(&self, name: &str, payload: impl Into<Bytes>) {
         self.client.publish(format!("diffused/test/{name}"), QoS::AtLeastOnce, false, payload).unwrap();
     }
 
-    pub(crate) fn publish_retained(&self, name: &str, payload: impl Into<Bytes>) {
+    /// The same as a retained message.
+    pub fn publish_retained(&self, name: &str, payload: impl Into<Bytes>) {
         self.client.publish(format!("diffused/test/{name}"), QoS::AtLeastOnce, true, payload).unwrap();
     }
 
-    pub(crate) fn publish_with(&self, name: &str, payload: impl Into<Bytes>, properties: PublishProperties) {
+    /// The same with properties.
+    pub fn publish_with(&self, name: &str, payload: impl Into<Bytes>, properties: PublishProperties) {
         let topic = format!("diffused/test/{name}");
         self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).unwrap();
     }
 
     /// Waits for a message for which `wanted` holds and gives all that came up to it.
-    pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -203,18 +231,18 @@ impl Peer {
     }
 
     /// Waits until the service says that it is there.
-    pub(crate) fn wait_online(&mut self) {
+    pub fn wait_online(&mut self) {
         self.wait_for("online", |message| message.topic == "status" && message.payload == "online");
     }
 
     /// Waits until the job's state is `state` and gives all that came up to it.
-    pub(crate) fn wait_state(&mut self, id: &str, state: &str) -> Vec<Message> {
+    pub fn wait_state(&mut self, id: &str, state: &str) -> Vec<Message> {
         let topic = format!("job/{id}/state");
         self.wait_for(&format!("{state} of {id}"), |m| m.topic == topic && m.json()["state"] == state)
     }
 
     /// Publishes a text-to-image request and waits for its end.
-    pub(crate) fn paint(&mut self, request: &Value) -> Vec<Message> {
+    pub fn paint(&mut self, request: &Value) -> Vec<Message> {
         self.publish("txt2img", request.to_string());
         self.wait_state(request["id"].as_str().unwrap(), "done")
     }
@@ -227,54 +255,46 @@ fn message(publish: Publish) -> Message {
 }
 
 /// A broker with the program and a client connected to it.
-pub(crate) struct Bench {
-    pub(crate) program: Program,
-    pub(crate) peer: Peer,
-    pub(crate) broker: Broker,
-    pub(crate) folder: tempfile::TempDir,
+pub struct Harness {
+    /// The service.
+    pub program: Program,
+    /// The client.
+    pub peer: Peer,
+    /// The broker of both.
+    pub broker: Broker,
+    /// Configurations, logs and the service's state.
+    pub folder: tempfile::TempDir,
 }
 
-impl Bench {
-    pub(crate) fn start() -> Bench {
-        Bench::start_with("")
+impl Harness {
+    /// Starts all three and waits until the service is online.
+    pub fn start() -> Harness {
+        Harness::start_with("")
     }
 
     /// `broker` goes into the broker's configuration.
-    pub(crate) fn start_with(broker: &str) -> Bench {
+    pub fn start_with(broker: &str) -> Harness {
         let folder = tempfile::tempdir().unwrap();
         let mut broker = Broker::prepare(folder.path(), broker);
         broker.start();
         let mut peer = Peer::connect(broker.port);
         let program = Program::start(folder.path(), &config(folder.path(), broker.port));
         peer.wait_online();
-        Bench { program, peer, broker, folder }
+        Harness { program, peer, broker, folder }
     }
 }
 
 /// The program's configuration for a test.
-pub(crate) fn config(folder: &Path, port: u16) -> String {
+pub fn config(folder: &Path, port: u16) -> String {
     let state = folder.join("state");
     format!("device = \"test\"\nstate_dir = {state:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\nkeep_alive = 5\n")
 }
 
 /// Polls, for what gives no sign of its own.
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "it never came that {what}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Runs the program to its end: exit status and what it wrote to stderr.
-pub(crate) fn run(arguments: &[&str], folder: &Path) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
-    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// SHA-256, hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    diffused::pictures::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes))
 }

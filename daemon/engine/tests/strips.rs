@@ -12,7 +12,7 @@ use diffused_engine::{Bundle, Source};
 const BUDGETS: [Option<usize>; 4] = [None, Some(usize::MAX), Some(1 << 20), Some(1)];
 
 fn demo() -> Bundle {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-prep/demo/bundle");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
     Bundle::open(Source::Folder(folder)).unwrap()
 }
 
