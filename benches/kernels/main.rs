@@ -12,32 +12,32 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use diffused_kernels::attention::{AttentionShape, attention_at, attention_int8_at};
-use diffused_kernels::cpu::{self, Level};
-use diffused_kernels::matmul::{conv2d_at, linear_at};
 use diffused_kernels::pack::{Format, Layout, PANEL};
-use diffused_kernels::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, peak};
+use diffused_kernels::{
+    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
+    Strip, cpu, peak,
+};
 
 /// Bytes of a block of weights, as bundles have them.
 const BLOCK: usize = 256 << 10;
 
 /// What a run was asked for.
-struct Options {
+struct BenchOptions {
     smoke: bool,
     level: Level,
     only: Vec<String>,
 }
 
-impl Options {
-    fn parse() -> Options {
-        let mut options = Options { smoke: false, level: cpu::level(), only: vec![] };
+impl BenchOptions {
+    fn parse() -> BenchOptions {
+        let mut options = BenchOptions { smoke: false, level: Level::current(), only: vec![] };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--smoke" => options.smoke = true,
                 "--level" => {
                     let name = words.next().expect("--level takes a name");
-                    let level = Level::ALL.into_iter().find(|l| l.name() == name && l.available());
+                    let level = Level::named(&name).filter(|level| level.available());
                     options.level = level.unwrap_or_else(|| panic!("this CPU has no level called {name}"));
                 }
                 "--bench" => {}
@@ -80,7 +80,7 @@ fn wall_time() -> f64 {
 }
 
 /// One line of the table.
-struct Case {
+struct KernelCase {
     name: String,
     macs: f64,
     int8: bool,
@@ -115,21 +115,21 @@ impl<T: Copy + Default> Aligned<T> {
 }
 
 /// Rows as they are and quantized.
-struct Input {
+struct BenchRows {
     x: Vec<f32>,
     q: Vec<i8>,
     scale: Vec<f32>,
 }
 
-impl Input {
-    fn new(rows: usize, channels: usize) -> Input {
+impl BenchRows {
+    fn new(rows: usize, channels: usize) -> BenchRows {
         let x = numbers(rows * channels);
         let q = x.iter().map(|x| (x * 127.0) as i8).collect();
-        Input { x, q, scale: vec![0.01; rows] }
+        BenchRows { x, q, scale: vec![0.01; rows] }
     }
 
-    fn rows(&self, int8: bool) -> Rows<'_> {
-        if int8 { Rows::Int8 { q: &self.q, scale: &self.scale } } else { Rows::F32(&self.x) }
+    fn rows(&self, int8: bool) -> InputRows<'_> {
+        if int8 { InputRows::Int8 { q: &self.q, scale: &self.scale } } else { InputRows::F32(&self.x) }
     }
 }
 
@@ -150,21 +150,21 @@ fn blocks(layout: Layout, bytes: &[u8]) -> Vec<&[u8]> {
     bytes.chunks((BLOCK / layout.panel_bytes()).max(1) * layout.panel_bytes()).collect()
 }
 
-fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> Case {
+fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> KernelCase {
     let layout = Layout { format, k, taps: 1 };
     let int8 = format == Format::Int8;
     let note = if activation == Activation::Geglu { " geglu" } else { "" };
     let ours = move || -> Ours {
         let features = if activation == Activation::Geglu { n / 2 } else { n };
-        let (input, weights) = (Input::new(m, k), Aligned::new(&matrix(layout, n)));
+        let (input, weights) = (BenchRows::new(m, k), Aligned::new(&matrix(layout, n)));
         let mut out = Aligned::new(&vec![0.0; m * features]);
         Box::new(move |level| {
             let epilogue = Epilogue { activation, ..Epilogue::NONE };
             let panels = Panels { layout, blocks: &blocks(layout, weights.get()), first: 0 };
-            linear_at(level, input.rows(int8), m, &panels, features, &epilogue, out.get_mut());
+            level.linear(&LinearCall { x: input.rows(int8), panels, features, epilogue }, out.get_mut());
         })
     };
-    Case {
+    KernelCase {
         name: format!("linear {m}x{k}x{n} {}{note}", if int8 { "int8" } else { "f32" }),
         macs: (m * k * n) as f64,
         int8,
@@ -174,7 +174,7 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) 
     }
 }
 
-fn conv(channels: usize, side: usize, format: Format) -> Case {
+fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
     let shape =
         ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
     let layout = Layout { format, k: channels, taps: 9 };
@@ -182,15 +182,15 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
     let tract_rows = (side * side).min(16384);
     let int8 = format == Format::Int8;
     let ours = move || -> Ours {
-        let (input, weights) = (Input::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
+        let (input, weights) = (BenchRows::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
         let mut out = Aligned::new(&vec![0.0; side * side * channels]);
         Box::new(move |level| {
-            let (strip, epilogue) = (Strip::whole(&shape), Epilogue::NONE);
+            let (x, strip, epilogue) = (input.rows(int8), Strip::whole(&shape), Epilogue::NONE);
             let panels = Panels { layout, blocks: &blocks(layout, weights.get()), first: 0 };
-            conv2d_at(level, input.rows(int8), &shape, &strip, &panels, channels, &epilogue, out.get_mut());
+            level.conv2d(&ConvCall { x, shape, strip, panels, features: channels, epilogue }, out.get_mut());
         })
     };
-    Case {
+    KernelCase {
         name: format!("conv3x3 {channels}@{side} {}", if int8 { "int8" } else { "f32" }),
         macs: (side * side * channels * channels * 9) as f64,
         int8,
@@ -200,15 +200,15 @@ fn conv(channels: usize, side: usize, format: Format) -> Case {
     }
 }
 
-fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: bool) -> Case {
+fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: bool) -> KernelCase {
     let shape = AttentionShape { batch: 1, heads, head_dim, queries, keys, causal: false };
     let channels = heads * head_dim;
     let ours = move || -> Ours {
         let (mut q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
-        let attention = if int8 { attention_int8_at } else { attention_at };
-        Box::new(move |level| attention(level, &mut q, &k, &v, &shape))
+        let attention = if int8 { Level::attention_int8 } else { Level::attention };
+        Box::new(move |level| attention(level, &AttentionCall { k: &k, v: &v, shape }, &mut q))
     };
-    Case {
+    KernelCase {
         name: format!("attention {queries}x{keys} {heads}x{head_dim}{}", if int8 { " int8" } else { "" }),
         macs: (2 * queries * keys * channels) as f64,
         int8,
@@ -218,7 +218,7 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: b
     }
 }
 
-fn cases(smoke: bool) -> Vec<Case> {
+fn cases(smoke: bool) -> Vec<KernelCase> {
     let (int8, f32, plain) = (Format::Int8, Format::F32, Activation::None);
     if smoke {
         return vec![
@@ -252,7 +252,7 @@ fn cases(smoke: bool) -> Vec<Case> {
 }
 
 /// Multiply-adds a second of a register-only loop.
-fn measure_peak(options: &Options, peak: fn(Level, usize) -> usize) -> f64 {
+fn measure_peak(options: &BenchOptions, peak: fn(Level, usize) -> usize) -> f64 {
     let rounds = if options.smoke { 1000 } else { 10_000_000 };
     let mut macs = 0;
     let seconds = options.time(thread_time, || macs = black_box(peak(options.level, rounds)));
@@ -260,7 +260,7 @@ fn measure_peak(options: &Options, peak: fn(Level, usize) -> usize) -> f64 {
 }
 
 fn main() {
-    let options = Options::parse();
+    let options = BenchOptions::parse();
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
     let pools = [pool(1), pool(2)];
     println!("{}; at {}", cpu::describe(), options.level);

@@ -3,16 +3,14 @@
 
 use std::hint::black_box;
 
-use diffused_kernels::cpu::Level;
-use diffused_kernels::norm::{GroupSums, Out, group_norm_apply_at, layer_norm_at};
-use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, round_to_f16_at, silu_at};
+use diffused_kernels::{GroupSums, Level, Norm, NormOut};
 use rayon::ThreadPool;
 use tract_onnx::prelude::f16;
 
-use super::{Options, numbers, thread_time, wall_time};
+use super::{BenchOptions, numbers, thread_time, wall_time};
 
 /// Activations in all the forms that the kernels read and write.
-struct Rows {
+struct BenchImage {
     x: Vec<f32>,
     out: Vec<f32>,
     half: Vec<f16>,
@@ -23,11 +21,11 @@ struct Rows {
     width: usize,
 }
 
-impl Rows {
+impl BenchImage {
     /// A square picture.
-    fn new(side: usize, channels: usize) -> Rows {
+    fn new(side: usize, channels: usize) -> BenchImage {
         let len = side * side * channels;
-        Rows {
+        BenchImage {
             x: numbers(len),
             out: vec![0.0; len],
             half: vec![f16::ZERO; len],
@@ -39,8 +37,8 @@ impl Rows {
         }
     }
 
-    fn quantized(&mut self) -> (&[f32], (&[f32], &[f32]), Out<'_>) {
-        (&self.x, (&self.gamma, &self.beta), Out::Int8 { q: &mut self.q, scale: &mut self.scale })
+    fn quantized(&mut self) -> (&[f32], [&[f32]; 2], NormOut<'_>) {
+        (&self.x, [&self.gamma, &self.beta], NormOut::Int8 { q: &mut self.q, scale: &mut self.scale })
     }
 }
 
@@ -48,7 +46,7 @@ impl Rows {
 struct Kernel {
     name: &'static str,
     bytes: f64,
-    run: fn(Level, &mut Rows),
+    run: fn(Level, &mut BenchImage),
 }
 
 const KERNELS: [Kernel; 9] = [
@@ -57,40 +55,38 @@ const KERNELS: [Kernel; 9] = [
     Kernel { name: "group norm: sums", bytes: 4.0, run: sums },
     Kernel { name: "group norm, SiLU, quantize", bytes: 5.0, run: group_norm },
     Kernel { name: "layer norm, quantize", bytes: 5.0, run: layer_norm },
-    Kernel { name: "SiLU", bytes: 8.0, run: |level, rows| silu_at(level, &mut rows.out) },
-    Kernel { name: "f32 to f16", bytes: 6.0, run: |level, rows| f32_to_f16_at(level, &rows.x, &mut rows.half) },
-    Kernel { name: "f16 to f32", bytes: 6.0, run: |level, rows| f16_to_f32_at(level, &rows.half, &mut rows.out) },
-    Kernel { name: "round to f16", bytes: 8.0, run: |level, rows| round_to_f16_at(level, &mut rows.out) },
+    Kernel { name: "SiLU", bytes: 8.0, run: |level, rows| level.silu(&mut rows.out) },
+    Kernel { name: "f32 to f16", bytes: 6.0, run: |level, rows| level.f32_to_f16(&rows.x, &mut rows.half) },
+    Kernel { name: "f16 to f32", bytes: 6.0, run: |level, rows| level.f16_to_f32(&rows.half, &mut rows.out) },
+    Kernel { name: "round to f16", bytes: 8.0, run: |level, rows| level.round_to_f16(&mut rows.out) },
 ];
 
-fn quantize(level: Level, rows: &mut Rows) {
-    quantize_rows_at(level, &rows.x, rows.gamma.len(), &mut rows.q, &mut rows.scale);
+fn quantize(level: Level, rows: &mut BenchImage) {
+    level.quantize_rows(&rows.x, rows.gamma.len(), &mut rows.q, &mut rows.scale);
 }
 
-fn sums(level: Level, rows: &mut Rows) {
+fn sums(level: Level, rows: &mut BenchImage) {
     let mut sums = GroupSums::new(rows.gamma.len());
-    sums.add_rows_at(level, &rows.x, rows.width);
+    sums.add_rows(level, &rows.x, rows.width);
     black_box(&sums);
 }
 
-fn group_norm(level: Level, rows: &mut Rows) {
-    let channels = rows.gamma.len();
-    let (x, scale_shift, out) = rows.quantized();
-    group_norm_apply_at(level, x, channels, scale_shift, true, out);
+fn group_norm(level: Level, rows: &mut BenchImage) {
+    let (x, [scale, shift], out) = rows.quantized();
+    level.normalize(&Norm::Scaled { scale, shift, silu: true }, x, out);
 }
 
-fn layer_norm(level: Level, rows: &mut Rows) {
-    let channels = rows.gamma.len();
-    let (x, (gamma, beta), out) = rows.quantized();
-    layer_norm_at(level, x, channels, gamma, beta, 1e-5, out);
+fn layer_norm(level: Level, rows: &mut BenchImage) {
+    let (x, [gamma, beta], out) = rows.quantized();
+    level.normalize(&Norm::Layer { gamma, beta, eps: 1e-5 }, x, out);
 }
 
 /// Prints a line for each kernel and shape.
-pub(super) fn table(options: &Options, pools: &[ThreadPool; 2]) {
+pub(super) fn table(options: &BenchOptions, pools: &[ThreadPool; 2]) {
     println!("\n{:<32} {:>8} {:>8} {:>9} {:>9}", "", "GB/s", "of copy", "2 threads", "speed-up");
     let shapes: &[(usize, usize)] = if options.smoke { &[(8, 24)] } else { &[(64, 320), (512, 128)] };
     for &(side, channels) in shapes {
-        let mut rows = Rows::new(side, channels);
+        let mut rows = BenchImage::new(side, channels);
         let values = rows.x.len() as f64;
         let mut copy = f64::NAN;
         for kernel in &KERNELS {

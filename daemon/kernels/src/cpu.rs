@@ -49,15 +49,20 @@ impl Level {
         }
     }
 
-    /// The name, as `DIFFUSED_CPU` takes it.
+    /// The name that is printed, and that `DIFFUSED_CPU` takes in any case.
     pub fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
             Level::Neon => "neon",
             Level::Dotprod => "dotprod",
             Level::Avx2 => "avx2",
-            Level::Vnni => "vnni",
+            Level::Vnni => "avx512-vnni",
         }
+    }
+
+    /// The level of this name.
+    pub fn named(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
     }
 
     /// The best level of this CPU.
@@ -65,45 +70,48 @@ impl Level {
         Level::ALL.into_iter().rev().find(|l| l.available()).unwrap_or(Level::Scalar)
     }
 
-    /// `self`, or the level called `wanted` if that one is lower and this CPU has it.
-    fn lowered(self, wanted: Option<&str>) -> Level {
-        let Some(wanted) = wanted else { return self };
+    /// The level that the program uses: the detected one, or the lower one that `DIFFUSED_CPU` names.
+    pub fn current() -> Level {
+        static CURRENT: OnceLock<Level> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let (detected, wanted) = (Level::detected(), std::env::var(VARIABLE).ok());
+            wanted.and_then(|wanted| detected.lowered(&wanted).ok()).unwrap_or(detected)
+        })
+    }
+
+    /// The level called `wanted` if that is `self` or a lower one that this CPU has; else the reason why not.
+    fn lowered(self, wanted: &str) -> Result<Level, String> {
         let rank = |level: Level| Level::ALL.iter().position(|l| *l == level);
-        let found = Level::ALL.into_iter().find(|l| l.name() == wanted && l.available());
-        found.filter(|l| rank(*l) < rank(self)).unwrap_or(self)
+        match Level::named(wanted) {
+            Some(level) if !level.available() => Err(format!("this CPU has no {level}")),
+            Some(level) if rank(level) > rank(self) => Err(format!("it can only lower {self}")),
+            Some(level) => Ok(level),
+            None => {
+                let names: Vec<_> = Level::ALL.into_iter().filter(|l| l.available()).map(Level::name).collect();
+                Err(format!("the levels of this CPU are {}", names.join(", ")))
+            }
+        }
     }
 }
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Level::Vnni => "avx512-vnni",
-            other => other.name(),
-        })
+        f.write_str(self.name())
     }
-}
-
-/// The level that the kernels use.
-pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| Level::detected().lowered(std::env::var(VARIABLE).ok().as_deref()))
 }
 
 /// What was detected and what is used, for a human: `x86_64: avx512-vnni (detected), lowered to avx2 by DIFFUSED_CPU`.
 pub fn describe() -> String {
-    let wanted = std::env::var(VARIABLE).ok();
-    describe_choice(Level::detected(), level(), wanted.as_deref())
+    describe_choice(Level::detected(), std::env::var(VARIABLE).ok().as_deref())
 }
 
-fn describe_choice(detected: Level, used: Level, wanted: Option<&str>) -> String {
+fn describe_choice(detected: Level, wanted: Option<&str>) -> String {
     let start = format!("{}: {detected} (detected)", std::env::consts::ARCH);
-    match wanted {
-        None => start,
-        Some(_) if used != detected => format!("{start}, lowered to {used} by {VARIABLE}"),
-        Some(wanted) if wanted == detected.name() => start,
-        Some(wanted) => {
-            format!("{start}, {VARIABLE}={wanted} ignored: it can only name a lower level that this CPU has")
-        }
+    let Some(wanted) = wanted else { return start };
+    match detected.lowered(wanted) {
+        Ok(level) if level == detected => start,
+        Ok(level) => format!("{start}, lowered to {level} by {VARIABLE}"),
+        Err(reason) => format!("{start}, {VARIABLE}={wanted} ignored: {reason}"),
     }
 }
 
@@ -114,28 +122,47 @@ mod tests {
     #[test]
     fn the_variable_lowers_and_never_raises() {
         let best = Level::detected();
-        assert_eq!(best.lowered(None), best);
-        assert_eq!(best.lowered(Some("scalar")), Level::Scalar);
-        assert_eq!(best.lowered(Some("quantum")), best);
-        assert_eq!(Level::Scalar.lowered(Some(best.name())), Level::Scalar);
+        assert_eq!(best.lowered("scalar"), Ok(Level::Scalar));
+        assert_eq!(best.lowered(best.name()), Ok(best));
+        if best != Level::Scalar {
+            assert_eq!(Level::Scalar.lowered(best.name()), Err("it can only lower scalar".to_owned()));
+        }
+    }
+
+    /// What is printed is what is taken, whatever the case.
+    #[test]
+    fn the_variable_takes_the_names_that_are_printed() {
+        for level in Level::ALL {
+            assert_eq!(Level::named(&level.to_string()), Some(level));
+            assert_eq!(Level::named(&level.to_string().to_uppercase()), Some(level));
+        }
+        let best = Level::detected();
+        assert_eq!(best.lowered(&best.to_string()), Ok(best));
+        let error = best.lowered("quantum").unwrap_err();
+        assert!(error.starts_with("the levels of this CPU are scalar"), "{error}");
+        assert!(error.contains(best.name()), "{error}");
     }
 
     #[test]
     fn levels_of_another_architecture_are_not_available() {
         let foreign = if cfg!(target_arch = "aarch64") { Level::Avx2 } else { Level::Neon };
         assert!(!foreign.available());
-        assert_eq!(Level::detected().lowered(Some(foreign.name())), Level::detected());
+        assert_eq!(Level::detected().lowered(foreign.name()), Err(format!("this CPU has no {foreign}")));
     }
 
     #[test]
     fn the_description_says_what_happened() {
-        let arch = std::env::consts::ARCH;
-        let check = |used, wanted, expect: &str| {
-            assert_eq!(describe_choice(Level::Vnni, used, wanted), format!("{arch}: avx512-vnni (detected){expect}"));
+        let (arch, best) = (std::env::consts::ARCH, Level::detected());
+        let check = |wanted: Option<&str>, expect: &str| {
+            assert_eq!(describe_choice(best, wanted), format!("{arch}: {best} (detected){expect}"));
         };
-        check(Level::Vnni, None, "");
-        check(Level::Vnni, Some("vnni"), "");
-        check(Level::Avx2, Some("avx2"), ", lowered to avx2 by DIFFUSED_CPU");
-        check(Level::Vnni, Some("x"), ", DIFFUSED_CPU=x ignored: it can only name a lower level that this CPU has");
+        check(None, "");
+        check(Some(best.name()), "");
+        if best != Level::Scalar {
+            check(Some("Scalar"), ", lowered to scalar by DIFFUSED_CPU");
+        }
+        let names: Vec<_> = Level::ALL.into_iter().filter(|level| level.available()).map(Level::name).collect();
+        let expect = format!(", DIFFUSED_CPU=x ignored: the levels of this CPU are {}", names.join(", "));
+        check(Some("x"), &expect);
     }
 }

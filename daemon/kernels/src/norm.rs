@@ -2,20 +2,20 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::{self, Level};
+use crate::cpu::Level;
 use crate::rows::{BATCH, quantize_row};
 use crate::scalar;
-use crate::simd::{LANES, Simd, Work, at_level, math};
+use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
 /// Picture rows whose sums are held at a time.
 const ROWS: usize = 64;
 
 /// Where a norm's result goes.
 #[derive(Debug)]
-pub enum Out<'a> {
+pub enum NormOut<'a> {
     /// As it is.
     F32(&'a mut [f32]),
-    /// Quantized, one scale per row, as [`crate::quantize_rows`] does it.
+    /// Quantized, one scale per row, as [`Level::quantize_rows`] does it.
     Int8 {
         /// The values.
         q: &'a mut [i8],
@@ -38,23 +38,14 @@ impl GroupSums {
         GroupSums { sums: vec![0.0; channels], squares: vec![0.0; channels], pixels: 0 }
     }
 
-    /// Adds rows of one picture, `[rows][width][channels]`; strips come from top to bottom.
+    /// Adds rows of one image, `[rows][width][channels]`; strips come from top to bottom.
     ///
     /// The sums are f64: of a row's pixels from left to right, then of the rows from top to bottom.
     ///
     /// # Panics
     ///
-    /// If `x` holds no whole rows.
-    pub fn add_rows(&mut self, x: &[f32], width: usize) {
-        self.add_rows_at(cpu::level(), x, width);
-    }
-
-    /// [`GroupSums::add_rows`] at a level.
-    ///
-    /// # Panics
-    ///
     /// If `x` holds no whole rows, or the CPU does not have the level.
-    pub fn add_rows_at(&mut self, level: Level, x: &[f32], width: usize) {
+    pub fn add_rows(&mut self, level: Level, x: &[f32], width: usize) {
         let channels = self.sums.len();
         assert!(x.len().is_multiple_of(width * channels), "{} values are no rows of {width}x{channels}", x.len());
         self.pixels += x.len() / channels;
@@ -108,11 +99,11 @@ struct RowSums<'a> {
     squares: &'a mut [f64],
 }
 
-impl Work for RowSums<'_> {
+impl SimdFn for RowSums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(mut self, _: S) {
+    fn call<S: Simd>(mut self, _: S) {
         let channels = self.sums.len();
         let whole = channels / COLUMNS * COLUMNS;
         for first in (0..whole).step_by(COLUMNS) {
@@ -153,18 +144,36 @@ fn add_values<const N: usize>(values: &[f32], sum: &mut [f64; N], square: &mut [
     }
 }
 
-/// What is done to each row.
+/// What is done to each row of `channels` values. All slices have one value for each channel.
 #[derive(Debug, Clone, Copy)]
-enum Norm<'a> {
-    Scaled { scale: &'a [f32], shift: &'a [f32], silu: bool },
-    Layer { gamma: &'a [f32], beta: &'a [f32], eps: f32 },
+pub enum Norm<'a> {
+    /// `x · scale + shift`, then SiLU if set: a group norm whose [`GroupSums`] are known.
+    Scaled {
+        /// `gamma / σ` of the channel's group.
+        scale: &'a [f32],
+        /// `beta − mean · gamma / σ`.
+        shift: &'a [f32],
+        /// SiLU follows.
+        silu: bool,
+    },
+    /// `(x − mean) / √(variance + eps) · gamma + beta`, mean and variance over the row.
+    Layer {
+        /// Multiplies the normalised values.
+        gamma: &'a [f32],
+        /// Is added to them.
+        beta: &'a [f32],
+        /// Is added to the variance.
+        eps: f32,
+    },
 }
 
 impl Norm<'_> {
-    fn check(&self, x: &[f32], channels: usize) {
+    /// The number of channels, of which `x` holds whole rows.
+    fn channels(&self, x: &[f32]) -> usize {
         let (Norm::Scaled { scale: a, shift: b, .. } | Norm::Layer { gamma: a, beta: b, .. }) = self;
-        assert!(a.len() == channels && b.len() == channels, "{} and {} for {channels} channels", a.len(), b.len());
-        assert!(x.len().is_multiple_of(channels), "{} values are no rows of {channels}", x.len());
+        assert!(!a.is_empty() && a.len() == b.len(), "{} and {} values for the channels", a.len(), b.len());
+        assert!(x.len().is_multiple_of(a.len()), "{} values do not fill rows of {}", x.len(), a.len());
+        a.len()
     }
 
     fn scalar(&self, row: &mut [f32]) {
@@ -215,107 +224,55 @@ fn layer_norm_row<S: Simd>(simd: S, row: &mut [f32], gamma: &[f32], beta: &[f32]
     }
 }
 
-/// `x · scale + shift` per channel, then SiLU if set.
-///
-/// # Panics
-///
-/// If sizes do not fit each other.
-pub fn group_norm_apply(x: &[f32], channels: usize, scale_shift: (&[f32], &[f32]), silu: bool, out: Out) {
-    group_norm_apply_at(cpu::level(), x, channels, scale_shift, silu, out);
-}
+impl Level {
+    /// Normalises rows, `[rows][channels]`.
+    ///
+    /// # Panics
+    ///
+    /// If sizes do not fit each other, or the CPU does not have the level.
+    pub fn normalize(self, norm: &Norm, x: &[f32], out: NormOut) {
+        let channels = norm.channels(x);
+        let batches = x.par_chunks(batch(channels));
+        match out {
+            NormOut::F32(out) => {
+                assert_eq!(out.len(), x.len(), "the output's size");
+                batches.zip(out.par_chunks_mut(batch(channels))).for_each(|(x, out)| {
+                    out.copy_from_slice(x);
+                    at_level_in_place(self, norm, out, channels);
+                });
+            }
+            NormOut::Int8 { q, scale } => {
+                assert!(
+                    q.len() == x.len() && scale.len() * channels == x.len(),
+                    "{} values, {} scales",
+                    q.len(),
+                    scale.len()
+                );
+                let q = q.par_chunks_mut(batch(channels));
+                let scale = scale.par_chunks_mut(batch(channels) / channels);
+                let init = || vec![0.0; channels];
+                batches.zip(q).zip(scale).for_each_init(init, |row, ((x, q), scale)| {
+                    let work = Quantized { norm, x, q, scale, row };
+                    at_level!(self, simd => simd.run(work), scalar => work.scalar());
+                });
+            }
+        }
+    }
 
-/// [`group_norm_apply`] at a level.
-///
-/// # Panics
-///
-/// If sizes do not fit each other, or the CPU does not have the level.
-pub fn group_norm_apply_at(
-    level: Level,
-    x: &[f32],
-    channels: usize,
-    (scale, shift): (&[f32], &[f32]),
-    silu: bool,
-    out: Out,
-) {
-    normalise(level, &Norm::Scaled { scale, shift, silu }, x, channels, out);
-}
-
-/// [`group_norm_apply`] over its own input.
-///
-/// # Panics
-///
-/// If sizes do not fit each other.
-pub fn group_norm_in_place(x: &mut [f32], channels: usize, scale_shift: (&[f32], &[f32]), silu: bool) {
-    group_norm_in_place_at(cpu::level(), x, channels, scale_shift, silu);
-}
-
-/// [`group_norm_in_place`] at a level.
-///
-/// # Panics
-///
-/// If sizes do not fit each other, or the CPU does not have the level.
-pub fn group_norm_in_place_at(
-    level: Level,
-    x: &mut [f32],
-    channels: usize,
-    (scale, shift): (&[f32], &[f32]),
-    silu: bool,
-) {
-    let norm = &Norm::Scaled { scale, shift, silu };
-    norm.check(x, channels);
-    x.par_chunks_mut(batch(channels)).for_each(|rows| at_level_in_place(level, norm, rows, channels));
-}
-
-/// `(x − mean) / σ · gamma + beta` over each row of `channels` values.
-///
-/// # Panics
-///
-/// If sizes do not fit each other.
-pub fn layer_norm(x: &[f32], channels: usize, gamma: &[f32], beta: &[f32], eps: f32, out: Out) {
-    layer_norm_at(cpu::level(), x, channels, gamma, beta, eps, out);
-}
-
-/// [`layer_norm`] at a level.
-///
-/// # Panics
-///
-/// If sizes do not fit each other, or the CPU does not have the level.
-pub fn layer_norm_at(level: Level, x: &[f32], channels: usize, gamma: &[f32], beta: &[f32], eps: f32, out: Out) {
-    normalise(level, &Norm::Layer { gamma, beta, eps }, x, channels, out);
+    /// Normalises rows, `[rows][channels]`, over themselves.
+    ///
+    /// # Panics
+    ///
+    /// If sizes do not fit each other, or the CPU does not have the level.
+    pub fn normalize_in_place(self, norm: &Norm, x: &mut [f32]) {
+        let channels = norm.channels(x);
+        x.par_chunks_mut(batch(channels)).for_each(|rows| at_level_in_place(self, norm, rows, channels));
+    }
 }
 
 /// Values of whole rows that a thread takes at a time.
 fn batch(channels: usize) -> usize {
     BATCH.div_ceil(channels) * channels
-}
-
-fn normalise(level: Level, norm: &Norm, x: &[f32], channels: usize, out: Out) {
-    norm.check(x, channels);
-    let batches = x.par_chunks(batch(channels));
-    match out {
-        Out::F32(out) => {
-            assert_eq!(out.len(), x.len(), "the output's size");
-            batches.zip(out.par_chunks_mut(batch(channels))).for_each(|(x, out)| {
-                out.copy_from_slice(x);
-                at_level_in_place(level, norm, out, channels);
-            });
-        }
-        Out::Int8 { q, scale } => {
-            assert!(
-                q.len() == x.len() && scale.len() * channels == x.len(),
-                "{} values, {} scales",
-                q.len(),
-                scale.len()
-            );
-            let q = q.par_chunks_mut(batch(channels));
-            let scale = scale.par_chunks_mut(batch(channels) / channels);
-            let init = || vec![0.0; channels];
-            batches.zip(q).zip(scale).for_each_init(init, |row, ((x, q), scale)| {
-                let work = Quantized { norm, x, q, scale, row };
-                at_level!(level, simd => simd.run(work), scalar => work.scalar());
-            });
-        }
-    }
 }
 
 fn at_level_in_place(level: Level, norm: &Norm, rows: &mut [f32], channels: usize) {
@@ -330,11 +287,11 @@ struct InPlace<'a> {
     channels: usize,
 }
 
-impl Work for InPlace<'_> {
+impl SimdFn for InPlace<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for row in self.rows.chunks_exact_mut(self.channels) {
             self.norm.vector(simd, row);
         }
@@ -372,11 +329,11 @@ impl<'a> Quantized<'a> {
     }
 }
 
-impl Work for Quantized<'_> {
+impl SimdFn for Quantized<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for (x, q, scale) in Self::rows(self.x, self.q, self.scale, self.row.len()) {
             self.row.copy_from_slice(x);
             self.norm.vector(simd, self.row);

@@ -1,72 +1,104 @@
-//! Work on rows of activations: quantization, f16 storage, SiLU.
+//! SimdFn on rows of activations: quantization, f16 storage, SiLU.
 
 use half::f16;
 use rayon::prelude::*;
 
-use crate::cpu::{self, Level};
+use crate::cpu::Level;
 use crate::scalar;
 use crate::scalar::rows::TINY;
-use crate::simd::{LANES, Simd, Work, at_level, math};
+use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
 /// Values that a thread takes at a time.
 pub(crate) const BATCH: usize = 16 << 10;
 
-/// Rounds every value to the nearest f16, which it then can be stored as without loss.
-pub fn round_to_f16(x: &mut [f32]) {
-    round_to_f16_at(cpu::level(), x);
-}
-
-/// [`round_to_f16`] at a level.
-///
-/// # Panics
-///
-/// If the CPU does not have the level.
-pub fn round_to_f16_at(level: Level, x: &mut [f32]) {
-    x.par_chunks_mut(BATCH).for_each(|x| {
-        at_level!(level, simd => simd.run(Round(x)), scalar => {
-            x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x).to_f32_const());
+impl Level {
+    /// Rounds every value to the nearest f16, halves to even; storing it as f16 then loses nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the CPU does not have the level.
+    pub fn round_to_f16(self, x: &mut [f32]) {
+        x.par_chunks_mut(BATCH).for_each(|x| {
+            at_level!(self, simd => simd.run(Round(x)), scalar => {
+                x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x).to_f32_const());
+            });
         });
-    });
+    }
+
+    /// Quantizes each row of `channels` values: `scale = max|x| / 127`, `q = round(x · 127 / max|x|)`, halves to even.
+    /// A row whose `max|x|` is below 1e-35 becomes zero with scale 0.
+    ///
+    /// # Panics
+    ///
+    /// If sizes do not fit each other, or the CPU does not have the level.
+    pub fn quantize_rows(self, x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]) {
+        assert!(x.len() == q.len() && x.len() == scale.len() * channels, "{} values, {} scales", x.len(), scale.len());
+        let rows = BATCH.div_ceil(channels);
+        let batches =
+            x.par_chunks(rows * channels).zip(q.par_chunks_mut(rows * channels)).zip(scale.par_chunks_mut(rows));
+        batches.for_each(|((x, q), scale)| {
+            let work = Quantize { x, channels, q, scale };
+            at_level!(self, simd => simd.run(work), scalar => work.scalar());
+        });
+    }
+
+    /// Stores f32 values in half precision, rounded to nearest even.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ, or the CPU does not have the level.
+    pub fn f32_to_f16(self, x: &[f32], out: &mut [f16]) {
+        assert_eq!(x.len(), out.len(), "as many results as values");
+        let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
+        batches.for_each(|(x, out)| {
+            at_level!(self, simd => simd.run(ToHalf { x, out }), scalar => {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x));
+            });
+        });
+    }
+
+    /// Reads half precision.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ, or the CPU does not have the level.
+    pub fn f16_to_f32(self, x: &[f16], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "as many results as values");
+        let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
+        batches.for_each(|(x, out)| {
+            at_level!(self, simd => simd.run(ToSingle { x, out }), scalar => {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const());
+            });
+        });
+    }
+
+    /// `x · sigmoid(x)`, in place.
+    ///
+    /// # Panics
+    ///
+    /// If the CPU does not have the level.
+    pub fn silu(self, x: &mut [f32]) {
+        x.par_chunks_mut(BATCH).for_each(|x| {
+            at_level!(self, simd => simd.run(Silu(x)), scalar => {
+                x.iter_mut().for_each(|x| *x = scalar::math::silu(*x));
+            });
+        });
+    }
 }
 
 struct Round<'a>(&'a mut [f32]);
 
-impl Work for Round<'_> {
+impl SimdFn for Round<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for x in self.0.chunks_mut(LANES) {
             let mut half = [f16::ZERO; LANES];
             simd.store_f16(simd.load(x), &mut half);
             simd.store(simd.load_f16(&half), x);
         }
     }
-}
-
-/// Quantizes each row of `channels` values: `scale = max|x| / 127`, `q = round(x · 127 / max|x|)`, halves to even.
-/// A row below 1e-35 becomes zero with scale 0.
-///
-/// # Panics
-///
-/// If sizes do not fit each other.
-pub fn quantize_rows(x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]) {
-    quantize_rows_at(cpu::level(), x, channels, q, scale);
-}
-
-/// [`quantize_rows`] at a level.
-///
-/// # Panics
-///
-/// If sizes do not fit each other, or the CPU does not have the level.
-pub fn quantize_rows_at(level: Level, x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]) {
-    assert!(x.len() == q.len() && x.len() == scale.len() * channels, "{} values, {} scales", x.len(), scale.len());
-    let rows = BATCH.div_ceil(channels);
-    let batches = x.par_chunks(rows * channels).zip(q.par_chunks_mut(rows * channels)).zip(scale.par_chunks_mut(rows));
-    batches.for_each(|((x, q), scale)| {
-        let work = Quantize { x, channels, q, scale };
-        at_level!(level, simd => simd.run(work), scalar => work.scalar());
-    });
 }
 
 struct Quantize<'a> {
@@ -83,11 +115,11 @@ impl Quantize<'_> {
     }
 }
 
-impl Work for Quantize<'_> {
+impl SimdFn for Quantize<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
         for ((x, q), scale) in rows.zip(self.scale) {
             *scale = quantize_row(simd, x, q);
@@ -114,68 +146,20 @@ pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     max / 127.0
 }
 
-/// Stores f32 values in half precision, rounded to nearest even.
-///
-/// # Panics
-///
-/// If the lengths differ.
-pub fn f32_to_f16(x: &[f32], out: &mut [f16]) {
-    f32_to_f16_at(cpu::level(), x, out);
-}
-
-/// [`f32_to_f16`] at a level.
-///
-/// # Panics
-///
-/// If the lengths differ, or the CPU does not have the level.
-pub fn f32_to_f16_at(level: Level, x: &[f32], out: &mut [f16]) {
-    assert_eq!(x.len(), out.len(), "as many results as values");
-    let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
-    batches.for_each(|(x, out)| {
-        at_level!(level, simd => simd.run(ToHalf { x, out }), scalar => {
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x));
-        });
-    });
-}
-
 struct ToHalf<'a> {
     x: &'a [f32],
     out: &'a mut [f16],
 }
 
-impl Work for ToHalf<'_> {
+impl SimdFn for ToHalf<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
             simd.store_f16(simd.load(x), out);
         }
     }
-}
-
-/// Reads half precision.
-///
-/// # Panics
-///
-/// If the lengths differ.
-pub fn f16_to_f32(x: &[f16], out: &mut [f32]) {
-    f16_to_f32_at(cpu::level(), x, out);
-}
-
-/// [`f16_to_f32`] at a level.
-///
-/// # Panics
-///
-/// If the lengths differ, or the CPU does not have the level.
-pub fn f16_to_f32_at(level: Level, x: &[f16], out: &mut [f32]) {
-    assert_eq!(x.len(), out.len(), "as many results as values");
-    let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
-    batches.for_each(|(x, out)| {
-        at_level!(level, simd => simd.run(ToSingle { x, out }), scalar => {
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const());
-        });
-    });
 }
 
 struct ToSingle<'a> {
@@ -183,40 +167,24 @@ struct ToSingle<'a> {
     out: &'a mut [f32],
 }
 
-impl Work for ToSingle<'_> {
+impl SimdFn for ToSingle<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
             simd.store(simd.load_f16(x), out);
         }
     }
 }
 
-/// `x · sigmoid(x)`, in place.
-pub fn silu(x: &mut [f32]) {
-    silu_at(cpu::level(), x);
-}
-
-/// [`silu`] at a level.
-///
-/// # Panics
-///
-/// If the CPU does not have the level.
-pub fn silu_at(level: Level, x: &mut [f32]) {
-    x.par_chunks_mut(BATCH).for_each(|x| {
-        at_level!(level, simd => simd.run(Silu(x)), scalar => x.iter_mut().for_each(|x| *x = scalar::math::silu(*x)));
-    });
-}
-
 struct Silu<'a>(&'a mut [f32]);
 
-impl Work for Silu<'_> {
+impl SimdFn for Silu<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
+    fn call<S: Simd>(self, simd: S) {
         for x in self.0.chunks_mut(LANES) {
             simd.store(math::silu(simd, simd.load(x)), x);
         }

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Kind, Numbers};
+use common::{Magnitude, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
 use diffused_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, GroupSums, Out, Panels, Rows, Strip, attention, attention_int8,
-    conv2d, group_norm_apply, layer_norm, linear,
+    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, LinearCall,
+    Norm, NormOut, Panels, Strip,
 };
 
 /// All within `tolerance` of the expected values' size.
@@ -30,8 +30,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// A packed f32 matrix of one panel's outputs, with its rows.
 fn panel(numbers: &mut Numbers, k: usize, taps: usize) -> (Layout, Vec<u8>, Vec<Vec<f32>>, Vec<f32>) {
     let layout = Layout { format: Format::F32, k, taps };
-    let rows: Vec<_> = (0..PANEL).map(|_| numbers.vec(taps * k, Kind::Plain)).collect();
-    let bias = numbers.vec(PANEL, Kind::Plain);
+    let rows: Vec<_> = (0..PANEL).map(|_| numbers.vec(taps * k, Magnitude::Plain)).collect();
+    let bias = numbers.vec(PANEL, Magnitude::Plain);
     let mut bytes = vec![0; layout.panel_bytes()];
     pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &bias, &mut bytes);
     assert_eq!(unpack_panel(&layout, &bytes).0, rows);
@@ -43,10 +43,12 @@ fn linear_is_a_matrix_product_with_a_bias() {
     let mut numbers = Numbers(1);
     let (m, k) = (5, 37);
     let (layout, bytes, rows, bias) = panel(&mut numbers, k, 1);
-    let x = numbers.vec(m * k, Kind::Plain);
+    let x = numbers.vec(m * k, Magnitude::Plain);
     let mut out = vec![1.0; m * PANEL];
     let epilogue = Epilogue { activation: Activation::None, accumulate: true, time: None };
-    linear(Rows::F32(&x), m, &Panels { layout, blocks: &[&bytes], first: 0 }, PANEL, &epilogue, &mut out);
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    let call = LinearCall { x: InputRows::F32(&x), panels, features: PANEL, epilogue };
+    Level::current().linear(&call, &mut out);
     let x = wide(&x);
     let one = |i: usize, n: usize| dot(&x[i * k..][..k], &wide(&rows[n])) + f64::from(bias[n]) + 1.0;
     let expected: Vec<f64> = (0..m).flat_map(|i| (0..PANEL).map(move |n| (i, n))).map(|(i, n)| one(i, n)).collect();
@@ -59,11 +61,13 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
     let k = 8;
     let (layout, values, value_rows, value_bias) = panel(&mut numbers, k, 1);
     let (_, gates, gate_rows, gate_bias) = panel(&mut numbers, k, 1);
-    let x = numbers.vec(k, Kind::Plain);
+    let x = numbers.vec(k, Magnitude::Plain);
     let mut out = vec![0.0; PANEL];
     let bytes = [values, gates].concat();
     let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
-    linear(Rows::F32(&x), 1, &Panels { layout, blocks: &[&bytes], first: 0 }, PANEL, &epilogue, &mut out);
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    let call = LinearCall { x: InputRows::F32(&x), panels, features: PANEL, epilogue };
+    Level::current().linear(&call, &mut out);
     let x = wide(&x);
     let expected = (0..PANEL).map(|n| {
         let value = dot(&x, &wide(&value_rows[n])) + f64::from(value_bias[n]);
@@ -85,10 +89,12 @@ fn convolution_slides_over_the_padded_picture() {
         let mut numbers = Numbers(3);
         let shape = ConvShape { batch: 1, height, width, kernel: 3, stride, pad_end_only, enlarged };
         let (layout, bytes, rows, bias) = panel(&mut numbers, k, 9);
-        let x = numbers.vec(height * width * k, Kind::Plain);
+        let x = numbers.vec(height * width * k, Magnitude::Plain);
         let mut out = vec![0.0; shape.out_height() * shape.out_width() * PANEL];
         let panels = Panels { layout, blocks: &[&bytes], first: 0 };
-        conv2d(Rows::F32(&x), &shape, &Strip::whole(&shape), &panels, PANEL, &Epilogue::NONE, &mut out);
+        let (x_rows, strip, epilogue) = (InputRows::F32(&x), Strip::whole(&shape), Epilogue::NONE);
+        let call = ConvCall { x: x_rows, shape, strip, panels, features: PANEL, epilogue };
+        Level::current().conv2d(&call, &mut out);
         let ([rows_seen, columns_seen], start) =
             (enlarged.unwrap_or([height, width]), if pad_end_only { 0 } else { 1 });
         let at = |y: usize, c: usize, i: usize| {
@@ -132,32 +138,31 @@ fn attention_is_a_softmax_over_the_keys() {
     for causal in [false, true] {
         let shape = AttentionShape { batch: 2, heads: 2, head_dim: 20, queries: 150, keys: 150, causal };
         let mut numbers = Numbers(4);
-        let [q, k, v] = [(); 3].map(|()| numbers.vec(2 * 150 * 40, Kind::Plain));
+        let [q, k, v] = [(); 3].map(|()| numbers.vec(2 * 150 * 40, Magnitude::Plain));
         let mut out = q.clone();
-        attention(&mut out, &k, &v, &shape);
+        Level::current().attention(&AttentionCall { k: &k, v: &v, shape }, &mut out);
         assert_close(&out, &softmax_attention(&q, &k, &v, &shape), 2e-6);
     }
 }
 
-/// Even where all keys have much in common, and where a few keys have most of the weight.
+/// Even where all keys have much in common, and where a few keys have most of the weight. Measured: 39.0, 39.0 and 30.1 dB.
 #[test]
 fn int8_attention_is_nearly_a_softmax_over_the_keys() {
-    for (offset, sharpness) in [(0.0, 1.0), (20.0, 1.0), (0.0, 12.0)] {
+    for (offset, sharpness, least) in [(0.0, 1.0, 37.0), (20.0, 1.0, 37.0), (0.0, 12.0, 28.0)] {
         let shape = AttentionShape { batch: 2, heads: 2, head_dim: 20, queries: 150, keys: 300, causal: false };
         let mut numbers = Numbers(5);
         let mut random = |tokens: usize, offset: f32| -> Vec<f32> {
-            numbers.vec(2 * tokens * 40, Kind::Plain).iter().map(|x| x + offset).collect()
+            numbers.vec(2 * tokens * 40, Magnitude::Plain).iter().map(|x| x + offset).collect()
         };
         let (q, k, v) = (random(150, 0.0), random(300, offset), random(300, 0.0));
         let q: Vec<f32> = q.iter().map(|q| q * sharpness).collect();
         let mut out = q.clone();
-        attention_int8(&mut out, &k, &v, &shape);
+        Level::current().attention_int8(&AttentionCall { k: &k, v: &v, shape }, &mut out);
         let exact = softmax_attention(&q, &k, &v, &shape);
         let square = |x: f64| x * x;
         let noise: f64 = out.iter().zip(&exact).map(|(x, exact)| square(f64::from(*x) - exact)).sum();
         let decibels = 10.0 * (exact.iter().map(|x| square(*x)).sum::<f64>() / noise).log10();
-        eprintln!("{decibels}");
-        assert!(decibels > 14.0, "offset {offset}, sharpness {sharpness}: {decibels:.1} dB");
+        assert!(decibels > least, "offset {offset}, sharpness {sharpness}: {decibels:.1} dB, expected {least}");
     }
 }
 
@@ -165,18 +170,20 @@ fn int8_attention_is_nearly_a_softmax_over_the_keys() {
 fn norms_give_mean_zero_and_variance_one() {
     let mut numbers = Numbers(5);
     let (channels, groups, pixels) = (12, 3, 50);
-    let x: Vec<f32> = numbers.vec(channels * pixels, Kind::Plain).iter().map(|x| x + 100.0).collect();
+    let x: Vec<f32> = numbers.vec(channels * pixels, Magnitude::Plain).iter().map(|x| x + 100.0).collect();
     let (gamma, beta) = (vec![2.0; channels], vec![-1.0; channels]);
     let mut sums = GroupSums::new(channels);
-    sums.add_rows(&x, 10);
+    sums.add_rows(Level::current(), &x, 10);
     let (scale, shift) = sums.finish(groups, 0.0, &gamma, &beta);
     let mut out = vec![0.0; x.len()];
-    group_norm_apply(&x, channels, (&scale, &shift), false, Out::F32(&mut out));
+    let norm = Norm::Scaled { scale: &scale, shift: &shift, silu: false };
+    Level::current().normalize(&norm, &x, NormOut::F32(&mut out));
     for group in 0..groups {
         let of_group = |c: usize| c / (channels / groups) == group;
         assert_moments(out.iter().enumerate().filter(|(i, _)| of_group(i % channels)).map(|(_, x)| *x));
     }
-    layer_norm(&x, channels, &gamma, &beta, 0.0, Out::F32(&mut out));
+    let norm = Norm::Layer { gamma: &gamma, beta: &beta, eps: 0.0 };
+    Level::current().normalize(&norm, &x, NormOut::F32(&mut out));
     out.chunks(channels).for_each(|row| assert_moments(row.iter().copied()));
 }
 

@@ -5,7 +5,8 @@ use std::cell::Cell;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, Panels, Rows, Strip, attention, attention_int8, conv2d, linear,
+    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
+    Strip,
 };
 
 thread_local! {
@@ -44,31 +45,33 @@ fn second(mut run: impl FnMut() + Send) -> usize {
 
 #[test]
 fn nothing_is_allocated_the_second_time() {
-    if diffused_kernels::cpu::level() == diffused_kernels::cpu::Level::Scalar {
+    let level = Level::current();
+    if level == Level::Scalar {
         return eprintln!("the scalar level is the specification: it may allocate");
     }
     let (k, features) = (64, 48);
     let (q, scale) = (vec![1; 900 * k], vec![1.0; 900]);
-    let x = Rows::Int8 { q: &q, scale: &scale };
+    let x = InputRows::Int8 { q: &q, scale: &scale };
     let mut out = vec![0.0; 900 * features];
 
     let layout = Layout { format: Format::Int8, k, taps: 1 };
     let bytes = vec![1; 6 * layout.panel_bytes()];
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
-    let geglu = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
-    assert_eq!(second(|| linear(x, 900, &panels, features, &geglu, &mut out)), 0, "linear");
+    let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
+    let call = LinearCall { x, panels, features, epilogue };
+    assert_eq!(second(|| level.linear(&call, &mut out)), 0, "linear");
 
     let layout = Layout { format: Format::Int8, k, taps: 9 };
     let bytes = vec![1; 3 * layout.panel_bytes()];
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     let shape =
         ConvShape { batch: 1, height: 30, width: 30, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
-    let strip = Strip::whole(&shape);
-    let convolve = || conv2d(x, &shape, &strip, &panels, features, &Epilogue::NONE, &mut out);
-    assert_eq!(second(convolve), 0, "convolution");
+    let call = ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue: Epilogue::NONE };
+    assert_eq!(second(|| level.conv2d(&call, &mut out)), 0, "convolution");
 
     let shape = AttentionShape { batch: 1, heads: 2, head_dim: 24, queries: 900, keys: 300, causal: false };
     let (k, v) = (vec![0.5; 300 * 48], vec![0.25; 300 * 48]);
-    assert_eq!(second(|| attention(&mut out, &k, &v, &shape)), 0, "attention");
-    assert_eq!(second(|| attention_int8(&mut out, &k, &v, &shape)), 0, "int8 attention");
+    let call = AttentionCall { k: &k, v: &v, shape };
+    assert_eq!(second(|| level.attention(&call, &mut out)), 0, "attention");
+    assert_eq!(second(|| level.attention_int8(&call, &mut out)), 0, "int8 attention");
 }

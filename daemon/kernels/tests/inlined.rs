@@ -3,43 +3,46 @@
 
 use std::hint::black_box;
 
-use diffused_kernels::attention::{attention_at, attention_int8_at};
-use diffused_kernels::matmul::{conv2d_at, linear_at};
-use diffused_kernels::norm::{GroupSums, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
-use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, silu_at};
+use diffused_kernels::{GroupSums, Level};
 
 /// Modules of `core::arch` that hold the kernels' instructions.
 const MODULES: [&str; 8] = ["avx", "avx2", "avx512f", "avx512bw", "avx512vnni", "fma", "f16c", "neon"];
 
+/// The symbols of a program that are Rust's.
+fn symbols(program: &[u8]) -> impl Iterator<Item = &str> {
+    let symbols = program.split(|byte| *byte == 0).filter_map(|bytes| std::str::from_utf8(bytes).ok());
+    symbols.filter(|symbol| symbol.starts_with("_ZN") || symbol.starts_with("_R"))
+}
+
 /// Names of intrinsics among the symbols of a program.
 fn intrinsics(program: &[u8]) -> Vec<String> {
-    let symbols = program.split(|byte| *byte == 0).filter_map(|bytes| std::str::from_utf8(bytes).ok());
-    let symbols = symbols.filter(|symbol| symbol.starts_with("_ZN") || symbol.starts_with("_R"));
     let vector = |symbol: &&str| {
         symbol.contains("core_arch")
             && MODULES.iter().any(|module| symbol.contains(&format!("{}{module}", module.len())))
     };
-    symbols.filter(vector).map(str::to_owned).collect()
+    symbols(program).filter(vector).map(str::to_owned).collect()
 }
 
 #[test]
 #[cfg_attr(debug_assertions, ignore = "without optimisation nothing is inlined")]
 fn no_intrinsic_is_a_function_of_its_own() {
     black_box((
-        linear_at as *const (),
-        conv2d_at as *const (),
-        attention_at as *const (),
-        attention_int8_at as *const (),
-        GroupSums::add_rows_at as *const (),
-    ));
-    black_box((group_norm_apply_at as *const (), group_norm_in_place_at as *const (), layer_norm_at as *const ()));
-    black_box((
-        quantize_rows_at as *const (),
-        silu_at as *const (),
-        f16_to_f32_at as *const (),
-        f32_to_f16_at as *const (),
+        Level::linear as *const (),
+        Level::conv2d as *const (),
+        Level::attention as *const (),
+        Level::attention_int8 as *const (),
+        Level::normalize as *const (),
+        Level::normalize_in_place as *const (),
+        GroupSums::add_rows as *const (),
+        Level::quantize_rows as *const (),
+        Level::silu as *const (),
+        Level::f16_to_f32 as *const (),
+        Level::f32_to_f16 as *const (),
+        Level::round_to_f16 as *const (),
     ));
     let program = std::fs::read(std::env::current_exe().expect("a path")).expect("this program");
+    let known = symbols(&program).filter(|symbol| symbol.contains("diffused_kernels") && symbol.contains("conv2d"));
+    assert!(known.count() > 0, "the program is stripped: nothing can be found in it");
     assert_eq!(intrinsics(&program), Vec::<String>::new());
 }
 

@@ -1,6 +1,6 @@
 //! Which level runs: a test leg (under qemu, say) names what it expects, so that it cannot silently test something else.
 
-use diffused_kernels::cpu::{self, Level};
+use diffused_kernels::{Level, cpu};
 
 /// `DIFFUSED_EXPECT_LEVEL=neon` asserts the level and, with it, the architecture.
 #[test]
@@ -10,9 +10,9 @@ fn the_expected_level_is_detected() {
     };
     let arch = match expected.as_str() {
         "neon" | "dotprod" => "aarch64",
-        "avx2" | "vnni" => "x86_64",
+        "avx2" | "avx512-vnni" => "x86_64",
         "scalar" => std::env::consts::ARCH,
-        other => panic!("DIFFUSED_EXPECT_LEVEL={other} is no level"),
+        other => panic!("DIFFUSED_EXPECT_LEVEL={other} names no level"),
     };
     assert_eq!(std::env::consts::ARCH, arch);
     assert_eq!(Level::detected().name(), expected);
@@ -20,7 +20,7 @@ fn the_expected_level_is_detected() {
 
 #[test]
 fn the_level_in_use_is_available_and_described() {
-    assert!(cpu::level().available());
+    assert!(Level::current().available());
     assert!(cpu::describe().starts_with(std::env::consts::ARCH));
 }
 
@@ -28,7 +28,7 @@ fn the_level_in_use_is_available_and_described() {
 #[test]
 fn a_level_that_is_not_there_is_refused() {
     for level in Level::ALL.into_iter().filter(|level| !level.available()) {
-        let run = || diffused_kernels::rows::silu_at(level, &mut [1.0; 4]);
+        let run = || level.silu(&mut [1.0; 4]);
         assert!(std::panic::catch_unwind(run).is_err(), "{level} ran");
     }
 }

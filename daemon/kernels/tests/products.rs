@@ -2,11 +2,9 @@
 
 mod common;
 
-use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
-use diffused_kernels::cpu::Level;
-use diffused_kernels::matmul::{conv2d_at, linear_at};
+use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
-use diffused_kernels::{Activation, ConvShape, Epilogue, Panels, Rows, Strip, quantize_rows};
+use diffused_kernels::{Activation, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Strip};
 use proptest::prelude::*;
 
 on_every_level! {
@@ -23,16 +21,16 @@ const ACTIVATIONS: [Activation; 5] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Geglu];
 
 /// A packed matrix of random weights.
-struct Matrix {
+struct PackedMatrix {
     layout: Layout,
     bytes: Vec<u8>,
 }
 
-impl Matrix {
-    fn new(numbers: &mut Numbers, layout: Layout, outputs: usize, kind: Kind) -> Matrix {
+impl PackedMatrix {
+    fn new(numbers: &mut Numbers, layout: Layout, outputs: usize, kind: Magnitude) -> PackedMatrix {
         let weights = match kind {
-            Kind::Extreme => Kind::Extreme,
-            _ => Kind::Plain,
+            Magnitude::Extreme => Magnitude::Extreme,
+            _ => Magnitude::Plain,
         };
         let mut bytes = vec![0; outputs.div_ceil(PANEL) * layout.panel_bytes()];
         for (i, panel) in bytes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
@@ -43,16 +41,16 @@ impl Matrix {
             let bias = numbers.vec(rows.len(), weights);
             pack_panel(&layout, &rows, &bias, panel);
         }
-        Matrix { layout, bytes }
+        PackedMatrix { layout, bytes }
     }
 
-    fn panels(&self, range: std::ops::Range<usize>) -> Blocks<'_> {
+    fn panels(&self, range: std::ops::Range<usize>) -> PanelBlocks<'_> {
         let size = self.layout.panel_bytes();
         let bytes = &self.bytes[range.start * size..range.end * size];
-        Blocks { layout: self.layout, blocks: bytes.chunks(BLOCK * size).collect(), first: range.start }
+        PanelBlocks { layout: self.layout, blocks: bytes.chunks(BLOCK * size).collect(), first: range.start }
     }
 
-    fn all(&self) -> Blocks<'_> {
+    fn all(&self) -> PanelBlocks<'_> {
         self.panels(0..self.bytes.len() / self.layout.panel_bytes())
     }
 }
@@ -61,43 +59,47 @@ impl Matrix {
 const BLOCK: usize = 3;
 
 /// Panels, in blocks.
-struct Blocks<'a> {
+struct PanelBlocks<'a> {
     layout: Layout,
     blocks: Vec<&'a [u8]>,
     first: usize,
 }
 
-impl Blocks<'_> {
+impl PanelBlocks<'_> {
     fn get(&self) -> Panels<'_> {
         Panels { layout: self.layout, blocks: &self.blocks, first: self.first }
     }
 }
 
 /// Rows in the form that a format takes, shifted in memory.
-struct Input {
+struct ShiftedRows {
     x: Shifted<f32>,
     q: Shifted<i8>,
     scale: Shifted<f32>,
     int8: bool,
 }
 
-impl Input {
-    fn new(x: &[f32], channels: usize, format: Format, shift: usize) -> Input {
+impl ShiftedRows {
+    fn new(x: &[f32], channels: usize, format: Format, shift: usize) -> ShiftedRows {
         let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
-        quantize_rows(x, channels, &mut q, &mut scale);
+        Level::current().quantize_rows(x, channels, &mut q, &mut scale);
         let int8 = format == Format::Int8;
-        Input { x: Shifted::new(x, shift), q: Shifted::new(&q, shift), scale: Shifted::new(&scale, shift), int8 }
+        ShiftedRows { x: Shifted::new(x, shift), q: Shifted::new(&q, shift), scale: Shifted::new(&scale, shift), int8 }
     }
 
-    fn rows(&self) -> Rows<'_> {
-        if self.int8 { Rows::Int8 { q: self.q.get(), scale: self.scale.get() } } else { Rows::F32(self.x.get()) }
+    fn rows(&self) -> InputRows<'_> {
+        if self.int8 {
+            InputRows::Int8 { q: self.q.get(), scale: self.scale.get() }
+        } else {
+            InputRows::F32(self.x.get())
+        }
     }
 }
 
 #[derive(Debug, Clone)]
 struct LinearCase {
     seed: u64,
-    kind: Kind,
+    kind: Magnitude,
     format: Format,
     m: usize,
     k: usize,
@@ -111,7 +113,7 @@ struct LinearCase {
 fn linear_cases() -> impl Strategy<Value = LinearCase> {
     let shape = (prop_oneof![0..20usize, 0..130usize], 1..80usize, 1..100usize);
     let options = (proptest::sample::select(&FORMATS), proptest::sample::select(&ACTIVATIONS), any::<bool>());
-    (any::<u64>(), kinds(), shape, options, 0..4usize, 1..=4usize).prop_map(
+    (any::<u64>(), magnitudes(), shape, options, 0..4usize, 1..=4usize).prop_map(
         |(seed, kind, (m, k, features), (format, activation, accumulate), shift, threads)| {
             let k = if format == Format::Int8 { k * 4 } else { k };
             LinearCase { seed, kind, format, m, k, features, activation, accumulate, shift, threads }
@@ -127,25 +129,29 @@ impl LinearCase {
     /// The results at the scalar level and at `level`, whose panels come in two chunks.
     fn run(&self, level: Level, cut: usize) -> (Vec<f32>, Vec<f32>) {
         let mut numbers = Numbers(self.seed);
-        let matrix =
-            Matrix::new(&mut numbers, Layout { format: self.format, k: self.k, taps: 1 }, self.outputs(), self.kind);
-        let input = Input::new(&numbers.vec(self.m * self.k, self.kind), self.k, self.format, self.shift);
+        let matrix = PackedMatrix::new(
+            &mut numbers,
+            Layout { format: self.format, k: self.k, taps: 1 },
+            self.outputs(),
+            self.kind,
+        );
+        let input = ShiftedRows::new(&numbers.vec(self.m * self.k, self.kind), self.k, self.format, self.shift);
         let held = numbers.vec(self.m * self.features, self.kind);
         let epilogue = Epilogue { activation: self.activation, accumulate: self.accumulate, time: None };
-        let (m, features) = (self.m, self.features);
+        let (x, features) = (input.rows(), self.features);
         let mut expected = held.clone();
-        linear_at(Level::Scalar, input.rows(), m, &matrix.all().get(), features, &epilogue, &mut expected);
+        let blocks = matrix.all();
+        let call = LinearCall { x, panels: blocks.get(), features, epilogue };
+        Level::Scalar.linear(&call, &mut expected);
         let mut found = Shifted::new(&held, self.shift);
         let count = matrix.all().get().count();
         let cut = cut.min(count) / 2 * 2;
         let bytes = Shifted::new(&matrix.bytes, self.shift);
-        let matrix = Matrix { layout: matrix.layout, bytes: bytes.get().to_vec() };
+        let matrix = PackedMatrix { layout: matrix.layout, bytes: bytes.get().to_vec() };
         for range in [0..cut, cut..count] {
             let blocks = matrix.panels(range);
-            let panels = blocks.get();
-            on_threads(self.threads, || {
-                linear_at(level, input.rows(), m, &panels, features, &epilogue, found.get_mut())
-            });
+            let call = LinearCall { x, panels: blocks.get(), features, epilogue };
+            on_threads(self.threads, || level.linear(&call, found.get_mut()));
         }
         (found.get().to_vec(), expected)
     }
@@ -170,7 +176,7 @@ fn linear_of_every_length(level: Level) {
             let k = if format == Format::Int8 { (length + 1) * 4 } else { length + 1 };
             let case = LinearCase {
                 seed: length as u64,
-                kind: Kind::Plain,
+                kind: Magnitude::Plain,
                 format,
                 m: length,
                 k,
@@ -197,7 +203,8 @@ fn linear_of_the_largest_integers(level: Level) {
         let (q, scale) = (vec![x; m * k], vec![1.0; m]);
         let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         let mut out = vec![0.0; m * features];
-        linear_at(level, Rows::Int8 { q: &q, scale: &scale }, m, &panels, features, &Epilogue::NONE, &mut out);
+        let x_rows = InputRows::Int8 { q: &q, scale: &scale };
+        level.linear(&LinearCall { x: x_rows, panels, features, epilogue: Epilogue::NONE }, &mut out);
         let dot = 127 * i32::from(x) * w as i32 * k as i32;
         let expected = (dot as f32).mul_add(1.0 / 127.0, 0.0);
         assert!(out.iter().all(|v| *v == expected), "{x} by {w}: {:?}, not {expected}", &out[..3]);
@@ -207,7 +214,7 @@ fn linear_of_the_largest_integers(level: Level) {
 #[derive(Debug, Clone)]
 struct ConvCase {
     seed: u64,
-    kind: Kind,
+    kind: Magnitude,
     format: Format,
     shape: ConvShape,
     k: usize,
@@ -226,7 +233,7 @@ fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let picture = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
     let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let options = (proptest::sample::select(&FORMATS), any::<bool>(), any::<bool>());
-    (any::<u64>(), kinds(), picture, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
+    (any::<u64>(), magnitudes(), picture, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a picture smaller than its kernel",
         |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
@@ -246,27 +253,28 @@ impl ConvCase {
         let ConvCase { shape, k, features, .. } = *self;
         let mut numbers = Numbers(self.seed);
         let layout = Layout { format: self.format, k, taps: shape.kernel * shape.kernel };
-        let matrix = Matrix::new(&mut numbers, layout, features, self.kind);
+        let matrix = PackedMatrix::new(&mut numbers, layout, features, self.kind);
         let x = numbers.vec(shape.batch * shape.height * shape.width * k, self.kind);
         let time = numbers.vec(features, self.kind);
         let (height, width) = (shape.out_height(), shape.out_width());
         let held = numbers.vec(shape.batch * height * width * features, self.kind);
         let epilogue =
             Epilogue { activation: Activation::Silu, accumulate: self.accumulate, time: self.time.then_some(&time) };
-        let input = Input::new(&x, k, self.format, 1);
+        let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
-        let whole = Strip::whole(&shape);
-        conv2d_at(Level::Scalar, input.rows(), &shape, &whole, &matrix.all().get(), features, &epilogue, &mut expected);
+        let blocks = matrix.all();
+        let panels = blocks.get();
+        let call = ConvCall { x: input.rows(), shape, strip: Strip::whole(&shape), panels, features, epilogue };
+        Level::Scalar.conv2d(&call, &mut expected);
         let mut found = held;
         for first in (0..height).step_by(strip_rows) {
             let out_rows = first..height.min(first + strip_rows);
             let strip = Strip { in_rows: shape.rows_for(&out_rows), out_rows };
             let part = pick(&x, shape.height, shape.width * k, &strip.in_rows);
             let mut out = pick(&found, height, width * features, &strip.out_rows);
-            let input = Input::new(&part, k, self.format, 3);
-            on_threads(self.threads, || {
-                conv2d_at(level, input.rows(), &shape, &strip, &matrix.all().get(), features, &epilogue, &mut out);
-            });
+            let input = ShiftedRows::new(&part, k, self.format, 3);
+            let call = ConvCall { x: input.rows(), shape, strip: strip.clone(), panels, features, epilogue };
+            on_threads(self.threads, || level.conv2d(&call, &mut out));
             let rows = found.chunks_exact_mut(height * width * features);
             for (picture, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {
                 picture[first * width * features..][..out.len()].copy_from_slice(out);

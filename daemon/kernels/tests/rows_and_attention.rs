@@ -2,11 +2,8 @@
 
 mod common;
 
-use common::{Kind, Numbers, Shifted, assert_same, check, kinds, on_threads};
-use diffused_kernels::attention::{AttentionShape, attention_at, attention_int8_at};
-use diffused_kernels::cpu::Level;
-use diffused_kernels::norm::{GroupSums, Out, group_norm_apply_at, group_norm_in_place_at, layer_norm_at};
-use diffused_kernels::rows::{f16_to_f32_at, f32_to_f16_at, quantize_rows_at, round_to_f16_at, silu_at};
+use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
+use diffused_kernels::{AttentionCall, AttentionShape, GroupSums, Level, Norm, NormOut};
 use half::f16;
 use proptest::prelude::*;
 
@@ -29,46 +26,50 @@ fn lengths() -> impl Strategy<Value = usize> {
 }
 
 fn quantization(level: Level) {
-    check(200, (any::<u64>(), kinds(), lengths(), 0..20usize, 0..4usize), |(seed, kind, channels, rows, shift)| {
-        let x = Shifted::new(&Numbers(seed).vec(rows * channels, kind), shift);
-        let quantize = |level| {
-            let mut q = Shifted::new(&vec![1; rows * channels], shift);
-            let mut scale = vec![1.0; rows];
-            quantize_rows_at(level, x.get(), channels, q.get_mut(), &mut scale);
-            (q.get().to_vec(), scale)
-        };
-        let ((found, found_scale), (expected, scale)) = (quantize(level), quantize(Level::Scalar));
-        assert_eq!(found, expected);
-        assert_same(&found_scale, &scale, "scale");
-    });
+    check(
+        200,
+        (any::<u64>(), magnitudes(), lengths(), 0..20usize, 0..4usize),
+        |(seed, kind, channels, rows, shift)| {
+            let x = Shifted::new(&Numbers(seed).vec(rows * channels, kind), shift);
+            let quantize = |level: Level| {
+                let mut q = Shifted::new(&vec![1; rows * channels], shift);
+                let mut scale = vec![1.0; rows];
+                level.quantize_rows(x.get(), channels, q.get_mut(), &mut scale);
+                (q.get().to_vec(), scale)
+            };
+            let ((found, found_scale), (expected, scale)) = (quantize(level), quantize(Level::Scalar));
+            assert_eq!(found, expected);
+            assert_same(&found_scale, &scale, "scale");
+        },
+    );
 }
 
 fn half_precision(level: Level) {
     let every: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| !x.is_nan()).collect();
     let (mut found, mut expected) = (vec![0.0; every.len()], vec![0.0; every.len()]);
-    f16_to_f32_at(level, &every, &mut found);
-    f16_to_f32_at(Level::Scalar, &every, &mut expected);
+    level.f16_to_f32(&every, &mut found);
+    Level::Scalar.f16_to_f32(&every, &mut expected);
     assert_same(&found, &expected, "f16 to f32");
-    check(200, (any::<u64>(), kinds(), 0..=67usize), |(seed, kind, len)| {
+    check(200, (any::<u64>(), magnitudes(), 0..=67usize), |(seed, kind, len)| {
         let x: Vec<f32> = Numbers(seed).vec(len, kind).into_iter().chain([65520.0, 65519.0, 5.97e-8, 2.9e-8]).collect();
         let (mut found, mut expected) = (vec![f16::ZERO; x.len()], vec![f16::ZERO; x.len()]);
-        f32_to_f16_at(level, &x, &mut found);
-        f32_to_f16_at(Level::Scalar, &x, &mut expected);
+        level.f32_to_f16(&x, &mut found);
+        Level::Scalar.f32_to_f16(&x, &mut expected);
         let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&found), bits(&expected));
         let mut rounded = x.clone();
-        round_to_f16_at(level, &mut rounded);
+        level.round_to_f16(&mut rounded);
         assert_same(&rounded, &expected.iter().map(|x| x.to_f32_const()).collect::<Vec<_>>(), "rounded to f16");
     });
 }
 
 fn silu_of_every_length(level: Level) {
     for len in 0..=67 {
-        for kind in [Kind::Plain, Kind::Extreme, Kind::Denormal, Kind::Big] {
+        for kind in [Magnitude::Plain, Magnitude::Extreme, Magnitude::Denormal, Magnitude::Big] {
             let mut expected: Vec<f32> = Numbers(len as u64).vec(len, kind).iter().map(|x| x * 40.0).collect();
             let mut found = Shifted::new(&expected, len % 3);
-            silu_at(level, found.get_mut());
-            silu_at(Level::Scalar, &mut expected);
+            level.silu(found.get_mut());
+            Level::Scalar.silu(&mut expected);
             assert_same(found.get(), &expected, "silu");
         }
     }
@@ -76,16 +77,16 @@ fn silu_of_every_length(level: Level) {
 
 fn group_sums_in_strips(level: Level) {
     let shapes = (1..=8usize, 1..=9usize, 1..80usize, 1..20usize, 1..12usize, 1..=4usize);
-    check(60, (any::<u64>(), kinds(), shapes), |(seed, kind, (groups, size, height, width, strip, threads))| {
+    check(60, (any::<u64>(), magnitudes(), shapes), |(seed, kind, (groups, size, height, width, strip, threads))| {
         let channels = groups * size;
         let mut numbers = Numbers(seed);
         let x = numbers.vec(height * width * channels, kind);
-        let (gamma, beta) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let (gamma, beta) = (numbers.vec(channels, Magnitude::Plain), numbers.vec(channels, Magnitude::Plain));
         let mut whole = GroupSums::new(channels);
-        whole.add_rows_at(Level::Scalar, &x, width);
+        whole.add_rows(Level::Scalar, &x, width);
         let expected = whole.finish(groups, 1e-5, &gamma, &beta);
         let mut strips = GroupSums::new(channels);
-        on_threads(threads, || x.chunks(strip * width * channels).for_each(|x| strips.add_rows_at(level, x, width)));
+        on_threads(threads, || x.chunks(strip * width * channels).for_each(|x| strips.add_rows(level, x, width)));
         let found = strips.finish(groups, 1e-5, &gamma, &beta);
         assert_same(&found.0, &expected.0, "scale");
         assert_same(&found.1, &expected.1, "shift");
@@ -93,14 +94,14 @@ fn group_sums_in_strips(level: Level) {
 }
 
 /// Compares the plain and the quantized output of a norm.
-fn compare_norm(level: Level, x: &[f32], channels: usize, norm: impl Fn(Level, &[f32], Out)) {
+fn compare_norm(level: Level, x: &[f32], channels: usize, norm: &Norm) {
     let (mut found, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-    norm(level, x, Out::F32(&mut found));
-    norm(Level::Scalar, x, Out::F32(&mut expected));
+    level.normalize(norm, x, NormOut::F32(&mut found));
+    Level::Scalar.normalize(norm, x, NormOut::F32(&mut expected));
     assert_same(&found, &expected, "norm");
-    let quantized = |level| {
+    let quantized = |level: Level| {
         let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
-        norm(level, x, Out::Int8 { q: &mut q, scale: &mut scale });
+        level.normalize(norm, x, NormOut::Int8 { q: &mut q, scale: &mut scale });
         (q, scale)
     };
     let ((found, found_scale), (q, scale)) = (quantized(level), quantized(Level::Scalar));
@@ -109,41 +110,38 @@ fn compare_norm(level: Level, x: &[f32], channels: usize, norm: impl Fn(Level, &
 }
 
 fn group_norm(level: Level) {
-    let cases = (any::<u64>(), kinds(), lengths(), 0..40usize, any::<bool>(), 0..4usize);
+    let cases = (any::<u64>(), magnitudes(), lengths(), 0..40usize, any::<bool>(), 0..4usize);
     check(100, cases, |(seed, kind, channels, rows, silu, shift)| {
         let mut numbers = Numbers(seed);
-        let (scale, shift_by) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let (scale, shift_by) = (numbers.vec(channels, Magnitude::Plain), numbers.vec(channels, Magnitude::Plain));
         let x = Shifted::new(&numbers.vec(rows * channels, kind), shift);
-        compare_norm(level, x.get(), channels, |level, x, out| {
-            group_norm_apply_at(level, x, channels, (&scale, &shift_by), silu, out);
-        });
+        let norm = Norm::Scaled { scale: &scale, shift: &shift_by, silu };
+        compare_norm(level, x.get(), channels, &norm);
         let mut expected = vec![0.0; x.get().len()];
-        group_norm_apply_at(Level::Scalar, x.get(), channels, (&scale, &shift_by), silu, Out::F32(&mut expected));
+        Level::Scalar.normalize(&norm, x.get(), NormOut::F32(&mut expected));
         let mut found = x;
-        group_norm_in_place_at(level, found.get_mut(), channels, (&scale, &shift_by), silu);
+        level.normalize_in_place(&norm, found.get_mut());
         assert_same(found.get(), &expected, "in place");
     });
 }
 
 fn layer_norm(level: Level) {
-    let cases = (any::<u64>(), kinds(), lengths(), 0..40usize, 0..4usize);
+    let cases = (any::<u64>(), magnitudes(), lengths(), 0..40usize, 0..4usize);
     check(100, cases, |(seed, kind, channels, rows, shift)| {
         let mut numbers = Numbers(seed);
-        let (gamma, beta) = (numbers.vec(channels, Kind::Plain), numbers.vec(channels, Kind::Plain));
+        let (gamma, beta) = (numbers.vec(channels, Magnitude::Plain), numbers.vec(channels, Magnitude::Plain));
         let x = Shifted::new(&numbers.vec(rows * channels, kind), shift);
-        compare_norm(level, x.get(), channels, |level, x, out| {
-            layer_norm_at(level, x, channels, &gamma, &beta, 1e-5, out);
-        });
+        compare_norm(level, x.get(), channels, &Norm::Layer { gamma: &gamma, beta: &beta, eps: 1e-5 });
     });
 }
 
-type Attention = fn(Level, &mut [f32], &[f32], &[f32], &AttentionShape);
+type AttentionFn = fn(Level, &AttentionCall, &mut [f32]);
 
 fn compare_attention(
-    attention: Attention,
+    attention: AttentionFn,
     level: Level,
     shape: &AttentionShape,
-    (seed, kind): (u64, Kind),
+    (seed, kind): (u64, Magnitude),
     threads: usize,
 ) {
     let mut numbers = Numbers(seed);
@@ -152,9 +150,10 @@ fn compare_attention(
     let k = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 2);
     let v = Shifted::new(&numbers.vec(shape.batch * shape.keys * channels, kind), 3);
     let mut expected = q.get().to_vec();
-    attention(Level::Scalar, &mut expected, k.get(), v.get(), shape);
+    let call = AttentionCall { k: k.get(), v: v.get(), shape: *shape };
+    attention(Level::Scalar, &call, &mut expected);
     let mut found = q;
-    on_threads(threads, || attention(level, found.get_mut(), k.get(), v.get(), shape));
+    on_threads(threads, || attention(level, &call, found.get_mut()));
     assert_same(found.get(), &expected, "attention");
 }
 
@@ -166,17 +165,17 @@ fn attention_shapes() -> impl Strategy<Value = AttentionShape> {
 }
 
 fn attention_equals_scalar(level: Level) {
-    let cases = (any::<u64>(), kinds(), attention_shapes(), any::<bool>(), 1..=4usize);
+    let cases = (any::<u64>(), magnitudes(), attention_shapes(), any::<bool>(), 1..=4usize);
     check(60, cases, |(seed, kind, shape, causal, threads)| {
         let queries = if causal { shape.keys } else { shape.queries };
         let shape = AttentionShape { queries, causal, ..shape };
-        compare_attention(attention_at, level, &shape, (seed, kind), threads);
+        compare_attention(Level::attention, level, &shape, (seed, kind), threads);
     });
 }
 
 fn int8_attention_equals_scalar(level: Level) {
-    check(100, (any::<u64>(), kinds(), attention_shapes(), 1..=4usize), |(seed, kind, shape, threads)| {
-        compare_attention(attention_int8_at, level, &shape, (seed, kind), threads);
+    check(100, (any::<u64>(), magnitudes(), attention_shapes(), 1..=4usize), |(seed, kind, shape, threads)| {
+        compare_attention(Level::attention_int8, level, &shape, (seed, kind), threads);
     });
 }
 
@@ -185,8 +184,8 @@ fn attention_over_many_keys(level: Level) {
         [(30, 128, false), (13, 129, false), (5, 300, false), (150, 150, true), (257, 257, true)]
     {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim: 8, queries, keys, causal };
-        for kind in [Kind::Plain, Kind::Denormal, Kind::Big] {
-            compare_attention(attention_at, level, &shape, (keys as u64, kind), 2);
+        for kind in [Magnitude::Plain, Magnitude::Denormal, Magnitude::Big] {
+            compare_attention(Level::attention, level, &shape, (keys as u64, kind), 2);
         }
     }
 }
@@ -197,15 +196,16 @@ fn int8_attention_with_light_keys(level: Level) {
     let mut numbers = Numbers(6);
     let q: Vec<f32> = (0..20)
         .flat_map(|_| [1.0, 0.0, 0.0, 0.0])
-        .zip(numbers.vec(80, Kind::Plain))
+        .zip(numbers.vec(80, Magnitude::Plain))
         .map(|(q, x)| q + 0.1 * x)
         .collect();
     for direction in [1.0, -1.0] {
         let k: Vec<f32> = (0..1000).flat_map(|key| [direction * (key / 100) as f32 * 5.0, 0.3, 0.1, -0.2]).collect();
-        let v = numbers.vec(4000, Kind::Plain);
+        let v = numbers.vec(4000, Magnitude::Plain);
         let (mut expected, mut found) = (q.clone(), q.clone());
-        attention_int8_at(Level::Scalar, &mut expected, &k, &v, &shape);
-        attention_int8_at(level, &mut found, &k, &v, &shape);
+        let call = AttentionCall { k: &k, v: &v, shape };
+        Level::Scalar.attention_int8(&call, &mut expected);
+        level.attention_int8(&call, &mut found);
         assert_same(&found, &expected, "attention");
     }
 }
@@ -213,8 +213,8 @@ fn int8_attention_with_light_keys(level: Level) {
 fn int8_attention_over_many_keys(level: Level) {
     for (head_dim, queries, keys) in [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513)] {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim, queries, keys, causal: false };
-        for kind in [Kind::Plain, Kind::Extreme, Kind::Denormal, Kind::Big] {
-            compare_attention(attention_int8_at, level, &shape, (keys as u64, kind), 2);
+        for kind in [Magnitude::Plain, Magnitude::Extreme, Magnitude::Denormal, Magnitude::Big] {
+            compare_attention(Level::attention_int8, level, &shape, (keys as u64, kind), 2);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Attention without a matrix of scores.
 
-use diffused_kernels::{self as kernels, AttentionShape};
+use diffused_kernels::{AttentionCall, AttentionShape, Level};
 use tract_onnx::prelude::*;
 
 use super::pool::Pool;
@@ -18,8 +18,8 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, pool: &mut Pool) -> Result
     let tokens = |x: &Tensor| leading(x.shape()).iter().product::<usize>() / batch;
     let head_dim = channels(q.shape()) / heads;
     let shape = AttentionShape { batch, heads, head_dim, queries: tokens(&q), keys: tokens(&k), causal };
-    let attention = if int8 { kernels::attention_int8 } else { kernels::attention };
-    attention(values_mut(&mut q)?, values(&k)?, values(&v)?, &shape);
+    let attention = if int8 { Level::attention_int8 } else { Level::attention };
+    attention(Level::current(), &AttentionCall { k: values(&k)?, v: values(&v)?, shape }, values_mut(&mut q)?);
     pool.give(k);
     pool.give(v);
     Ok(q)

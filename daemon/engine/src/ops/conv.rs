@@ -1,6 +1,6 @@
 //! Convolution over pixels, with the time embedding and the residual added and the result rounded on the way out.
 
-use diffused_kernels::{self as kernels, Activation, Epilogue, Strip};
+use diffused_kernels::{Activation, ConvCall, Epilogue, Level, Strip};
 use tract_onnx::prelude::*;
 
 use super::pool::Pool;
@@ -27,11 +27,14 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
     let epilogue = Epilogue { activation: Activation::None, accumulate: *residual, time };
-    let (rows, y, strip) = (x.rows()?, values_mut(&mut out)?, Strip::whole(&shape));
-    weights.panels(weight, |panels| kernels::conv2d(rows, &shape, &strip, panels, *features, &epilogue, y))?;
+    let (rows, y) = (x.rows()?, values_mut(&mut out)?);
+    weights.panels(weight, |&panels| {
+        let strip = Strip::whole(&shape);
+        Level::current().conv2d(&ConvCall { x: rows, shape, strip, panels, features: *features, epilogue }, y);
+    })?;
     x.give(pool);
     if *half {
-        kernels::round_to_f16(values_mut(&mut out)?);
+        Level::current().round_to_f16(values_mut(&mut out)?);
     }
     Ok(out)
 }

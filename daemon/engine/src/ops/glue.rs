@@ -1,7 +1,7 @@
 //! The standard operators between ours that move much memory: on all threads and through the pool, which tract's own
 //! would not use.
 
-use diffused_kernels as kernels;
+use diffused_kernels::Level;
 use half::f16;
 use rayon::prelude::*;
 use tract_onnx::prelude::*;
@@ -38,13 +38,13 @@ pub(crate) fn run(op: &dyn TypedOp, inputs: &mut TVec<TValue>, pool: &mut Pool) 
 
 fn to_half(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     let mut out = pool.take::<f16>(x.shape())?;
-    kernels::f32_to_f16(values(x)?, values_mut(&mut out)?);
+    Level::current().f32_to_f16(values(x)?, values_mut(&mut out)?);
     Ok(out)
 }
 
 fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     let mut out = pool.take::<f32>(x.shape())?;
-    kernels::f16_to_f32(values(x)?, values_mut(&mut out)?);
+    Level::current().f16_to_f32(values(x)?, values_mut(&mut out)?);
     Ok(out)
 }
 

@@ -1,7 +1,7 @@
 //! `act(x · Wᵀ + b) [+ residual]`.
 
 use diffused_kernels::pack::PANEL;
-use diffused_kernels::{self as kernels, Epilogue};
+use diffused_kernels::{self as kernels, Epilogue, Level, LinearCall};
 use tract_onnx::prelude::*;
 
 use super::pool::Pool;
@@ -28,7 +28,9 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
         let matrix = weights.whole(weight)?;
         let outputs = quantize::in_blocks(&shape, blocks.rows, pool, |rows, out| {
             let x = x.rows()?.part(rows.clone(), channels(x.shape()));
-            matrix.panels(|panels| kernels::linear(x, rows.len(), panels, *features, &epilogue, out));
+            matrix.panels(|&panels| {
+                Level::current().linear(&LinearCall { x, panels, features: *features, epilogue }, out);
+            });
             Ok(())
         })?;
         x.give(pool);
@@ -36,8 +38,10 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
         return Ok(outputs);
     }
     let mut out = if *residual { inputs.tensor()? } else { pool.take::<f32>(&shape)? };
-    let (rows_in, y) = (x.rows()?, values_mut(&mut out)?);
-    weights.panels(weight, |panels| kernels::linear(rows_in, rows, panels, *features, &epilogue, y))?;
+    let (rows, y) = (x.rows()?, values_mut(&mut out)?);
+    weights.panels(weight, |&panels| {
+        Level::current().linear(&LinearCall { x: rows, panels, features: *features, epilogue }, y);
+    })?;
     x.give(pool);
     if *quantize { quantize::rows(out.into(), pool) } else { Ok(tvec![out.into()]) }
 }

@@ -1,6 +1,6 @@
 //! Group and layer normalisation, with SiLU and quantization on the way out.
 
-use diffused_kernels::{self as kernels, GroupSums, Out};
+use diffused_kernels::{GroupSums, Level, Norm, NormOut};
 use tract_onnx::prelude::*;
 
 use super::pool::Pool;
@@ -28,20 +28,20 @@ pub(super) fn group(
         .chunks_exact(picture)
         .map(|x| {
             let mut sums = GroupSums::new(channels);
-            sums.add_rows(x, width);
+            sums.add_rows(Level::current(), x, width);
             sums.finish(*groups, *eps, gamma, beta)
         })
         .collect();
     if !quantize && x.is_exclusive() {
         let mut x = x.into_tensor();
         for (x, (scale, shift)) in values_mut(&mut x)?.chunks_exact_mut(picture).zip(&scale_shift) {
-            kernels::group_norm_in_place(x, channels, (scale, shift), *silu);
+            Level::current().normalize_in_place(&Norm::Scaled { scale, shift, silu: *silu }, x);
         }
         return Ok(tvec![x.into()]);
     }
     let mut outputs = Outputs::new(x.shape(), *quantize, pool)?;
     for ((x, (scale, shift)), out) in values(&x)?.chunks_exact(picture).zip(&scale_shift).zip(outputs.parts(picture)?) {
-        kernels::group_norm_apply(x, channels, (scale, shift), *silu, out);
+        Level::current().normalize(&Norm::Scaled { scale, shift, silu: *silu }, x, out);
     }
     pool.give(x);
     Ok(outputs.into_values())
@@ -64,7 +64,7 @@ pub(super) fn layer(
     let mut outputs = Outputs::new(x.shape(), *quantize, pool)?;
     let whole = x.len();
     for out in outputs.parts(whole)? {
-        kernels::layer_norm(values(&x)?, channels, gamma, beta, *eps, out);
+        Level::current().normalize(&Norm::Layer { gamma, beta, eps: *eps }, values(&x)?, out);
     }
     pool.give(x);
     Ok(outputs.into_values())
@@ -85,14 +85,14 @@ impl Outputs {
     }
 
     /// One part for every `part` values.
-    fn parts(&mut self, part: usize) -> Result<Vec<Out<'_>>> {
+    fn parts(&mut self, part: usize) -> Result<Vec<NormOut<'_>>> {
         let channels = channels(self.values.shape());
         let Some(scale) = &mut self.scale else {
-            return Ok(values_mut(&mut self.values)?.chunks_exact_mut(part).map(Out::F32).collect());
+            return Ok(values_mut(&mut self.values)?.chunks_exact_mut(part).map(NormOut::F32).collect());
         };
         let scales = values_mut(scale)?.chunks_exact_mut(part / channels);
         let parts = values_mut(&mut self.values)?.chunks_exact_mut(part).zip(scales);
-        Ok(parts.map(|(q, scale)| Out::Int8 { q, scale }).collect())
+        Ok(parts.map(|(q, scale)| NormOut::Int8 { q, scale }).collect())
     }
 
     fn into_values(self) -> TVec<TValue> {

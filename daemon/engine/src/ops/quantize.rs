@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use diffused_kernels as kernels;
+use diffused_kernels::Level;
 use tract_onnx::prelude::*;
 
 use super::pool::Pool;
@@ -12,7 +12,7 @@ use crate::error::Result;
 /// `q` and `scale` of `x`.
 pub(super) fn rows(x: TValue, pool: &mut Pool) -> Result<TVec<TValue>> {
     let (mut q, mut scale) = (pool.take::<i8>(x.shape())?, pool.take::<f32>(leading(x.shape()))?);
-    kernels::quantize_rows(values(&x)?, channels(x.shape()), values_mut(&mut q)?, values_mut(&mut scale)?);
+    Level::current().quantize_rows(values(&x)?, channels(x.shape()), values_mut(&mut q)?, values_mut(&mut scale)?);
     pool.give(x);
     Ok(tvec![q.into(), scale.into()])
 }
@@ -31,7 +31,7 @@ pub(super) fn in_blocks(
     for (index, (q, scale)) in parts.enumerate() {
         let (first, values) = (index * block, &mut buffer[..q.len()]);
         compute(first..first + scale.len(), values)?;
-        kernels::quantize_rows(values, channels, q, scale);
+        Level::current().quantize_rows(values, channels, q, scale);
     }
     Ok(tvec![q.into(), scale.into()])
 }

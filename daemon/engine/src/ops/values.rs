@@ -1,6 +1,6 @@
 //! Taking tract's values apart and making new ones.
 
-use diffused_kernels::Rows;
+use diffused_kernels::InputRows;
 use diffused_kernels::pack::Format;
 use tract_onnx::prelude::tract_num_traits::Zero;
 use tract_onnx::prelude::*;
@@ -53,10 +53,10 @@ impl Activations {
         self.scale.into_iter().for_each(|scale| pool.give(scale));
     }
 
-    pub(super) fn rows(&self) -> Result<Rows<'_>> {
+    pub(super) fn rows(&self) -> Result<InputRows<'_>> {
         match &self.scale {
-            Some(scale) => Ok(Rows::Int8 { q: values(&self.values)?, scale: values(scale)? }),
-            None => Ok(Rows::F32(values(&self.values)?)),
+            Some(scale) => Ok(InputRows::Int8 { q: values(&self.values)?, scale: values(scale)? }),
+            None => Ok(InputRows::F32(values(&self.values)?)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use diffused_kernels::{self as kernels, Activation, Epilogue, GroupSums, Out, Panels, Rows, Strip};
+use diffused_kernels::{Activation, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
 use super::passes::{Pass, passes};
 use super::steps::{Step, steps, window_rows, windowed};
@@ -51,22 +51,22 @@ impl Window {
     }
 
     /// Room for `rows` more rows of `node`, which hold anything.
-    fn add(&mut self, rows: usize, node: &Node) -> Out<'_> {
+    fn add(&mut self, rows: usize, node: &Node) -> NormOut<'_> {
         let (first, end) = (self.held, self.held + rows);
         self.held = end;
         let part = |unit: usize| first * unit..end * unit;
         let (row, width) = (part(node.size.row()), part(node.size.width));
         match node.quantized() {
-            true => Out::Int8 { q: grown(&mut self.q, row), scale: grown(&mut self.scale, width) },
-            false => Out::F32(grown(&mut self.values, row)),
+            true => NormOut::Int8 { q: grown(&mut self.q, row), scale: grown(&mut self.scale, width) },
+            false => NormOut::F32(grown(&mut self.values, row)),
         }
     }
 
-    fn rows(&self, node: &Node, rows: &Range<usize>) -> Rows<'_> {
+    fn rows(&self, node: &Node, rows: &Range<usize>) -> InputRows<'_> {
         let part = |unit: usize| (rows.start - self.start) * unit..(rows.end - self.start) * unit;
         match node.quantized() {
-            true => Rows::Int8 { q: &self.q[part(node.size.row())], scale: &self.scale[part(node.size.width)] },
-            false => Rows::F32(&self.values[part(node.size.row())]),
+            true => InputRows::Int8 { q: &self.q[part(node.size.row())], scale: &self.scale[part(node.size.width)] },
+            false => InputRows::F32(&self.values[part(node.size.row())]),
         }
     }
 }
@@ -186,10 +186,10 @@ impl Run<'_> {
         window.forget_before(step.keep_from, node);
         let mut copy = std::mem::take(&mut bench.copy);
         match window.add(step.rows.len(), node) {
-            Out::F32(out) => {
+            NormOut::F32(out) => {
                 match &node.op {
                     Op::Conv { .. } => self.convolve(pass, step, bench, &mut copy, out)?,
-                    _ => self.elementwise(pass, step, bench, &mut copy, Out::F32(out))?,
+                    _ => self.elementwise(pass, step, bench, &mut copy, NormOut::F32(out))?,
                 }
                 self.sum(step.node, out, bench);
                 if pass.stores.contains(&step.node) {
@@ -225,25 +225,35 @@ impl Run<'_> {
         let x = if windowed(self.segment, pass, input) {
             bench.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
         } else {
-            Rows::F32(self.copied(pass, input, &strip.in_rows, bench, copy)?)
+            InputRows::F32(self.copied(pass, input, &strip.in_rows, bench, copy)?)
         };
         let epilogue = Epilogue { activation: Activation::None, accumulate: node.inputs.len() > 1, time: None };
         let matrix = bench.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
-        matrix.panels(|panels: &Panels| kernels::conv2d(x, shape, &strip, panels, features, &epilogue, out));
+        matrix.panels(|&panels: &Panels| {
+            let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };
+            Level::current().conv2d(&call, out);
+        });
         if *half {
-            kernels::round_to_f16(out);
+            Level::current().round_to_f16(out);
         }
         Ok(())
     }
 
     /// Group norm or quantization of the step's rows.
-    fn elementwise(&mut self, pass: &Pass, step: &Step, bench: &Bench, copy: &mut Vec<f32>, out: Out) -> Result<()> {
+    fn elementwise(
+        &mut self,
+        pass: &Pass,
+        step: &Step,
+        bench: &Bench,
+        copy: &mut Vec<f32>,
+        out: NormOut,
+    ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
         let (input, channels) = (node.inputs[0], node.size.channels);
         let x: &[f32] = if windowed(self.segment, pass, input) {
             match bench.windows[input].rows(&self.segment.nodes[input], &step.rows) {
-                Rows::F32(rows) => rows,
-                Rows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
+                InputRows::F32(rows) => rows,
+                InputRows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
             }
         } else {
             self.copied(pass, input, &step.rows, bench, copy)?
@@ -252,9 +262,9 @@ impl Run<'_> {
             (Op::Norm { silu, .. }, out) => {
                 let (scale, shift) =
                     self.norms[step.node].as_ref().ok_or_else(|| internal("a norm before its statistics"))?;
-                kernels::group_norm_apply(x, channels, (scale, shift), *silu, out);
+                Level::current().normalize(&Norm::Scaled { scale, shift, silu: *silu }, x, out);
             }
-            (_, Out::Int8 { q, scale }) => kernels::quantize_rows(x, channels, q, scale),
+            (_, NormOut::Int8 { q, scale }) => Level::current().quantize_rows(x, channels, q, scale),
             _ => return Err(internal("neither a norm nor a quantization")),
         }
         Ok(())
@@ -285,8 +295,8 @@ impl Run<'_> {
         let it = &self.segment.nodes[node];
         if windowed(self.segment, pass, node) {
             match bench.windows[node].rows(it, rows) {
-                Rows::F32(values) => out.copy_from_slice(values),
-                Rows::Int8 { .. } => return Err(internal("a quantized residual")),
+                InputRows::F32(values) => out.copy_from_slice(values),
+                InputRows::Int8 { .. } => return Err(internal("a quantized residual")),
             }
             return Ok(());
         }
@@ -302,7 +312,7 @@ impl Run<'_> {
     fn sum(&self, node: usize, rows: &[f32], bench: &mut Bench) {
         let width = self.segment.nodes[node].size.width;
         let sums = bench.sums.iter_mut().filter(|(norm, _)| self.segment.nodes[*norm].inputs[0] == node);
-        sums.for_each(|(_, sums)| sums.add_rows(rows, width));
+        sums.for_each(|(_, sums)| sums.add_rows(Level::current(), rows, width));
     }
 
     /// The statistics of a result that is stored already.

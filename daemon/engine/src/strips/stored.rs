@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use diffused_kernels as kernels;
+use diffused_kernels::Level;
 use half::f16;
 
 use super::Node;
@@ -98,7 +98,7 @@ impl Band {
             Band::Half(band) => {
                 let len = band.len();
                 band.resize(len + values.len(), f16::ZERO);
-                kernels::f32_to_f16(values, &mut band[len..]);
+                Level::current().f32_to_f16(values, &mut band[len..]);
             }
         }
     }
@@ -106,7 +106,7 @@ impl Band {
     fn read(&self, part: Range<usize>, out: &mut [f32]) {
         match self {
             Band::F32(values) => out.copy_from_slice(&values[part]),
-            Band::Half(values) => kernels::f16_to_f32(&values[part], out),
+            Band::Half(values) => Level::current().f16_to_f32(&values[part], out),
         }
     }
 }

@@ -6,31 +6,32 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::parts::{self, Inputs, Part};
-use super::running::{PerRow, Running};
+use super::parts::{self, HeadQueries};
+use super::running::{OnlineSoftmax, TileRows};
+use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, query_scale};
-use crate::simd::{FmaTile, LANES, Line, Simd, Work, math, room, transpose};
+use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines, transpose};
 
-/// The most queries of a part: enough that packing the keys and values for each part costs little.
+/// The most queries of a task: enough that packing the keys and values for each task costs little.
 const QUERIES: usize = 1024;
 /// The most floats of these queries.
 const QUERY_FLOATS: usize = 128 << 10;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<F32Scratch> = RefCell::default();
 }
 
 /// Puts the result where the queries are.
-pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
-    let most_queries = (QUERY_FLOATS / inputs.shape.head_dim).clamp(LANES, QUERIES);
-    parts::for_each(inputs, most_queries, out, |part| {
-        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { part, scratch }));
+pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
+    let most_queries = (QUERY_FLOATS / call.shape.head_dim).clamp(LANES, QUERIES);
+    parts::for_each(call, most_queries, out, |queries| {
+        SCRATCH.with_borrow_mut(|scratch| simd.run(F32Task { queries, scratch }));
     });
 }
 
 /// What a thread keeps between tasks. Vectors are `[…][16]` throughout.
 #[derive(Default)]
-struct Scratch {
+struct F32Scratch {
     /// Scaled queries: `[16 dimensions][query][16]`.
     q: Vec<Line>,
     /// A block's keys: `[16 keys][dimension][16]`.
@@ -39,68 +40,68 @@ struct Scratch {
     v: Vec<Line>,
     /// A tile's scores, then its weights: `[16 keys][query of the tile][16]`.
     p: Vec<Line>,
-    running: Running,
+    softmax: OnlineSoftmax,
 }
 
-struct Task<'a> {
-    part: Part<'a>,
-    scratch: &'a mut Scratch,
+struct F32Task<'a> {
+    queries: HeadQueries<'a>,
+    scratch: &'a mut F32Scratch,
 }
 
-impl Work for Task<'_> {
+impl SimdFn for F32Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(mut self, simd: S) {
+    fn call<S: Simd>(mut self, simd: S) {
         self.start(simd);
-        let shape = *self.part.shape();
-        let keys = if shape.causal { self.part.position(self.part.count()) } else { shape.keys };
+        let shape = *self.queries.shape();
+        let keys = if shape.causal { self.queries.position(self.queries.count()) } else { shape.keys };
         for first in (0..keys).step_by(BLOCK) {
             let block = first..shape.keys.min(first + BLOCK);
             self.pack_keys(simd, &block);
             self.pack_values(simd, &block);
-            for tile in (0..self.part.count()).step_by(S::ROWS) {
-                let tile = tile..self.part.count().min(tile + S::ROWS);
-                if !shape.causal || block.start < self.part.position(tile.end) {
+            for tile in (0..self.queries.count()).step_by(S::ROWS) {
+                let tile = tile..self.queries.count().min(tile + S::ROWS);
+                if !shape.causal || block.start < self.queries.position(tile.end) {
                     self.tile(simd, &block, &tile);
                 }
             }
         }
-        self.scratch.running.finish(simd, &self.part, 0, None);
+        self.scratch.softmax.finish(simd, &mut self.queries, 0, None);
     }
 }
 
-impl Task<'_> {
+impl F32Task<'_> {
     /// Packs the queries.
     #[inline(always)]
     fn start<S: Simd>(&mut self, simd: S) {
-        let (count, depth, d) = (self.part.count(), self.part.depth(), self.part.head_dim());
+        let (count, depth, d) = (self.queries.count(), self.queries.depth(), self.queries.head_dim());
         let scratch = &mut *self.scratch;
         for (vectors, len) in
             [(&mut scratch.q, depth * count), (&mut scratch.k, BLOCK / LANES * d), (&mut scratch.v, depth * BLOCK)]
         {
-            room(vectors, len);
+            reserve_lines(vectors, len);
         }
-        scratch.running.start(count, depth);
+        scratch.softmax.start(count, depth);
         let scale = query_scale(d);
         for i in 0..count {
-            for (c, values) in self.part.query(simd, i).chunks(LANES).enumerate() {
+            for (c, values) in self.queries.query(simd, i).chunks(LANES).enumerate() {
                 scratch.q[c * count + i].0.iter_mut().zip(values).for_each(|(to, from)| *to = from * scale);
             }
         }
     }
 
-    /// Transposes the keys. Lanes past the last key repeat it; [`Task::mask`] drops them.
+    /// Transposes the keys. Lanes past the last key repeat it; [`F32Task::mask`] drops them.
     #[inline(always)]
     fn pack_keys<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
-        let d = self.part.head_dim();
+        let d = self.queries.head_dim();
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
             let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
             for (chunk, lines) in lines.chunks_mut(LANES).enumerate() {
                 let mut keys = [simd.splat(0.0); LANES];
                 for (lane, key) in keys.iter_mut().enumerate() {
                     let token = (first + lane).min(block.end - 1);
-                    *key = simd.load(&self.part.key(simd, token)[chunk * LANES..]);
+                    *key = simd.load(&self.queries.key(simd, token)[chunk * LANES..]);
                 }
                 for (line, values) in lines.iter_mut().zip(transpose(simd, keys)) {
                     simd.store(values, &mut line.0);
@@ -112,7 +113,7 @@ impl Task<'_> {
     #[inline(always)]
     fn pack_values<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
         for (i, key) in block.clone().enumerate() {
-            let row = self.part.value(simd, key);
+            let row = self.queries.value(simd, key);
             let (whole, rest) = row.as_chunks::<LANES>();
             for (c, values) in whole.iter().enumerate() {
                 self.scratch.v[c * block.len() + i] = Line(*values);
@@ -128,10 +129,10 @@ impl Task<'_> {
     /// Takes a block of keys into account for some queries.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>) {
-        let (d, rows, queries) = (self.part.head_dim(), tile.len(), self.part.count());
+        let (d, rows, queries) = (self.queries.head_dim(), tile.len(), self.queries.count());
         let panels = block.len().div_ceil(LANES);
         let scratch = &mut *self.scratch;
-        room(&mut scratch.p, panels * rows);
+        reserve_lines(&mut scratch.p, panels * rows);
         // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
         unsafe {
             let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
@@ -140,13 +141,13 @@ impl Task<'_> {
         self.mask(block, tile);
         let scratch = &mut *self.scratch;
         let scores = &mut scratch.p[..panels * rows];
-        let max = scratch.running.rise(simd, &maxima(simd, scores, rows), tile);
-        soften(simd, scores, &max, &mut scratch.running.weights[tile.clone()]);
+        let max = scratch.softmax.raise_max(simd, &maxima(simd, scores, rows), tile);
+        softmax_weights(simd, scores, &max, &mut scratch.softmax.weights[tile.clone()]);
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
         unsafe {
-            let panel_stride = scratch.running.stride();
-            let sums = Sums { lines: &mut scratch.running.sums[tile.start..], panel_stride, fresh: false };
-            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.part.depth(), sums);
+            let panel_stride = scratch.softmax.stride();
+            let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride, fresh: false };
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.queries.depth(), sums);
         }
     }
 
@@ -155,8 +156,8 @@ impl Task<'_> {
     fn mask(&mut self, block: &Range<usize>, tile: &Range<usize>) {
         let rows = tile.len();
         for row in 0..rows {
-            let query = self.part.position(tile.start + row);
-            let seen = if self.part.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
+            let query = self.queries.position(tile.start + row);
+            let seen = if self.queries.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
             for key in seen - block.start..block.len().next_multiple_of(LANES) {
                 self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
             }
@@ -166,7 +167,7 @@ impl Task<'_> {
 
 /// The greatest score of each row.
 #[inline(always)]
-fn maxima<S: Simd>(simd: S, scores: &[Line], rows: usize) -> PerRow {
+fn maxima<S: Simd>(simd: S, scores: &[Line], rows: usize) -> TileRows {
     let mut maxima = [0.0; LANES];
     for row in 0..rows {
         let mut max = simd.load(&scores[row].0);
@@ -180,7 +181,7 @@ fn maxima<S: Simd>(simd: S, scores: &[Line], rows: usize) -> PerRow {
 
 /// Scores to weights, `[panel][row][16]`, which are added to each row's `sums`.
 #[inline(always)]
-fn soften<S: Simd>(simd: S, scores: &mut [Line], max: &PerRow, sums: &mut [Line]) {
+fn softmax_weights<S: Simd>(simd: S, scores: &mut [Line], max: &TileRows, sums: &mut [Line]) {
     let rows = sums.len();
     for (row, sums) in sums.iter_mut().enumerate() {
         let (max, mut sum) = (simd.splat(max[row]), simd.load(&sums.0));

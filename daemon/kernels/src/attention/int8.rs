@@ -7,38 +7,40 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::packed::{PANELS, PackedHead, grow};
-use super::parts::{self, Inputs, Part};
-use super::running::{PerRow, Running};
+use super::packed::{PANELS, PackedHead};
+use super::parts::{self, HeadQueries};
+use super::running::{OnlineSoftmax, TileRows};
+use crate::operands::AttentionCall;
 use crate::rows::quantize_row;
 use crate::scalar::attention::{BLOCK, DIGIT, query_scale};
 use crate::scalar::math::WEIGHT_BITS;
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, Work, math, room};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, SimdFn, math, reserve, reserve_lines};
 
-/// Queries that take each block of keys in turn: their sums stay in the nearest cache, and the keys come seldom enough.
+/// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
+/// once for all of them costs little.
 const QUERIES: usize = 120;
 
-/// Scores that are so much less than the greatest have weights below a half, which are none.
+/// Weights of scores that are less than the greatest by more than this round to zero.
 const NO_WEIGHT: f32 = -15.5;
-/// And these have weights below [`DIGIT`].
+/// The upper digit of weights is zero where scores are less than the greatest by more than this: they are below [`DIGIT`].
 const NO_UPPER_DIGIT: f32 = -7.5;
-/// Of the greatest score, more than what rounding takes off or adds.
+/// A bound on the rounding error of a score, relative to the greatest score.
 const ROUNDING: f32 = 1e-6;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<Int8Scratch> = RefCell::default();
 }
 
 /// Puts the result where the queries are.
-pub(super) fn run<S: Simd>(simd: S, inputs: Inputs, out: &mut [f32]) {
-    parts::for_each(inputs, usize::MAX, out, |part| {
-        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { part, scratch }));
+pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
+    parts::for_each(call, usize::MAX, out, |queries| {
+        SCRATCH.with_borrow_mut(|scratch| simd.run(Int8Task { head: queries, scratch }));
     });
 }
 
 /// What a thread keeps between tasks.
 #[derive(Default)]
-struct Scratch {
+struct Int8Scratch {
     head: PackedHead,
     /// Queries: `[64 dimensions][query][64]`, XORed with [`Simd::FLIP`], and a scale for each.
     q: Vec<Chunk<u8>>,
@@ -47,48 +49,48 @@ struct Scratch {
     scores: Vec<Line>,
     /// Upper and lower digits of a tile's weights: `[64 keys][query of the tile][64]`.
     digits: [Vec<Chunk<i8>>; 2],
-    running: Running,
-    /// A query on its way.
+    softmax: OnlineSoftmax,
+    /// A quantized query, before it is packed.
     bytes: Vec<i8>,
 }
 
-struct Task<'a> {
-    part: Part<'a>,
-    scratch: &'a mut Scratch,
+struct Int8Task<'a> {
+    head: HeadQueries<'a>,
+    scratch: &'a mut Int8Scratch,
 }
 
-impl Work for Task<'_> {
+impl SimdFn for Int8Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(mut self, simd: S) {
-        self.scratch.head.pack(simd, &self.part);
-        let (count, keys) = (self.part.count(), self.part.shape().keys);
+    fn call<S: Simd>(mut self, simd: S) {
+        self.scratch.head.pack(simd, &self.head);
+        let (count, keys) = (self.head.count(), self.head.shape().keys);
         for first in (0..count).step_by(QUERIES) {
             let queries = first..count.min(first + QUERIES);
             self.pack_queries(simd, &queries);
-            self.scratch.running.start(queries.len(), self.part.depth());
+            self.scratch.softmax.start(queries.len(), self.head.depth());
             for block in (0..keys).step_by(BLOCK) {
                 let block = block..keys.min(block + BLOCK);
                 for tile in (0..queries.len()).step_by(S::ROWS) {
                     self.tile(simd, &block, &(tile..queries.len().min(tile + S::ROWS)), queries.len());
                 }
             }
-            self.scratch.running.finish(simd, &self.part, first, Some(&self.scratch.head.v_scale));
+            self.scratch.softmax.finish(simd, &mut self.head, first, Some(&self.scratch.head.v_scale));
         }
     }
 }
 
-impl Task<'_> {
+impl Int8Task<'_> {
     #[inline(always)]
     fn pack_queries<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
-        let d = self.part.head_dim();
+        let d = self.head.head_dim();
         let scratch = &mut *self.scratch;
-        grow(&mut scratch.q, d.div_ceil(CHUNK) * QUERIES, Chunk([0; CHUNK]));
-        grow(&mut scratch.q_scale, QUERIES, 0.0);
+        reserve(&mut scratch.q, d.div_ceil(CHUNK) * QUERIES, Chunk([0; CHUNK]));
+        reserve(&mut scratch.q_scale, QUERIES, 0.0);
         scratch.bytes.resize(d, 0);
         for (i, query) in queries.clone().enumerate() {
-            let scale = quantize_row(simd, self.part.query(simd, query), &mut scratch.bytes);
+            let scale = quantize_row(simd, self.head.query(simd, query), &mut scratch.bytes);
             scratch.q_scale[i] = scale * query_scale(d);
             for (c, bytes) in scratch.bytes.chunks(CHUNK).enumerate() {
                 let chunk = &mut scratch.q[c * queries.len() + i];
@@ -104,8 +106,8 @@ impl Task<'_> {
         let panels = block.start / LANES..block.end.div_ceil(CHUNK) * PANELS;
         let scratch = &mut *self.scratch;
         let head = &scratch.head;
-        room(&mut scratch.scores, panels.len() * rows);
-        let product = Product {
+        reserve_lines(&mut scratch.scores, panels.len() * rows);
+        let product = DotProduct {
             rows: (&scratch.q[tile.start..], queries),
             count: rows,
             scales: &scratch.q_scale[tile.clone()],
@@ -119,16 +121,16 @@ impl Task<'_> {
         // panel and row.
         unsafe { product.run(simd) }
         mask(&mut scratch.scores, rows, block);
-        let needed = scratch.soften(simd, panels.clone(), tile);
+        let needed = scratch.softmax_weights(simd, panels.clone(), tile);
         for (digits, factor) in scratch.digits[needed.clone()].iter().zip(&[DIGIT, 1.0][needed]) {
-            let product = Product {
+            let product = DotProduct {
                 rows: (digits, rows),
                 count: rows,
                 scales: &[*factor; LANES],
                 panels: (&scratch.head.v[panels.start * LANES / 4..], scratch.head.v_quads),
                 quads: panels.len() * LANES / 4,
                 panel_sums: None,
-                sums: (&mut scratch.running.sums[tile.start..], queries, self.part.depth()),
+                sums: (&mut scratch.softmax.sums[tile.start..], queries, self.head.depth()),
                 fresh: false,
             };
             // SAFETY: the digits hold a byte for each key of the panels, the values as many quads; a sum for each vector and row.
@@ -147,24 +149,24 @@ fn mask(scores: &mut [Line], rows: usize, block: &Range<usize>) {
     }
 }
 
-impl Scratch {
+impl Int8Scratch {
     /// Scores to the digits of weights. Returns which of the two digits are not zero throughout: where attention is sharp, most
     /// keys have no weight at all.
     #[inline(always)]
-    fn soften<S: Simd>(&mut self, simd: S, panels: Range<usize>, tile: &Range<usize>) -> Range<usize> {
+    fn softmax_weights<S: Simd>(&mut self, simd: S, panels: Range<usize>, tile: &Range<usize>) -> Range<usize> {
         let rows = tile.len();
         let [uppers, lowers] = &mut self.digits;
-        grow(uppers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
-        grow(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
+        reserve(uppers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
+        reserve(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
         let (scores, scales) = (&self.scores[..panels.len() * rows], &self.head.k_scale[panels]);
         let block_max = maxima(simd, scores, scales, rows);
-        let max = self.running.rise(simd, &block_max, tile);
+        let max = self.softmax.raise_max(simd, &block_max, tile);
         let below = simd.sub(simd.load(&block_max), simd.load(&max));
         let below = simd.fold_max(simd.fma(simd.abs(simd.load(&max)), simd.splat(ROUNDING), below));
         if below < NO_WEIGHT {
             return 0..0;
         }
-        let sums = &mut self.running.weights[tile.clone()];
+        let sums = &mut self.softmax.weights[tile.clone()];
         let digits = uppers.chunks_exact_mut(rows).zip(lowers.chunks_exact_mut(rows));
         let chunks = scores.chunks_exact(PANELS * rows).zip(scales.as_chunks::<PANELS>().0);
         for ((scores, scales), (uppers, lowers)) in chunks.zip(digits) {
@@ -189,9 +191,9 @@ impl Scratch {
     }
 }
 
-/// The greatest of each row's scores, which are yet to be multiplied by the keys' scales.
+/// The greatest score of each row: `scores` times the keys' `scales`.
 #[inline(always)]
-fn maxima<S: Simd>(simd: S, scores: &[Line], scales: &[Line], rows: usize) -> PerRow {
+fn maxima<S: Simd>(simd: S, scores: &[Line], scales: &[Line], rows: usize) -> TileRows {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     for row in 0..rows {
         let mut max = simd.splat(f32::NEG_INFINITY);
@@ -204,7 +206,7 @@ fn maxima<S: Simd>(simd: S, scores: &[Line], scales: &[Line], rows: usize) -> Pe
 }
 
 /// `count` packed rows by some panels of quads, times the rows' scales, added to `sums`.
-struct Product<'a, T> {
+struct DotProduct<'a, T> {
     /// With the chunks from one of a row's to its next.
     rows: (&'a [Chunk<T>], usize),
     count: usize,
@@ -222,7 +224,7 @@ struct Product<'a, T> {
     fresh: bool,
 }
 
-impl<T> Product<'_, T> {
+impl<T> DotProduct<'_, T> {
     /// # Safety
     ///
     /// As [`DotTile`] wants it: whole chunks of rows and a scale for each, whole panels, a line of sums for each row and panel.

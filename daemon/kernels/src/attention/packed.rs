@@ -1,11 +1,11 @@
 //! A head's keys and values in int8, packed for the inner loops of attention.
 
-use super::parts::Part;
+use super::parts::HeadQueries;
 use crate::rows::quantize_row;
 use crate::scalar::rows::TINY;
-use crate::simd::{CHUNK, Chunk, LANES, Line, Simd, room};
+use crate::simd::{CHUNK, Chunk, LANES, Line, Simd, reserve, reserve_lines};
 
-/// Panels of keys whose weights are a chunk.
+/// Panels of keys in a chunk of 64 weights.
 pub(super) const PANELS: usize = CHUNK / LANES;
 
 /// All keys and values of a head. Keys come in chunks of 64: those past the last are zeros.
@@ -22,35 +22,31 @@ pub(super) struct PackedHead {
     pub(super) v: Vec<Chunk<u8>>,
     /// Lines of a panel of values.
     pub(super) v_quads: usize,
-    /// By dimension of the values, what undoes their quantization.
+    /// The scale of each dimension of the values, `max|v| / 127`.
     pub(super) v_scale: Vec<f32>,
-    /// And what quantizes them.
+    /// `127 / max|v|` of each dimension of the values.
     v_inverse: Vec<f32>,
-    /// By dimension, the keys' mean.
+    /// The keys' mean, for each dimension.
     mean: Vec<f32>,
-    /// A row on its way.
+    /// A key less the mean, before it is quantized.
     row: Vec<f32>,
+    /// A quantized key or value, before it is packed.
     bytes: Vec<i8>,
 }
 
-/// Makes room for `len` values, whose contents do not matter.
-pub(super) fn grow<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
-    values.resize(len.max(values.len()), filler);
-}
-
 impl PackedHead {
-    /// Packs the keys and values of the part's head.
+    /// Packs the keys and values of the queries' head.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(&mut self, simd: S, part: &Part) {
-        self.make_room(part);
-        self.survey(simd, part);
-        self.pack_keys(simd, part);
-        self.pack_values(simd, part);
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+        self.reserve(queries);
+        self.find_mean_and_scales(simd, queries);
+        self.pack_keys(simd, queries);
+        self.pack_values(simd, queries);
     }
 
-    fn make_room(&mut self, part: &Part) {
-        let (d, depth) = (part.head_dim(), part.depth());
-        let panels = part.shape().keys.div_ceil(CHUNK) * PANELS;
+    fn reserve(&mut self, queries: &HeadQueries) {
+        let (d, depth) = (queries.head_dim(), queries.depth());
+        let panels = queries.shape().keys.div_ceil(CHUNK) * PANELS;
         (self.k_quads, self.v_quads) = (d.div_ceil(4), panels * LANES / 4);
         for values in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale, &mut self.row] {
             values.clear();
@@ -58,20 +54,20 @@ impl PackedHead {
         }
         self.bytes.clear();
         self.bytes.resize(depth * LANES, 0);
-        grow(&mut self.k, panels * self.k_quads, Chunk([0; CHUNK]));
-        room(&mut self.k_scale, panels);
-        grow(&mut self.k_sums, panels, [0; LANES]);
-        grow(&mut self.v, depth * self.v_quads, Chunk([0; CHUNK]));
+        reserve(&mut self.k, panels * self.k_quads, Chunk([0; CHUNK]));
+        reserve_lines(&mut self.k_scale, panels);
+        reserve(&mut self.k_sums, panels, [0; LANES]);
+        reserve(&mut self.v, depth * self.v_quads, Chunk([0; CHUNK]));
     }
 
     /// Finds the keys' mean and the scales of the values' dimensions.
     #[inline(always)]
-    fn survey<S: Simd>(&mut self, simd: S, part: &Part) {
-        let keys = part.shape().keys;
+    fn find_mean_and_scales<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+        let keys = queries.shape().keys;
         for key in 0..keys {
-            let sums = self.mean.chunks_mut(LANES).zip(part.key(simd, key).chunks(LANES));
+            let sums = self.mean.chunks_mut(LANES).zip(queries.key(simd, key).chunks(LANES));
             sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(sum), simd.load(k)), sum));
-            let maxima = self.v_scale.chunks_mut(LANES).zip(part.value(simd, key).chunks(LANES));
+            let maxima = self.v_scale.chunks_mut(LANES).zip(queries.value(simd, key).chunks(LANES));
             maxima.for_each(|(max, v)| simd.store(simd.max(simd.abs(simd.load(v)), simd.load(max)), max));
         }
         self.mean.iter_mut().for_each(|sum| *sum /= keys as f32);
@@ -82,13 +78,13 @@ impl PackedHead {
 
     /// Keys past the last are zeros with scale 1: their scores are numbers, which are then replaced.
     #[inline(always)]
-    fn pack_keys<S: Simd>(&mut self, simd: S, part: &Part) {
-        let (d, quads, keys) = (part.head_dim(), self.k_quads, part.shape().keys);
+    fn pack_keys<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+        let (d, quads, keys) = (queries.head_dim(), self.k_quads, queries.shape().keys);
         self.bytes.fill(0);
         for key in 0..keys.next_multiple_of(CHUNK) {
             let mut scale = 1.0;
             if key < keys {
-                let row = part.key(simd, key).chunks(LANES).zip(self.mean.chunks(LANES));
+                let row = queries.key(simd, key).chunks(LANES).zip(self.mean.chunks(LANES));
                 for ((k, mean), row) in row.zip(self.row.chunks_mut(LANES)) {
                     simd.store(simd.sub(simd.load(k), simd.load(mean)), row);
                 }
@@ -108,11 +104,11 @@ impl PackedHead {
 
     /// Values past the last are zeros.
     #[inline(always)]
-    fn pack_values<S: Simd>(&mut self, simd: S, part: &Part) {
-        let keys = part.shape().keys;
+    fn pack_values<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+        let keys = queries.shape().keys;
         for key in 0..keys.next_multiple_of(CHUNK) {
             if key < keys {
-                let value = part.value(simd, key).chunks(LANES).zip(self.v_inverse.chunks(LANES));
+                let value = queries.value(simd, key).chunks(LANES).zip(self.v_inverse.chunks(LANES));
                 for ((v, inverse), bytes) in value.zip(self.bytes.chunks_mut(LANES)) {
                     simd.store_i8(simd.mul(simd.load(v), simd.load(inverse)), bytes);
                 }

@@ -1,56 +1,49 @@
-//! How attention is shared out: a part is some queries of one head, whose results take their place.
-
-use std::ops::Range;
+//! How attention is shared out: a task has some queries of one head, whose results take their place.
 
 use rayon::prelude::*;
 
-use super::AttentionShape;
-use crate::shared::SharedOut;
+use crate::operands::{AttentionCall, AttentionShape};
 use crate::simd::{LANES, Simd};
+use crate::tiles::{self, Cuts, OutTile};
 
-/// Parts for each thread, so that none waits long for the last.
-const PARTS_PER_THREAD: usize = 4;
-/// How many tokens ahead keys and values are asked for: a head's lie too far apart for the CPU to guess.
+/// Tasks for each thread, so that none waits long for the last.
+const TASKS_PER_THREAD: usize = 4;
+/// How many tokens ahead keys and values are prefetched: a head's lie too far apart for the hardware prefetcher.
 const AHEAD: usize = 12;
 
-/// Keys, values and the shape, checked. The queries are where the result goes.
-#[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
-    pub(super) shape: &'a AttentionShape,
-}
-
 /// Some queries of one head.
-pub(super) struct Part<'a> {
-    inputs: Inputs<'a>,
+pub(super) struct HeadQueries<'a> {
+    call: &'a AttentionCall<'a>,
     sequence: usize,
     head: usize,
-    queries: Range<usize>,
-    out: SharedOut<'a>,
+    /// The first of the queries.
+    first: usize,
+    /// The queries, and later their results.
+    out: OutTile<'a>,
 }
 
-/// Does `work` on every part, of at most so many queries, on all threads.
-pub(super) fn for_each(inputs: Inputs, most_queries: usize, out: &mut [f32], work: impl Fn(Part) + Sync) {
-    let shape = inputs.shape;
+/// Does `work` on all queries of all heads, at most so many queries of a head at a time, on all threads.
+pub(super) fn for_each(call: &AttentionCall, most_queries: usize, out: &mut [f32], work: impl Fn(HeadQueries) + Sync) {
+    let shape = &call.shape;
     let heads = shape.batch * shape.heads;
-    let for_all_threads = (rayon::current_num_threads() * PARTS_PER_THREAD).div_ceil(heads.max(1));
+    let for_all_threads = (rayon::current_num_threads() * TASKS_PER_THREAD).div_ceil(heads.max(1));
     let parts = shape.queries.div_ceil(most_queries).max(for_all_threads).min(shape.queries.div_ceil(LANES));
-    let out = SharedOut::new(out);
-    (0..heads * parts).into_par_iter().with_max_len(1).for_each(|task| {
-        let (sequence, head, part) = (task / parts / shape.heads, task / parts % shape.heads, task % parts);
-        let queries = shape.queries * part / parts..shape.queries * (part + 1) / parts;
-        work(Part { inputs, sequence, head, queries, out });
+    let channels = shape.channels();
+    let of_heads = Cuts { unit: shape.head_dim, end: channels, ..Cuts::equal(1, shape.heads, shape.heads) };
+    let cuts = [Cuts::equal(shape.batch, shape.queries, parts), Cuts::equal(1, 1, 1), of_heads];
+    tiles::split(out, [shape.batch * shape.queries, 1, channels], cuts).for_each(|out| {
+        let (sequence, first) = (out.lines.start / shape.queries, out.lines.start % shape.queries);
+        work(HeadQueries { call, sequence, head: out.values.start / shape.head_dim, first, out });
     });
 }
 
-impl Part<'_> {
+impl HeadQueries<'_> {
     pub(super) fn shape(&self) -> &AttentionShape {
-        self.inputs.shape
+        &self.call.shape
     }
 
     pub(super) fn head_dim(&self) -> usize {
-        self.inputs.shape.head_dim
+        self.call.shape.head_dim
     }
 
     /// Vectors of a head's dimensions.
@@ -58,50 +51,46 @@ impl Part<'_> {
         self.head_dim().div_ceil(LANES)
     }
 
-    /// How many queries it has.
+    /// The number of queries.
     pub(super) fn count(&self) -> usize {
-        self.queries.len()
+        self.out.lines.len()
     }
 
-    /// Which of all queries its query `i` is.
+    /// The position of query `i` within its sequence.
     pub(super) fn position(&self, i: usize) -> usize {
-        self.queries.start + i
+        self.first + i
     }
 
-    /// Its query `i`, and later the query's result. The next ones are asked for.
+    /// Query `i`, and later its result. Those that follow are prefetched.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "each query is asked for, and done with, before the next")]
-    pub(super) fn query<S: Simd>(&self, simd: S, i: usize) -> &mut [f32] {
-        debug_assert!(i < self.count());
-        let at = self.inputs.shape.at(self.sequence, self.queries.start + i, self.head);
-        self.ask(simd, self.out.address(at + AHEAD * self.inputs.shape.channels()));
-        // SAFETY: this head of these queries is this part's alone.
-        unsafe { self.out.part(at, self.head_dim()) }
+    pub(super) fn query<S: Simd>(&mut self, simd: S, i: usize) -> &mut [f32] {
+        self.prefetch(simd, self.out.address(i + AHEAD, 0));
+        self.out.at(i, 0)
     }
 
-    /// The head of a key. The next ones are asked for.
+    /// The head's part of a key. Those that follow are prefetched.
     #[inline(always)]
     pub(super) fn key<S: Simd>(&self, simd: S, token: usize) -> &[f32] {
-        self.row(simd, self.inputs.k, token)
+        self.row(simd, self.call.k, token)
     }
 
-    /// The head of a value. The next ones are asked for.
+    /// The head's part of a value. Those that follow are prefetched.
     #[inline(always)]
     pub(super) fn value<S: Simd>(&self, simd: S, token: usize) -> &[f32] {
-        self.row(simd, self.inputs.v, token)
+        self.row(simd, self.call.v, token)
     }
 
     #[inline(always)]
     fn row<'a, S: Simd>(&self, simd: S, x: &'a [f32], token: usize) -> &'a [f32] {
-        let shape = self.inputs.shape;
+        let shape = &self.call.shape;
         let at = ((self.sequence * shape.keys + token) * shape.heads + self.head) * shape.head_dim;
-        self.ask(simd, x.as_ptr().wrapping_add(at + AHEAD * shape.channels()));
+        self.prefetch(simd, x.as_ptr().wrapping_add(at + AHEAD * shape.channels()));
         &x[at..at + shape.head_dim]
     }
 
-    /// Asks for the cache lines of a head.
+    /// Prefetches the cache lines of a head.
     #[inline(always)]
-    fn ask<S: Simd>(&self, simd: S, head: *const f32) {
+    fn prefetch<S: Simd>(&self, simd: S, head: *const f32) {
         for line in 0..=self.depth() {
             simd.prefetch(head.wrapping_add(line * LANES));
         }

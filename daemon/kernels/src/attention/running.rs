@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use super::parts::Part;
-use crate::simd::{LANES, Line, Simd, math, room};
+use super::parts::HeadQueries;
+use crate::simd::{LANES, Line, Simd, math, reserve_lines};
 
-/// A number for each row of a tile.
-pub(super) type PerRow = [f32; LANES];
+/// A number for each row of a tile; rows are queries.
+pub(super) type TileRows = [f32; LANES];
 
-/// Sums so far.
+/// The sums so far of an online softmax (Milakov & Gimelshein 2018), for some queries of a head.
 #[derive(Default)]
-pub(super) struct Running {
+pub(super) struct OnlineSoftmax {
     /// Values by their weights: `[16 dimensions][query][16]`.
     pub(super) sums: Vec<Line>,
     /// Per query the greatest score.
@@ -21,15 +21,15 @@ pub(super) struct Running {
     depth: usize,
 }
 
-impl Running {
+impl OnlineSoftmax {
     /// Nothing is summed yet for so many queries of so many vectors.
     pub(super) fn start(&mut self, queries: usize, depth: usize) {
         (self.queries, self.depth) = (queries, depth);
-        room(&mut self.sums, self.depth * self.queries);
+        reserve_lines(&mut self.sums, self.depth * self.queries);
         self.sums[..self.depth * self.queries].fill(Line::ZERO);
         self.max.clear();
         self.max.resize(self.queries, f32::NEG_INFINITY);
-        room(&mut self.weights, queries);
+        reserve_lines(&mut self.weights, queries);
         self.weights[..queries].fill(Line::ZERO);
     }
 
@@ -38,9 +38,9 @@ impl Running {
         self.queries
     }
 
-    /// Takes the greatest scores of a block into account: what is summed so far fades to the greatest yet, which is returned.
+    /// Takes the greatest scores of a block into account: what is summed so far is rescaled to the greatest yet, which is returned.
     #[inline(always)]
-    pub(super) fn rise<S: Simd>(&mut self, simd: S, block: &PerRow, tile: &Range<usize>) -> PerRow {
+    pub(super) fn raise_max<S: Simd>(&mut self, simd: S, block: &TileRows, tile: &Range<usize>) -> TileRows {
         let rows = tile.len();
         let mut before = [0.0; LANES];
         before[..rows].copy_from_slice(&self.max[tile.clone()]);
@@ -48,31 +48,32 @@ impl Running {
         simd.store(simd.max(simd.load(block), simd.load(&before)), &mut after[..rows]);
         self.max[tile.clone()].copy_from_slice(&after[..rows]);
         if before != after {
-            self.fade(simd, before, after, tile);
+            self.rescale(simd, before, after, tile);
         }
         after
     }
 
+    /// Multiplies the sums by `2^(before − after)`.
     #[inline(always)]
-    fn fade<S: Simd>(&mut self, simd: S, before: PerRow, after: PerRow, tile: &Range<usize>) {
-        let mut fade = [0.0; LANES];
-        simd.store(math::exp2(simd, simd.sub(simd.load(&before), simd.load(&after))), &mut fade);
-        for (row, fade) in fade[..tile.len()].iter().enumerate() {
+    fn rescale<S: Simd>(&mut self, simd: S, before: TileRows, after: TileRows, tile: &Range<usize>) {
+        let mut factors = [0.0; LANES];
+        simd.store(math::exp2(simd, simd.sub(simd.load(&before), simd.load(&after))), &mut factors);
+        for (row, factor) in factors[..tile.len()].iter().enumerate() {
             let weights = &mut self.weights[tile.start + row].0;
-            simd.store(simd.mul(simd.load(weights), simd.splat(*fade)), weights);
+            simd.store(simd.mul(simd.load(weights), simd.splat(*factor)), weights);
             for c in 0..self.depth {
                 let sum = &mut self.sums[c * self.queries + tile.start + row].0;
-                simd.store(simd.mul(simd.load(sum), simd.splat(*fade)), sum);
+                simd.store(simd.mul(simd.load(sum), simd.splat(*factor)), sum);
             }
         }
     }
 
     /// The results of the queries from `first` on, `scale` times the means by weight where there is a scale for each dimension.
     #[inline(always)]
-    pub(super) fn finish<S: Simd>(&self, simd: S, part: &Part, first: usize, scale: Option<&[f32]>) {
+    pub(super) fn finish<S: Simd>(&self, simd: S, queries: &mut HeadQueries, first: usize, scale: Option<&[f32]>) {
         for i in 0..self.queries {
             let weight = simd.splat(simd.fold(simd.load(&self.weights[i].0)));
-            for (c, out) in part.query(simd, first + i).chunks_mut(LANES).enumerate() {
+            for (c, out) in queries.query(simd, first + i).chunks_mut(LANES).enumerate() {
                 let mean = simd.div(simd.load(&self.sums[c * self.queries + i].0), weight);
                 let scale = scale.map_or(simd.splat(1.0), |scale| simd.load(&scale[c * LANES..]));
                 simd.store(simd.fma(mean, scale, simd.splat(0.0)), out);

@@ -1,16 +1,15 @@
 //! From sums to results: weight scale, bias, activation, residual.
 
-use super::{Block, Product};
-use crate::matmul::Activation;
-use crate::pack::{self, Format};
-use crate::shared::SharedOut;
+use super::grid::PixelBlock;
+use crate::layout::{self, Format};
+use crate::operands::{Activation, ConvCall};
 use crate::simd::{LANES, Line, Simd, math};
+use crate::tiles::OutTile;
 
-/// A block's sums, and where they go.
+/// A block's sums.
 pub(super) struct Finish<'a> {
-    pub(super) product: &'a Product<'a>,
-    pub(super) block: &'a Block,
-    pub(super) out: SharedOut<'a>,
+    pub(super) call: &'a ConvCall<'a>,
+    pub(super) block: &'a PixelBlock,
     /// `[panel][pixel][16]`.
     pub(super) sums: &'a [Line],
 }
@@ -37,20 +36,16 @@ impl<S: Simd> Affine<S> {
 impl Finish<'_> {
     /// Writes the columns of `N` panels.
     #[inline(always)]
-    pub(super) fn panels<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+    pub(super) fn panels<S: Simd, const N: usize>(&self, simd: S, first: usize, mut out: OutTile) {
         let mut affine = [self.affine(simd, first); N];
         for (p, affine) in affine.iter_mut().enumerate().skip(1) {
             *affine = self.affine(simd, first + p);
         }
-        let (width, features) = (self.block.columns.len(), self.product.features);
-        let column = self.product.column(first);
-        let columns = (N * LANES).min(features - column);
+        let width = self.block.columns.len();
         for y in 0..self.block.rows.len() {
-            let start = self.product.out_at(self.block, y, 0) + column;
             for x in 0..width {
-                let out = self.columns(start + x * features, columns);
-                for (p, out) in out.chunks_mut(LANES).enumerate() {
-                    let value = affine[p].apply(self.sum(simd, p, y * width + x));
+                for (p, (affine, out)) in affine.iter().zip(out.at(y, x).chunks_mut(LANES)).enumerate() {
+                    let value = affine.apply(self.sum(simd, p, y * width + x));
                     self.put(simd, self.activated(simd, value), out);
                 }
             }
@@ -59,30 +54,27 @@ impl Finish<'_> {
 
     /// Writes the columns of a panel of values and its panel of gates.
     #[inline(always)]
-    pub(super) fn gated<S: Simd>(&self, simd: S, first: usize) {
+    pub(super) fn gated<S: Simd>(&self, simd: S, first: usize, mut out: OutTile) {
         let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
-        let (width, features) = (self.block.columns.len(), self.product.features);
-        let column = self.product.column(first);
-        let columns = LANES.min(features - column);
+        let width = self.block.columns.len();
         for y in 0..self.block.rows.len() {
-            let start = self.product.out_at(self.block, y, 0) + column;
             for x in 0..width {
                 let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y * width + x)));
                 let result = simd.mul(value.apply(self.sum(simd, 0, y * width + x)), gate);
-                self.put(simd, result, self.columns(start + x * features, columns));
+                self.put(simd, result, out.at(y, x));
             }
         }
     }
 
     #[inline(always)]
     fn affine<S: Simd>(&self, simd: S, panel: usize) -> Affine<S> {
-        let column = self.product.column(panel);
-        let layout = &self.product.panels.layout;
-        let panel = self.product.panels.panel(panel);
-        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| pack::f32_at(panel, at + 4 * i)));
-        let time = self.product.epilogue.time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
-        let scale = (layout.format == Format::Int8).then(|| lanes(0));
-        Affine { simd, scale, bias: simd.add(lanes(layout.bias_at()), time) }
+        let column = self.call.columns(panel..panel).start;
+        let matrix = &self.call.panels.layout;
+        let panel = self.call.panels.panel(panel);
+        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
+        let time = self.call.epilogue.time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
+        let scale = (matrix.format == Format::Int8).then(|| lanes(0));
+        Affine { simd, scale, bias: simd.add(lanes(matrix.bias_at()), time) }
     }
 
     #[inline(always)]
@@ -92,7 +84,7 @@ impl Finish<'_> {
 
     #[inline(always)]
     fn activated<S: Simd>(&self, simd: S, value: S::F) -> S::F {
-        match self.product.epilogue.activation {
+        match self.call.epilogue.activation {
             Activation::None | Activation::Geglu => value,
             Activation::Silu => math::silu(simd, value),
             Activation::Gelu => math::gelu(simd, value),
@@ -100,18 +92,10 @@ impl Finish<'_> {
         }
     }
 
-    /// A pixel's columns.
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "each pixel is asked for once")]
-    fn columns(&self, at: usize, columns: usize) -> &mut [f32] {
-        // SAFETY: these columns of these pixels are this task's alone, which asks for one pixel at a time.
-        unsafe { self.out.part(at, columns) }
-    }
-
     /// Stores a result, or adds it to what is there.
     #[inline(always)]
     fn put<S: Simd>(&self, simd: S, value: S::F, out: &mut [f32]) {
-        let value = if self.product.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
+        let value = if self.call.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
         simd.store(value, out);
     }
 }

@@ -6,8 +6,10 @@
 
 use std::ops::Range;
 
-use super::{Block, Product};
-use crate::matmul::{ConvShape, Rows};
+use bytemuck::Pod;
+
+use super::grid::PixelBlock;
+use crate::operands::{ConvCall, ConvShape, InputRows};
 use crate::simd::{CHUNK, Chunk, Simd};
 
 /// Packed pixels, and a scale for each.
@@ -23,34 +25,29 @@ pub(super) struct Gathered {
     taps: [usize; 3],
 }
 
-/// Values whose bytes are packed.
-trait Value: Copy {}
-impl Value for i8 {}
-impl Value for f32 {}
-
 impl Gathered {
     /// Packs what `block` reads, its bytes XORed with [`Simd::FLIP`] if they are int8.
     #[inline(always)]
-    pub(super) fn fill<S: Simd>(&mut self, product: &Product, block: &Block) {
-        match product.x {
-            Rows::Int8 { q, scale } => self.fill_from(q, Some(scale), S::FLIP, product, block),
-            Rows::F32(x) => self.fill_from(x, None, 0, product, block),
+    pub(super) fn fill<S: Simd>(&mut self, call: &ConvCall, block: &PixelBlock) {
+        match call.x {
+            InputRows::Int8 { q, scale } => self.fill_from(q, Some(scale), S::FLIP, call, block),
+            InputRows::F32(x) => self.fill_from(x, None, 0, call, block),
         }
     }
 
     #[inline(always)]
-    fn fill_from<T: Value>(&mut self, x: &[T], scale: Option<&[f32]>, flip: u8, product: &Product, block: &Block) {
-        let (shape, k) = (product.shape, product.panels.layout.k);
+    fn fill_from<T: Pod>(&mut self, x: &[T], scale: Option<&[f32]>, flip: u8, call: &ConvCall, block: &PixelBlock) {
+        let (shape, k) = (&call.shape, call.panels.layout.k);
         let span = |out: &Range<usize>| (out.len() - 1) * shape.stride + shape.kernel;
         let (rows, columns) = (span(&block.rows), span(&block.columns));
         self.size(rows, columns, k * size_of::<T>(), shape);
-        let held = &product.strip.in_rows;
+        let held = &call.strip.in_rows;
         for row in 0..rows {
             let y = shape.source_row(block.rows.start, row);
             for column in 0..columns {
                 let x_at = shape.source_column(block.columns.start, column);
                 let slot = column % shape.stride * (self.pitch / shape.stride) + column / shape.stride;
-                let pixel = y.zip(x_at).map(|(y, x)| (block.picture * held.len() + y - held.start) * shape.width + x);
+                let pixel = y.zip(x_at).map(|(y, x)| (block.image * held.len() + y - held.start) * shape.width + x);
                 let values = pixel.map(|pixel| &x[pixel * k..(pixel + 1) * k]);
                 self.put(row, slot, values, flip);
                 self.scales[row * self.pitch + slot] = pixel.zip(scale).map_or(0.0, |(pixel, scale)| scale[pixel]);
@@ -69,15 +66,13 @@ impl Gathered {
 
     /// Writes one pixel; none is zeros.
     #[inline(always)]
-    fn put<T: Value>(&mut self, row: usize, slot: usize, values: Option<&[T]>, flip: u8) {
+    fn put<T: Pod>(&mut self, row: usize, slot: usize, values: Option<&[T]>, flip: u8) {
         let first = row * self.depth * self.pitch + slot;
         let slots = self.chunks[first..].iter_mut().step_by(self.pitch).take(self.depth);
         let Some(values) = values else {
             return slots.for_each(|chunk| *chunk = Chunk([flip; CHUNK]));
         };
-        // SAFETY: the bytes of i8 and f32 values, of which there are none undefined, seen as bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        let (whole, rest) = bytes.as_chunks::<CHUNK>();
+        let (whole, rest) = bytemuck::cast_slice::<T, u8>(values).as_chunks::<CHUNK>();
         for (chunk, bytes) in slots.zip(whole) {
             *chunk = Chunk(bytes.map(|byte| byte ^ flip));
         }

@@ -3,133 +3,106 @@
 //! A linear layer is a 1×1 convolution over one row of pixels, so there is one path. A task takes a block of output pixels and
 //! some of the panels. It packs the input pixels that the block reads, each once ([`gather`]), into chunks of 64 bytes that lie
 //! side by side for neighbouring pixels: whatever the tap, the rows of a tile are then 64 bytes apart, and no im2col
-//! buffer exists. Then, two panels at a time and tap by tap, so that a tap's weights stay in the first cache, the level's inner loop
-//! adds to the block's sums; last comes the [`epilogue`].
+//! buffer exists. Then, two panels at a time and tap by tap, so that a tap's weights stay in L1, the level's inner loop adds to the
+//! block's sums; last comes the [`epilogue`].
 //!
 //! How pixels and panels are split cannot change the result: no sum is split.
 
 mod epilogue;
 mod gather;
-mod plan;
+mod grid;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use self::gather::Gathered;
-use self::plan::{Block, Plan};
-use crate::matmul::{Activation, ConvShape, Epilogue, Panels, Rows, Strip};
-use crate::pack::Format;
-use crate::shared::SharedOut;
-use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, Work, room};
-
-/// One call of [`crate::conv2d`], its sizes checked.
-#[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
-    pub(crate) x: Rows<'a>,
-    pub(crate) shape: &'a ConvShape,
-    pub(crate) strip: &'a Strip,
-    pub(crate) panels: &'a Panels<'a>,
-    pub(crate) features: usize,
-    pub(crate) epilogue: &'a Epilogue<'a>,
-}
-
-impl Product<'_> {
-    /// The first of the columns that a panel makes, alone or with its gates.
-    #[inline(always)]
-    fn column(&self, panel: usize) -> usize {
-        let gated = self.epilogue.activation == Activation::Geglu;
-        (self.panels.first + panel) / if gated { 2 } else { 1 } * LANES
-    }
-
-    /// Where the output of a block's pixel starts.
-    #[inline(always)]
-    fn out_at(&self, block: &Block, y: usize, x: usize) -> usize {
-        let row = block.picture * self.strip.out_rows.len() + block.rows.start + y - self.strip.out_rows.start;
-        (row * self.shape.out_width() + block.columns.start + x) * self.features
-    }
-}
+use self::grid::{PixelBlock, TaskGrid};
+use crate::layout::Format;
+use crate::operands::{Activation, ConvCall};
+use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
+use crate::tiles::{self, OutTile};
 
 /// What a thread keeps between tasks, so that none allocates.
 #[derive(Default)]
-struct Scratch {
+struct ProductScratch {
     gathered: Gathered,
     /// `[panel of the pair][pixel][16]`.
     sums: Vec<Line>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<ProductScratch> = RefCell::default();
 }
 
-/// Computes the columns that the panels cover, of every pixel of the strip.
-pub(crate) fn run<S: Simd>(simd: S, product: &Product, out: &mut [f32]) {
-    let plan = Plan::new(product, S::ROWS, rayon::current_num_threads());
-    let out = SharedOut::new(out);
-    (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
-        let (block, panels) = plan.task(task);
-        SCRATCH.with_borrow_mut(|scratch| simd.run(Task { product, block, panels, out, scratch }));
+/// Computes the columns that the panels cover, of every pixel of the strip. The call's sizes are checked.
+pub(crate) fn run<S: Simd>(simd: S, call: &ConvCall, out: &mut [f32]) {
+    let grid = TaskGrid::new(call, S::ROWS, rayon::current_num_threads());
+    tiles::split(out, grid.shape, grid.cuts).for_each(|out| {
+        let (block, panels) = grid.task(&out);
+        SCRATCH.with_borrow_mut(|scratch| simd.run(ProductTask { call, block, panels, out, scratch }));
     });
 }
 
-struct Task<'a> {
-    product: &'a Product<'a>,
-    block: Block,
-    panels: std::ops::Range<usize>,
-    out: SharedOut<'a>,
-    scratch: &'a mut Scratch,
+struct ProductTask<'a> {
+    call: &'a ConvCall<'a>,
+    block: PixelBlock,
+    panels: Range<usize>,
+    out: OutTile<'a>,
+    scratch: &'a mut ProductScratch,
 }
 
-impl Work for Task<'_> {
+impl SimdFn for ProductTask<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn work<S: Simd>(self, simd: S) {
-        let Task { product, block, panels, out, scratch } = self;
-        scratch.gathered.fill::<S>(product, &block);
-        let gated = product.epilogue.activation == Activation::Geglu;
+    fn call<S: Simd>(self, simd: S) {
+        let ProductTask { call, block, panels, mut out, scratch } = self;
+        scratch.gathered.fill::<S>(call, &block);
+        let gated = call.epilogue.activation == Activation::Geglu;
         for first in panels.clone().step_by(2) {
             let count = 2.min(panels.end - first);
-            room(&mut scratch.sums, count * block.pixels());
-            let pair = [product.panels.panel(first), product.panels.panel(first + count - 1)];
-            multiply(simd, product, &block, first, &pair[..count], scratch, out);
-            let finish = epilogue::Finish { product, block: &block, out, sums: &scratch.sums };
+            reserve_lines(&mut scratch.sums, count * block.pixels());
+            let pair = [call.panels.panel(first), call.panels.panel(first + count - 1)];
+            let out = out.narrowed(call.columns(first..first + count));
+            multiply(simd, call, &block, &pair[..count], scratch, &out);
+            let finish = epilogue::Finish { call, block: &block, sums: &scratch.sums };
             match (gated, count) {
-                (true, _) => finish.gated(simd, first),
-                (false, 1) => finish.panels::<S, 1>(simd, first),
-                (false, _) => finish.panels::<S, 2>(simd, first),
+                (true, _) => finish.gated(simd, first, out),
+                (false, 1) => finish.panels::<S, 1>(simd, first, out),
+                (false, _) => finish.panels::<S, 2>(simd, first, out),
             }
         }
     }
 }
 
-/// Adds every tap of one or two panels to the block's sums. The output's lines, which are far apart, are asked for meanwhile.
+/// Adds every tap of one or two panels to the block's sums. The output's lines, which are far apart, are prefetched meanwhile.
 #[inline(always)]
 fn multiply<S: Simd>(
     simd: S,
-    product: &Product,
-    block: &Block,
-    first: usize,
+    call: &ConvCall,
+    block: &PixelBlock,
     panels: &[&[u8]],
-    scratch: &mut Scratch,
-    out: SharedOut,
+    scratch: &mut ProductScratch,
+    out: &OutTile,
 ) {
-    let shape = product.shape;
-    let taps = product.panels.layout.taps;
+    let shape = &call.shape;
+    let taps = call.panels.layout.taps;
     for tap in 0..taps {
         let (down, right) = (tap / shape.kernel, tap % shape.kernel);
         for y in 0..block.rows.len() {
             let row = y * shape.stride + down;
             for tile in block.tiles(S::ROWS) {
                 if tap + 1 == taps {
-                    let at = product.out_at(block, y, tile.start) + product.column(first);
-                    for x in 0..tile.len() {
-                        simd.prefetch(out.address(at + x * product.features));
-                        simd.prefetch(out.address(at + x * product.features + LANES));
+                    for x in tile.clone() {
+                        let columns = out.address(y, x);
+                        simd.prefetch(columns);
+                        simd.prefetch(columns.wrapping_add(LANES));
                     }
                 }
                 let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
-                one_tile(simd, product, block, panels, &place, scratch);
+                one_tile(simd, call, block, panels, &place, scratch);
             }
         }
     }
@@ -140,20 +113,20 @@ struct Place {
     tap: usize,
     row: usize,
     column: usize,
-    tile: std::ops::Range<usize>,
+    tile: Range<usize>,
     sums: usize,
 }
 
 #[inline(always)]
 fn one_tile<S: Simd>(
     simd: S,
-    product: &Product,
-    block: &Block,
+    call: &ConvCall,
+    block: &PixelBlock,
     panels: &[&[u8]],
     place: &Place,
-    scratch: &mut Scratch,
+    scratch: &mut ProductScratch,
 ) {
-    let layout = &product.panels.layout;
+    let layout = &call.panels.layout;
     let pair = panels.len() == 2;
     let panel = |p: usize| panels[p.min(panels.len() - 1)];
     let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();

@@ -21,18 +21,18 @@ pub(crate) fn query_scale(head_dim: usize) -> f32 {
 /// `o / l + 0` (so that no zero has a sign).
 pub(crate) fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
     let scale = query_scale(query.len());
-    let mut running = Running::new(out.len());
+    let mut softmax = ScalarSoftmax::new(out.len());
     for (keys, values) in keys.chunks(BLOCK).zip(values.chunks(BLOCK)) {
         let score = |key: &&[f32]| query.iter().zip(*key).fold(0f32, |s, (q, k)| (q * scale).mul_add(*k, s));
         let scores: Vec<f32> = keys.iter().map(score).collect();
-        let max = running.rise(&scores);
+        let max = softmax.raise_max(&scores);
         let weights: Vec<f32> = scores.iter().map(|s| math::exp2(s - max)).collect();
-        running.add(&weights);
-        for (i, sum) in running.sums.iter_mut().enumerate() {
+        softmax.add(&weights);
+        for (i, sum) in softmax.sums.iter_mut().enumerate() {
             *sum = values.iter().zip(&weights).fold(*sum, |o, (v, p)| p.mul_add(v[i], o));
         }
     }
-    running.finish(&vec![1.0; out.len()], out);
+    softmax.finish(&vec![1.0; out.len()], out);
 }
 
 /// [`attend`] with both products in int8 (after Zhang et al. 2024, "SageAttention").
@@ -47,41 +47,41 @@ pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out
     let (query, scale) = quantized(query.iter().copied());
     let scale = scale * query_scale(query.len());
     let (inverse, value_scale): (Vec<_>, Vec<_>) = (0..out.len()).map(|i| scales_of_values(values, i)).unzip();
-    let mut running = Running::new(out.len());
+    let mut softmax = ScalarSoftmax::new(out.len());
     for (keys, values) in centred.chunks(BLOCK).zip(values.chunks(BLOCK)) {
         let dots: Vec<f32> = keys.iter().map(|(key, _)| dot(&query, key) as f32 * scale).collect();
-        let max = running.rise(&dots.iter().zip(keys).map(|(dot, (_, scale))| dot * scale).collect::<Vec<_>>());
+        let max = softmax.raise_max(&dots.iter().zip(keys).map(|(dot, (_, scale))| dot * scale).collect::<Vec<_>>());
         let power = |(dot, (_, scale)): (&f32, &(_, f32))| dot.mul_add(*scale, math::WEIGHT_BITS - max);
         let weights: Vec<f32> = dots.iter().zip(keys).map(|x| math::weight(power(x)).round_ties_even()).collect();
-        running.add(&weights);
+        softmax.add(&weights);
         let digits = [0, 1].map(|d| weights.iter().map(|p| digits(*p)[d]).collect::<Vec<_>>());
-        for (i, sum) in running.sums.iter_mut().enumerate() {
+        for (i, sum) in softmax.sums.iter_mut().enumerate() {
             let values: Vec<i8> = values.iter().map(|v| (v[i] * inverse[i]).round_ties_even() as i8).collect();
             *sum = (dot(&digits[0], &values) as f32).mul_add(DIGIT, *sum);
             *sum += dot(&digits[1], &values) as f32;
         }
     }
-    running.finish(&value_scale, out);
+    softmax.finish(&value_scale, out);
 }
 
-/// What is summed so far for a query.
-struct Running {
+/// The sums so far of an online softmax, for one query.
+struct ScalarSoftmax {
     max: f32,
     weights: [f32; 16],
     sums: Vec<f32>,
 }
 
-impl Running {
-    fn new(dimensions: usize) -> Running {
-        Running { max: f32::NEG_INFINITY, weights: [0.0; 16], sums: vec![0.0; dimensions] }
+impl ScalarSoftmax {
+    fn new(dimensions: usize) -> ScalarSoftmax {
+        ScalarSoftmax { max: f32::NEG_INFINITY, weights: [0.0; 16], sums: vec![0.0; dimensions] }
     }
 
-    /// The greatest score so far; the sums fade to it.
-    fn rise(&mut self, scores: &[f32]) -> f32 {
+    /// Takes scores into account: the sums are rescaled to the greatest score so far, which is returned.
+    fn raise_max(&mut self, scores: &[f32]) -> f32 {
         let before = self.max;
         self.max = scores.iter().fold(before, |max, s| if *s > max { *s } else { max });
-        let fade = math::exp2(before - self.max);
-        self.weights.iter_mut().chain(&mut self.sums).for_each(|sum| *sum *= fade);
+        let factor = math::exp2(before - self.max);
+        self.weights.iter_mut().chain(&mut self.sums).for_each(|sum| *sum *= factor);
         self.max
     }
 

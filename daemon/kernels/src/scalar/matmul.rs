@@ -3,9 +3,8 @@
 use rayon::prelude::*;
 
 use super::math;
-use crate::matmul::{Activation, Panels, Rows};
-use crate::pack::{self, Format, PANEL};
-use crate::product::Product;
+use crate::layout::{self, Format, PANEL};
+use crate::operands::{Activation, ConvCall, InputRows, Panels};
 
 /// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
 ///
@@ -16,10 +15,11 @@ use crate::product::Product;
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
 /// The bias is `bias + time` where there is a time. Then the activation, then what `out` held is added if `accumulate`.
-pub(crate) fn matmul(product: &Product, out: &mut [f32]) {
-    let Product { x, panels, features, epilogue, .. } = *product;
+pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
+    let ConvCall { x, panels, features, epilogue, .. } = call;
+    let (x, features) = (*x, *features);
     out.par_chunks_exact_mut(features).enumerate().for_each(|(row, out)| {
-        let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(product, row, tap)).collect();
+        let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(call, row, tap)).collect();
         for (index, value, gate) in panels.groups(epilogue.activation) {
             let columns = index * PANEL..features.min((index + 1) * PANEL);
             for (output, out) in out[columns.clone()].iter_mut().enumerate() {
@@ -34,13 +34,13 @@ pub(crate) fn matmul(product: &Product, out: &mut [f32]) {
 }
 
 /// The row of `x` that a tap of an output row reads; none in the padding.
-fn source(product: &Product, row: usize, tap: usize) -> Option<usize> {
-    let (shape, strip) = (product.shape, product.strip);
+fn source(call: &ConvCall, row: usize, tap: usize) -> Option<usize> {
+    let (shape, strip) = (&call.shape, &call.strip);
     let (rows, width) = (strip.out_rows.len(), shape.out_width());
-    let (picture, y, x) = (row / width / rows, row / width % rows, row % width);
+    let (image, y, x) = (row / width / rows, row / width % rows, row % width);
     let y = shape.source_row(strip.out_rows.start + y, tap / shape.kernel)?;
     let x = shape.source_column(x, tap % shape.kernel)?;
-    Some((picture * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
+    Some((image * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
 }
 
 fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
@@ -54,25 +54,32 @@ fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
 }
 
 /// One output of one row, with its bias.
-fn dot_product(x: Rows, sources: &[Option<usize>], panels: &Panels, panel: &[u8], output: usize, time: f32) -> f32 {
-    let layout = &panels.layout;
-    let bias = pack::f32_at(panel, layout.bias_at() + output * 4) + time;
+fn dot_product(
+    x: InputRows,
+    sources: &[Option<usize>],
+    panels: &Panels,
+    panel: &[u8],
+    output: usize,
+    time: f32,
+) -> f32 {
+    let shape = &panels.layout;
+    let bias = layout::f32_at(panel, shape.bias_at() + output * 4) + time;
     match x {
-        Rows::Int8 { q, scale } => {
-            debug_assert_eq!(layout.format, Format::Int8);
+        InputRows::Int8 { q, scale } => {
+            debug_assert_eq!(shape.format, Format::Int8);
             let mut sum = 0f32;
             for (tap, source) in sources.iter().enumerate() {
-                let dot = source.map_or(0, |row| dot(&q[row * layout.k..][..layout.k], panels, panel, tap, output));
+                let dot = source.map_or(0, |row| dot(&q[row * shape.k..][..shape.k], panels, panel, tap, output));
                 sum = (dot as f32).mul_add(source.map_or(0.0, |row| scale[row]), sum);
             }
-            sum.mul_add(pack::f32_at(panel, output * 4), bias)
+            sum.mul_add(layout::f32_at(panel, output * 4), bias)
         }
-        Rows::F32(x) => {
+        InputRows::F32(x) => {
             let mut sum = 0f32;
             for (tap, source) in sources.iter().enumerate() {
-                for k in 0..layout.k {
-                    let x = source.map_or(0.0, |row| x[row * layout.k + k]);
-                    sum = x.mul_add(pack::value(layout, panel, tap, k, output), sum);
+                for k in 0..shape.k {
+                    let x = source.map_or(0.0, |row| x[row * shape.k + k]);
+                    sum = x.mul_add(layout::value(shape, panel, tap, k, output), sum);
                 }
             }
             sum + bias

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, avx2_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, SimdFn, avx2_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has AVX2, FMA and F16C.
@@ -22,8 +22,8 @@ impl Avx2 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn enter<W: Work>(simd: Avx2, work: W) -> W::Output {
-    work.work(simd)
+fn enter<W: SimdFn>(simd: Avx2, function: W) -> W::Output {
+    function.call(simd)
 }
 
 /// Sixteen f32.
@@ -57,9 +57,9 @@ impl Simd for Avx2 {
     const FLIP: u8 = 0;
 
     #[inline(always)]
-    fn run<W: Work>(self, work: W) -> W::Output {
+    fn run<W: SimdFn>(self, function: W) -> W::Output {
         // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
-        unsafe { enter(self, work) }
+        unsafe { enter(self, function) }
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::avx2::fold_eight;
-use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, avx512_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, SimdFn, avx512_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has AVX-512 (F, BW, VL, VNNI), AVX2, FMA and F16C.
@@ -23,8 +23,8 @@ impl Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn enter<W: Work>(simd: Avx512, work: W) -> W::Output {
-    work.work(simd)
+fn enter<W: SimdFn>(simd: Avx512, function: W) -> W::Output {
+    function.call(simd)
 }
 
 /// The mask of the first `len` lanes.
@@ -70,9 +70,9 @@ impl Simd for Avx512 {
     const FLIP: u8 = 0x80;
 
     #[inline(always)]
-    fn run<W: Work>(self, work: W) -> W::Output {
+    fn run<W: SimdFn>(self, function: W) -> W::Output {
         // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
-        unsafe { enter(self, work) }
+        unsafe { enter(self, function) }
     }
 
     #[inline(always)]

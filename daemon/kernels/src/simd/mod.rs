@@ -29,7 +29,7 @@ pub(crate) mod x86_peak;
 use half::f16;
 
 /// Lanes of a vector, and outputs of a panel.
-pub(crate) const LANES: usize = crate::pack::PANEL;
+pub(crate) const LANES: usize = crate::layout::PANEL;
 /// Bytes of a chunk of a packed row: 64 int8 or 16 f32 values.
 pub(crate) const CHUNK: usize = 64;
 
@@ -47,17 +47,22 @@ impl Line {
     pub(crate) const ZERO: Line = Line([0.0; LANES]);
 }
 
-/// Makes room for `len` lines, whose contents do not matter.
-pub(crate) fn room(lines: &mut Vec<Line>, len: usize) {
-    lines.resize(len.max(lines.len()), Line::ZERO);
+/// Lengthens `values` to at least `len`. Whatever is in them stays.
+pub(crate) fn reserve<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
+    values.resize(len.max(values.len()), filler);
 }
 
-/// Something to run with a level's instructions.
-pub(crate) trait Work {
-    /// What it gives.
+/// Lengthens `lines` to at least `len`. Whatever is in them stays.
+pub(crate) fn reserve_lines(lines: &mut Vec<Line>, len: usize) {
+    reserve(lines, len, Line::ZERO);
+}
+
+/// A function to run with a level's instructions: its arguments, and its body for any level.
+pub(crate) trait SimdFn {
+    /// The type of the result.
     type Output;
-    /// Does it. Implementations are `#[inline(always)]`.
-    fn work<S: Simd>(self, simd: S) -> Self::Output;
+    /// Runs it. Implementations are `#[inline(always)]`.
+    fn call<S: Simd>(self, simd: S) -> Self::Output;
 }
 
 /// A level's vectors of sixteen f32 and its inner loops.
@@ -69,8 +74,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
     const FLIP: u8;
 
-    /// Runs `work` in a function compiled for the level.
-    fn run<W: Work>(self, work: W) -> W::Output;
+    /// Runs `function` compiled for the level.
+    fn run<F: SimdFn>(self, function: F) -> F::Output;
 
     /// Asks for a cache line that is soon written. Any address will do.
     fn prefetch(self, at: *const f32);

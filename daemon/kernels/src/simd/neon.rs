@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, Simd, Work, neon_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, Simd, SimdFn, neon_tiles, padded};
 use crate::cpu::Level;
 
 /// The proof that this CPU has NEON, and SDOT where `DOT` is set.
@@ -23,8 +23,8 @@ impl<const DOT: bool> Neon<DOT> {
 }
 
 #[target_feature(enable = "neon")]
-fn enter<const DOT: bool, W: Work>(simd: Neon<DOT>, work: W) -> W::Output {
-    work.work(simd)
+fn enter<const DOT: bool, W: SimdFn>(simd: Neon<DOT>, function: W) -> W::Output {
+    function.call(simd)
 }
 
 /// Sixteen f32.
@@ -47,9 +47,9 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     const FLIP: u8 = 0;
 
     #[inline(always)]
-    fn run<W: Work>(self, work: W) -> W::Output {
+    fn run<W: SimdFn>(self, function: W) -> W::Output {
         // SAFETY: `self` proves that the CPU has the features that `enter` is compiled with.
-        unsafe { enter(self, work) }
+        unsafe { enter(self, function) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{LANES, Simd, Work, at_level, math};
+use super::{LANES, Simd, SimdFn, at_level, math};
 use crate::cpu::Level;
 use crate::scalar;
 
@@ -42,10 +42,10 @@ impl Check {
     }
 }
 
-impl Work for Check {
+impl SimdFn for Check {
     type Output = ();
 
-    fn work<S: Simd>(self, s: S) {
+    fn call<S: Simd>(self, s: S) {
         Check::unary(s, ("abs", f32::abs), |x| s.abs(x));
         Check::unary(s, ("round", f32::round_ties_even), |x| s.round(x));
         Check::unary(s, ("exp", scalar::math::exp), |x| math::exp(s, x));

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::OnceLock;
 
-use diffused_kernels::cpu::Level;
+use diffused_kernels::Level;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -29,7 +29,7 @@ macro_rules! on_every_level {
         mod $module {
             $(#[test]
             fn $case() {
-                $crate::common::run(diffused_kernels::cpu::Level::$level, stringify!($case), super::$case);
+                $crate::common::run(diffused_kernels::Level::$level, stringify!($case), super::$case);
             })*
         }
     };
@@ -54,9 +54,9 @@ pub(crate) fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Sen
     POOLS.get_or_init(|| (1..=4).map(pool).collect())[threads - 1].install(work)
 }
 
-/// What kind of numbers a test uses.
+/// The size of the numbers that a test uses.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum Magnitude {
     /// Around 1.
     Plain,
     /// All of the same size, the largest there is (±127 once quantized).
@@ -67,9 +67,9 @@ pub(crate) enum Kind {
     Big,
 }
 
-/// Any kind.
-pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
-    proptest::sample::select(vec![Kind::Plain, Kind::Extreme, Kind::Denormal, Kind::Big])
+/// Any of them.
+pub(crate) fn magnitudes() -> impl Strategy<Value = Magnitude> {
+    proptest::sample::select(vec![Magnitude::Plain, Magnitude::Extreme, Magnitude::Denormal, Magnitude::Big])
 }
 
 /// A reproducible stream of numbers (splitmix64).
@@ -90,12 +90,14 @@ impl Numbers {
     }
 
     /// `len` numbers of a kind.
-    pub(crate) fn vec(&mut self, len: usize, kind: Kind) -> Vec<f32> {
+    pub(crate) fn vec(&mut self, len: usize, kind: Magnitude) -> Vec<f32> {
         let one = |numbers: &mut Numbers| match kind {
-            Kind::Plain => numbers.unit() * 3.0,
-            Kind::Extreme => 1f32.copysign(numbers.unit()),
-            Kind::Denormal => f32::from_bits(numbers.bits() >> (8 + numbers.bits() % 16)) * numbers.unit().signum(),
-            Kind::Big => numbers.unit() * 1e8,
+            Magnitude::Plain => numbers.unit() * 3.0,
+            Magnitude::Extreme => 1f32.copysign(numbers.unit()),
+            Magnitude::Denormal => {
+                f32::from_bits(numbers.bits() >> (8 + numbers.bits() % 16)) * numbers.unit().signum()
+            }
+            Magnitude::Big => numbers.unit() * 1e8,
         };
         (0..len).map(|_| one(self)).collect()
     }

@@ -1,0 +1,178 @@
+//! The operands of convolutions and of linear layers, which are 1×1 convolutions over one row of pixels.
+
+use std::ops::Range;
+
+use crate::layout::{Layout, PANEL};
+use crate::operands::matrix::{Epilogue, InputRows, Panels};
+
+/// A convolution over pictures `[batch][height][width][k]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Pictures.
+    pub batch: usize,
+    /// InputRows of a whole input picture.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// 1 or 3 (on a side).
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+    /// Zeros to the right and below only, instead of one pixel on every side. A 1×1 kernel never pads.
+    pub pad_end_only: bool,
+    /// The input is first enlarged, nearest neighbour (never stored), to this height and width. Each is twice the input's, or
+    /// one less or more: what it was before a halving that rounded.
+    pub enlarged: Option<[usize; 2]>,
+}
+
+impl ConvShape {
+    fn padding(&self) -> usize {
+        if self.kernel == 1 || self.pad_end_only { 0 } else { 1 }
+    }
+
+    /// Height and width of what the kernel slides over.
+    fn seen(&self) -> [usize; 2] {
+        self.enlarged.unwrap_or([self.height, self.width])
+    }
+
+    fn outputs(&self, seen: usize) -> usize {
+        let end = if self.kernel == 1 { 0 } else { 1 };
+        (seen + self.padding() + end - self.kernel) / self.stride + 1
+    }
+
+    /// InputRows of an output picture.
+    pub fn out_height(&self) -> usize {
+        self.outputs(self.seen()[0])
+    }
+
+    /// Pixels of an output row.
+    pub fn out_width(&self) -> usize {
+        self.outputs(self.seen()[1])
+    }
+
+    /// The input row that a tap of an output row reads; none in the padding.
+    pub(crate) fn source_row(&self, out: usize, tap: usize) -> Option<usize> {
+        self.source(self.height, self.seen()[0], out, tap)
+    }
+
+    /// The input column that a tap of an output column reads; none in the padding.
+    pub(crate) fn source_column(&self, out: usize, tap: usize) -> Option<usize> {
+        self.source(self.width, self.seen()[1], out, tap)
+    }
+
+    /// Of `side` pixels, `seen` after enlarging.
+    fn source(&self, side: usize, seen: usize, out: usize, tap: usize) -> Option<usize> {
+        let at = (out * self.stride + tap).checked_sub(self.padding())?;
+        (at < seen).then_some(if seen == side { at } else { at * side / seen })
+    }
+
+    /// The input rows that output rows need: the smallest [`Strip::in_rows`].
+    pub fn rows_for(&self, out_rows: &Range<usize>) -> Range<usize> {
+        let rows = || out_rows.clone().flat_map(|y| (0..self.kernel).filter_map(move |t| self.source_row(y, t)));
+        rows().min().unwrap_or(0)..rows().max().map_or(0, |row| row + 1)
+    }
+
+    /// A 1×1 convolution over one row of pixels.
+    fn row(pixels: usize) -> ConvShape {
+        ConvShape { batch: 1, height: 1, width: pixels, kernel: 1, stride: 1, pad_end_only: false, enlarged: None }
+    }
+
+    fn check(&self, strip: &Strip, layout: &Layout) {
+        assert!(matches!((self.kernel, layout.taps), (1, 1) | (3, 9)), "a kernel of {0}x{0}", self.kernel);
+        assert!(matches!(self.stride, 1 | 2), "a stride of {}", self.stride);
+        let doubled = |side: usize, enlarged: usize| (2 * side).abs_diff(enlarged) <= 1;
+        let fits =
+            self.enlarged.is_none_or(|[height, width]| doubled(self.height, height) && doubled(self.width, width));
+        assert!(fits, "{}x{} enlarged to {:?}", self.height, self.width, self.enlarged);
+        assert!(strip.in_rows.end <= self.height && strip.out_rows.end <= self.out_height(), "rows past the picture");
+        let needed = self.rows_for(&strip.out_rows);
+        let held = strip.in_rows.start <= needed.start && needed.end <= strip.in_rows.end;
+        assert!(held || strip.out_rows.is_empty(), "needs input rows {needed:?}, has {:?}", strip.in_rows);
+    }
+}
+
+/// Which rows a call holds and makes, as rows of the whole picture; zero padding is at the picture's borders only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strip {
+    /// The rows of each input picture that `x` holds.
+    pub in_rows: Range<usize>,
+    /// The rows of each output picture that `out` gets.
+    pub out_rows: Range<usize>,
+}
+
+impl Strip {
+    /// The whole picture.
+    pub fn whole(shape: &ConvShape) -> Strip {
+        Strip { in_rows: 0..shape.height, out_rows: 0..shape.out_height() }
+    }
+}
+
+/// One convolution. It writes to an output `[batch][strip.out_rows][out_width][features]`, and of the features to the columns
+/// that `panels` covers.
+#[derive(Debug, Clone)]
+pub struct ConvCall<'a> {
+    /// `strip.in_rows` of each picture of the batch: `[batch][strip.in_rows][width][k]`.
+    pub x: InputRows<'a>,
+    /// The pictures and the kernel.
+    pub shape: ConvShape,
+    /// Which rows are read and made.
+    pub strip: Strip,
+    /// The weights, or some panels of them.
+    pub panels: Panels<'a>,
+    /// Output channels of the whole matrix (half as many as its outputs with GEGLU).
+    pub features: usize,
+    /// What follows the product.
+    pub epilogue: Epilogue<'a>,
+}
+
+impl<'a> ConvCall<'a> {
+    /// Checks all sizes, and turns a 1×1 convolution that keeps the pixels as they are into one over a long row.
+    pub(crate) fn checked(&self, out: &[f32]) -> ConvCall<'a> {
+        let (shape, strip, layout) = (&self.shape, &self.strip, &self.panels.layout);
+        shape.check(strip, layout);
+        self.x.check(shape.batch * strip.in_rows.len() * shape.width, layout);
+        self.panels.check(self.features, &self.epilogue);
+        let pixels = shape.batch * strip.out_rows.len() * shape.out_width();
+        assert_eq!(out.len(), pixels * self.features, "the output strip's size");
+        let flat = shape.kernel == 1 && shape.stride == 1 && shape.enlarged.is_none();
+        if !(flat && strip.in_rows == strip.out_rows) {
+            return self.clone();
+        }
+        let shape = ConvShape::row(pixels);
+        ConvCall { shape, strip: Strip::whole(&shape), ..self.clone() }
+    }
+
+    /// The output's columns that some of the panels make; those of GEGLU are whole pairs.
+    #[inline(always)]
+    pub(crate) fn columns(&self, panels: Range<usize>) -> Range<usize> {
+        let step = self.epilogue.activation.panels_per_column();
+        let [first, end] = [panels.start, panels.end].map(|panel| (self.panels.first + panel) / step * PANEL);
+        first..end.min(self.features)
+    }
+}
+
+/// One linear layer, `x · Wᵀ` and what follows it. It writes to an output `[rows][features]`, and of the features to the columns
+/// that `panels` covers: a matrix may come in several calls.
+#[derive(Debug, Clone)]
+pub struct LinearCall<'a> {
+    /// `[rows][k]`.
+    pub x: InputRows<'a>,
+    /// The weights, or some panels of them.
+    pub panels: Panels<'a>,
+    /// Output channels of the whole matrix (half as many as its outputs with GEGLU).
+    pub features: usize,
+    /// What follows the product.
+    pub epilogue: Epilogue<'a>,
+}
+
+impl<'a> LinearCall<'a> {
+    /// As a convolution over one row of as many pixels as `out` has rows; none where `out` is empty.
+    pub(crate) fn as_conv(&self, out: &[f32]) -> Option<ConvCall<'a>> {
+        let LinearCall { x, panels, features, epilogue } = *self;
+        assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");
+        assert!(features > 0 && out.len().is_multiple_of(features), "{} values are no rows of {features}", out.len());
+        let shape = ConvShape::row(out.len() / features);
+        let call = ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue };
+        (shape.width > 0).then_some(call)
+    }
+}
