@@ -25,12 +25,14 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
 fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
-    let mut engine = Model::new(None, Options { threads: None, memory: Some(1) }).unwrap().open().unwrap();
-    let init_image = strength.map(|_| image::RgbImage::new(width, height));
+    let model = Model::new(None, Options { threads: None, memory: Some(1) }).unwrap();
+    let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
-    let request = Request { width, height, init_image, strength, ..Request::default() };
-    let parameters = engine.resolve(&request).unwrap();
-    let Err(Error::OutOfMemory(message)) = engine.plan(&parameters) else { panic!("one byte cannot be enough") };
+    let request = Request { width, height, strength, ..Request::default() };
+    let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
+    let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
+        panic!("one byte cannot be enough")
+    };
     message.split("at least ").nth(1).unwrap().replace(' ', "")
 }
 

@@ -16,7 +16,7 @@ use caption::Scene;
 use diffused::model::Model;
 use diffused_engine::Options;
 use diffused_engine::request::{Request, Unobserved};
-use diffused_engine::sampler::Kind;
+use diffused_engine::sampler::SamplerKind;
 use image::RgbImage;
 use measure::measure;
 
@@ -60,7 +60,9 @@ fn measuring_agrees_with_what_was_drawn() {
 
 #[test]
 fn the_demo_model_obeys_its_prompts() {
-    let mut engine = Model::new(None, Options::default()).unwrap().open().expect("the demo model opens");
+    let model = Model::new(None, Options::default()).unwrap();
+    let resolver = model.resolver().expect("the demo model's tokenizer opens");
+    let mut engine = model.open().expect("the demo model opens");
     let mut paint = |(prompt, seed): (&str, u64)| {
         let request = Request {
             prompt: prompt.to_owned(),
@@ -68,12 +70,13 @@ fn the_demo_model_obeys_its_prompts() {
             height: Some(128),
             steps: Some(20),
             cfg_scale: Some(5.0),
-            sampler: Some(Kind::Ddim),
+            sampler: Some(SamplerKind::Ddim),
             seed,
             ..Request::default()
         };
-        let picture = engine.generate(&request, &mut Unobserved).expect("a picture");
-        (prompt.to_owned(), measure(&picture.image))
+        let painting = resolver.resolve(&request, None).expect("a request that can be painted");
+        let image = engine.paint(&painting, None, &mut Unobserved).expect("an image");
+        (prompt.to_owned(), measure(&image))
     };
     let painted: Vec<_> = include_str!("scenes/prompts.txt").lines().zip(1..).map(&mut paint).collect();
     let obeyed = count_obeyed(&painted);

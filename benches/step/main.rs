@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use diffused as _;
 use diffused_engine::request::{Observer, Request, Stage};
-use diffused_engine::{Engine, Options, Source};
+use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
 const STEPS: usize = 4;
@@ -69,10 +69,12 @@ struct Seconds {
 
 /// The best step and the decode of one picture.
 fn paint(model: &Path, options: Options) -> Result<[Seconds; 2]> {
+    let resolver = Resolver::open(Source::Folder(model.to_owned()))?;
     let mut engine = Engine::open(Source::Folder(model.to_owned()), options)?;
     let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
+    let painting = resolver.resolve(&request, None)?;
     let mut clock = Clock { started: Instant::now(), readings: vec![] };
-    engine.generate(&request, &mut clock)?;
+    engine.paint(&painting, None, &mut clock)?;
     let end = clock.read();
     let steps: Vec<Seconds> = clock.readings.iter().filter(|(stage, ..)| *stage == Stage::Unet).map(|r| r.2).collect();
     let spent = |from: &Seconds, to: &Seconds| Seconds { wall: to.wall - from.wall, cpu: to.cpu - from.cpu };

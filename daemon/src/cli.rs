@@ -1,16 +1,14 @@
-//! The command line's words, and what an exit status means.
+//! The command line's commands and flags.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use diffused_engine::sampler::Kind;
+use diffused_engine::sampler::SamplerKind;
 
 use crate::config::Size;
 use crate::fault::Fault;
-use crate::model::NoModel;
 use crate::random;
 
 /// Prints a line. Where the reader has left, as `head` does, the work goes on without one.
@@ -75,7 +73,7 @@ pub struct Generate {
     pub cfg_scale: Option<f64>,
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
     #[arg(long, value_name = "NAME", value_parser = sampler)]
-    pub sampler: Option<Kind>,
+    pub sampler: Option<SamplerKind>,
     /// Width in pixels, a multiple of 8
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<usize>,
@@ -146,8 +144,8 @@ pub struct Demo {
     pub output: Option<PathBuf>,
 }
 
-/// A sampler; clap names the flag by itself.
-fn sampler(text: &str) -> Result<Kind, String> {
+/// A sampler's name; clap adds the flag to the message.
+fn sampler(text: &str) -> Result<SamplerKind, String> {
     text.parse().map_err(|error| Fault::from(error).message)
 }
 
@@ -157,35 +155,4 @@ fn seed(text: &str) -> Result<u64, String> {
         return Ok(random::seed());
     }
     text.parse().map_err(|_| "a seed is a whole number from 0, or -1 for a random one".into())
-}
-
-/// Why the program ends without success, in one line.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The command line or the configuration is wrong: trying again does not help. Exit status 2.
-    #[error("{0}")]
-    Usage(String),
-    /// The model is missing or damaged. Exit status 3.
-    #[error("{0}")]
-    Model(String),
-    /// Anything else. Exit status 1.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl From<NoModel> for Failure {
-    fn from(error: NoModel) -> Failure {
-        Failure::Usage(error.to_string())
-    }
-}
-
-impl Failure {
-    /// What the program ends with.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Failure::Usage(_) => ExitCode::from(2),
-            Failure::Model(_) => ExitCode::from(3),
-            Failure::Other(_) => ExitCode::FAILURE,
-        }
-    }
 }

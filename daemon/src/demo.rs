@@ -19,9 +19,9 @@ use rumqttd::{Broker, ConnectionSettings, RouterConfig, ServerSettings};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::cli::{Demo, Failure};
+use crate::cli::Demo;
 use crate::config::{Config, Level, Url};
-use crate::generate::free_name;
+use crate::failure::Failure;
 use crate::model::Model;
 use crate::service::{Service, Signal};
 use crate::{logging, pictures, random};
@@ -55,17 +55,18 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
     screen.say(&format!("an MQTT broker listens on 127.0.0.1:{port}"));
 
     let model = Model::new(None, Options::default())?;
+    let resolver = model.resolver().context("the demo model")?;
     let engine = model.open().context("the demo model")?;
-    screen.say(&format!("the daemon has opened the model `{}`", engine.manifest().name));
+    screen.say(&format!("the daemon has opened the model `{}`", resolver.manifest().name));
     let mut config = Config { device: Level(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
     config.mqtt.url = Url { host: "127.0.0.1".into(), port };
     let (stop, signals) = unbounded_channel();
-    let service = tokio::spawn(Service::start(config, None, model, engine)?.run(signals));
+    let service = tokio::spawn(Service::start(config, None, model, resolver, engine)?.run(signals));
 
     let seed = arguments.seed.unwrap_or_else(random::seed);
     let mut device = Device::connect(port, screen);
     let picture = device.ask(&arguments.prompt, seed).await?;
-    let output = arguments.output.clone().unwrap_or_else(|| free_name("".as_ref(), &arguments.prompt, seed));
+    let output = arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &arguments.prompt, seed));
     pictures::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
 
     stop.send(Signal::Stop).context("the service has ended")?;

@@ -6,8 +6,9 @@ use std::path::Path;
 use diffused_engine::{Engine, Options, cpu};
 
 use crate::budget;
-use crate::cli::{self, Failure};
+use crate::cli;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::failure::Failure;
 use crate::health;
 use crate::model::Model;
 

@@ -1,7 +1,10 @@
 //! Why a request failed, as clients see it: a stable code, a text for people, and the field that is at fault.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use diffused_engine::error::Error;
 use serde::Serialize;
+use tracing::error;
 
 /// The stable codes of the MQTT contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,5 +71,29 @@ impl From<Error> for Fault {
             Error::Internal(_) => Code::Internal,
         };
         Fault::new(code, error.to_string())
+    }
+}
+
+/// Runs `work`; a panic in it is logged and becomes a fault of the program. What `work` changed is in an unknown state then.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into());
+        error!("panicked: {message}");
+        Fault::new(Code::Internal, format!("a fault of the program: {message}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_internal_fault() {
+        assert_eq!(catch_panic(|| 7), Ok(7));
+        let divide = |by: usize| 7 / by;
+        let fault = catch_panic(|| divide(0)).unwrap_err();
+        assert_eq!(fault.code, Code::Internal);
+        assert!(fault.message.contains("divide by zero"), "{fault}");
     }
 }

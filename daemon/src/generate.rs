@@ -6,18 +6,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use diffused_engine::request::{Observer, Parameters, Request, Stage};
-use diffused_engine::{Options, parameters};
+use diffused_engine::request::{Observer, Request, Stage};
+use diffused_engine::{Options, Painting};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::cli::{Failure, Generate, say};
-use crate::fault::{Code, Fault};
+use crate::cli::{Generate, say};
+use crate::failure::Failure;
 use crate::init_image::InitImage;
 use crate::model::Model;
-use crate::pictures;
+use crate::pictures::{self, free_name};
 use crate::progress::{Meter, Progress};
 use crate::random;
 use crate::request::Format;
@@ -33,7 +33,7 @@ pub fn run(arguments: &Generate) -> Result<(), Failure> {
 
 fn paint(arguments: &Generate) -> Result<(), Failure> {
     crate::logging::start("error");
-    let (request, start) = request(arguments)?;
+    let (request, init_image) = request(arguments)?;
     let output = match &arguments.output {
         Some(path) => path.clone(),
         None => free_name(Path::new(""), &arguments.prompt, request.seed),
@@ -42,37 +42,45 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     check_writable(&output)?;
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory };
-    let mut engine = Model::new(arguments.model.as_deref(), options)?.open().map_err(failure)?;
-    let init_size = start.as_ref().map(InitImage::size);
-    let parameters = parameters::resolve_from(&request, init_size, engine.manifest()).map_err(failure)?;
-    let request = match start {
-        Some(start) => unpack(&start, &request, &parameters, options)?,
-        None => request,
-    };
-    let mut teller = Teller::new(arguments.json, Meter::new(&parameters, 1, Instant::now()));
-    let picture = engine.generate(&request, &mut teller).map_err(failure)?;
-    let file = pictures::encode(&picture, format).map_err(|fault| Failure::Other(fault.to_string()))?;
+    let model = Model::new(arguments.model.as_deref(), options)?;
+    let painting = model.resolver()?.resolve(&request, init_image.as_ref().map(InitImage::size))?;
+    let warnings = warnings(&painting, arguments.json);
+    let parameters = painting.parameters();
+    init_image.as_ref().map_or(Ok(()), |image| image.check(parameters, options))?;
+    let mut engine = model.open()?;
+    let init_image = init_image.map(|image| image.unpack(parameters)).transpose()?;
+    let mut console = Console::new(arguments.json, Meter::new(parameters, 1, Instant::now()));
+    let image = engine.paint(&painting, init_image, &mut console)?;
+    let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
     pictures::write_atomically(&output, &file.bytes)
         .map_err(|error| Failure::Other(format!("--output: {}: {error}", output.display())))?;
-    teller.finish(&json!({
+    let mut result = json!({
         "event": "done",
         "path": output,
         "bytes": file.bytes.len(),
         "sha256": file.sha256(),
-        "parameters": picture.parameters,
+        "parameters": parameters,
         "model_sha256": engine.model_sha256(),
-        "timings": teller.meter.timings(Instant::now()),
-    }));
+        "timings": console.meter.timings(Instant::now()),
+    });
+    if !warnings.is_empty() {
+        result["warnings"] = json!(warnings);
+    }
+    console.finish(&result);
     Ok(())
 }
 
-/// `request` with the picture that it starts from.
-fn unpack(start: &InitImage, request: &Request, parameters: &Parameters, options: Options) -> Result<Request, Failure> {
-    start.check(parameters, options).and_then(|()| start.start(request, parameters)).map_err(failure)
+/// What of the request has no effect: shown before the wait, or, as JSON, part of the result.
+fn warnings(painting: &Painting, json: bool) -> Vec<String> {
+    let warnings: Vec<String> = painting.warnings().iter().map(ToString::to_string).collect();
+    if !json {
+        warnings.iter().for_each(|warning| eprintln!("diffused: warning: {warning}"));
+    }
+    warnings
 }
 
 fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure> {
-    let start = arguments.init_image.as_deref().map(|path| {
+    let init_image = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         InitImage::open(file).map_err(|fault| wrong(fault.message))
@@ -86,10 +94,9 @@ fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure
         cfg_scale: arguments.cfg_scale,
         seed: arguments.seed.unwrap_or_else(random::seed),
         sampler: arguments.sampler,
-        init_image: None,
         strength: arguments.strength,
     };
-    Ok((request, start.transpose()?))
+    Ok((request, init_image.transpose()?))
 }
 
 fn format(output: &Path) -> Result<Format, Failure> {
@@ -115,56 +122,24 @@ fn check_writable(output: &Path) -> Result<(), Failure> {
         .map_err(|error| wrong(format!("the folder {} cannot be written to: {error}", folder.display())))
 }
 
-/// A file name made of the prompt's words and the seed, which no file in `folder` has yet.
-pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
-    let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let stem: Vec<String> = words.take(8).map(str::to_lowercase).collect();
-    let mut stem = stem.join("-");
-    stem.truncate(60);
-    let stem = if stem.is_empty() { "picture".to_owned() } else { stem };
-    let names = std::iter::once(format!("{stem}-{seed}.png"));
-    let mut names = names.chain((2..).map(|n| format!("{stem}-{seed}-{n}.png"))).map(|name| folder.join(name));
-    names.find(|path| !path.exists()).unwrap_or_else(|| folder.join("picture.png"))
-}
-
-/// The engine's errors as the command line's: with the flag for the field.
-pub fn failure(error: impl Into<Fault>) -> Failure {
-    match error.into() {
-        Fault { field: Some(field), message, .. } => Failure::Usage(format!("{}: {message}", flag(&field))),
-        Fault { code: Code::OutOfMemory, message, .. } => Failure::Usage(format!("--memory: {message}")),
-        Fault { code: Code::ModelCorrupt, message, .. } => Failure::Model(message),
-        fault => Failure::Other(fault.message),
-    }
-}
-
-fn flag(field: &str) -> String {
-    match field {
-        "sampler_name" => "--sampler".into(),
-        "denoising_strength" => "--strength".into(),
-        "init_images" => "--init-image".into(),
-        "prompt" => "the prompt".into(),
-        other => format!("--{}", other.replace('_', "-")),
-    }
-}
-
-/// Tells how far it is: a bar on a terminal, or lines of JSON, or nothing.
-struct Teller {
+/// Shows the progress: a bar on a terminal, or lines of JSON, or nothing.
+struct Console {
     meter: Meter,
     bar: ProgressBar,
     json: bool,
-    told: Option<(Instant, Stage, usize)>,
+    shown: Option<(Instant, Stage, usize)>,
 }
 
-impl Teller {
-    fn new(json: bool, meter: Meter) -> Teller {
+impl Console {
+    fn new(json: bool, meter: Meter) -> Console {
         let bar = if json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(1000) };
         let style =
             ProgressStyle::with_template("{msg:<22} {bar:36.green/240} {percent:>3} %  {elapsed} · {eta} to go");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸━"));
-        Teller { meter, bar, json, told: None }
+        Console { meter, bar, json, shown: None }
     }
 
-    fn tell(&mut self, progress: Progress, now: Instant) {
+    fn show(&mut self, progress: Progress, now: Instant) {
         let label = match progress.stage {
             Stage::TextEncoder => "reading the prompt".to_owned(),
             Stage::VaeEncoder => "reading the picture".to_owned(),
@@ -174,11 +149,11 @@ impl Teller {
         self.bar.set_message(label);
         self.bar.set_position((progress.progress * 1000.0) as u64);
         let state = (progress.stage, progress.step);
-        let due = self.told.is_none_or(|(at, stage, step)| {
+        let due = self.shown.is_none_or(|(at, stage, step)| {
             (stage, step) != state || now.saturating_duration_since(at) >= Duration::from_secs(1)
         });
         if self.json && due {
-            self.told = Some((now, progress.stage, progress.step));
+            self.shown = Some((now, progress.stage, progress.step));
             let mut line = json!(progress);
             line["event"] = json!("progress");
             say(line);
@@ -196,42 +171,18 @@ impl Teller {
     }
 }
 
-impl Observer for Teller {
+impl Observer for Console {
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
         let now = Instant::now();
         let progress = self.meter.tick(stage, done, total, now);
-        self.tell(progress, now);
+        self.show(progress, now);
         ControlFlow::Continue(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use diffused_engine::error::Error;
-
     use super::*;
-
-    #[test]
-    fn pictures_are_named_after_their_prompts() {
-        let folder = tempfile::tempdir().unwrap();
-        let name = |prompt: &str| {
-            let path = free_name(folder.path(), prompt, 7);
-            path.file_name().unwrap().to_string_lossy().into_owned()
-        };
-        assert_eq!(name("A large, red house!"), "a-large-red-house-7.png");
-        assert_eq!(name("../../etc/passwd"), "etc-passwd-7.png");
-        assert_eq!(name("家"), "picture-7.png");
-        std::fs::write(folder.path().join("a-cat-7.png"), b"").unwrap();
-        assert_eq!(name("a cat"), "a-cat-7-2.png");
-    }
-
-    #[test]
-    fn errors_name_the_flag() {
-        let error = Error::InvalidParam { field: "sampler_name", message: "wrong".into() };
-        assert_eq!(failure(error).to_string(), "--sampler: wrong");
-        let error = Error::InvalidParam { field: "cfg_scale", message: "wrong".into() };
-        assert_eq!(failure(error).to_string(), "--cfg-scale: wrong");
-    }
 
     #[test]
     fn the_files_name_says_the_format() {

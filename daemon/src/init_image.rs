@@ -1,31 +1,30 @@
-//! The picture that image to image starts from. It comes from a stranger, so its size is read from its header, and it is
-//! unpacked only where that fits the memory budget: in its job's turn, when nothing else needs the memory. Until then its
-//! file waits on disk: a queue of them would take more memory than painting does.
+//! The image that image to image starts from. It is untrusted input: its size is read from its header, and it is unpacked
+//! only where that fits the memory budget, when its job runs and nothing else needs the memory. Until then its file waits
+//! on disk: a queue of them would take more memory than painting does.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use diffused_engine::Options;
-use diffused_engine::picture::scale;
-use diffused_engine::request::{Parameters, Request};
+use diffused_engine::image::scale;
+use diffused_engine::request::Parameters;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::fault::{Code, Fault};
-use crate::random;
 
-/// The widest and the highest picture that is read.
+/// The widest and the highest image that is read.
 const MAX_SIDE: u32 = 8192;
-/// The most pixels of a picture that is read: 24 megapixels, as cameras make them.
+/// The most pixels of an image that is read: 24 megapixels, as cameras make them.
 const MAX_PIXELS: u64 = 24 << 20;
-/// Bytes for each pixel of the picture itself.
+/// Bytes for each pixel of the image itself.
 const RGB: u64 = 3;
 /// Bytes for each pixel while a progressive JPEG is unpacked, at most: the coefficients of four components, and RGB.
 const PROGRESSIVE: u64 = 4 * 2 + RGB;
-/// Bytes for each of its columns in each row of the picture that it is scaled to: four channels in f32.
+/// Bytes for each of its columns in each row of the image that it is scaled to: four channels in f32.
 const SCALING: u64 = 16;
-/// Bytes for all that does not grow with the picture: colour profiles, the decoder's windows. The process's own cover them.
+/// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover them.
 const DECODER: u64 = 2 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;
@@ -44,11 +43,12 @@ pub struct InitImage {
 }
 
 impl InitImage {
-    /// Puts the bytes of a picture into a file without a name in `folder`, and reads its header.
-    pub fn put_down(bytes: &[u8], folder: &Path) -> Result<InitImage, Fault> {
-        let written = unnamed(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
+    /// Writes the bytes of an image file to an unnamed file in `folder`, which is gone with the job or the program, and
+    /// reads its header.
+    pub fn store(bytes: &[u8], folder: &Path) -> Result<InitImage, Fault> {
+        let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
         let full = |error: io::Error| {
-            Fault::new(Code::DiskFull, format!("the picture cannot be put down in {}: {error}", folder.display()))
+            Fault::new(Code::DiskFull, format!("the image cannot be stored in {}: {error}", folder.display()))
         };
         InitImage::open(written.map_err(full)?)
     }
@@ -60,14 +60,14 @@ impl InitImage {
         let reader = ImageReader::new(BufReader::new(&file)).with_guessed_format().map_err(unreadable)?;
         let format = match reader.format() {
             Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-            _ => return Err(Fault::param(FIELD, "the picture is neither PNG nor JPEG")),
+            _ => return Err(Fault::param(FIELD, "the image is neither PNG nor JPEG")),
         };
         let decoder = reader.into_decoder().map_err(broken)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
         drop(decoder);
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
             let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
-            return Err(Fault::too_large(FIELD, format!("the picture has {width}×{height} pixels; {most}")));
+            return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
         }
         let unpacking = match (format, colour) {
             (ImageFormat::Jpeg, _) if !is_sequential(&mut file).map_err(unreadable)? => PROGRESSIVE,
@@ -82,7 +82,7 @@ impl InitImage {
         (self.width, self.height)
     }
 
-    /// Refuses a picture that cannot be unpacked within the memory of `options`.
+    /// Refuses an image that cannot be unpacked within the memory of `options`.
     pub fn check(&self, parameters: &Parameters, options: Options) -> Result<(), Fault> {
         let needs = |width, height| options.process() + self.needs(width, height, parameters);
         let fits = |width, height| options.memory.is_none_or(|memory| needs(width, height) <= memory);
@@ -97,12 +97,11 @@ impl InitImage {
             None => "none fits".into(),
         };
         let have = options.memory.unwrap_or_default() / MIB;
-        let message =
-            format!("the picture's {width}×{height} pixels need {needed} MiB to unpack; in {have} MiB {most}");
+        let message = format!("the image's {width}×{height} pixels need {needed} MiB to unpack; in {have} MiB {most}");
         Err(Fault { field: Some(FIELD.into()), ..Fault::new(Code::OutOfMemory, message) })
     }
 
-    /// The most memory that it takes to unpack and scale the picture, bytes.
+    /// The most memory that it takes to unpack and scale the image, bytes.
     pub fn memory(&self, parameters: &Parameters) -> u64 {
         self.needs(self.width, self.height, parameters)
     }
@@ -113,11 +112,9 @@ impl InitImage {
         self.len + scaling.max(self.unpacking * width * height)
     }
 
-    /// `request`, starting from this picture: in the size that is painted, so that no more is held meanwhile.
-    pub fn start(&self, request: &Request, parameters: &Parameters) -> Result<Request, Fault> {
-        let (width, height) = (parameters.width, parameters.height);
-        let init_image = Some(scale(self.decode()?, width, height));
-        Ok(Request { width: Some(width), height: Some(height), init_image, ..request.clone() })
+    /// The image in the size that is painted, so that no more is held meanwhile.
+    pub fn unpack(&self, parameters: &Parameters) -> Result<RgbImage, Fault> {
+        Ok(scale(self.decode()?, parameters.width, parameters.height))
     }
 
     fn decode(&self) -> Result<RgbImage, Fault> {
@@ -148,33 +145,25 @@ fn is_sequential(file: &mut File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A file that is gone with its job, or with the program.
-fn unnamed(folder: &Path) -> io::Result<File> {
-    let path = folder.join(format!("{}.tmp", random::id()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    fs::remove_file(path)?;
-    Ok(file)
-}
-
 fn unreadable(error: io::Error) -> Fault {
-    Fault::param(FIELD, format!("the picture cannot be read: {error}"))
+    Fault::param(FIELD, format!("the image cannot be read: {error}"))
 }
 
 fn broken(error: image::ImageError) -> Fault {
-    Fault::param(FIELD, format!("the picture is broken: {error}"))
+    Fault::param(FIELD, format!("the image is broken: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
 
-    use diffused_engine::sampler::Kind;
+    use diffused_engine::sampler::SamplerKind;
     use image::{DynamicImage, GrayImage, Rgb, RgbaImage};
 
     use super::*;
 
     fn open(bytes: &[u8]) -> Result<InitImage, Fault> {
-        InitImage::put_down(bytes, tempfile::tempdir().unwrap().path())
+        InitImage::store(bytes, tempfile::tempdir().unwrap().path())
     }
 
     fn parameters(width: usize, height: usize) -> Parameters {
@@ -186,7 +175,7 @@ mod tests {
             steps: 20,
             cfg_scale: 7.5,
             seed: 42,
-            sampler: Kind::EulerAncestral,
+            sampler: SamplerKind::EulerAncestral,
             strength: Some(0.5),
         }
     }
@@ -198,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_pictures_are_checked_before_they_are_unpacked() {
+    fn untrusted_images_are_checked_before_they_are_unpacked() {
         let code = |bytes: &[u8]| open(bytes).unwrap_err().code;
         assert_eq!(code(b"GIF89a"), Code::InvalidParam);
         assert_eq!(code(b""), Code::InvalidParam);
@@ -222,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_early_is_told_when_it_is_unpacked() {
+    fn a_file_that_ends_early_is_an_error_when_it_is_unpacked() {
         let whole = file(RgbImage::from_fn(40, 40, |x, y| Rgb([x as u8, y as u8, (x * y) as u8])));
         let cut = open(&whole[..whole.len() / 2]).unwrap();
-        let fault = cut.start(&Request::default(), &parameters(64, 64)).unwrap_err();
+        let fault = cut.unpack(&parameters(64, 64)).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some(FIELD)));
     }
 
@@ -233,9 +222,7 @@ mod tests {
     fn it_is_scaled_to_what_is_painted() {
         let image = open(&file(RgbImage::from_pixel(100, 30, Rgb([9, 8, 7])))).unwrap();
         assert_eq!(image.size(), (100, 30));
-        let request = image.start(&Request { seed: 3, ..Request::default() }, &parameters(64, 128)).unwrap();
-        assert_eq!((request.seed, request.width, request.height), (3, Some(64), Some(128)));
-        assert_eq!(request.init_image.unwrap(), RgbImage::from_pixel(64, 128, Rgb([9, 8, 7])));
+        assert_eq!(image.unpack(&parameters(64, 128)).unwrap(), RgbImage::from_pixel(64, 128, Rgb([9, 8, 7])));
     }
 
     #[test]
@@ -249,7 +236,7 @@ mod tests {
         let options = room(24 << 20);
         let fault = image.check(&parameters, options).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some(FIELD)));
-        assert!(fault.message.starts_with("the picture's 3000×2000 pixels need "), "{}", fault.message);
+        assert!(fault.message.starts_with("the image's 3000×2000 pixels need "), "{}", fault.message);
         let most = fault.message.rsplit_once("at most ").unwrap().1.strip_suffix(" fit").unwrap();
         let (width, height) = most.split_once('×').unwrap();
         let (width, height): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());

@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
+pub mod failure;
 pub mod fault;
 pub mod generate;
 pub mod health;

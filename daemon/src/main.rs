@@ -34,12 +34,4 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
-
-    #[test]
-    fn failures_have_their_own_exit_status() {
-        use diffused::cli::Failure;
-        let usage = Failure::Usage(String::new()).exit_code();
-        assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Other(String::new()).exit_code()));
-        assert_ne!(format!("{usage:?}"), format!("{:?}", Failure::Model(String::new()).exit_code()));
-    }
 }

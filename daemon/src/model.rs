@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use diffused_engine::error;
-use diffused_engine::{Engine, Options, Source};
+use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// The demo model's bundle, by its files' paths in it.
 #[cfg(feature = "demo-model")]
@@ -65,7 +65,12 @@ impl Model {
         self.options
     }
 
-    /// Reads and checks what is small of it.
+    /// What resolves requests for it, without the networks.
+    pub fn resolver(&self) -> error::Result<Resolver> {
+        Resolver::open(self.source.clone())
+    }
+
+    /// Reads and checks what is small of its networks.
     pub fn open(&self) -> error::Result<Engine> {
         Engine::open(self.source.clone(), self.options)
     }

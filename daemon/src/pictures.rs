@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use diffused_engine::request::Picture;
+use diffused_engine::request::Parameters;
+use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use crate::fault::Fault;
@@ -37,19 +38,19 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes `picture` in `format`, with its parameters.
-pub fn encode(picture: &Picture, format: Format) -> Result<Encoded, Fault> {
+/// Encodes `image` in `format`; a PNG carries `parameters`.
+pub fn encode(image: &RgbImage, parameters: &Parameters, format: Format) -> Result<Encoded, Fault> {
     let bytes = match format {
-        Format::Png => formats::png(picture)?,
-        Format::Jpeg => formats::jpeg(picture, QUALITIES[0])?,
+        Format::Png => formats::png(image, parameters)?,
+        Format::Jpeg => formats::jpeg(image, QUALITIES[0])?,
     };
     Ok(Encoded { bytes, format })
 }
 
-/// The best JPEG of `picture` that has at most `limit` bytes, and its quality.
-pub fn encode_within(picture: &Picture, limit: usize) -> Result<Option<(Encoded, u8)>, Fault> {
+/// The best JPEG of `image` that has at most `limit` bytes, and its quality.
+pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(Encoded, u8)>, Fault> {
     for quality in QUALITIES {
-        let bytes = formats::jpeg(picture, quality)?;
+        let bytes = formats::jpeg(image, quality)?;
         if bytes.len() <= limit {
             return Ok(Some((Encoded { bytes, format: Format::Jpeg }, quality)));
         }
@@ -92,6 +93,18 @@ impl Folder {
     }
 }
 
+/// A file name made of the prompt's words and the seed, which no file in `folder` has yet.
+pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
+    let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let stem: Vec<String> = words.take(8).map(str::to_lowercase).collect();
+    let mut stem = stem.join("-");
+    stem.truncate(60);
+    let stem = if stem.is_empty() { "picture".to_owned() } else { stem };
+    let names = std::iter::once(format!("{stem}-{seed}.png"));
+    let mut names = names.chain((2..).map(|n| format!("{stem}-{seed}-{n}.png"))).map(|name| folder.join(name));
+    names.find(|path| !path.exists()).unwrap_or_else(|| folder.join("picture.png"))
+}
+
 /// Writes a file so that there is never half of one, not even after a power cut.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -116,6 +129,20 @@ mod tests {
         let paths: Vec<PathBuf> = (0..4).map(|n| pictures.store("job", n, &picture).unwrap()).collect();
         assert_eq!(fs::read(&paths[3]).unwrap(), [1, 2, 3]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn pictures_are_named_after_their_prompts() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |prompt: &str| {
+            let path = free_name(folder.path(), prompt, 7);
+            path.file_name().unwrap().to_string_lossy().into_owned()
+        };
+        assert_eq!(name("A large, red house!"), "a-large-red-house-7.png");
+        assert_eq!(name("../../etc/passwd"), "etc-passwd-7.png");
+        assert_eq!(name("家"), "picture-7.png");
+        std::fs::write(folder.path().join("a-cat-7.png"), b"").unwrap();
+        assert_eq!(name("a cat"), "a-cat-7-2.png");
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use diffused_engine::Options;
 use diffused_engine::plan::{MemoryPlan, StagePlan};
 use diffused_engine::request::{Request, Stage};
-use image::RgbImage;
 use serde_json::json;
 
 use crate::budget;
-use crate::cli::{Failure, Plan, say};
-use crate::generate::failure;
+use crate::cli::{Plan, say};
+use crate::failure::Failure;
 use crate::model::Model;
 
 /// Prints how the memory would be divided.
@@ -16,27 +15,25 @@ pub fn run(arguments: &Plan) -> Result<(), Failure> {
     crate::logging::start("error");
     let budget = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory: budget };
-    let mut engine = Model::new(arguments.model.as_deref(), options)?.open().map_err(failure)?;
-    let request = Request {
-        width: arguments.width,
-        height: arguments.height,
-        cfg_scale: arguments.cfg_scale,
-        init_image: arguments.image_to_image.then(|| RgbImage::new(1, 1)),
-        ..Request::default()
-    };
-    let default = engine.manifest().picture.default;
+    let model = Model::new(arguments.model.as_deref(), options)?;
+    let (resolver, mut engine) = (model.resolver()?, model.open()?);
+    let default = resolver.manifest().picture.default;
+    let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
     let request =
-        Request { width: request.width.or(Some(default)), height: request.height.or(Some(default)), ..request };
-    let parameters = engine.resolve(&request).map_err(failure)?;
-    let plan = engine.plan(&parameters).map_err(failure)?;
-    let smallest = engine.smallest_budget(&parameters).map_err(failure)?;
+        Request { width: Some(width), height: Some(height), cfg_scale: arguments.cfg_scale, ..Request::default() };
+    // An init image is scaled to what is painted before memory is divided, so any size of it gives the same plan.
+    let init_size = arguments.image_to_image.then_some((width as u32, height as u32));
+    let painting = resolver.resolve(&request, init_size)?;
+    let parameters = painting.parameters();
+    let plan = engine.plan(&painting)?;
+    let smallest = engine.smallest_budget(&painting)?;
     if arguments.json {
         let line = json!({"budget": budget, "smallest": smallest, "peak": plan.peak(), "stages": plan.stages});
         say(line);
         return Ok(());
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
-    let name = &engine.manifest().name;
+    let name = &resolver.manifest().name;
     say(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
     say(format!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process())));
     say(format!("The smallest budget for this is {} MiB.", smallest >> 20));

@@ -147,7 +147,7 @@ fn rounded(number: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use diffused_engine::sampler::Kind;
+    use diffused_engine::sampler::SamplerKind;
 
     use super::*;
 
@@ -160,7 +160,7 @@ mod tests {
             steps: 10,
             cfg_scale: 7.5,
             seed: 0,
-            sampler: Kind::Ddim,
+            sampler: SamplerKind::Ddim,
             strength,
         }
     }

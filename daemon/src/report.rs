@@ -1,8 +1,8 @@
 //! What the service says: the payloads of the contract's topics, in one place.
 
-use diffused_engine::bundle::Manifest;
+use diffused_engine::Resolver;
 use diffused_engine::request::Parameters;
-use diffused_engine::sampler::Kind;
+use diffused_engine::sampler::SamplerKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -16,13 +16,14 @@ use crate::worker::Painted;
 pub const SCHEMA: u32 = 1;
 
 /// `…/info`
-pub fn info(config: &Config, manifest: &Manifest, model_sha256: &str, memory: Option<u64>) -> Value {
+pub fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) -> Value {
+    let (manifest, model_sha256) = (resolver.manifest(), resolver.model_sha256());
     let sizes = &manifest.picture;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "schema": SCHEMA,
         "model": {"name": manifest.name, "sha256": model_sha256, "family": manifest.family, "weights": manifest.weights},
-        "samplers": Kind::ALL,
+        "samplers": SamplerKind::ALL,
         "defaults": {
             "sampler_name": manifest.sampling.default,
             "steps": manifest.sampling.steps,

@@ -5,11 +5,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
-use diffused_engine::Options;
-use diffused_engine::bundle::Manifest;
-use diffused_engine::parameters;
-use diffused_engine::request::{Parameters, Request};
-use diffused_engine::sampler;
+use diffused_engine::request::Request;
+use diffused_engine::sampler::SamplerKind;
+use diffused_engine::{Options, Painting, Resolver};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,14 +26,14 @@ const MAX_PICTURES: u64 = 16;
 
 /// Which of the two topics a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// A prompt alone.
     Txt2Img,
     /// A prompt and a picture to start from.
     Img2Img,
 }
 
-/// How a picture is written.
+/// An image file's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -70,10 +68,10 @@ pub struct Job {
     pub id: String,
     /// The client's own mark, handed back as it came.
     pub transaction: Option<Value>,
-    /// The picture; `init_image` is `None` here, see `start`.
+    /// The image.
     pub request: Request,
-    /// The init image.
-    pub start: Option<InitImage>,
+    /// The image that image to image starts from.
+    pub init_image: Option<InitImage>,
     /// How many pictures, with the seeds that follow.
     pub count: u64,
     /// How pictures are written.
@@ -98,8 +96,8 @@ pub struct Rejection {
 }
 
 impl Job {
-    /// Reads a payload; its init image is put down in `folder`.
-    pub fn parse(payload: &[u8], kind: Kind, folder: &Path) -> Result<Job, Rejection> {
+    /// Reads a payload; its init image waits in a file in `folder`.
+    pub fn parse(payload: &[u8], kind: RequestKind, folder: &Path) -> Result<Job, Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let mut fields = match read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt) => Fields::of_prompt(prompt),
@@ -121,18 +119,11 @@ impl Job {
         Ok(job)
     }
 
-    /// What is painted with the defaults of `manifest` by an engine with `options`, as far as that can be told beforehand.
-    pub fn resolve(&self, manifest: &Manifest, options: Options) -> Result<Parameters, Fault> {
-        let init_size = self.start.as_ref().map(InitImage::size);
-        let parameters = parameters::resolve_from(&self.request, init_size, manifest)?;
-        self.start.as_ref().map_or(Ok(()), |start| start.check(&parameters, options))?;
-        Ok(parameters)
-    }
-
-    /// The picture number `n` (from 0) of a job that was resolved to `parameters`, its init image unpacked.
-    pub fn picture(&self, n: u64, parameters: &Parameters) -> Result<Request, Fault> {
-        let request = Request { seed: self.request.seed.wrapping_add(n), ..self.request.clone() };
-        self.start.as_ref().map_or(Ok(request.clone()), |start| start.start(&request, parameters))
+    /// Settles what is painted. Its init image must fit the memory of `options` when it is unpacked.
+    pub fn resolve(&self, resolver: &Resolver, options: Options) -> Result<Painting, Fault> {
+        let painting = resolver.resolve(&self.request, self.init_image.as_ref().map(InitImage::size))?;
+        self.init_image.as_ref().map_or(Ok(()), |image| image.check(painting.parameters(), options))?;
+        Ok(painting)
     }
 }
 
@@ -157,7 +148,9 @@ fn read(payload: &[u8]) -> Result<Payload, Fault> {
         Ok(_) => {
             Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
         }
-        Err(error) if text.starts_with('{') => Err(invalid(format!("the payload is broken JSON: {error}"))),
+        Err(error) if text.starts_with('{') => {
+            Err(invalid(format!("the payload looks like JSON but does not parse: {error}")))
+        }
         Err(_) => Ok(Payload::Prompt(text.to_owned())),
     }
 }
@@ -179,7 +172,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
 }
 
 /// Every key but the names.
-fn interpret(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Job, Fault> {
+fn interpret(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Job, Fault> {
     let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
     let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
     for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
@@ -196,13 +189,12 @@ fn interpret(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Job, Faul
         cfg_scale: fields.number("cfg_scale")?,
         seed: seed(fields)?,
         sampler: sampler(fields)?,
-        init_image: None,
         strength: fields.number("denoising_strength")?,
     };
     let job = Job {
         id: String::new(),
         transaction: None,
-        start: start(fields, kind, folder)?,
+        init_image: init_image(fields, kind, folder)?,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -216,7 +208,7 @@ fn interpret(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Job, Faul
     Ok(Job { warnings: fields.leftovers(), ..job })
 }
 
-fn sampler(fields: &mut Fields) -> Result<Option<sampler::Kind>, Fault> {
+fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
     let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
     Ok(name.map(|name| name.parse()).transpose()?)
 }
@@ -229,19 +221,19 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
         Some(value) => value.as_u64().ok_or_else(|| {
             Fault::param(
                 "seed",
-                format!("{} is no seed: a whole number from 0, or -1 for a random one", fields::shown(&value)),
+                format!("expected a whole number from 0, or -1 for a random one; got {}", fields::shown(&value)),
             )
         }),
     }
 }
 
 /// The one init image, out of its base64.
-fn start(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Option<InitImage>, Fault> {
+fn init_image(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Option<InitImage>, Fault> {
     const FIELD: &str = "init_images";
     let images = match (kind, fields.take(FIELD)) {
-        (Kind::Txt2Img, None) => return Ok(None),
-        (Kind::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
-        (Kind::Img2Img, images) => images,
+        (RequestKind::Txt2Img, None) => return Ok(None),
+        (RequestKind::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
+        (RequestKind::Img2Img, images) => images,
     };
     let Some(Value::Array(images)) = images else {
         return Err(Fault::param(FIELD, "expected a list with one picture in base64"));
@@ -253,7 +245,7 @@ fn start(fields: &mut Fields, kind: Kind, folder: &Path) -> Result<Option<InitIm
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .map_err(|error| Fault::param(FIELD, format!("the picture's base64 is broken: {error}")))?;
-    InitImage::put_down(&bytes, folder).map(Some)
+    InitImage::store(&bytes, folder).map(Some)
 }
 
 fn format(fields: &mut Fields) -> Result<Format, Fault> {
@@ -268,7 +260,8 @@ fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {
     let Some(seconds) = fields.number("not_after")? else { return Ok(None) };
     let after_epoch = Duration::try_from_secs_f64(seconds).ok();
     let time = after_epoch.and_then(|duration| SystemTime::UNIX_EPOCH.checked_add(duration));
-    time.map(Some).ok_or_else(|| Fault::param("not_after", format!("{seconds} are no seconds since 1970")))
+    time.map(Some)
+        .ok_or_else(|| Fault::param("not_after", format!("{seconds} is out of range; expected seconds since 1970")))
 }
 
 #[cfg(test)]

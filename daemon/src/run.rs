@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use diffused_engine::{Engine, Options};
+use diffused_engine::{Engine, Options, Resolver};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::budget;
-use crate::cli::{Failure, say};
+use crate::cli::say;
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::logging;
 use crate::model::Model;
 use crate::service::{Service, Signal};
@@ -22,13 +23,13 @@ const LOG: &str = "warn,diffused=info,tract=error";
 /// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     logging::start(LOG);
-    let (config, model, engine) = prepare(path)?;
+    let (config, model, resolver, engine) = prepare(path)?;
     die_on_second_signal().map_err(|error| Failure::Other(format!("signals: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
     runtime.block_on(async {
         let signals = signals().map_err(|error| Failure::Other(format!("signals: {error}")))?;
-        let service = Service::start(config, path.map(Path::to_owned), model, engine);
+        let service = Service::start(config, path.map(Path::to_owned), model, resolver, engine);
         service.map_err(|error| Failure::Usage(format!("{error:#}")))?.run(signals).await;
         Ok(())
     })
@@ -36,20 +37,21 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
 
 /// Does all that `run` does before it connects: made for systemd's ExecStartPre.
 pub fn check(path: Option<&Path>) -> Result<(), Failure> {
-    let (config, _, engine) = prepare(path)?;
+    let (config, _, resolver, _) = prepare(path)?;
     config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let url = &config.mqtt.url;
-    say(format!("the configuration is right: model `{}`, broker {}:{}", engine.manifest().name, url.host, url.port));
+    say(format!("the configuration is right: model `{}`, broker {}:{}", resolver.manifest().name, url.host, url.port));
     Ok(())
 }
 
-fn prepare(path: Option<&Path>) -> Result<(Config, Model, Engine), Failure> {
+fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let memory = budget::or_free(config.memory);
     let options = Options { threads: config.threads.map(|threads| threads.0), memory };
     let model = Model::new(config.model.as_deref(), options)?;
-    let engine = model.open().map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?;
-    Ok((config, model, engine))
+    let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
+    let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
+    Ok((config, model, resolver, engine))
 }
 
 /// The first signal drains the service; the second ends the program on the spot, even if the runtime hangs.

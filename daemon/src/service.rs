@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use diffused_engine::bundle::Manifest;
-use diffused_engine::request::Parameters;
-use diffused_engine::{Engine, Options};
+use diffused_engine::{Engine, Options, Painting, Resolver};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
@@ -51,7 +49,7 @@ pub enum Signal {
 #[derive(Debug)]
 struct Work {
     job: Arc<Job>,
-    parameters: Parameters,
+    painting: Painting,
 }
 
 /// What is remembered of a job until it ends.
@@ -83,8 +81,7 @@ pub struct Service {
     queue: Queue<Work>,
     cards: HashMap<String, Card>,
     stop: Arc<AtomicBool>,
-    manifest: Manifest,
-    model_sha256: String,
+    resolver: Resolver,
     options: Options,
     seconds_per_step: Option<f64>,
     /// Packet ids and checksums of the last requests that were taken: what the broker sends again is told by them.
@@ -94,18 +91,22 @@ pub struct Service {
 
 impl Service {
     /// Starts the worker with an `engine` that `model` opened, and the connection. Needs a tokio runtime.
-    pub fn start(config: Config, config_path: Option<PathBuf>, model: Model, engine: Engine) -> Result<Service> {
+    pub fn start(
+        config: Config,
+        config_path: Option<PathBuf>,
+        model: Model,
+        resolver: Resolver,
+        engine: Engine,
+    ) -> Result<Service> {
         let state_dir = config.state_dir()?;
         let topics = Topics::new(&config);
-        let manifest = engine.manifest().clone();
-        let model_sha256 = engine.model_sha256().to_owned();
         let options = model.options();
-        let info = report::info(&config, &manifest, &model_sha256, options.memory);
+        let info = report::info(&config, &resolver, options.memory);
         let (mqtt, wire) = Mqtt::start(mqtt_options(&config, &topics, &info)?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures);
         let (worker, painter) = Worker::start(model, engine, folder).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
-        info!(model = manifest.name, broker, topic = topics.of("txt2img"), "started");
+        info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         Ok(Service {
             queue: Queue::new(config.queue_length),
             config,
@@ -118,8 +119,7 @@ impl Service {
             painter,
             cards: HashMap::new(),
             stop: Arc::default(),
-            manifest,
-            model_sha256,
+            resolver,
             options,
             seconds_per_step: None,
             recent: VecDeque::new(),

@@ -1,9 +1,7 @@
-//! The thread that paints. It alone owns the engine; the service sends it one job at a time and hears of its progress,
-//! its pictures and its end. Whatever goes wrong in a job, the thread lives on: even a panic ends only that job.
+//! The thread that paints. It alone owns the engine; the service sends it one job at a time and receives its progress,
+//! its images and its end. Whatever goes wrong in a job, the thread lives on: even a panic ends only that job.
 
-use std::any::Any;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -11,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use diffused_engine::Engine;
-use diffused_engine::request::{Observer, Parameters, Picture, Stage};
+use diffused_engine::request::{Observer, Parameters, Stage};
+use diffused_engine::{Engine, Painting};
+use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
-use crate::fault::{Code, Fault};
+use crate::fault::{Code, Fault, catch_panic};
 use crate::health;
 use crate::model::Model;
 use crate::pictures::{self, Encoded, Folder};
@@ -31,17 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A job for the worker.
 #[derive(Debug)]
 pub struct Task {
-    /// What to paint.
+    /// What was asked.
     pub job: Arc<Job>,
-    /// The same with every default filled in.
-    pub parameters: Parameters,
+    /// The same, resolved; each further image has the next seed.
+    pub painting: Painting,
     /// The largest picture that the broker takes, bytes.
     pub limit: Option<usize>,
     /// Set when the job is to be left.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What the worker tells.
+/// What the worker reports.
 #[derive(Debug)]
 pub enum Event {
     /// At most one a second.
@@ -127,7 +126,7 @@ impl Painter {
         while let Some(task) = next(&mut engine, tasks) {
             let outcome = self.attempt(&mut engine, &task);
             *lock(&self.beat) = None;
-            self.tell(Event::Finished(outcome));
+            self.report(Event::Finished(outcome));
         }
     }
 
@@ -137,21 +136,12 @@ impl Painter {
             Some(engine) => engine,
             None => self.reopen()?,
         };
-        let painted = catch_unwind(AssertUnwindSafe(|| self.paint_all(&mut ready, task)));
-        match painted {
-            Ok(outcome) => {
-                *engine = Some(ready);
-                outcome
-            }
-            Err(panic) => {
-                let message = panic_message(panic.as_ref());
-                error!(job = task.job.id, "panicked: {message}");
-                Err(Fault::new(Code::Internal, format!("a fault of the program: {message}")))
-            }
-        }
+        let outcome = catch_panic(|| self.paint_all(&mut ready, task))?;
+        *engine = Some(ready);
+        outcome
     }
 
-    /// The service goes on telling what it told of the model at its start.
+    /// The model must be the one that the service announced at its start.
     fn reopen(&self) -> Result<Engine, Fault> {
         let engine = self.model.open()?;
         if engine.model_sha256() != self.model_sha256 {
@@ -162,35 +152,34 @@ impl Painter {
     }
 
     fn paint_all(&self, engine: &mut Engine, task: &Task) -> Result<Summary, Fault> {
-        let mut watch = Watch {
-            meter: Meter::new(&task.parameters, task.job.count, Instant::now()),
-            stop: &task.stop,
-            told: None,
-            painter: self,
-        };
+        let parameters = task.painting.parameters();
+        let meter = Meter::new(parameters, task.job.count, Instant::now());
+        let mut observer = JobObserver { meter, stop: &task.stop, reported: None, painter: self };
         for index in 0..task.job.count {
             if index > 0 {
-                watch.meter.next_image(Instant::now());
+                observer.meter.next_image(Instant::now());
             }
             self.make_room(engine, task);
-            let picture = engine.generate(&task.job.picture(index, &task.parameters)?, &mut watch)?;
-            self.tell(Event::Painted(self.finish(task, index, &picture)?));
+            let init_image = task.job.init_image.as_ref().map(|image| image.unpack(parameters)).transpose()?;
+            let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
+            let image = engine.paint(&painting, init_image, &mut observer)?;
+            self.report(Event::Painted(self.finish(task, index, &image, painting.parameters())?));
         }
-        Ok(Summary { parameters: task.parameters.clone(), timings: watch.meter.timings(Instant::now()) })
+        Ok(Summary { parameters: parameters.clone(), timings: observer.meter.timings(Instant::now()) })
     }
 
     /// Frees weights that were kept where the init image needs their memory.
     fn make_room(&self, engine: &mut Engine, task: &Task) {
-        let (Some(start), Some(memory)) = (&task.job.start, self.model.options().memory) else { return };
-        let unpacking = start.memory(&task.parameters);
+        let (Some(image), Some(memory)) = (&task.job.init_image, self.model.options().memory) else { return };
+        let unpacking = image.memory(task.painting.parameters());
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
             engine.forget();
         }
     }
 
-    /// Makes a file of the pixels, keeps it, and makes one that fits through the broker.
-    fn finish(&self, task: &Task, index: u64, picture: &Picture) -> Result<Painted, Fault> {
-        let file = pictures::encode(picture, task.job.format)?;
+    /// Encodes the pixels, keeps the file, and makes one that fits through the broker.
+    fn finish(&self, task: &Task, index: u64, image: &RgbImage, parameters: &Parameters) -> Result<Painted, Fault> {
+        let file = pictures::encode(image, parameters, task.job.format)?;
         let mut warnings = vec![];
         let path = match self.folder.store(&task.job.id, index, &file) {
             Ok(path) => Some(path),
@@ -204,7 +193,7 @@ impl Painter {
             return Ok(Painted { index, file, fits: true, path, warnings });
         };
         let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
-        match (pictures::encode_within(picture, limit)?, &path) {
+        match (pictures::encode_within(image, limit)?, &path) {
             (Some((small, quality)), _) => {
                 warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
                 Ok(Painted { index, file: small, fits: true, path, warnings })
@@ -217,28 +206,28 @@ impl Painter {
         }
     }
 
-    fn tell(&self, event: Event) {
+    fn report(&self, event: Event) {
         // The service has gone only when the program ends.
         let _ = self.events.send(event);
     }
 }
 
 /// Follows the engine through one job.
-struct Watch<'a> {
+struct JobObserver<'a> {
     meter: Meter,
     stop: &'a AtomicBool,
-    told: Option<Instant>,
+    reported: Option<Instant>,
     painter: &'a Painter,
 }
 
-impl Observer for Watch<'_> {
+impl Observer for JobObserver<'_> {
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
         let now = Instant::now();
         let progress = self.meter.tick(stage, done, total, now);
         *lock(&self.painter.beat) = Some(now);
-        if self.told.is_none_or(|told| now - told >= PROGRESS_INTERVAL) {
-            self.told = Some(now);
-            self.painter.tell(Event::Progress(progress));
+        if self.reported.is_none_or(|at| now - at >= PROGRESS_INTERVAL) {
+            self.reported = Some(now);
+            self.painter.report(Event::Progress(progress));
         }
         match self.stop.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
@@ -257,9 +246,4 @@ fn next(engine: &mut Option<Engine>, tasks: &mpsc::Receiver<Task>) -> Option<Tas
         }
     }
     tasks.recv().ok()
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
 }

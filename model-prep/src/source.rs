@@ -157,7 +157,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
-    use diffused_engine::sampler::{Kind, Prediction};
+    use diffused_engine::sampler::{Prediction, SamplerKind};
 
     use super::*;
     use crate::arch;
@@ -168,27 +168,33 @@ mod tests {
         name: &'static str,
         /// Values of the UNet, as published.
         unet: usize,
-        sampler: Kind,
+        sampler: SamplerKind,
         prediction: Prediction,
         picture: usize,
     }
 
-    const fn known(name: &'static str, unet: usize, sampler: Kind, prediction: Prediction, picture: usize) -> Known {
+    const fn known(
+        name: &'static str,
+        unet: usize,
+        sampler: SamplerKind,
+        prediction: Prediction,
+        picture: usize,
+    ) -> Known {
         Known { name, unet, sampler, prediction, picture }
     }
 
     const PUBLISHED: [Known; 8] = [
-        known("Stable Diffusion 1.4", 859_520_964, Kind::Pndm, Prediction::Epsilon, 512),
-        known("Stable Diffusion 1.5", 859_520_964, Kind::Pndm, Prediction::Epsilon, 512),
-        known("Stable Diffusion 2.1 base", 865_910_724, Kind::Pndm, Prediction::Epsilon, 512),
-        known("Stable Diffusion 2.1", 865_910_724, Kind::Ddim, Prediction::VPrediction, 768),
-        known("LCM Dreamshaper v7", 859_602_884, Kind::Lcm, Prediction::Epsilon, 768),
-        known("BK-SDM-Small", 482_346_884, Kind::Pndm, Prediction::Epsilon, 512),
-        known("tiny-sd", 323_384_964, Kind::Dpmpp2m, Prediction::Epsilon, 512),
+        known("Stable Diffusion 1.4", 859_520_964, SamplerKind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 1.5", 859_520_964, SamplerKind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 2.1 base", 865_910_724, SamplerKind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion 2.1", 865_910_724, SamplerKind::Ddim, Prediction::VPrediction, 768),
+        known("LCM Dreamshaper v7", 859_602_884, SamplerKind::Lcm, Prediction::Epsilon, 768),
+        known("BK-SDM-Small", 482_346_884, SamplerKind::Pndm, Prediction::Epsilon, 512),
+        known("tiny-sd", 323_384_964, SamplerKind::Dpmpp2m, Prediction::Epsilon, 512),
         known(
             "a fine-tune saved by diffusers 0.42 with its moving average",
             859_520_964,
-            Kind::Euler,
+            SamplerKind::Euler,
             Prediction::Epsilon,
             512,
         ),

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use diffused_engine::request::{Request, Unobserved};
 use diffused_engine::unet::Unet;
 use diffused_engine::weights::Residency;
-use diffused_engine::{Engine, Options};
+use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
 use model_prep::Weights;
 
@@ -55,10 +55,11 @@ fn pictures_of_the_demo_model_are_near() {
     let prompts: Vec<&str> = include_str!("../scenes/prompts.txt").lines().take(20).collect();
     let [exact, int8] = [Weights::F32, Weights::Int8].map(|weights| {
         let bundle = Fresh::new("demo", weights);
+        let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
         let mut paint = |(prompt, seed): (&&str, u64)| {
             let request = Request { prompt: prompt.to_string(), seed, cfg_scale: Some(5.0), ..Request::default() };
-            engine.generate(&request, &mut Unobserved).unwrap().image
+            engine.paint(&resolver.resolve(&request, None).unwrap(), None, &mut Unobserved).unwrap()
         };
         prompts.iter().zip(1..).map(&mut paint).collect::<Vec<_>>()
     });

@@ -1,8 +1,8 @@
 //! Whole pictures, for every sampler: text to image and image to image, in f32 bundles.
 
 use diffused_engine::request::{Request, Unobserved};
-use diffused_engine::sampler::Kind;
-use diffused_engine::{Engine, Options};
+use diffused_engine::sampler::SamplerKind;
+use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
 use model_prep::Weights;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{Fresh, MODELS, goldens};
 #[derive(Debug, Deserialize)]
 struct Golden {
     model: String,
-    sampler: Kind,
+    sampler: SamplerKind,
     prompt: String,
     negative_prompt: String,
     seed: u64,
@@ -40,7 +40,6 @@ impl Golden {
             cfg_scale: Some(self.cfg_scale),
             seed: self.seed,
             sampler: Some(self.sampler),
-            init_image: self.init_image.as_deref().map(open),
             strength: self.strength,
         }
     }
@@ -60,10 +59,14 @@ fn pictures_agree() {
     let mut wrong = Vec::new();
     for model in MODELS {
         let bundle = Fresh::new(model, Weights::F32);
+        let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
         for golden in list.iter().filter(|golden| golden.model == model) {
-            let picture = engine.generate(&golden.request(), &mut Unobserved).unwrap();
-            let agreement = agreement(&picture.image, &open(&golden.file));
+            let init_image = golden.init_image.as_deref().map(open);
+            let init_size = init_image.as_ref().map(RgbImage::dimensions);
+            let painting = resolver.resolve(&golden.request(), init_size).unwrap();
+            let image = engine.paint(&painting, init_image, &mut Unobserved).unwrap();
+            let agreement = agreement(&image, &open(&golden.file));
             println!("{}: {:.2} %", golden.file, 100.0 * agreement);
             if agreement < 0.999 {
                 wrong.push(format!("{} ({:.2} %)", golden.file, 100.0 * agreement));
@@ -71,8 +74,8 @@ fn pictures_agree() {
         }
     }
     assert!(wrong.is_empty(), "less than 99.9 % agree: {wrong:?}");
-    let covered = |kind: Kind, from_image: bool| {
+    let covered = |kind: SamplerKind, from_image: bool| {
         list.iter().any(|golden| golden.sampler == kind && golden.init_image.is_some() == from_image)
     };
-    assert!(Kind::ALL.into_iter().all(|kind| covered(kind, false) && covered(kind, true)));
+    assert!(SamplerKind::ALL.into_iter().all(|kind| covered(kind, false) && covered(kind, true)));
 }

@@ -1,4 +1,4 @@
-//! What can go wrong while a bundle is opened or a picture is painted; each kind has a stable code for clients.
+//! What can go wrong while a bundle is opened or an image is painted.
 
 use std::path::PathBuf;
 
@@ -41,17 +41,4 @@ pub enum Error {
     /// A fault of the program itself.
     #[error("internal error: {0}")]
     Internal(String),
-}
-
-impl Error {
-    /// The stable code that clients see, as the MQTT contract has it (`invalid_param`, `out_of_memory`, …).
-    pub fn code(&self) -> &'static str {
-        match self {
-            Error::InvalidParam { .. } => "invalid_param",
-            Error::OutOfMemory(_) => "out_of_memory",
-            Error::ModelCorrupt { .. } | Error::Io { .. } => "model_corrupt",
-            Error::Cancelled => "cancelled",
-            Error::Internal(_) => "internal",
-        }
-    }
 }

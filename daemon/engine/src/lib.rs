@@ -1,6 +1,6 @@
 //! Stable Diffusion on the CPU in little memory: synchronous, no network, no clock, no environment.
 //!
-//! The pipeline on one page is `Job`: prompt → embeddings, (init image → latents,) noise → latents step by
+//! `Resolver` turns a request into a `Painting`, `Engine` paints it. The pipeline on one page is `Pipeline`: prompt → embeddings, (init image → latents,) noise → latents step by
 //! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the picture that it gives there.
 
@@ -18,6 +18,7 @@ pub mod parameters;
 pub mod picture;
 pub mod plan;
 pub mod request;
+mod resolver;
 pub mod sampler;
 mod source;
 mod strips;
@@ -25,6 +26,7 @@ pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+mod warning;
 pub mod weights;
 
 use std::num::NonZero;
@@ -40,10 +42,12 @@ use latents::Latents;
 use models::Models;
 use noise::Noise;
 use plan::MemoryPlan;
-use request::{Observer, Parameters, Picture, Request, Stage};
+use request::{Observer, Parameters, Stage};
+pub use resolver::{Painting, Resolver};
 use sampler::Sampler;
 pub use source::{Bundle, Source};
 use text_encoder::Embeddings;
+pub use warning::Warning;
 
 /// How the engine may use the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,107 +115,114 @@ impl Engine {
         &self.bundle.sha256
     }
 
-    /// Fills in what `request` leaves open and checks the rest; paints nothing.
-    pub fn resolve(&self, request: &Request) -> Result<Parameters> {
-        parameters::resolve(request, &self.bundle.manifest)
-    }
-
-    /// How painting `parameters` divides the memory; `OutOfMemory` where the budget is too small.
-    pub fn plan(&mut self, parameters: &Parameters) -> Result<MemoryPlan> {
-        let plan = plan::plan(&self.models.demands(parameters)?, self.options.memory, self.options.process());
+    /// How `painting` divides the memory.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` where the budget is too small.
+    pub fn plan(&mut self, painting: &Painting) -> Result<MemoryPlan> {
+        let demands = self.models.demands(painting.parameters())?;
+        let plan = plan::plan(&demands, self.options.memory, self.options.process());
         diffused_kernels::heap::trim();
         plan
     }
 
-    /// The smallest budget in which `parameters` can be painted, bytes.
-    pub fn smallest_budget(&mut self, parameters: &Parameters) -> Result<u64> {
-        Ok(plan::smallest(&self.models.demands(parameters)?, self.options.process()))
+    /// The smallest budget in which `painting` can be painted, bytes.
+    pub fn smallest_budget(&mut self, painting: &Painting) -> Result<u64> {
+        Ok(plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
     }
 
-    /// Paints `request`, telling `observer` after each layer and step.
-    pub fn generate(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Picture> {
-        let parameters = self.resolve(request)?;
-        let plan = self.plan(&parameters)?;
+    /// Paints `painting`, calling `observer` after each layer and step. Image to image starts from `init_image`, which
+    /// is scaled to the size that is painted.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`, `Cancelled`, and `ModelCorrupt` or `Io` where weights cannot be read.
+    pub fn paint(
+        &mut self,
+        painting: &Painting,
+        init_image: Option<RgbImage>,
+        observer: &mut dyn Observer,
+    ) -> Result<RgbImage> {
+        let parameters = painting.parameters();
+        if init_image.is_some() != parameters.strength.is_some() {
+            return Err(Error::Internal("an init image belongs to a request that was resolved with its size".into()));
+        }
+        let plan = self.plan(painting)?;
         if !plan.keeps_all {
             self.models.forget();
         }
-        let mut job = Job {
-            sampler: Sampler::new(
-                parameters.sampler,
-                &self.bundle.manifest.sampling,
-                parameters.steps,
-                parameters.strength,
-            )?,
+        let mut pipeline = Pipeline {
+            sampler: painting.sampler.clone(),
             noise: Noise::new(parameters.seed),
             models: &mut self.models,
-            asked: &parameters,
+            painting,
             plan: &plan,
             observer,
         };
-        let painted = self.workers.install(|| job.paint(request.init_image.as_ref()));
+        let painted = self.workers.install(|| pipeline.run(init_image));
         diffused_kernels::heap::trim();
-        Ok(Picture { image: painted?, parameters })
+        painted
     }
 }
 
-/// One request on its way through the stages.
-struct Job<'a> {
+/// A painting on its way through the stages.
+struct Pipeline<'a> {
     models: &'a mut Models,
-    asked: &'a Parameters,
+    painting: &'a Painting,
     plan: &'a MemoryPlan,
     noise: Noise,
     sampler: Sampler,
     observer: &'a mut dyn Observer,
 }
 
-impl Job<'_> {
-    /// The picture, from noise or from `init_image`.
-    fn paint(&mut self, init_image: Option<&RgbImage>) -> Result<RgbImage> {
+impl Pipeline<'_> {
+    /// The image, from noise or from `init_image`.
+    fn run(&mut self, init_image: Option<RgbImage>) -> Result<RgbImage> {
         let embeddings = self.embed()?;
         let latents = match init_image {
-            Some(image) => self.start_from(image)?,
-            None => self.start(),
+            Some(image) => self.image_latents(image)?,
+            None => self.noise_latents(),
         };
         let latents = self.denoise(latents, embeddings)?;
         let residency = self.plan.residency(Stage::VaeDecoder)?;
         let pixels = self.models.decoder.decode(&latents, residency, &mut layers(Stage::VaeDecoder, self.observer))?;
-        picture::to_image(&pixels, self.asked.width, self.asked.height)
+        let Parameters { width, height, .. } = *self.painting.parameters();
+        picture::to_image(&pixels, width, height)
     }
 
-    /// The prompt's embeddings; with guidance, the negative prompt's come first.
+    /// The prompts' embeddings.
     fn embed(&mut self) -> Result<Embeddings> {
-        let Parameters { prompt, negative_prompt, .. } = self.asked;
-        let prompts = if self.models.guided(self.asked) { vec![negative_prompt, prompt] } else { vec![prompt] };
-        let text = &self.models.manifest.text;
-        let ids: Vec<_> = prompts.into_iter().map(|prompt| self.models.tokenizer.encode(prompt, text).ids).collect();
         let residency = self.plan.residency(Stage::TextEncoder)?;
-        self.models.text_encoder.encode(&ids, residency, &mut layers(Stage::TextEncoder, self.observer))
+        let mut tick = layers(Stage::TextEncoder, self.observer);
+        self.models.text_encoder.encode(&self.painting.prompts, residency, &mut tick)
     }
 
     /// The first latents of text to image.
-    fn start(&mut self) -> Latents {
+    fn noise_latents(&mut self) -> Latents {
+        let Parameters { width, height, .. } = *self.painting.parameters();
         let sizes = &self.models.manifest.picture;
-        let (height, width) = (self.asked.height / sizes.factor, self.asked.width / sizes.factor);
-        let noise = Latents::noise(&mut self.noise, (height, width, sizes.latent_channels));
-        Latents { values: self.sampler.start(&noise.values), ..noise }
+        let shape = (height / sizes.factor, width / sizes.factor, sizes.latent_channels);
+        let noise = Latents::noise(&mut self.noise, shape);
+        Latents { values: self.sampler.noise_latents(&noise.values), ..noise }
     }
 
     /// The first latents of image to image: the encoder's distribution is sampled before noise is added.
-    fn start_from(&mut self, image: &RgbImage) -> Result<Latents> {
-        let (width, height) = (self.asked.width, self.asked.height);
-        let pixels = picture::to_pixels(&picture::scale(image.clone(), width, height));
+    fn image_latents(&mut self, image: RgbImage) -> Result<Latents> {
+        let Parameters { width, height, .. } = *self.painting.parameters();
+        let pixels = picture::to_pixels(&picture::scale(image, width, height));
         let residency = self.plan.residency(Stage::VaeEncoder)?;
         let mut tick = layers(Stage::VaeEncoder, self.observer);
         let moments = self.models.encoder.encode(pixels, (width, height), residency, &mut tick)?;
         let mut noise = || Latents::noise(&mut self.noise, moments.shape()).values;
         let latents = moments.sample(&noise());
-        Ok(Latents { values: self.sampler.start_from(&latents.values, &noise()), ..latents })
+        Ok(Latents { values: self.sampler.image_latents(&latents.values, &noise()), ..latents })
     }
 
     /// Runs the UNet once for each of the sampler's timesteps.
     fn denoise(&mut self, mut latents: Latents, embeddings: Embeddings) -> Result<Latents> {
         let timesteps = self.sampler.timesteps().to_vec();
-        let (calls, guidance) = (timesteps.len(), self.asked.cfg_scale);
+        let (calls, guidance) = (timesteps.len(), self.painting.parameters().cfg_scale);
         let residency = self.plan.residency(Stage::Unet)?;
         let Latents { height, width, channels, .. } = latents;
         let mut unet = self.models.unet.start(&latents, embeddings, guidance, calls, residency)?;

@@ -13,13 +13,8 @@ pub const MAX_CFG_SCALE: f64 = 50.0;
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
 
-/// Fills in the model's defaults and checks every value.
-pub fn resolve(request: &Request, manifest: &Manifest) -> Result<Parameters> {
-    resolve_from(request, request.init_image.as_ref().map(image::RgbImage::dimensions), manifest)
-}
-
-/// The same, starting from a picture of which only the width and the height are known so far.
-pub fn resolve_from(request: &Request, init_size: Option<(u32, u32)>, manifest: &Manifest) -> Result<Parameters> {
+/// Fills in the model's defaults and checks every range. `init_size` is the init image's width and height, pixels.
+pub(crate) fn resolve(request: &Request, init_size: Option<(u32, u32)>, manifest: &Manifest) -> Result<Parameters> {
     let sizes = &manifest.picture;
     let own = |side: fn((u32, u32)) -> u32| {
         let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / sizes.factor * sizes.factor).max(sizes.smallest);
@@ -77,11 +72,9 @@ fn invalid(field: &'static str, message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use image::RgbImage;
-
     use super::*;
     use crate::bundle::{SCHEMA, Text};
-    use crate::sampler::{BetaSchedule, Config, Kind, Prediction};
+    use crate::sampler::{BetaSchedule, Config, Prediction, SamplerKind};
 
     fn manifest() -> Manifest {
         Manifest {
@@ -100,7 +93,7 @@ mod tests {
                 guidance_embedding: None,
             },
             sampling: Config {
-                default: Kind::Pndm,
+                default: SamplerKind::Pndm,
                 steps: 20,
                 cfg_scale: 7.5,
                 prediction: Prediction::Epsilon,
@@ -120,7 +113,7 @@ mod tests {
     }
 
     fn refused(request: Request) -> (&'static str, String) {
-        match resolve(&request, &manifest()) {
+        match resolve(&request, None, &manifest()) {
             Err(Error::InvalidParam { field, message }) => (field, message),
             other => panic!("{other:?}"),
         }
@@ -128,15 +121,14 @@ mod tests {
 
     #[test]
     fn silence_means_the_models_defaults() {
-        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, &manifest()).unwrap();
+        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, &manifest()).unwrap();
         assert_eq!((found.width, found.height, found.steps, found.cfg_scale), (512, 512, 20, 7.5));
-        assert_eq!((found.sampler, found.strength), (Kind::Pndm, None));
+        assert_eq!((found.sampler, found.strength), (SamplerKind::Pndm, None));
     }
 
     #[test]
     fn an_init_image_gives_its_size_rounded_down() {
-        let init_image = Some(RgbImage::new(700, 63));
-        let found = resolve(&Request { init_image, ..Request::default() }, &manifest()).unwrap();
+        let found = resolve(&Request::default(), Some((700, 63)), &manifest()).unwrap();
         assert_eq!((found.width, found.height, found.strength), (696, 64, Some(0.75)));
     }
 

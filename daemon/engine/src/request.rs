@@ -1,21 +1,20 @@
-//! What the engine is asked for, what it answers, and how it reports on the way.
+//! What can be asked of the engine, what it paints, and how it reports on the way.
 
 use std::ops::ControlFlow;
 
-use image::RgbImage;
+use crate::bundle::Manifest;
+use crate::sampler::SamplerKind;
 
-use crate::sampler::Kind;
-
-/// A picture to paint. `None` means the model's own default.
+/// An image to paint. `None` means the model's own default.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// What to paint.
     pub prompt: String,
     /// What to avoid; used only where guidance is on.
     pub negative_prompt: String,
-    /// Width in pixels, a multiple of 8.
+    /// Width in pixels, a multiple of 8; `None` with an init image: that image's, rounded down.
     pub width: Option<usize>,
-    /// Height in pixels, a multiple of 8.
+    /// Height in pixels, a multiple of 8; `None` with an init image: that image's, rounded down.
     pub height: Option<usize>,
     /// Sampling steps.
     pub steps: Option<usize>,
@@ -24,11 +23,8 @@ pub struct Request {
     /// The noise's seed.
     pub seed: u64,
     /// The sampler.
-    pub sampler: Option<Kind>,
-    /// Start from this picture (scaled to `width` × `height`; where those are `None`, its own size rounded down to
-    /// a multiple of 8).
-    pub init_image: Option<RgbImage>,
-    /// How much of the init image is repainted: 0 to 1.
+    pub sampler: Option<SamplerKind>,
+    /// How much of the init image is repainted, 0 to 1; only for image to image.
     pub strength: Option<f64>,
 }
 
@@ -51,10 +47,17 @@ pub struct Parameters {
     pub seed: u64,
     /// The sampler.
     #[serde(rename = "sampler_name")]
-    pub sampler: Kind,
+    pub sampler: SamplerKind,
     /// Only for image to image.
     #[serde(rename = "denoising_strength", skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+}
+
+impl Parameters {
+    /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance).
+    pub(crate) fn is_guided(&self, manifest: &Manifest) -> bool {
+        self.cfg_scale > 1.0 && manifest.picture.guidance_embedding.is_none()
+    }
 }
 
 /// Where the engine is.
@@ -71,27 +74,18 @@ pub enum Stage {
     VaeDecoder,
 }
 
-/// Told of every step; may stop the work. The engine has no clock: whoever wants timings takes them here.
+/// Called at every layer and step; may stop the work. The engine has no clock: timings are taken here.
 pub trait Observer: Send {
     /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
     /// Called often (after each layer); `ControlFlow::Break` ends the job with `Error::Cancelled`.
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()>;
 }
 
-/// Does not look and never stops.
+/// An observer that ignores every call.
 pub struct Unobserved;
 
 impl Observer for Unobserved {
     fn tick(&mut self, _: Stage, _: usize, _: usize) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
-}
-
-/// What came out.
-#[derive(Debug, Clone)]
-pub struct Picture {
-    /// The pixels.
-    pub image: RgbImage,
-    /// What was painted.
-    pub parameters: Parameters,
 }

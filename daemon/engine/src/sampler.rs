@@ -1,20 +1,30 @@
-//! The samplers: from noise to latents in a few calls of the UNet, each sampler as diffusers' scheduler of that name does it.
+//! The samplers: from noise to latents in a few calls of the UNet, each as diffusers' scheduler of that name does it.
 //!
-//! `Kind` and `Config` say which sampler and how the model was trained, `schedule` which timesteps are visited, `steps` what
-//! happens at each. Coefficients are f64, through `libm`, and latents f32: the same bits on every platform.
+//! `SamplerKind` and `Config` say which sampler and how the model was trained, `schedule` which timesteps are visited. Each
+//! sampler is a `Method` in a file of its own: what happens at each call. Coefficients are f64, through `libm`, and latents
+//! f32: the same bits on every platform.
 
+mod ddim;
+mod dpmpp_2m;
+mod euler;
+mod euler_ancestral;
+mod lcm;
+mod method;
 mod names;
+mod pndm;
 mod schedule;
-mod steps;
+
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-pub use steps::{History, Sampler};
+use crate::error::{Error, Result};
+use method::Method;
 
-/// A sampler.
+/// A sampler's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum SamplerKind {
     /// DDIM, η = 0 (Song et al. 2020).
     Ddim,
     /// Pseudo linear multistep (Liu et al. 2022), without Runge-Kutta start where the model says so.
@@ -33,12 +43,101 @@ pub enum Kind {
     Lcm,
 }
 
+/// A sampler and where it is on its way through one image.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    method: Box<dyn Method>,
+    /// The first call of the UNet: in image to image the strength leaves out those before it.
+    first: usize,
+}
+
+impl Sampler {
+    /// A sampler that makes `steps` steps, or the last `strength` (0 to 1) of them.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where the model or the sampler does not take that number of steps, or the strength leaves none.
+    pub fn new(kind: SamplerKind, config: &Config, steps: usize, strength: Option<f64>) -> Result<Sampler> {
+        let allowed = allowed_steps(kind, config);
+        if !allowed.contains(&steps) {
+            let (least, most) = allowed.into_inner();
+            let message = format!("{steps} is out of range; {kind} takes {least} to {most} with this model");
+            return Err(Error::InvalidParam { field: "steps", message });
+        }
+        let method: Box<dyn Method> = match kind {
+            SamplerKind::Ddim => Box::new(ddim::Ddim::new(config, steps)),
+            SamplerKind::Pndm => Box::new(pndm::Pndm::new(config, steps)),
+            SamplerKind::Euler => Box::new(euler::Euler::new(config, steps)),
+            SamplerKind::EulerAncestral => Box::new(euler_ancestral::EulerAncestral::new(config, steps)),
+            SamplerKind::Dpmpp2m => Box::new(dpmpp_2m::Dpmpp2m::new(config, steps)),
+            SamplerKind::Dpmpp2mKarras => Box::new(dpmpp_2m::Dpmpp2m::on_karras_sigmas(config, steps)),
+            SamplerKind::Lcm => Box::new(lcm::Lcm::new(config, steps)),
+        };
+        Ok(Sampler { method, first: strength.map_or(Ok(0), |strength| first_step(steps, strength))? })
+    }
+
+    /// The timestep of each call of the UNet, in order.
+    pub fn timesteps(&self) -> &[f64] {
+        &self.method.timesteps()[self.first..]
+    }
+
+    /// The first latents of text to image, from as many standard normals.
+    pub fn noise_latents(&self, noise: &[f32]) -> Vec<f32> {
+        let scale = self.method.noise_scale();
+        noise.iter().map(|noise| (f64::from(*noise) * scale) as f32).collect()
+    }
+
+    /// The first latents of image to image: an image's latents and as much noise as belongs to the first timestep.
+    pub fn image_latents(&self, latents: &[f32], noise: &[f32]) -> Vec<f32> {
+        self.method.noised(self.first).of(latents, noise)
+    }
+
+    /// The UNet's input at call `index`.
+    pub fn model_input(&self, index: usize, latents: &[f32]) -> Vec<f32> {
+        let divisor = self.method.input_divisor(self.first + index);
+        latents.iter().map(|x| (f64::from(*x) / divisor) as f32).collect()
+    }
+
+    /// Replaces `latents` by the next ones; `output` is the UNet's at call `index`. `noise` draws as many standard normals
+    /// as there are latents; the samplers that add noise call it, in the reference's order.
+    pub fn step(
+        &mut self,
+        index: usize,
+        output: Vec<f32>,
+        latents: &mut Vec<f32>,
+        noise: &mut dyn FnMut() -> Vec<f32>,
+    ) {
+        self.method.step(self.first + index, output, latents, noise);
+    }
+}
+
+fn allowed_steps(kind: SamplerKind, config: &Config) -> RangeInclusive<usize> {
+    match kind {
+        SamplerKind::Pndm => pndm::least_steps(config)..=config.train_timesteps,
+        SamplerKind::Lcm => 1..=lcm::original_steps(config),
+        SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mKarras => 1..=config.train_timesteps.saturating_sub(1),
+        SamplerKind::Ddim | SamplerKind::Euler | SamplerKind::EulerAncestral => 1..=config.train_timesteps,
+    }
+}
+
+/// The first of `steps` steps that is made where only the last `strength` of them are.
+fn first_step(steps: usize, strength: f64) -> Result<usize> {
+    let made = ((steps as f64 * strength) as usize).min(steps);
+    if made > 0 {
+        return Ok(steps - made);
+    }
+    // Rounded up to four digits, so that it is enough as it is printed.
+    let least = (1e4 / steps as f64).ceil() / 1e4;
+    let message = format!("{strength} leaves none of {steps} steps; at least {least} is needed");
+    Err(Error::InvalidParam { field: "denoising_strength", message })
+}
+
 /// How a model was trained and is sampled, from its `scheduler_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The sampler that the model names, if it is one of ours.
-    pub default: Kind,
+    pub default: SamplerKind,
     /// Default number of steps.
     pub steps: usize,
     /// Default guidance scale.

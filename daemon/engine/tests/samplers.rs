@@ -1,15 +1,17 @@
 //! Every sampler goes the way of diffusers' scheduler: goldens of tests/goldens/make_samplers.py.
 
-use diffused_engine::sampler::{BetaSchedule, Config, Kind, Prediction, Sampler};
+use diffused_engine::error::Error;
+use diffused_engine::sampler::{BetaSchedule, Config, Prediction, Sampler, SamplerKind};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const GOLDENS: &str = include_str!("../../../tests/goldens/samplers.json");
 const SIZE: usize = 16;
 
 #[derive(Deserialize)]
 struct Case {
-    sampler: Kind,
+    sampler: SamplerKind,
     config: Value,
     steps: usize,
     strength: Option<f64>,
@@ -51,8 +53,8 @@ fn trajectory(case: &Case) -> (Vec<f64>, Vec<Vec<f32>>) {
     let mut sampler = Sampler::new(case.sampler, &config(case), case.steps, case.strength).unwrap();
     let timesteps = sampler.timesteps().to_vec();
     let mut latents = match case.strength {
-        None => sampler.start(&wave(1)),
-        Some(_) => sampler.start_from(&wave(2), &wave(1)),
+        None => sampler.noise_latents(&wave(1)),
+        Some(_) => sampler.image_latents(&wave(2), &wave(1)),
     };
     let mut draws = 1000..;
     let mut all = vec![latents.clone()];
@@ -94,17 +96,47 @@ fn trajectories_equal_the_reference() {
     }
 }
 
+/// The bits themselves, so that a change of the arithmetic is seen that the reference's tolerance lets pass.
+#[test]
+fn trajectories_keep_their_bits() {
+    let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
+    let mut hash = Sha256::new();
+    for case in &cases {
+        let (timesteps, all) = trajectory(case);
+        timesteps.iter().for_each(|t| hash.update(t.to_le_bytes()));
+        all.iter().flatten().for_each(|value| hash.update(value.to_le_bytes()));
+    }
+    let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((cases.len(), hash.as_str()), (351, "BITS"));
+}
+
+fn refused(kind: SamplerKind, steps: usize, strength: Option<f64>) -> Option<(&'static str, String)> {
+    let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
+    match Sampler::new(kind, &config(&cases[0]), steps, strength) {
+        Ok(_) => None,
+        Err(Error::InvalidParam { field, message }) => Some((field, message)),
+        Err(other) => panic!("{other}"),
+    }
+}
+
 #[test]
 fn steps_and_strengths_that_make_no_step_are_refused() {
-    let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
-    let config = config(&cases[0]);
-    for (kind, steps, strength) in [
-        (Kind::Ddim, 0, None),
-        (Kind::Ddim, 1001, None),
-        (Kind::Lcm, 51, None),
-        (Kind::Pndm, 3, None),
-        (Kind::Euler, 4, Some(0.2)),
+    for (kind, steps, strength, field) in [
+        (SamplerKind::Ddim, 0, None, "steps"),
+        (SamplerKind::Ddim, 1001, None, "steps"),
+        (SamplerKind::Lcm, 51, None, "steps"),
+        (SamplerKind::Pndm, 3, None, "steps"),
+        (SamplerKind::Euler, 4, Some(0.2), "denoising_strength"),
     ] {
-        assert_eq!(Sampler::new(kind, &config, steps, strength).unwrap_err().code(), "invalid_param");
+        assert_eq!(refused(kind, steps, strength).unwrap().0, field, "{kind} {steps} {strength:?}");
+    }
+}
+
+#[test]
+fn the_strength_that_a_refusal_recommends_is_enough() {
+    for steps in 1..=1000 {
+        let (_, message) = refused(SamplerKind::Ddim, steps, Some(0.0)).unwrap();
+        let least = message.rsplit_once("at least ").unwrap().1.strip_suffix(" is needed").unwrap();
+        assert_eq!(refused(SamplerKind::Ddim, steps, least.parse().ok()), None, "{message}");
     }
 }

@@ -39,7 +39,7 @@ fn check(files: [&str; 3], bos: u32, eos: u32) {
     for case in cases {
         let encoded = tokenizer.encode(&case.prompt, &sizes(bos, eos, case.pad));
         assert_eq!(encoded.ids, case.ids, "{:?}", case.prompt);
-        assert_eq!(encoded.truncated, case.truncated, "{:?}", case.prompt);
+        assert_eq!(encoded.left_out.is_some(), case.truncated, "{:?}", case.prompt);
     }
 }
 
@@ -57,7 +57,20 @@ fn clips_ids_are_transformers() {
 #[test]
 fn a_very_long_word_is_no_burden() {
     let encoded = open(CLIP).encode(&"ha".repeat(100_000), &sizes(49406, 49407, 49407));
-    assert!(encoded.truncated);
+    assert!(encoded.left_out.is_some());
+}
+
+#[test]
+fn what_is_left_out_begins_with_the_first_word_that_does_not_fit() {
+    let sizes = Text { tokens: 5, ..sizes(49406, 49407, 49407) };
+    let tokenizer = open(CLIP);
+    let left_out = |text: &str| tokenizer.encode(text, &sizes).left_out;
+    assert_eq!(left_out("a red house  "), None);
+    assert_eq!(left_out("a red House at Night, please").as_deref(), Some("at night, please"));
+    assert_eq!(left_out("a red hippopotamusses at night").as_deref(), Some("hippopotamusses at night"));
+    assert_eq!(left_out("a red house<|endoftext|> At night").as_deref(), Some("<|endoftext|> At night"));
+    assert_eq!(left_out("a red <|endoftext|>house At night").as_deref(), Some("house at night"));
+    assert_eq!(tokenizer.encode("a red house", &sizes).ids, tokenizer.encode("a red house at night", &sizes).ids);
 }
 
 proptest! {

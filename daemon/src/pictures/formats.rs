@@ -1,22 +1,23 @@
 //! Picture files from pixels. A PNG carries its parameters as the A1111 web interface writes them, and other programs read.
 
-use diffused_engine::request::{Parameters, Picture};
+use diffused_engine::request::Parameters;
+use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
 use crate::fault::{Code, Fault};
 
 /// Writes a PNG with its parameters in a text chunk.
-pub(super) fn png(picture: &Picture) -> Result<Vec<u8>, Fault> {
+pub(super) fn png(image: &RgbImage, parameters: &Parameters) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
-    write_png(picture, &mut file).map_err(|error| Fault::new(Code::Internal, format!("the PNG: {error}")))?;
+    write_png(image, parameters, &mut file).map_err(|error| Fault::new(Code::Internal, format!("the PNG: {error}")))?;
     Ok(file)
 }
 
-fn write_png(picture: &Picture, file: &mut Vec<u8>) -> Result<(), png::EncodingError> {
-    let mut encoder = png::Encoder::new(file, picture.image.width(), picture.image.height());
+fn write_png(image: &RgbImage, parameters: &Parameters, file: &mut Vec<u8>) -> Result<(), png::EncodingError> {
+    let mut encoder = png::Encoder::new(file, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    let text = infotext(&picture.parameters);
+    let text = infotext(parameters);
     // The older text chunk holds Latin-1 alone.
     if text.chars().all(|c| u32::from(c) < 256) {
         encoder.add_text_chunk("parameters".into(), text)?;
@@ -24,15 +25,15 @@ fn write_png(picture: &Picture, file: &mut Vec<u8>) -> Result<(), png::EncodingE
         encoder.add_itxt_chunk("parameters".into(), text)?;
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(picture.image.as_raw())?;
+    writer.write_image_data(image.as_raw())?;
     writer.finish()
 }
 
 /// Writes a JPEG of `quality`, 1 to 100.
-pub(super) fn jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>, Fault> {
+pub(super) fn jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
     let encoder = JpegEncoder::new_with_quality(&mut file, quality);
-    let written = picture.image.write_with_encoder(encoder);
+    let written = image.write_with_encoder(encoder);
     written.map_err(|error| Fault::new(Code::Internal, format!("the JPEG: {error}")))?;
     Ok(file)
 }
@@ -57,13 +58,12 @@ fn infotext(parameters: &Parameters) -> String {
 mod tests {
     use std::io::Cursor;
 
-    use diffused_engine::sampler::Kind;
-    use image::RgbImage;
+    use diffused_engine::sampler::SamplerKind;
 
     use super::*;
 
-    fn picture(prompt: &str, strength: Option<f64>) -> Picture {
-        let parameters = Parameters {
+    fn parameters(prompt: &str, strength: Option<f64>) -> Parameters {
+        Parameters {
             prompt: prompt.into(),
             negative_prompt: "blurry".into(),
             width: 16,
@@ -71,11 +71,13 @@ mod tests {
             steps: 20,
             cfg_scale: 7.5,
             seed: 42,
-            sampler: Kind::EulerAncestral,
+            sampler: SamplerKind::EulerAncestral,
             strength,
-        };
-        let image = RgbImage::from_fn(16, 8, |x, y| image::Rgb([x as u8 * 16, y as u8 * 32, 99]));
-        Picture { image, parameters }
+        }
+    }
+
+    fn image() -> RgbImage {
+        RgbImage::from_fn(16, 8, |x, y| image::Rgb([x as u8 * 16, y as u8 * 32, 99]))
     }
 
     fn text_of(file: &[u8]) -> String {
@@ -90,9 +92,8 @@ mod tests {
 
     #[test]
     fn a_png_keeps_pixels_and_parameters() {
-        let picture = picture("a house", Some(0.5));
-        let file = png(&picture).unwrap();
-        assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), picture.image);
+        let file = png(&image(), &parameters("a house", Some(0.5))).unwrap();
+        assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), image());
         assert_eq!(
             text_of(&file),
             format!(
@@ -101,13 +102,12 @@ mod tests {
                 env!("CARGO_PKG_VERSION")
             )
         );
-        assert!(text_of(&png(&self::picture("家", None)).unwrap()).starts_with("家\n"));
+        assert!(text_of(&png(&image(), &parameters("家", None)).unwrap()).starts_with("家\n"));
     }
 
     #[test]
     fn a_jpeg_is_smaller_with_less_quality() {
-        let picture = picture("a", None);
-        let (good, poor) = (jpeg(&picture, 95).unwrap(), jpeg(&picture, 30).unwrap());
+        let (good, poor) = (jpeg(&image(), 95).unwrap(), jpeg(&image(), 30).unwrap());
         assert!(poor.len() < good.len());
         assert_eq!(image::load_from_memory(&good).unwrap().into_rgb8().dimensions(), (16, 8));
     }

@@ -8,20 +8,20 @@ use serde_json::json;
 use super::*;
 use crate::model::Model;
 
-fn parse(kind: Kind, value: Value) -> Result<Job, Rejection> {
+fn parse(kind: RequestKind, value: Value) -> Result<Job, Rejection> {
     Job::parse(value.to_string().as_bytes(), kind, &std::env::temp_dir())
 }
 
 fn txt2img(value: Value) -> Job {
-    parse(Kind::Txt2Img, value).unwrap()
+    parse(RequestKind::Txt2Img, value).unwrap()
 }
 
 /// The demo model's.
-fn manifest() -> Manifest {
-    Model::new(None, Default::default()).unwrap().open().unwrap().manifest().clone()
+fn resolver() -> Resolver {
+    Model::new(None, Options::default()).unwrap().resolver().unwrap()
 }
 
-fn check_refused(kind: Kind, payload: &[u8], code: Code, field: Option<&str>) {
+fn check_refused(kind: RequestKind, payload: &[u8], code: Code, field: Option<&str>) {
     let fault = Job::parse(payload, kind, &std::env::temp_dir()).unwrap_err().fault;
     assert_eq!((fault.code, fault.field.as_deref()), (code, field), "{fault}");
 }
@@ -37,7 +37,7 @@ fn the_keys_of_the_web_api_are_understood() {
     assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a house", "blurry"));
     assert_eq!((request.width, request.height, request.steps), (Some(128), Some(64), Some(12)));
     assert_eq!((request.cfg_scale, request.strength, request.seed), (Some(7.5), Some(0.5), 42));
-    assert_eq!(request.sampler, Some(diffused_engine::sampler::Kind::EulerAncestral));
+    assert_eq!(request.sampler, Some(diffused_engine::sampler::SamplerKind::EulerAncestral));
     assert_eq!((job.id.as_str(), job.count, job.format, job.priority), ("job-1", 3, Format::Jpeg, 5));
     assert_eq!(job.not_after, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
     assert!(job.warnings.is_empty());
@@ -46,7 +46,7 @@ fn the_keys_of_the_web_api_are_understood() {
 #[test]
 fn text_is_the_prompt_itself() {
     for (payload, prompt) in [("a red house", "a red house"), ("\"a cat\"", "a cat"), (" [cat:dog] ", "[cat:dog]")] {
-        let job = Job::parse(payload.as_bytes(), Kind::Txt2Img, &std::env::temp_dir()).unwrap();
+        let job = Job::parse(payload.as_bytes(), RequestKind::Txt2Img, &std::env::temp_dir()).unwrap();
         assert_eq!(job.request.prompt, prompt);
     }
 }
@@ -54,11 +54,11 @@ fn text_is_the_prompt_itself() {
 #[test]
 fn other_json_and_other_bytes_are_refused() {
     for payload in ["42", "[1, 2]", "true", "null", "{\"prompt\": \"a\"", "{'prompt': 'a'}"] {
-        check_refused(Kind::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
+        check_refused(RequestKind::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
     }
-    check_refused(Kind::Txt2Img, b"\xff\xfe", Code::InvalidJson, None);
-    check_refused(Kind::Txt2Img, b"", Code::InvalidParam, Some("prompt"));
-    check_refused(Kind::Txt2Img, b"{}", Code::InvalidParam, Some("prompt"));
+    check_refused(RequestKind::Txt2Img, b"\xff\xfe", Code::InvalidJson, None);
+    check_refused(RequestKind::Txt2Img, b"", Code::InvalidParam, Some("prompt"));
+    check_refused(RequestKind::Txt2Img, b"{}", Code::InvalidParam, Some("prompt"));
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn each_complaint_names_its_key() {
     for (field, value) in cases {
         let mut request = json!({"prompt": "a"});
         request[field] = value;
-        check_refused(Kind::Txt2Img, request.to_string().as_bytes(), Code::InvalidParam, Some(field));
+        check_refused(RequestKind::Txt2Img, request.to_string().as_bytes(), Code::InvalidParam, Some(field));
     }
     let long = json!({"prompt": "x".repeat(MAX_PROMPT + 1)});
-    check_refused(Kind::Txt2Img, long.to_string().as_bytes(), Code::TooLarge, Some("prompt"));
+    check_refused(RequestKind::Txt2Img, long.to_string().as_bytes(), Code::TooLarge, Some("prompt"));
 }
 
 #[test]
@@ -102,18 +102,19 @@ fn an_init_image_is_one_base64_text() {
     RgbImage::new(70, 20).write_to(&mut file, ImageFormat::Png).unwrap();
     let text = base64::engine::general_purpose::STANDARD.encode(file.get_ref());
     for text in [format!("data:image/png;base64,{text}"), text] {
-        let job = parse(Kind::Img2Img, with(json!([text]))).unwrap();
-        assert_eq!(job.start.as_ref().map(InitImage::size), Some((70, 20)));
-        let parameters = job.resolve(&manifest(), Options::default()).unwrap();
+        let job = parse(RequestKind::Img2Img, with(json!([text]))).unwrap();
+        assert_eq!(job.init_image.as_ref().map(InitImage::size), Some((70, 20)));
+        let painting = job.resolve(&resolver(), Options::default()).unwrap();
+        let parameters = painting.parameters();
         assert_eq!((parameters.width, parameters.height, parameters.strength), (64, 32, Some(0.75)));
-        let fault = job.resolve(&manifest(), Options { memory: Some(1 << 20), ..Options::default() }).unwrap_err();
+        let fault = job.resolve(&resolver(), Options { memory: Some(1 << 20), ..Options::default() }).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some("init_images")));
     }
     for images in
         [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!(["%%%"]), json!(["aGVsbG8="]), json!([7]), json!(null)]
     {
         let payload = with(images).to_string();
-        check_refused(Kind::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
+        check_refused(RequestKind::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
     }
 }
 
@@ -131,7 +132,7 @@ fn a_job_is_named_by_id_then_transaction_then_at_random() {
     assert_eq!((named.id.as_str(), named.transaction), ("t1", Some(json!("t1"))));
     assert!(is_safe_level(&txt2img(json!({"prompt": "a", "transaction": "not/safe"})).id));
     assert_ne!(txt2img(json!({"prompt": "a"})).id, txt2img(json!({"prompt": "a"})).id);
-    let rejection = parse(Kind::Txt2Img, json!({"prompt": 1, "id": "x", "transaction": 9})).unwrap_err();
+    let rejection = parse(RequestKind::Txt2Img, json!({"prompt": 1, "id": "x", "transaction": 9})).unwrap_err();
     assert_eq!((rejection.id.as_deref(), rejection.transaction), (Some("x"), Some(json!(9))));
 }
 
@@ -141,8 +142,40 @@ fn seeds() {
     let random = |seed: Value| txt2img(json!({"prompt": "a", "seed": seed})).request.seed;
     assert_ne!(random(json!(-1)), random(json!(-1)));
     assert!(random(json!(null)) <= u64::from(u32::MAX));
-    let job = txt2img(json!({"prompt": "a", "seed": 5, "n_iter": 2}));
-    let parameters = job.resolve(&manifest(), Options::default()).unwrap();
-    let seed = |n| job.picture(n, &parameters).unwrap().seed;
-    assert_eq!((seed(0), seed(1)), (5, 6));
+}
+
+#[test]
+fn what_only_the_sampler_knows_is_refused_when_the_request_arrives() {
+    let cases = [
+        ("steps", json!({"sampler_name": "pndm", "steps": 3})),
+        ("steps", json!({"sampler_name": "lcm", "steps": 60})),
+        ("denoising_strength", json!({"denoising_strength": 0.01, "steps": 20})),
+    ];
+    for (field, keys) in cases {
+        let mut request = json!({"prompt": "a"});
+        keys.as_object().unwrap().iter().for_each(|(key, value)| request[key] = value.clone());
+        let request = txt2img(request).request;
+        let init_size = request.strength.map(|_| (64, 64));
+        let fault = Fault::from(resolver().resolve(&request, init_size).unwrap_err());
+        assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some(field)), "{fault}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let warnings = |value: Value| {
+        let painting = txt2img(value).resolve(&resolver(), Options::default()).unwrap();
+        painting.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let long = format!("{} Red at night", ["house"; 75].join(" "));
+    assert!(warnings(json!({"prompt": "a red house", "negative_prompt": "a tree"})).is_empty());
+    assert_eq!(
+        warnings(json!({"prompt": long, "negative_prompt": long})),
+        ["negative_prompt", "prompt"]
+            .map(|field| format!("{field}: the model reads 75 tokens; left out: \"red at night\""))
+    );
+    assert_eq!(
+        warnings(json!({"prompt": "a house", "negative_prompt": long, "cfg_scale": 1})),
+        ["negative_prompt has no effect without guidance (cfg_scale 1; above 1 it has)"]
+    );
 }

@@ -5,11 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::SystemTime;
 
 use super::*;
-use crate::fault::Fault;
+use crate::fault::{Fault, catch_panic};
 use crate::mqtt::Received;
 use crate::queue::Ticket;
 use crate::random;
-use crate::request::{Kind, Rejection};
+use crate::request::{Rejection, RequestKind};
 use crate::topics::Input;
 
 /// How many requests are remembered, to tell those that the broker sends again.
@@ -21,8 +21,8 @@ impl Service {
         match self.topics.input(&received.topic) {
             // An empty retained message only clears one that the broker kept.
             Some(_) if received.retain && received.payload.is_empty() => {}
-            Some(Input::Txt2Img) => self.request(received, Kind::Txt2Img),
-            Some(Input::Img2Img) => self.request(received, Kind::Img2Img),
+            Some(Input::Txt2Img) => self.request(received, RequestKind::Txt2Img),
+            Some(Input::Img2Img) => self.request(received, RequestKind::Img2Img),
             Some(Input::Cancel) => self.command(received, "cancel"),
             Some(Input::Command(name)) => self.command(received, &name),
             None => warn!(topic = received.topic, "a message on a topic of no meaning"),
@@ -33,18 +33,22 @@ impl Service {
     }
 
     /// A request for pictures.
-    fn request(&mut self, received: &Received, kind: Kind) {
+    fn request(&mut self, received: &Received, kind: RequestKind) {
         if self.is_repeated(received) {
             return debug!("the broker sent a request again");
         }
         let (reply, warning) = self.reply(received);
-        match self.read(received, kind) {
-            Ok((mut job, parameters)) => {
-                let warnings = warning.into_iter().chain(std::mem::take(&mut job.warnings)).collect();
+        // A payload that kills the service would be sent again by the broker, for ever.
+        let read = catch_panic(|| self.read(received, kind));
+        match read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault })) {
+            Ok((mut job, painting)) => {
+                let ineffective = painting.warnings().iter().map(ToString::to_string);
+                let warnings =
+                    warning.into_iter().chain(std::mem::take(&mut job.warnings)).chain(ineffective).collect();
                 let card = Card { transaction: job.transaction.clone(), reply, warnings, images: vec![] };
                 self.cards.insert(job.id.clone(), card);
                 let (id, priority, deadline) = (job.id.clone(), job.priority, deadline(received, &job));
-                let work = Work { job: Arc::new(job), parameters };
+                let work = Work { job: Arc::new(job), painting };
                 self.apply(Event::Submit(Ticket { id, priority, deadline, work }));
             }
             Err(rejection) => self.reject(rejection, reply),
@@ -52,7 +56,7 @@ impl Service {
     }
 
     /// All checks that can be made before the job's turn, so that a client hears of a mistake at once.
-    fn read(&self, received: &Received, kind: Kind) -> Result<(Job, Parameters), Rejection> {
+    fn read(&self, received: &Received, kind: RequestKind) -> Result<(Job, Painting), Rejection> {
         let job = Job::parse(&received.payload, kind, &self.state_dir)?;
         let reject = |fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };
         if received.retain {
@@ -61,8 +65,8 @@ impl Service {
         if self.queue.contains(&job.id) {
             return Err(reject(Fault::param("id", format!("a job `{}` is in the queue already", job.id))));
         }
-        let parameters = job.resolve(&self.manifest, self.options).map_err(reject)?;
-        Ok((job, parameters))
+        let painting = job.resolve(&self.resolver, self.options).map_err(reject)?;
+        Ok((job, painting))
     }
 
     /// Says why a request was not taken. A job of the same name keeps that name for itself.
@@ -111,7 +115,7 @@ impl Service {
         let transaction = parsed.as_ref().ok().and_then(|value| value.get("transaction").cloned());
         let outcome = match parsed {
             _ if received.retain => Err("retained commands are refused; publish it without retain".into()),
-            Err(error) => Err(format!("the payload is broken JSON: {error}")),
+            Err(error) => Err(format!("the payload looks like JSON but does not parse: {error}")),
             Ok(value) if name == "cancel" => self.cancel(&value),
             Ok(_) => self.obey(name),
         };

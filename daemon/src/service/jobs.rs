@@ -57,12 +57,12 @@ impl Service {
     }
 
     fn start_job(&mut self, id: &str, work: Work) {
-        info!(id, steps = work.parameters.steps, "running");
+        info!(id, steps = work.painting.parameters().steps, "running");
         self.send_state(id, "running", None);
         self.stop = Arc::default();
         let empty = Message::new(self.topics.job(id, "image/00"), Bytes::new(), "image/jpeg");
         let limit = self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()));
-        self.worker.run(Task { job: work.job, parameters: work.parameters, limit, stop: self.stop.clone() });
+        self.worker.run(Task { job: work.job, painting: work.painting, limit, stop: self.stop.clone() });
     }
 
     fn send_image(&mut self, id: &str, painted: worker::Painted) {
@@ -88,7 +88,7 @@ impl Service {
             transaction: card.transaction.as_ref(),
             status: "done",
             parameters: &summary.parameters,
-            model_sha256: &self.model_sha256,
+            model_sha256: self.resolver.model_sha256(),
             timings: &summary.timings,
             images: &card.images,
             warnings: &card.warnings,

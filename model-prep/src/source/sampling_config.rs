@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use diffused_engine::sampler::{BetaSchedule, Config, Kind, Prediction, Spacing};
+use diffused_engine::sampler::{BetaSchedule, Config, Prediction, SamplerKind, Spacing};
 use serde_json::{Value, json};
 
 use super::keys::Keys;
@@ -49,14 +49,14 @@ pub(crate) fn open(path: &Path, guidance_embedding: bool) -> Result<(Config, Vec
     let mut warnings = Vec::new();
     let karras = keys.optional_flag("use_karras_sigmas")?.unwrap_or(false);
     let default = match (kind(class), karras) {
-        (Some(Kind::Dpmpp2m), true) => Kind::Dpmpp2mKarras,
+        (Some(SamplerKind::Dpmpp2m), true) => SamplerKind::Dpmpp2mKarras,
         (Some(_), true) => {
             return Err(keys.refuse("use_karras_sigmas", &json!(true), "false, or DPMSolverMultistepScheduler"));
         }
         (Some(kind), false) => kind,
         (None, _) => {
             warnings.push(unknown_class(&keys, class));
-            Kind::Dpmpp2m
+            SamplerKind::Dpmpp2m
         }
     };
     let known = warnings.is_empty();
@@ -74,14 +74,14 @@ pub(crate) fn open(path: &Path, guidance_embedding: bool) -> Result<(Config, Vec
     Ok((config, warnings))
 }
 
-fn kind(class: &str) -> Option<Kind> {
+fn kind(class: &str) -> Option<SamplerKind> {
     match class {
-        "DDIMScheduler" => Some(Kind::Ddim),
-        "PNDMScheduler" => Some(Kind::Pndm),
-        "EulerDiscreteScheduler" => Some(Kind::Euler),
-        "EulerAncestralDiscreteScheduler" => Some(Kind::EulerAncestral),
-        "DPMSolverMultistepScheduler" => Some(Kind::Dpmpp2m),
-        "LCMScheduler" => Some(Kind::Lcm),
+        "DDIMScheduler" => Some(SamplerKind::Ddim),
+        "PNDMScheduler" => Some(SamplerKind::Pndm),
+        "EulerDiscreteScheduler" => Some(SamplerKind::Euler),
+        "EulerAncestralDiscreteScheduler" => Some(SamplerKind::EulerAncestral),
+        "DPMSolverMultistepScheduler" => Some(SamplerKind::Dpmpp2m),
+        "LCMScheduler" => Some(SamplerKind::Lcm),
         _ => None,
     }
 }
@@ -120,7 +120,7 @@ fn refuse_variants(keys: &mut Keys) -> Result<()> {
 }
 
 /// What samplers have in common.
-fn training(keys: &mut Keys, default: Kind, guidance_embedding: bool) -> Result<Config> {
+fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> Result<Config> {
     keys.only("trained_betas", &[Value::Null])?;
     let schedules = [
         (json!("linear"), BetaSchedule::Linear),
@@ -133,9 +133,9 @@ fn training(keys: &mut Keys, default: Kind, guidance_embedding: bool) -> Result<
         (json!("trailing"), Spacing::Trailing),
         (json!("linspace"), Spacing::Linspace),
     ];
-    let lcm = default == Kind::Lcm;
+    let lcm = default == SamplerKind::Lcm;
     let (start, end, schedule) = match default {
-        Kind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
+        SamplerKind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
         _ => (0.0001, 0.02, BetaSchedule::Linear),
     };
     Ok(Config {

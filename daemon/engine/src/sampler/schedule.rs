@@ -1,6 +1,6 @@
 //! The noise schedule that a model was trained with, and the timesteps that a sampler visits of it.
 
-use super::{BetaSchedule, Config, Kind, Spacing};
+use super::{BetaSchedule, Config, Spacing};
 
 /// Cumulative products of the alphas, one for each training timestep, as torch computes them: betas in f32, products in f64.
 pub(super) fn alphas_cumprod(config: &Config) -> Vec<f64> {
@@ -64,66 +64,50 @@ fn rescale_zero_terminal_snr(alphas: &mut [f64]) {
     }
 }
 
-/// The timesteps of `steps` steps, first one first. DPM-Solver++ divides the way into one part more and leaves out the end.
-pub(super) fn timesteps(kind: Kind, config: &Config, steps: usize) -> Vec<f64> {
+/// `count` timesteps, first one first: whole numbers, but for `Spacing::Linspace`, whose samplers round them.
+pub(super) fn timesteps(config: &Config, spacing: Spacing, count: usize) -> Vec<f64> {
     let train = config.train_timesteps;
-    let extra = matches!(kind, Kind::Dpmpp2m | Kind::Dpmpp2mKarras);
-    let parts = if extra { steps + 1 } else { steps };
-    let mut ascending: Vec<f64> = match config.spacing.unwrap_or(default_spacing(kind)) {
-        Spacing::Linspace => linspace(train, parts, kind),
+    let descending = (0..count).rev();
+    match spacing {
+        Spacing::Linspace => {
+            let step = (train - 1) as f64 / (count.max(2) - 1) as f64;
+            let point = |i: usize| if i > 0 && i + 1 == count { (train - 1) as f64 } else { i as f64 * step };
+            descending.map(point).collect()
+        }
         Spacing::Leading => {
             let offset = config.steps_offset.unwrap_or(0);
-            (0..parts).map(|i| (i * (train / parts) + offset) as f64).collect()
+            descending.map(|i| (i * (train / count) + offset) as f64).collect()
         }
-        Spacing::Trailing => return trailing(train, steps),
-    };
-    if extra {
-        ascending.remove(0);
-    }
-    ascending.reverse();
-    ascending
-}
-
-fn default_spacing(kind: Kind) -> Spacing {
-    match kind {
-        Kind::Ddim | Kind::Pndm | Kind::Lcm => Spacing::Leading,
-        Kind::Euler | Kind::EulerAncestral | Kind::Dpmpp2m | Kind::Dpmpp2mKarras => Spacing::Linspace,
+        Spacing::Trailing => {
+            let ratio = train as f64 / count as f64;
+            (0..count).map(|i| libm::rint(train as f64 - i as f64 * ratio) - 1.0).collect()
+        }
     }
 }
 
-/// Whether Euler's first sigma is the noise's deviation, instead of that of noise and picture together.
-pub(super) fn starts_at_largest_sigma(kind: Kind, config: &Config) -> bool {
-    config.spacing.unwrap_or(default_spacing(kind)) != Spacing::Leading
-}
-
-fn linspace(train: usize, parts: usize, kind: Kind) -> Vec<f64> {
-    let step = (train - 1) as f64 / (parts.max(2) - 1) as f64;
-    let point = |i: usize| if i > 0 && i + 1 == parts { (train - 1) as f64 } else { i as f64 * step };
-    let whole = !matches!(kind, Kind::Euler | Kind::EulerAncestral);
-    let round = |t: f64| if whole { libm::rint(t) } else { f64::from(t as f32) };
-    (0..parts).map(point).map(round).collect()
-}
-
-fn trailing(train: usize, steps: usize) -> Vec<f64> {
-    let ratio = train as f64 / steps as f64;
-    (0..steps).map(|i| libm::rint(train as f64 - i as f64 * ratio) - 1.0).collect()
-}
-
-/// LCM's timesteps: some of those that it was distilled with.
-pub(super) fn lcm_timesteps(config: &Config, steps: usize) -> Vec<f64> {
-    let original = config.original_inference_steps.unwrap_or(50);
-    let stride = config.train_timesteps / original;
-    let index = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
-    (0..steps).map(|i| ((original - index(i)) * stride - 1) as f64).collect()
-}
-
-/// Noise's deviation relative to the picture's, for each training timestep.
-pub(super) fn sigmas(alphas_cumprod: &[f64]) -> Vec<f64> {
+/// Noise's deviation relative to the image's, for each training timestep.
+pub(super) fn training_sigmas(config: &Config) -> Vec<f64> {
+    let mut alphas_cumprod = alphas_cumprod(config);
+    if let (true, Some(last)) = (config.rescale_betas_zero_snr, alphas_cumprod.last_mut()) {
+        // As the reference: the last sigma would be infinite.
+        *last = 2f64.powi(-24);
+    }
     alphas_cumprod.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
 }
 
+/// The sigmas at `timesteps`.
+pub(super) fn sigmas(config: &Config, timesteps: &[f64]) -> Vec<f64> {
+    let all = training_sigmas(config);
+    timesteps.iter().map(|t| interpolate(&all, *t)).collect()
+}
+
+/// In f32, as the reference holds them, and after the last step no noise.
+pub(super) fn up_to_zero(sigmas: Vec<f64>) -> Vec<f64> {
+    sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).chain([0.0]).collect()
+}
+
 /// The value at a fractional timestep.
-pub(super) fn interpolate(values: &[f64], t: f64) -> f64 {
+fn interpolate(values: &[f64], t: f64) -> f64 {
     let low = (t.max(0.0) as usize).min(values.len() - 1);
     let high = (low + 1).min(values.len() - 1);
     values[low] + (t - low as f64) * (values[high] - values[low])

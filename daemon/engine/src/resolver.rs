@@ -1,0 +1,111 @@
+//! From a request to what is painted, once: the model's defaults, the ranges, the tokens and the sampler's timesteps are
+//! settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed, so
+//! that a mistake is reported when a request arrives and not when its turn comes.
+
+use crate::bundle::Manifest;
+use crate::error::{Error, Result};
+use crate::parameters;
+use crate::request::{Parameters, Request};
+use crate::sampler::Sampler;
+use crate::source::{Bundle, Source};
+use crate::tokenizer::{Encoded, Tokenizer};
+use crate::warning::Warning;
+
+/// A request that was resolved: complete, checked and ready to paint. Only [`Resolver::resolve`] makes one.
+#[derive(Debug, Clone)]
+pub struct Painting {
+    parameters: Parameters,
+    /// Token ids, a prompt each: with guidance the negative prompt's come first.
+    pub(crate) prompts: Vec<Vec<u32>>,
+    pub(crate) sampler: Sampler,
+    warnings: Vec<Warning>,
+}
+
+impl Painting {
+    /// What is painted.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// What of the request has no effect, each once.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// How often the UNet is called.
+    pub fn calls(&self) -> usize {
+        self.sampler.timesteps().len()
+    }
+
+    /// The same with another seed's noise. Copies texts and tables of a few tens of KiB.
+    pub fn with_seed(&self, seed: u64) -> Painting {
+        let mut painting = self.clone();
+        painting.parameters.seed = seed;
+        painting
+    }
+}
+
+/// Resolves requests for one model. It holds the manifest and the tokenizer: `Tokenizer` says how much memory that is.
+#[derive(Debug)]
+pub struct Resolver {
+    manifest: Manifest,
+    model_sha256: String,
+    tokenizer: Tokenizer,
+}
+
+impl Resolver {
+    /// Opens a bundle's manifest and its tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// `ModelCorrupt` or `Io`, with the file that is at fault.
+    pub fn open(source: Source) -> Result<Resolver> {
+        let bundle = Bundle::open(source)?;
+        let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
+        let tokenizer = Tokenizer::new(&vocab, &merges)
+            .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })?;
+        Ok(Resolver { manifest: bundle.manifest, model_sha256: bundle.sha256, tokenizer })
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of `bundle.json`, hexadecimal; since that lists the checksums of all files, it identifies the model.
+    pub fn model_sha256(&self) -> &str {
+        &self.model_sha256
+    }
+
+    /// Settles `request`. `init_size` is the width and height in pixels of the image that image to image starts from.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` with the request's key, for whatever the model or the sampler does not take.
+    pub fn resolve(&self, request: &Request, init_size: Option<(u32, u32)>) -> Result<Painting> {
+        let parameters = parameters::resolve(request, init_size, &self.manifest)?;
+        let Parameters { steps, strength, .. } = parameters;
+        let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
+        let mut warnings = vec![];
+        let prompts = self.tokenize(&parameters, &mut warnings);
+        Ok(Painting { parameters, prompts, sampler, warnings })
+    }
+
+    fn tokenize(&self, parameters: &Parameters, warnings: &mut Vec<Warning>) -> Vec<Vec<u32>> {
+        let Parameters { prompt, negative_prompt, .. } = parameters;
+        let mut fields = vec![("prompt", prompt)];
+        if parameters.is_guided(&self.manifest) {
+            fields.insert(0, ("negative_prompt", negative_prompt));
+        } else if !negative_prompt.trim().is_empty() {
+            warnings.push(Warning::NegativePromptUnused { cfg_scale: parameters.cfg_scale });
+        }
+        let text = &self.manifest.text;
+        let ids = fields.into_iter().map(|(field, prompt)| {
+            let Encoded { ids, left_out } = self.tokenizer.encode(prompt, text);
+            let tokens = text.tokens.saturating_sub(2);
+            warnings.extend(left_out.map(|left_out| Warning::Truncated { field, tokens, left_out }));
+            ids
+        });
+        ids.collect()
+    }
+}

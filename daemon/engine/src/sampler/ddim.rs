@@ -1,0 +1,54 @@
+//! DDIM with η = 0 (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
+
+use super::method::{Alphas, Method, Mix};
+use super::{Config, Prediction, Spacing, schedule};
+
+#[derive(Debug, Clone)]
+pub(super) struct Ddim {
+    prediction: Prediction,
+    alphas: Alphas,
+    timesteps: Vec<f64>,
+    /// Training timesteps of a step.
+    stride: usize,
+}
+
+impl Ddim {
+    pub(super) fn new(config: &Config, steps: usize) -> Ddim {
+        Ddim {
+            prediction: config.prediction,
+            alphas: Alphas::new(config, config.set_alpha_to_one.unwrap_or(true)),
+            timesteps: whole_timesteps(config, steps),
+            stride: config.train_timesteps / steps,
+        }
+    }
+}
+
+/// Whole timesteps, by default with leading spacing.
+pub(super) fn whole_timesteps(config: &Config, steps: usize) -> Vec<f64> {
+    let timesteps = schedule::timesteps(config, config.spacing.unwrap_or(Spacing::Leading), steps);
+    timesteps.into_iter().map(libm::rint).collect()
+}
+
+impl Method for Ddim {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn noised(&self, call: usize) -> Mix {
+        Mix::of_alpha(self.alphas.at(self.timesteps[call]))
+    }
+
+    /// Equation 12.
+    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, _: &mut dyn FnMut() -> Vec<f32>) {
+        let t = self.timesteps[call];
+        let (alpha, next) = (self.alphas.at(t), self.alphas.at(t - self.stride as f64));
+        let (image, noise) = (self.prediction.image(alpha), self.prediction.noise(alpha));
+        let Mix(signal, deviation) = Mix::of_alpha(next);
+        let mix = Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1);
+        *latents = mix.of(latents, &output);
+    }
+
+    fn boxed(&self) -> Box<dyn Method> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,50 @@
+//! What of a request has no effect. Nothing of it is an error: the picture is painted, and the client learns what was
+//! left out.
+
+use std::fmt;
+
+/// The longest text of a client that a warning repeats, characters.
+const MAX_SHOWN: usize = 200;
+
+/// A part of a request that has no effect on the picture. Its `Display` text is stable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Warning {
+    /// A prompt has more tokens than the text encoder reads.
+    Truncated {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// How many tokens of a prompt the model reads.
+        tokens: usize,
+        /// The prompt's end that was left out, in lower case.
+        left_out: String,
+    },
+    /// A negative prompt was given, but the model runs without guidance.
+    NegativePromptUnused {
+        /// The guidance scale.
+        cfg_scale: f64,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Warning::Truncated { field, tokens, left_out } => {
+                write!(f, "{field}: the model reads {tokens} tokens; left out: \"{}\"", shown(left_out))
+            }
+            Warning::NegativePromptUnused { cfg_scale } if *cfg_scale > 1.0 => {
+                write!(f, "negative_prompt has no effect: this model is guided without one")
+            }
+            Warning::NegativePromptUnused { cfg_scale } => {
+                write!(f, "negative_prompt has no effect without guidance (cfg_scale {cfg_scale}; above 1 it has)")
+            }
+        }
+    }
+}
+
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
