@@ -34,18 +34,18 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A connection that held for this long was a good one: after it, attempts start from the shortest wait again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(30);
 
-/// How to connect, and what to say then.
+/// How to connect, and what to publish at each connection.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MqttSettings {
     /// Host name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Names our session; two clients of one name throw each other out.
+    /// Identifies our session; of two clients with one id, the broker disconnects the older.
     pub client_id: String,
     /// User name and password.
     pub login: Option<(String, String)>,
-    /// Seconds between signs of life, at least 5.
+    /// The longest silence before a ping, at least 5 s.
     pub keep_alive: Duration,
     /// The largest packet that the broker may send us.
     pub max_packet: u32,
@@ -53,18 +53,18 @@ pub struct Options {
     pub filters: Vec<String>,
     /// Sent first over each connection.
     pub greetings: Vec<Message>,
-    /// What the broker says for us if we vanish.
+    /// What the broker publishes if the connection breaks without a DISCONNECT.
     pub last_will: Message,
 }
 
 /// What happened on the wire.
 #[derive(Debug)]
-pub enum Event {
+pub enum WireEvent {
     /// A connection is there and subscriptions are on their way.
     Connected,
     /// It is gone, or an attempt failed; the next follows by itself.
     Disconnected(String),
-    /// A message came in. It is to be acknowledged once it is safe.
+    /// A message came in. It is to be acknowledged once it is in the queue or answered.
     Received(Box<Received>),
 }
 
@@ -81,9 +81,9 @@ pub struct Received {
     pub response_topic: Option<String>,
     /// What its publisher wants back with an answer.
     pub correlation: Option<Bytes>,
-    /// After this time it is worthless.
+    /// How long it is of use.
     pub expiry: Option<Duration>,
-    /// Tells a message that is sent again: whether it is one, and its packet id.
+    /// The duplicate flag and the packet id.
     pub duplicate: (bool, u16),
     /// For `Mqtt::acknowledge`.
     pub receipt: Receipt,
@@ -107,17 +107,17 @@ pub struct Mqtt {
 struct Link {
     client: AsyncClient,
     outbox: Outbox,
-    options: Options,
+    options: MqttSettings,
     connection: u64,
     connected_at: Option<Instant>,
-    polled: Instant,
+    last_poll: Instant,
     finished: bool,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<WireEvent>,
 }
 
 impl Mqtt {
     /// Starts to connect, for ever, in a task of its own.
-    pub fn start(options: Options) -> (Mqtt, mpsc::UnboundedReceiver<Event>) {
+    pub fn start(options: MqttSettings) -> (Mqtt, mpsc::UnboundedReceiver<WireEvent>) {
         let (client, eventloop) = AsyncClient::new(client_options(&options), CHANNEL);
         let (events, received) = mpsc::unbounded_channel();
         let link = Link {
@@ -126,7 +126,7 @@ impl Mqtt {
             options,
             connection: 0,
             connected_at: None,
-            polled: Instant::now(),
+            last_poll: Instant::now(),
             finished: false,
             events,
         };
@@ -145,26 +145,25 @@ impl Mqtt {
         link.pump();
     }
 
-    /// Tells the broker that a message is safe with us. False if the connection by which it came is gone: then the
-    /// broker sends it again.
+    /// Sends a message's PUBACK. Returns false if the connection by which it came is gone: then the broker sends it again.
     pub fn acknowledge(&self, receipt: &Receipt) -> bool {
         let link = self.lock();
         let current = link.outbox.is_connected() && link.connection == receipt.connection;
         current && link.client.try_ack(&receipt.publish).is_ok()
     }
 
-    /// The largest packet that the broker takes, as far as it said.
+    /// The largest packet that the broker takes, if it announced one.
     pub fn max_packet(&self) -> Option<usize> {
         self.lock().outbox.limit()
     }
 
-    /// When the client was last seen to move.
-    pub fn polled(&self) -> Instant {
-        self.lock().polled
+    /// When the client was last polled.
+    pub fn last_poll(&self) -> Instant {
+        self.lock().last_poll
     }
 
-    /// Waits until all is sent and acknowledged; false if that takes longer than `patience` or there is no connection.
-    pub async fn flush(&self, patience: Duration) -> bool {
+    /// Waits until all is sent and acknowledged; returns false if that takes longer than `timeout` or there is no connection.
+    pub async fn flush(&self, timeout: Duration) -> bool {
         let flushed = async {
             loop {
                 let sent = self.sent.notified();
@@ -176,11 +175,11 @@ impl Mqtt {
                 sent.await;
             }
         };
-        tokio::time::timeout(patience, flushed).await.unwrap_or(false)
+        tokio::time::timeout(timeout, flushed).await.unwrap_or(false)
     }
 
-    /// Says goodbye, so that the broker does not speak for us; waits for `patience` at most.
-    pub async fn disconnect(&self, patience: Duration) {
+    /// Sends DISCONNECT, so that the broker does not publish the last will; waits for `timeout` at most.
+    pub async fn disconnect(&self, timeout: Duration) {
         if !self.lock().outbox.is_connected() || self.lock().client.try_disconnect().is_err() {
             return;
         }
@@ -193,7 +192,7 @@ impl Mqtt {
                 sent.await;
             }
         };
-        let _ = tokio::time::timeout(patience, gone).await;
+        let _ = tokio::time::timeout(timeout, gone).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Link> {
@@ -205,8 +204,8 @@ impl Mqtt {
 async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
     let mut backoff = Backoff::default();
     loop {
-        let patience = eventloop.options.keep_alive() * 2 + Duration::from_secs(2);
-        let outcome = tokio::time::timeout(patience, eventloop.poll()).await;
+        let timeout = eventloop.options.keep_alive() * 2 + Duration::from_secs(2);
+        let outcome = tokio::time::timeout(timeout, eventloop.poll()).await;
         let reason = match outcome {
             Ok(Ok(event)) => {
                 let finished = mqtt.lock().handle(event);
@@ -217,7 +216,7 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the broker was silent for {} s", patience.as_secs()),
+            Err(_) => format!("the broker was silent for {} s", timeout.as_secs()),
         };
         let lasted = {
             let mut link = mqtt.lock();
@@ -233,7 +232,7 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
 impl Link {
     /// Returns whether the connection was ended by us.
     fn handle(&mut self, event: ClientEvent) -> bool {
-        self.polled = Instant::now();
+        self.last_poll = Instant::now();
         match event {
             ClientEvent::Incoming(Packet::ConnAck(connack)) => self.connect(&connack),
             ClientEvent::Incoming(Packet::Publish(publish)) => self.receive(publish),
@@ -263,14 +262,14 @@ impl Link {
             error!("cannot subscribe: {error}");
         }
         self.outbox.connect(limit, &self.options.greetings).iter().for_each(report_too_large);
-        self.tell(Event::Connected);
+        self.emit(WireEvent::Connected);
     }
 
     /// Returns how long the connection had held.
     fn disconnect(&mut self, reason: String) -> Duration {
-        self.polled = Instant::now();
+        self.last_poll = Instant::now();
         self.outbox.disconnect();
-        self.tell(Event::Disconnected(reason));
+        self.emit(WireEvent::Disconnected(reason));
         self.connected_at.take().map(|at| at.elapsed()).unwrap_or_default()
     }
 
@@ -287,7 +286,7 @@ impl Link {
             duplicate: (publish.dup, publish.pkid),
             receipt: Receipt { connection: self.connection, publish },
         };
-        self.tell(Event::Received(Box::new(received)));
+        self.emit(WireEvent::Received(Box::new(received)));
     }
 
     fn acknowledged(&mut self, puback: &PubAck) {
@@ -325,13 +324,13 @@ impl Link {
         }
     }
 
-    fn tell(&self, event: Event) {
+    fn emit(&self, event: WireEvent) {
         // The service has gone only when the program ends.
         let _ = self.events.send(event);
     }
 }
 
-fn client_options(options: &Options) -> MqttOptions {
+fn client_options(options: &MqttSettings) -> MqttOptions {
     let will = &options.last_will;
     let last_will = LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain, None);
     let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);

@@ -1,52 +1,52 @@
-//! What systemd hears of us. Everything here does nothing where no systemd listens.
+//! Notifications to systemd. Everything here does nothing where no systemd listens.
 
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// Tells `states`; a failure is no reason to stop.
-fn tell(states: &[NotifyState]) {
+/// Sends `states`; a failure is logged and does not stop the service.
+fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!("systemd could not be told: {error}");
+        warn!("systemd could not be notified: {error}");
     }
 }
 
 /// The model is open and the service runs, whether there is a broker or not.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(text)]);
+    notify(&[NotifyState::Status(text)]);
 }
 
 /// We are on our way out.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 /// The pings that systemd waits for, if it does.
 #[derive(Debug)]
 pub struct Watchdog {
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
     last: Instant,
 }
 
 impl Watchdog {
     /// As systemd's environment has it.
     pub fn from_environment() -> Watchdog {
-        Watchdog { patience: sd_notify::watchdog_enabled(), last: Instant::now() }
+        Watchdog { timeout: sd_notify::watchdog_enabled(), last: Instant::now() }
     }
 
-    /// Pings thrice within systemd's patience, as long as the last signs of life are no older than that patience.
-    pub fn ping(&mut self, signs: &[Instant], now: Instant) {
-        let Some(patience) = self.patience else { return };
-        let alive = signs.iter().all(|sign| now.saturating_duration_since(*sign) < patience);
-        if alive && now - self.last >= patience / 3 {
+    /// Pings three times within systemd's timeout, as long as the last activity of each part is no older than it.
+    pub fn ping(&mut self, activity: &[Instant], now: Instant) {
+        let Some(timeout) = self.timeout else { return };
+        let alive = activity.iter().all(|at| now.saturating_duration_since(*at) < timeout);
+        if alive && now - self.last >= timeout / 3 {
             self.last = now;
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use diffused_engine::request::Parameters;
 use image::RgbImage;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use crate::fault::Fault;
 use crate::request::Format;
+use crate::topics::is_safe;
 
 mod formats;
 
@@ -58,6 +59,10 @@ pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(Encoded, 
     Ok(None)
 }
 
+/// In the folder of pictures: the names of the files that this program wrote, oldest first, one a line. Others are neither
+/// replaced nor removed.
+const RECORD: &str = ".diffused-pictures";
+
 /// The folder in which pictures are kept, up to a number.
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -71,26 +76,58 @@ impl Folder {
         Folder { path, keep }
     }
 
-    /// Writes the picture number `n` of the job `id` and removes the oldest beyond the number that is kept.
+    /// Writes image `n` of the job `id` and removes our oldest beyond the number that is kept. A file that cannot be removed
+    /// stays, with a warning in the log.
     pub fn store(&self, id: &str, n: u64, picture: &Encoded) -> io::Result<PathBuf> {
-        let path = self.path.join(format!("{id}-{n}.{}", picture.format.extension()));
+        let mut names = self.recorded()?;
+        let name = self.own_name(&format!("{id}-{n}"), picture.format.extension(), &names);
+        names.retain(|other| *other != name);
+        names.push(name.clone());
+        let names = self.remove_surplus(names);
+        // Before the image: a power cut between both leaves a name without a file, never a file without a name.
+        write_atomically(&self.path.join(RECORD), (names.join("\n") + "\n").as_bytes())?;
+        let path = self.path.join(name);
         write_atomically(&path, &picture.bytes)?;
-        self.prune(&path)?;
         Ok(path)
     }
 
-    fn prune(&self, newest: &Path) -> io::Result<()> {
-        let mut others: Vec<(SystemTime, PathBuf)> = vec![];
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.path() != newest && entry.file_type()?.is_file() {
-                others.push((entry.metadata()?.modified()?, entry.path()));
+    /// The names in the record that can be ours.
+    fn recorded(&self) -> io::Result<Vec<String>> {
+        match fs::read_to_string(self.path.join(RECORD)) {
+            Ok(text) => Ok(text.lines().filter(|name| is_own_name(name)).map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `stem.extension`, with a number where a file of that name is not ours.
+    fn own_name(&self, stem: &str, extension: &str, ours: &[String]) -> String {
+        let numbered = (2..).map(|number| format!("{stem}-{number}.{extension}"));
+        let mut names = std::iter::once(format!("{stem}.{extension}")).chain(numbered);
+        let usable = |name: &String| ours.contains(name) || !self.path.join(name).exists();
+        names.find(usable).unwrap_or_default()
+    }
+
+    /// Removes the oldest of our files, never the newest; returns the names of those that stay.
+    fn remove_surplus(&self, mut names: Vec<String>) -> Vec<String> {
+        let mut at = 0;
+        while names.len() > self.keep.max(1) && at + 1 < names.len() {
+            let path = self.path.join(&names[at]);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!("an old image stays: {}: {error}", path.display());
+                    at += 1;
+                }
+                _ => drop(names.remove(at)),
             }
         }
-        others.sort();
-        let surplus = (others.len() + 1).saturating_sub(self.keep.max(1));
-        others.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+        names
     }
+}
+
+/// Whether a line of the record can be a name that we gave: a plain file in the folder itself.
+fn is_own_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(is_safe)
 }
 
 /// A file name made of the prompt's words and the seed, which no file in `folder` has yet.
@@ -121,14 +158,64 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn store(folder: &Folder, count: u64) -> Vec<PathBuf> {
+        let picture = Encoded { bytes: vec![1, 2, 3], format: Format::Png };
+        (0..count).map(|n| folder.store("job", n, &picture).unwrap()).collect()
+    }
+
+    /// The folder's files, the record left out.
+    fn files(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name != RECORD).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn the_oldest_pictures_go() {
         let folder = tempfile::tempdir().unwrap();
-        let pictures = Folder::new(folder.path().to_owned(), 2);
-        let picture = Encoded { bytes: vec![1, 2, 3], format: Format::Png };
-        let paths: Vec<PathBuf> = (0..4).map(|n| pictures.store("job", n, &picture).unwrap()).collect();
+        let paths = store(&Folder::new(folder.path().to_owned(), 2), 4);
         assert_eq!(fs::read(&paths[3]).unwrap(), [1, 2, 3]);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(files(folder.path()), ["job-2.png", "job-3.png"]);
+    }
+
+    #[test]
+    fn files_of_others_are_neither_removed_nor_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["taxes.pdf", "photo-0.png", "job-3.png"] {
+            fs::write(folder.path().join(name), "precious").unwrap();
+        }
+        let paths = store(&Folder::new(folder.path().to_owned(), 2), 4);
+        assert_eq!(files(folder.path()), ["job-2.png", "job-3-2.png", "job-3.png", "photo-0.png", "taxes.pdf"]);
+        assert_eq!(fs::read(folder.path().join("job-3.png")).unwrap(), b"precious");
+        assert_eq!(fs::read(&paths[3]).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_removed_does_not_hinder_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = Folder::new(folder.path().to_owned(), 1);
+        let first = store(&pictures, 1).remove(0);
+        fs::remove_file(&first).unwrap();
+        fs::create_dir(&first).unwrap(); // a folder is not removed as a file is
+        let picture = Encoded { bytes: vec![4], format: Format::Png };
+        for n in 1..4 {
+            assert_eq!(fs::read(pictures.store("job", n, &picture).unwrap()).unwrap(), [4]);
+        }
+        assert_eq!(files(folder.path()), ["job-0.png", "job-3.png"]);
+    }
+
+    #[test]
+    fn the_same_job_again_replaces_its_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = Folder::new(folder.path().to_owned(), 5);
+        let picture = Encoded { bytes: vec![7], format: Format::Png };
+        let long = "x".repeat(64);
+        let paths = [(); 2].map(|()| pictures.store(&long, 0, &picture).unwrap());
+        assert_eq!(paths[0], paths[1]);
+        fs::remove_file(&paths[0]).unwrap();
+        assert_eq!(store(&pictures, 2), store(&pictures, 2));
+        assert_eq!(files(folder.path()), ["job-0.png", "job-1.png"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The queue of jobs as a pure state machine: `apply` takes what happened and says what is to be done. It knows no
-//! clock, no network and no worker, so every order of events can be tested.
+//! The queue of jobs as a pure state machine: `apply` takes what happened and returns what is to be done. It has no clock,
+//! no network and no worker, so every order of events can be tested.
 //!
 //! One job runs at a time. Waiting jobs are ordered by priority, then by arrival. A deadline holds for the start of a
 //! job: a job that runs is finished.
@@ -8,16 +8,16 @@ use std::time::Instant;
 
 use crate::fault::{Code, Fault};
 
-/// What the queue must know of a job; `W` is the work itself, which it only carries.
+/// A job as the queue knows it; `W` is all else that is known of it, which the queue only carries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ticket<W> {
-    /// Names the job; only one job of a name is in the queue at a time.
+    /// Unique in the queue.
     pub id: String,
     /// Larger goes first.
     pub priority: i64,
     /// Not to be started after this.
     pub deadline: Option<Instant>,
-    /// What to do.
+    /// All else.
     pub work: W,
 }
 
@@ -26,9 +26,9 @@ pub struct Ticket<W> {
 pub enum Event<W> {
     /// A job came in.
     Submit(Ticket<W>),
-    /// Somebody wants a job gone.
+    /// A job is to end.
     Cancel(String),
-    /// All jobs are to go; waiting ones are told why.
+    /// All jobs are to end; the text is the reason for those that wait.
     CancelAll(&'static str),
     /// The running job ended: it was painted, cancelled, or went wrong.
     Finished(Ending),
@@ -43,42 +43,42 @@ pub enum Event<W> {
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// With its pictures.
+    /// All its images were painted.
     Done,
-    /// Because somebody wanted so.
+    /// A client or the service cancelled it.
     Cancelled(Fault),
-    /// Without.
+    /// An error ended it.
     Failed(Fault),
-    /// It was never taken.
+    /// It was not accepted.
     Rejected(Fault),
 }
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
 pub enum Effect<W> {
-    /// Tell that a job waits.
+    /// Report that a job waits.
     Queued {
         /// The job.
         id: String,
         /// How many are before it.
         position: usize,
     },
-    /// Start a job and tell so.
+    /// Start a job and report it.
     Start {
         /// The job.
         id: String,
-        /// What to do.
-        work: W,
     },
-    /// Ask the worker to leave the running job; `Finished` will follow.
+    /// Stop the running job; the event `Finished` will follow.
     Stop {
         /// The job.
         id: String,
     },
-    /// Tell how a job ended; it is no more in the queue.
+    /// Report how a job ended; it has left the queue, or was never in it.
     Ended {
         /// The job.
         id: String,
+        /// All else that is known of it.
+        work: W,
         /// How.
         ending: Ending,
     },
@@ -89,20 +89,21 @@ pub enum Effect<W> {
 pub struct Queue<W> {
     capacity: usize,
     waiting: Vec<Waiting<W>>,
-    running: Option<Running>,
+    running: Option<RunningJob<W>>,
     paused: bool,
 }
 
 #[derive(Debug)]
 struct Waiting<W> {
     ticket: Ticket<W>,
-    /// The position that was last told.
-    told: Option<usize>,
+    /// The position that was last reported.
+    reported: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningJob<W> {
     id: String,
+    work: W,
     cancelled: bool,
 }
 
@@ -125,7 +126,7 @@ impl<W> Queue<W> {
             Event::Tick => {}
         }
         self.expire(now, &mut effects);
-        self.tell_positions(&mut effects);
+        self.report_positions(&mut effects);
         self.start(&mut effects);
         effects
     }
@@ -136,14 +137,26 @@ impl<W> Queue<W> {
         running.chain(self.waiting.iter().map(|waiting| &waiting.ticket.id)).cloned().collect()
     }
 
-    /// Is there a job of this name?
+    /// What is known of a job that waits or runs.
+    pub fn get(&self, id: &str) -> Option<&W> {
+        let running = self.running.iter().map(|running| (&running.id, &running.work));
+        let waiting = self.waiting.iter().map(|waiting| (&waiting.ticket.id, &waiting.ticket.work));
+        running.chain(waiting).find(|(other, _)| *other == id).map(|(_, work)| work)
+    }
+
+    /// Whether a job of this id waits or runs.
     pub fn contains(&self, id: &str) -> bool {
-        self.running() == Some(id) || self.waiting.iter().any(|waiting| waiting.ticket.id == id)
+        self.get(id).is_some()
+    }
+
+    /// The id of the job that runs.
+    pub fn running(&self) -> Option<&str> {
+        self.running.as_ref().map(|running| running.id.as_str())
     }
 
     /// The job that runs.
-    pub fn running(&self) -> Option<&str> {
-        self.running.as_ref().map(|running| running.id.as_str())
+    pub fn running_mut(&mut self) -> Option<(&str, &mut W)> {
+        self.running.as_mut().map(|running| (running.id.as_str(), &mut running.work))
     }
 
     /// How many jobs wait.
@@ -151,12 +164,12 @@ impl<W> Queue<W> {
         self.waiting.len()
     }
 
-    /// Is no job to be started?
+    /// Whether no jobs are started.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// Is nothing to do?
+    /// Whether no job waits or runs.
     pub fn is_empty(&self) -> bool {
         self.running.is_none() && self.waiting.is_empty()
     }
@@ -172,17 +185,16 @@ impl<W> Queue<W> {
             None
         };
         if let Some(fault) = refused {
-            return effects.push(Effect::Ended { id: ticket.id, ending: Ending::Rejected(fault) });
+            return effects.push(ticket.ended(Ending::Rejected(fault)));
         }
         let after = self.waiting.partition_point(|waiting| waiting.ticket.priority >= ticket.priority);
-        self.waiting.insert(after, Waiting { ticket, told: None });
+        self.waiting.insert(after, Waiting { ticket, reported: None });
     }
 
     fn cancel(&mut self, id: &str, why: &str, effects: &mut Vec<Effect<W>>) {
         if let Some(at) = self.waiting.iter().position(|waiting| waiting.ticket.id == id) {
-            self.waiting.remove(at);
-            let ending = Ending::Cancelled(Fault::new(Code::Cancelled, why));
-            effects.push(Effect::Ended { id: id.to_owned(), ending });
+            let cancelled = Ending::Cancelled(Fault::new(Code::Cancelled, why));
+            effects.push(self.waiting.remove(at).ticket.ended(cancelled));
         }
         if let Some(running) = self.running.as_mut().filter(|running| running.id == id && !running.cancelled) {
             running.cancelled = true;
@@ -192,25 +204,25 @@ impl<W> Queue<W> {
 
     fn finish(&mut self, ending: Ending, effects: &mut Vec<Effect<W>>) {
         if let Some(running) = self.running.take() {
-            effects.push(Effect::Ended { id: running.id, ending });
+            effects.push(Effect::Ended { id: running.id, work: running.work, ending });
         }
     }
 
     fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<W>>) {
         let late = |waiting: &mut Waiting<W>| waiting.ticket.deadline.is_some_and(|deadline| deadline <= now);
         let late = self.waiting.extract_if(.., late);
-        effects.extend(late.map(|w| Effect::Ended { id: w.ticket.id, ending: Ending::Failed(expired()) }));
+        effects.extend(late.map(|waiting| waiting.ticket.ended(Ending::Failed(expired()))));
     }
 
-    fn tell_positions(&mut self, effects: &mut Vec<Effect<W>>) {
+    fn report_positions(&mut self, effects: &mut Vec<Effect<W>>) {
         let ahead = usize::from(self.running.is_some());
-        // The first of an idle queue is about to start: of it only its arrival is told.
+        // The first of an idle queue is about to start: only its arrival is reported.
         let starting = ahead == 0 && !self.paused;
         for (index, waiting) in self.waiting.iter_mut().enumerate() {
             let position = index + ahead;
-            let is_new = waiting.told.is_none();
-            if is_new || (waiting.told != Some(position) && !(starting && index == 0)) {
-                waiting.told = Some(position);
+            let is_new = waiting.reported.is_none();
+            if is_new || (waiting.reported != Some(position) && !(starting && index == 0)) {
+                waiting.reported = Some(position);
                 effects.push(Effect::Queued { id: waiting.ticket.id.clone(), position });
             }
         }
@@ -221,8 +233,14 @@ impl<W> Queue<W> {
             return;
         }
         let Ticket { id, work, .. } = self.waiting.remove(0).ticket;
-        self.running = Some(Running { id: id.clone(), cancelled: false });
-        effects.push(Effect::Start { id, work });
+        self.running = Some(RunningJob { id: id.clone(), work, cancelled: false });
+        effects.push(Effect::Start { id });
+    }
+}
+
+impl<W> Ticket<W> {
+    fn ended(self, ending: Ending) -> Effect<W> {
+        Effect::Ended { id: self.id, work: self.work, ending }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the service says: the payloads of the contract's topics, in one place.
+//! The payloads of the contract's topics, in one place.
 
 use diffused_engine::Resolver;
 use diffused_engine::request::Parameters;
@@ -36,10 +36,10 @@ pub fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) -> Value 
 
 /// `…/job/<id>/state`
 #[derive(Debug, Serialize)]
-pub struct State<'a> {
+pub struct JobState<'a> {
     /// The job.
     pub id: &'a str,
-    /// The client's own mark.
+    /// The client's own name for it, returned as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction: Option<&'a Value>,
     /// `queued`, `running`, `done`, `failed`, `cancelled` or `rejected`.
@@ -47,7 +47,7 @@ pub struct State<'a> {
     /// Of a queued job: how many are before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
-    /// Why it came to nothing.
+    /// Why no image came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a Fault>,
     /// What the client should know of its request.
@@ -55,16 +55,16 @@ pub struct State<'a> {
     pub warnings: &'a [String],
 }
 
-impl<'a> State<'a> {
+impl<'a> JobState<'a> {
     /// Of a job that ended.
-    pub fn ended(id: &'a str, transaction: Option<&'a Value>, ending: &'a Ending) -> State<'a> {
+    pub fn ended(id: &'a str, transaction: Option<&'a Value>, ending: &'a Ending) -> JobState<'a> {
         let (state, error) = match ending {
             Ending::Done => ("done", None),
             Ending::Cancelled(fault) => ("cancelled", Some(fault)),
             Ending::Failed(fault) => ("failed", Some(fault)),
             Ending::Rejected(fault) => ("rejected", Some(fault)),
         };
-        State { id, transaction, state, position: None, error, warnings: &[] }
+        JobState { id, transaction, state, position: None, error, warnings: &[] }
     }
 }
 
@@ -73,18 +73,18 @@ impl<'a> State<'a> {
 pub struct JobResult<'a> {
     /// The job.
     pub id: &'a str,
-    /// The client's own mark.
+    /// The client's own name for it, returned as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction: Option<&'a Value>,
     /// `done`
     pub status: &'static str,
-    /// As resolved; each further picture has the next seed.
+    /// As resolved; each further image has the next seed.
     pub parameters: &'a Parameters,
     /// The model that painted it.
     pub model_sha256: &'a str,
     /// Where the time went.
     pub timings: &'a Timings,
-    /// Its pictures.
+    /// Its images.
     pub images: &'a [Image],
     /// What the client should know.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -94,7 +94,7 @@ pub struct JobResult<'a> {
 /// One of `images` in a result.
 #[derive(Debug, Serialize)]
 pub struct Image {
-    /// Where it was published; without one, the rest is said of the file at `path`.
+    /// Where it was published; without one, the rest describes the file at `path`.
     pub topic: Option<String>,
     /// MIME type.
     pub content_type: &'static str,
@@ -107,7 +107,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Of a picture that goes to `topic` if it fits.
+    /// Of an image that is published to `topic` if it fits.
     pub fn new(painted: &Painted, topic: &str) -> Image {
         Image {
             topic: painted.fits.then(|| topic.to_owned()),

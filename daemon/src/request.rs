@@ -1,5 +1,5 @@
 //! From a message's bytes to what is asked: the names of the A1111 web API, because people know them, and our own
-//! beside them. Everything here comes from strangers, so each value is checked, and each complaint names its key.
+//! beside them. All of it is untrusted input, so each value is checked, and each error names its key.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -21,15 +21,15 @@ mod fields;
 
 /// The longest prompt that is taken, in bytes; the model itself reads no more than about 77 words.
 const MAX_PROMPT: usize = 20_000;
-/// The most pictures that one request may ask for.
+/// The most images of one request.
 const MAX_PICTURES: u64 = 16;
 
 /// Which of the two topics a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestKind {
+pub enum RequestMode {
     /// A prompt alone.
     Txt2Img,
-    /// A prompt and a picture to start from.
+    /// A prompt and an image to start from.
     Img2Img,
 }
 
@@ -66,21 +66,21 @@ impl Format {
 pub struct Job {
     /// The client's, or one of ours.
     pub id: String,
-    /// The client's own mark, handed back as it came.
+    /// The client's own name for it, returned as it came.
     pub transaction: Option<Value>,
     /// The image.
     pub request: Request,
     /// The image that image to image starts from.
     pub init_image: Option<InitImage>,
-    /// How many pictures, with the seeds that follow.
+    /// How many images, with the seeds that follow.
     pub count: u64,
-    /// How pictures are written.
+    /// The images' file format.
     pub format: Format,
     /// Larger goes first.
     pub priority: i64,
-    /// Worthless after this time.
+    /// Not started after this time.
     pub not_after: Option<SystemTime>,
-    /// What was not understood and left out.
+    /// Keys that were not understood and left out.
     pub warnings: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ pub struct Rejection {
 
 impl Job {
     /// Reads a payload; its init image waits in a file in `folder`.
-    pub fn parse(payload: &[u8], kind: RequestKind, folder: &Path) -> Result<Job, Rejection> {
+    pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<Job, Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let mut fields = match read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt) => Fields::of_prompt(prompt),
@@ -109,7 +109,7 @@ impl Job {
             transaction: transaction.clone(),
             fault,
         })?;
-        let mut job = interpret(&mut fields, kind, folder).map_err(|fault| Rejection {
+        let mut job = interpret(&mut fields, mode, folder).map_err(|fault| Rejection {
             id: id.clone(),
             transaction: transaction.clone(),
             fault,
@@ -172,7 +172,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
 }
 
 /// Every key but the names.
-fn interpret(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Job, Fault> {
+fn interpret(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<Job, Fault> {
     let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
     let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
     for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
@@ -194,7 +194,7 @@ fn interpret(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Jo
     let job = Job {
         id: String::new(),
         transaction: None,
-        init_image: init_image(fields, kind, folder)?,
+        init_image: init_image(fields, mode, folder)?,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -203,7 +203,10 @@ fn interpret(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Jo
         request,
     };
     if fields.take("mask").is_some() {
-        return Err(Fault::param("mask", "inpainting is not supported; without the mask the picture would be another"));
+        return Err(Fault::param(
+            "mask",
+            "inpainting is not supported; without the mask another image would be painted",
+        ));
     }
     Ok(Job { warnings: fields.leftovers(), ..job })
 }
@@ -228,23 +231,23 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
 }
 
 /// The one init image, out of its base64.
-fn init_image(fields: &mut Fields, kind: RequestKind, folder: &Path) -> Result<Option<InitImage>, Fault> {
+fn init_image(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<Option<InitImage>, Fault> {
     const FIELD: &str = "init_images";
-    let images = match (kind, fields.take(FIELD)) {
-        (RequestKind::Txt2Img, None) => return Ok(None),
-        (RequestKind::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
-        (RequestKind::Img2Img, images) => images,
+    let images = match (mode, fields.take(FIELD)) {
+        (RequestMode::Txt2Img, None) => return Ok(None),
+        (RequestMode::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
+        (RequestMode::Img2Img, images) => images,
     };
     let Some(Value::Array(images)) = images else {
-        return Err(Fault::param(FIELD, "expected a list with one picture in base64"));
+        return Err(Fault::param(FIELD, "expected a list with one image in base64"));
     };
     let [Value::String(text)] = images.as_slice() else {
-        return Err(Fault::param(FIELD, format!("expected one picture in base64, got {} entries", images.len())));
+        return Err(Fault::param(FIELD, format!("expected one image in base64, got {} entries", images.len())));
     };
     let text = text.split_once("base64,").map_or(text.as_str(), |(_, data)| data);
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
-        .map_err(|error| Fault::param(FIELD, format!("the picture's base64 is broken: {error}")))?;
+        .map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))?;
     InitImage::store(&bytes, folder).map(Some)
 }
 

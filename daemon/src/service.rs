@@ -1,35 +1,37 @@
 //! The service's loop: what comes from the broker, the worker, the clock and the system is turned into events of the
 //! queue, and the queue's effects into messages and work. It runs on one thread, so nothing here needs a lock.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use diffused_engine::{Engine, Options, Painting, Resolver};
+use diffused_engine::{Engine, Options, Resolver};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::fault::{Code, catch_panic};
 use crate::health::{self, Health};
 use crate::model::Model;
-use crate::mqtt::{self, Mqtt};
+use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::notify::{self, Watchdog};
-use crate::outbox::Message;
 use crate::pictures::Folder;
-use crate::queue::{Effect, Ending, Event, Queue};
-use crate::report::{self, State};
-use crate::request::Job;
-use crate::topics::Topics;
-use crate::worker::{self, Task, Worker};
+use crate::queue::{Effect, Ending, Event, Queue, Ticket};
+use crate::random;
+use crate::report;
+use crate::request::{Rejection, RequestMode};
+use crate::topics::{Input, Topics};
+use crate::worker::{Report, Worker, WorkerTask};
+use intake::Intake;
+use publisher::{Publisher, Reply};
+use record::JobRecord;
 
+mod commands;
 mod intake;
-mod jobs;
+mod publisher;
+mod record;
 
 /// How long the running job may take to notice that it is to stop, and how long last messages may take.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -45,47 +47,20 @@ pub enum Signal {
     Reload,
 }
 
-/// A job's work, as the queue carries it.
-#[derive(Debug)]
-struct Work {
-    job: Arc<Job>,
-    painting: Painting,
-}
-
-/// What is remembered of a job until it ends.
-#[derive(Debug, Default)]
-struct Card {
-    transaction: Option<Value>,
-    reply: Option<Reply>,
-    warnings: Vec<String>,
-    images: Vec<report::Image>,
-}
-
-/// Where a client wants answers (MQTT 5).
-#[derive(Debug, Clone)]
-struct Reply {
-    topic: String,
-    correlation: Option<Bytes>,
-}
-
 /// Everything the loop holds.
 pub struct Service {
     config: Config,
     config_path: Option<PathBuf>,
+    /// The memory budget, for `…/health`.
+    memory: Option<u64>,
     state_dir: PathBuf,
-    topics: Topics,
-    mqtt: Mqtt,
-    wire: UnboundedReceiver<mqtt::Event>,
+    intake: Intake,
+    publisher: Publisher,
+    wire: UnboundedReceiver<WireEvent>,
     worker: Worker,
-    painter: UnboundedReceiver<worker::Event>,
-    queue: Queue<Work>,
-    cards: HashMap<String, Card>,
-    stop: Arc<AtomicBool>,
-    resolver: Resolver,
-    options: Options,
+    reports: UnboundedReceiver<Report>,
+    queue: Queue<JobRecord>,
     seconds_per_step: Option<f64>,
-    /// Packet ids and checksums of the last requests that were taken: what the broker sends again is told by them.
-    recent: VecDeque<(u16, u64)>,
     watchdog: Watchdog,
 }
 
@@ -100,29 +75,25 @@ impl Service {
     ) -> Result<Service> {
         let state_dir = config.state_dir()?;
         let topics = Topics::new(&config);
-        let options = model.options();
+        let options: Options = model.options();
         let info = report::info(&config, &resolver, options.memory);
-        let (mqtt, wire) = Mqtt::start(mqtt_options(&config, &topics, &info)?);
+        let (mqtt, wire) = Mqtt::start(publisher::mqtt_options(&config, &topics, &info)?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures);
-        let (worker, painter) = Worker::start(model, engine, folder).context("the worker thread")?;
+        let (worker, reports) = Worker::start(model, engine, folder).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         Ok(Service {
             queue: Queue::new(config.queue_length),
+            publisher: Publisher::new(mqtt, topics, resolver.model_sha256().to_owned(), config.mqtt.retain_image),
+            intake: Intake::new(resolver, options, state_dir.clone()),
+            memory: options.memory,
             config,
             config_path,
             state_dir,
-            topics,
-            mqtt,
             wire,
             worker,
-            painter,
-            cards: HashMap::new(),
-            stop: Arc::default(),
-            resolver,
-            options,
+            reports,
             seconds_per_step: None,
-            recent: VecDeque::new(),
             watchdog: Watchdog::from_environment(),
         })
     }
@@ -138,7 +109,7 @@ impl Service {
         loop {
             tokio::select! {
                 Some(event) = self.wire.recv() => self.on_wire(event),
-                Some(event) = self.painter.recv() => self.on_painter(event),
+                Some(report) = self.reports.recv() => self.on_report(report),
                 _ = tick.tick() => self.on_tick(),
                 _ = health.tick() => self.send_health(),
                 signal = signals.recv() => match signal {
@@ -153,47 +124,144 @@ impl Service {
         self.drain().await;
     }
 
-    fn on_wire(&mut self, event: mqtt::Event) {
+    fn on_wire(&mut self, event: WireEvent) {
         match event {
-            mqtt::Event::Connected => {
+            WireEvent::Connected => {
                 notify::status("connected");
                 self.send_health();
             }
-            mqtt::Event::Disconnected(reason) => {
+            WireEvent::Disconnected(reason) => {
                 warn!("no connection to the broker: {reason}; trying again");
                 notify::status("no connection to the broker");
             }
-            mqtt::Event::Received(received) => self.receive(&received),
+            WireEvent::Received(received) => self.receive(&received),
+        }
+    }
+
+    /// Each message is answered, and acknowledged to the broker only once it is in the queue or answered.
+    fn receive(&mut self, received: &Received) {
+        match self.publisher.topics().input(&received.topic) {
+            // An empty retained message only clears one that the broker kept.
+            Some(_) if received.retain && received.payload.is_empty() => {}
+            Some(Input::Txt2Img) => self.request(received, RequestMode::Txt2Img),
+            Some(Input::Img2Img) => self.request(received, RequestMode::Img2Img),
+            Some(Input::Cancel) => self.command(received, "cancel"),
+            Some(Input::Command(name)) => self.command(received, &name),
+            None => warn!(topic = received.topic, "a message on an unknown topic"),
+        }
+        if !self.publisher.acknowledge(&received.receipt) {
+            debug!(topic = received.topic, "not acknowledged: the connection is gone");
+        }
+    }
+
+    /// A request for images.
+    fn request(&mut self, received: &Received, mode: RequestMode) {
+        if self.intake.is_repeated(received) {
+            return debug!("the broker sent a request again");
+        }
+        let (reply, refused_reply) = self.publisher.reply(received);
+        // A payload that ended the service would be sent again by the broker, for ever.
+        let read = catch_panic(|| self.intake.read(received, mode));
+        match read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault })) {
+            Ok(ticket) => {
+                let mut ticket = Ticket { work: JobRecord { reply, ..ticket.work }, ..ticket };
+                ticket.work.warnings.extend(refused_reply);
+                self.apply(Event::Submit(ticket));
+            }
+            Err(Rejection { id, transaction, fault }) => {
+                let id = self.free_id(id);
+                warn!(id, "rejected: {fault}");
+                self.publisher.ended(&id, transaction.as_ref(), reply.as_ref(), &Ending::Rejected(fault));
+            }
+        }
+    }
+
+    /// The id under which a request is rejected: never that of a job in the queue.
+    fn free_id(&self, id: Option<String>) -> String {
+        id.filter(|id| !self.queue.contains(id)).unwrap_or_else(random::id)
+    }
+
+    /// Changes the queue and carries out what follows from it.
+    fn apply(&mut self, event: Event<JobRecord>) {
+        for effect in self.queue.apply(event, Instant::now()) {
+            match effect {
+                Effect::Queued { id, position } => {
+                    if let Some(record) = self.queue.get(&id) {
+                        self.publisher.state(&id, record, "queued", Some(position));
+                    }
+                }
+                Effect::Start { id } => self.start_job(&id),
+                Effect::Stop { id } => {
+                    debug!(id, "asked to stop");
+                    self.worker.stop();
+                }
+                Effect::Ended { id, work, ending } => self.end(id, &work, &ending),
+            }
+        }
+    }
+
+    fn start_job(&mut self, id: &str) {
+        let Some(record) = self.queue.get(id) else { return };
+        info!(id, steps = record.painting.parameters().steps, "running");
+        self.publisher.state(id, record, "running", None);
+        let limit = self.publisher.image_limit(id);
+        self.worker.run(WorkerTask { job: record.job.clone(), painting: record.painting.clone(), limit });
+    }
+
+    fn end(&mut self, id: String, record: &JobRecord, ending: &Ending) {
+        let id = if matches!(ending, Ending::Rejected(_)) { self.free_id(Some(id)) } else { id };
+        match ending {
+            Ending::Done => info!(id, "done"),
+            Ending::Cancelled(fault) => info!(id, "ended: {fault}"),
+            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {fault}"),
+        }
+        self.publisher.ended(&id, record.job.transaction.as_ref(), record.reply.as_ref(), ending);
+    }
+
+    fn on_report(&mut self, report: Report) {
+        let Some((id, record)) = self.queue.running_mut() else { return };
+        match report {
+            Report::Progress(progress) => self.publisher.progress(id, &progress),
+            Report::Painted(painted) => self.publisher.image(id, record, painted),
+            Report::Finished(Ok(timings)) => {
+                self.publisher.result(id, record, &timings);
+                let calls = record.painting.calls() * record.images.len().max(1);
+                self.seconds_per_step = Some(timings.unet / calls.max(1) as f64);
+                self.apply(Event::Finished(Ending::Done));
+            }
+            Report::Finished(Err(fault)) => {
+                let cancelled = self.worker.is_stopping() && fault.code == Code::Cancelled;
+                let ending = if cancelled { Ending::Cancelled(fault) } else { Ending::Failed(fault) };
+                self.apply(Event::Finished(ending));
+            }
         }
     }
 
     fn on_tick(&mut self) {
         self.apply(Event::Tick);
-        let signs = [Some(self.mqtt.polled()), self.worker.beat()];
-        let signs: Vec<Instant> = signs.into_iter().flatten().collect();
-        self.watchdog.ping(&signs, Instant::now());
+        let activity = [Some(self.publisher.last_poll()), self.worker.last_activity()];
+        let activity: Vec<Instant> = activity.into_iter().flatten().collect();
+        self.watchdog.ping(&activity, Instant::now());
     }
 
     fn send_health(&self) {
         let memory = health::memory();
-        let health = Health {
+        self.publisher.health(&Health {
             rss: memory.resident,
             peak_rss: memory.peak,
-            memory_limit: self.options.memory,
+            memory_limit: self.memory,
             memory_pressure: health::memory_pressure(),
             temperature: health::temperature(),
             throttled: health::throttled(),
             disk_free: health::disk_free(&self.state_dir),
             queue: self.queue.waiting(),
-            busy: self.worker.beat().is_some(),
+            busy: self.worker.last_activity().is_some(),
             paused: self.queue.is_paused(),
             seconds_per_step: self.seconds_per_step,
-        };
-        let message = Message::json(self.topics.of("health"), &health);
-        self.mqtt.publish(Message { certain: false, ..message });
+        });
     }
 
-    /// Reads the configuration again. What differs needs a restart, which is said rather than half done.
+    /// Reads the configuration again. What differs needs a restart, which the answer says.
     fn reload(&self) -> Result<Value, String> {
         let fresh = Config::load(self.config_path.as_deref()).map_err(|error| format!("{error:#}"))?;
         if fresh == self.config {
@@ -202,48 +270,24 @@ impl Service {
         Err("the configuration has changed and is right; restart the service to use it".into())
     }
 
-    /// Ends all jobs and says so, then says goodbye.
+    /// Ends all jobs and reports it, then disconnects.
     async fn drain(mut self) {
         info!("stopping");
         notify::stopping();
         self.apply(Event::CancelAll("the service was stopped; send the request again"));
         let deadline = tokio::time::Instant::now() + DRAIN;
         while !self.queue.is_empty() {
-            match tokio::time::timeout_at(deadline, self.painter.recv()).await {
-                Ok(Some(event)) => self.on_painter(event),
+            match tokio::time::timeout_at(deadline, self.reports.recv()).await {
+                Ok(Some(report)) => self.on_report(report),
                 _ => {
                     warn!("the running job did not stop in time");
                     break;
                 }
             }
         }
-        self.mqtt.publish(status(&self.topics, "offline"));
-        if !self.mqtt.flush(FLUSH).await {
+        if !self.publisher.finish(FLUSH).await {
             warn!("not every message reached the broker");
         }
-        self.mqtt.disconnect(Duration::from_secs(1)).await;
         info!("stopped");
     }
-}
-
-/// `…/status`, which the broker keeps.
-fn status(topics: &Topics, text: &'static str) -> Message {
-    let message = Message::new(topics.of("status"), Bytes::from_static(text.as_bytes()), "text/plain");
-    Message { retain: true, ..message }
-}
-
-fn mqtt_options(config: &Config, topics: &Topics, info: &Value) -> Result<mqtt::Options> {
-    let login = config.mqtt.username.clone().zip(Some(config.password()?.unwrap_or_default()));
-    let info = Message { retain: true, ..Message::json(topics.of("info"), info) };
-    Ok(mqtt::Options {
-        host: config.mqtt.url.host.clone(),
-        port: config.mqtt.url.port,
-        client_id: format!("diffused-{}", config.device.0),
-        login,
-        keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
-        max_packet: config.mqtt.max_packet.0.try_into().unwrap_or(u32::MAX),
-        filters: topics.filters(),
-        greetings: vec![status(topics, "online"), info],
-        last_will: status(topics, "offline"),
-    })
 }

@@ -25,85 +25,87 @@ use crate::request::Job;
 /// The contract's "at most one a second".
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the engine stays open without work: one job after the other finds everything in place.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// A job for the worker.
 #[derive(Debug)]
-pub struct Task {
+pub struct WorkerTask {
     /// What was asked.
     pub job: Arc<Job>,
     /// The same, resolved; each further image has the next seed.
     pub painting: Painting,
-    /// The largest picture that the broker takes, bytes.
+    /// The largest image that the broker takes, bytes.
     pub limit: Option<usize>,
-    /// Set when the job is to be left.
-    pub stop: Arc<AtomicBool>,
 }
 
 /// What the worker reports.
 #[derive(Debug)]
-pub enum Event {
+pub enum Report {
     /// At most one a second.
     Progress(Progress),
-    /// A picture is ready.
+    /// An image is ready.
     Painted(Painted),
     /// The job ended.
-    Finished(Result<Summary, Fault>),
+    Finished(Result<Timings, Fault>),
 }
 
-/// A picture that is ready.
+/// An image that is ready.
 #[derive(Debug)]
 pub struct Painted {
     /// Its number, from 0.
     pub index: u64,
-    /// What to publish, or, where nothing fits through the broker, what lies on the disk.
+    /// What to publish, or, where nothing fits through the broker, what is on disk.
     pub file: Encoded,
     /// Whether it fits through the broker.
     pub fits: bool,
     /// Where it is kept, in the format that was asked for.
     pub path: Option<PathBuf>,
-    /// What the client should know of it.
+    /// What the client should know about it.
     pub warnings: Vec<String>,
-}
-
-/// What is known after a job.
-#[derive(Debug)]
-pub struct Summary {
-    /// Of the first picture; each further one has the next seed.
-    pub parameters: Parameters,
-    /// Where the time went.
-    pub timings: Timings,
 }
 
 /// The service's end of the thread.
 #[derive(Debug)]
 pub struct Worker {
-    tasks: mpsc::Sender<Task>,
-    beat: Arc<Mutex<Option<Instant>>>,
+    tasks: mpsc::Sender<(WorkerTask, Arc<AtomicBool>)>,
+    last_activity: Arc<Mutex<Option<Instant>>>,
+    /// Set when the running task is to end.
+    stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Starts the thread with an `engine` that `model` opened; finished pictures go to `folder` as well.
-    pub fn start(model: Model, engine: Engine, folder: Folder) -> std::io::Result<(Worker, UnboundedReceiver<Event>)> {
+    /// Starts the thread with an `engine` that `model` opened; finished images go to `folder` as well.
+    pub fn start(model: Model, engine: Engine, folder: Folder) -> std::io::Result<(Worker, UnboundedReceiver<Report>)> {
         let (tasks, incoming) = mpsc::channel();
-        let (events, received) = unbounded_channel();
-        let beat = Arc::new(Mutex::new(None));
+        let (reports, received) = unbounded_channel();
+        let last_activity = Arc::new(Mutex::new(None));
         let model_sha256 = engine.model_sha256().to_owned();
-        let painter = Painter { model, model_sha256, folder, events, beat: beat.clone() };
+        let painter = Painter { model, model_sha256, folder, reports, last_activity: last_activity.clone() };
         thread::Builder::new().name("worker".into()).spawn(move || painter.run(engine, &incoming))?;
-        Ok((Worker { tasks, beat }, received))
+        Ok((Worker { tasks, last_activity, stop: Arc::default() }, received))
     }
 
-    /// Gives it a job; only one at a time.
-    pub fn run(&self, task: Task) {
-        *lock(&self.beat) = Some(Instant::now());
+    /// Starts a task; only one at a time.
+    pub fn run(&mut self, task: WorkerTask) {
+        *lock(&self.last_activity) = Some(Instant::now());
+        self.stop = Arc::default();
         // The thread ends only after this end of the channel is gone.
-        let _ = self.tasks.send(task);
+        let _ = self.tasks.send((task, self.stop.clone()));
     }
 
-    /// When the engine last moved; `None` while there is nothing to do.
-    pub fn beat(&self) -> Option<Instant> {
-        *lock(&self.beat)
+    /// Ends the running task as soon as its engine notices; `Report::Finished` will follow.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the last task was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// When the engine last reported a layer; `None` while no task runs.
+    pub fn last_activity(&self) -> Option<Instant> {
+        *lock(&self.last_activity)
     }
 }
 
@@ -116,27 +118,27 @@ struct Painter {
     model: Model,
     model_sha256: String,
     folder: Folder,
-    events: UnboundedSender<Event>,
-    beat: Arc<Mutex<Option<Instant>>>,
+    reports: UnboundedSender<Report>,
+    last_activity: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Painter {
-    fn run(&self, engine: Engine, tasks: &mpsc::Receiver<Task>) {
+    fn run(&self, engine: Engine, tasks: &mpsc::Receiver<(WorkerTask, Arc<AtomicBool>)>) {
         let mut engine = Some(engine);
-        while let Some(task) = next(&mut engine, tasks) {
-            let outcome = self.attempt(&mut engine, &task);
-            *lock(&self.beat) = None;
-            self.report(Event::Finished(outcome));
+        while let Some((task, stop)) = next(&mut engine, tasks) {
+            let outcome = self.attempt(&mut engine, &task, &stop);
+            *lock(&self.last_activity) = None;
+            self.report(Report::Finished(outcome));
         }
     }
 
     /// A panic leaves an engine of which nothing is known: it is opened anew for the next job.
-    fn attempt(&self, engine: &mut Option<Engine>, task: &Task) -> Result<Summary, Fault> {
+    fn attempt(&self, engine: &mut Option<Engine>, task: &WorkerTask, stop: &AtomicBool) -> Result<Timings, Fault> {
         let mut ready = match engine.take() {
             Some(engine) => engine,
             None => self.reopen()?,
         };
-        let outcome = catch_panic(|| self.paint_all(&mut ready, task))?;
+        let outcome = catch_panic(|| self.paint_all(&mut ready, task, stop))?;
         *engine = Some(ready);
         outcome
     }
@@ -151,10 +153,10 @@ impl Painter {
         Ok(engine)
     }
 
-    fn paint_all(&self, engine: &mut Engine, task: &Task) -> Result<Summary, Fault> {
+    fn paint_all(&self, engine: &mut Engine, task: &WorkerTask, stop: &AtomicBool) -> Result<Timings, Fault> {
         let parameters = task.painting.parameters();
         let meter = Meter::new(parameters, task.job.count, Instant::now());
-        let mut observer = JobObserver { meter, stop: &task.stop, reported: None, painter: self };
+        let mut observer = JobObserver { meter, stop, reported: None, painter: self };
         for index in 0..task.job.count {
             if index > 0 {
                 observer.meter.next_image(Instant::now());
@@ -163,13 +165,13 @@ impl Painter {
             let init_image = task.job.init_image.as_ref().map(|image| image.unpack(parameters)).transpose()?;
             let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
             let image = engine.paint(&painting, init_image, &mut observer)?;
-            self.report(Event::Painted(self.finish(task, index, &image, painting.parameters())?));
+            self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));
         }
-        Ok(Summary { parameters: parameters.clone(), timings: observer.meter.timings(Instant::now()) })
+        Ok(observer.meter.timings(Instant::now()))
     }
 
     /// Frees weights that were kept where the init image needs their memory.
-    fn make_room(&self, engine: &mut Engine, task: &Task) {
+    fn make_room(&self, engine: &mut Engine, task: &WorkerTask) {
         let (Some(image), Some(memory)) = (&task.job.init_image, self.model.options().memory) else { return };
         let unpacking = image.memory(task.painting.parameters());
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
@@ -178,7 +180,13 @@ impl Painter {
     }
 
     /// Encodes the pixels, keeps the file, and makes one that fits through the broker.
-    fn finish(&self, task: &Task, index: u64, image: &RgbImage, parameters: &Parameters) -> Result<Painted, Fault> {
+    fn finish(
+        &self,
+        task: &WorkerTask,
+        index: u64,
+        image: &RgbImage,
+        parameters: &Parameters,
+    ) -> Result<Painted, Fault> {
         let file = pictures::encode(image, parameters, task.job.format)?;
         let mut warnings = vec![];
         let path = match self.folder.store(&task.job.id, index, &file) {
@@ -206,9 +214,9 @@ impl Painter {
         }
     }
 
-    fn report(&self, event: Event) {
+    fn report(&self, report: Report) {
         // The service has gone only when the program ends.
-        let _ = self.events.send(event);
+        let _ = self.reports.send(report);
     }
 }
 
@@ -224,10 +232,10 @@ impl Observer for JobObserver<'_> {
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
         let now = Instant::now();
         let progress = self.meter.tick(stage, done, total, now);
-        *lock(&self.painter.beat) = Some(now);
+        *lock(&self.painter.last_activity) = Some(now);
         if self.reported.is_none_or(|at| now - at >= PROGRESS_INTERVAL) {
             self.reported = Some(now);
-            self.painter.report(Event::Progress(progress));
+            self.painter.report(Report::Progress(progress));
         }
         match self.stop.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
@@ -238,9 +246,12 @@ impl Observer for JobObserver<'_> {
 
 /// The next job. An engine that has waited for long enough is closed, and what it held is the system's again: opening it
 /// takes a fraction of a step.
-fn next(engine: &mut Option<Engine>, tasks: &mpsc::Receiver<Task>) -> Option<Task> {
+fn next(
+    engine: &mut Option<Engine>,
+    tasks: &mpsc::Receiver<(WorkerTask, Arc<AtomicBool>)>,
+) -> Option<(WorkerTask, Arc<AtomicBool>)> {
     if engine.is_some() {
-        match tasks.recv_timeout(PATIENCE) {
+        match tasks.recv_timeout(IDLE) {
             Err(RecvTimeoutError::Timeout) => engine.take().into_iter().for_each(Engine::close),
             received => return received.ok(),
         }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::*;
 
-struct Bench {
+struct Fixture {
     queue: Queue<()>,
     now: Instant,
 }
 
-impl Bench {
-    fn new(capacity: usize) -> Bench {
-        Bench { queue: Queue::new(capacity), now: Instant::now() }
+impl Fixture {
+    fn new(capacity: usize) -> Fixture {
+        Fixture { queue: Queue::new(capacity), now: Instant::now() }
     }
 
     fn check(&mut self, event: Event<()>, expect: &[&str]) {
@@ -33,9 +33,9 @@ impl Bench {
 fn show(effect: &Effect<()>) -> String {
     match effect {
         Effect::Queued { id, position } => format!("{id} queued {position}"),
-        Effect::Start { id, .. } => format!("{id} start"),
+        Effect::Start { id } => format!("{id} start"),
         Effect::Stop { id } => format!("{id} stop"),
-        Effect::Ended { id, ending } => match ending {
+        Effect::Ended { id, ending, .. } => match ending {
             Ending::Done => format!("{id} done"),
             Ending::Cancelled(_) => format!("{id} cancelled"),
             Ending::Failed(fault) => format!("{id} failed {:?}", fault.code),
@@ -61,102 +61,117 @@ fn cancel(id: &str) -> Event<()> {
 }
 
 #[test]
+fn the_work_is_carried_to_the_end() {
+    let mut queue = Queue::new(1);
+    let ticket = |id: &str, work: &'static str| Ticket { id: id.into(), priority: 0, deadline: None, work };
+    let now = Instant::now();
+    queue.apply(Event::Submit(ticket("a", "first")), now);
+    queue.apply(Event::Submit(ticket("b", "second")), now);
+    let refused = queue.apply(Event::Submit(ticket("b", "third")), now);
+    assert!(matches!(refused.as_slice(), [Effect::Ended { work: "third", ending: Ending::Rejected(_), .. }]));
+    assert_eq!((queue.get("a"), queue.get("b"), queue.get("c")), (Some(&"first"), Some(&"second"), None));
+    queue.running_mut().unwrap().1.clone_from(&"painted");
+    let ended = queue.apply(Event::Finished(Ending::Done), now);
+    assert!(matches!(ended.first(), Some(Effect::Ended { work: "painted", ending: Ending::Done, .. })));
+}
+
+#[test]
 fn jobs_run_one_after_another() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(job("c"), &["c queued 2"]);
-    bench.check(done(), &["a done", "c queued 1", "b start"]);
-    bench.check(done(), &["b done", "c start"]);
-    bench.check(done(), &["c done"]);
-    assert!(bench.queue.is_empty());
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(job("c"), &["c queued 2"]);
+    fixture.check(done(), &["a done", "c queued 1", "b start"]);
+    fixture.check(done(), &["b done", "c start"]);
+    fixture.check(done(), &["c done"]);
+    assert!(fixture.queue.is_empty());
 }
 
 #[test]
 fn priority_goes_before_arrival() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(urgent("c", 5), &["c queued 1", "b queued 2"]);
-    bench.check(urgent("d", 5), &["d queued 2", "b queued 3"]);
-    assert_eq!(bench.queue.ids(), ["a", "c", "d", "b"]);
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(urgent("c", 5), &["c queued 1", "b queued 2"]);
+    fixture.check(urgent("d", 5), &["d queued 2", "b queued 3"]);
+    assert_eq!(fixture.queue.ids(), ["a", "c", "d", "b"]);
 }
 
 #[test]
 fn a_full_queue_refuses() {
-    let mut bench = Bench::new(1);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(job("c"), &["c rejected QueueFull"]);
-    bench.check(done(), &["a done", "b start"]);
-    bench.check(job("c"), &["c queued 1"]);
+    let mut fixture = Fixture::new(1);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(job("c"), &["c rejected QueueFull"]);
+    fixture.check(done(), &["a done", "b start"]);
+    fixture.check(job("c"), &["c queued 1"]);
 }
 
 #[test]
 fn a_name_is_given_once_at_a_time() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("a"), &["a rejected InvalidParam"]);
-    bench.check(done(), &["a done"]);
-    bench.check(job("a"), &["a queued 0", "a start"]);
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("a"), &["a rejected InvalidParam"]);
+    fixture.check(done(), &["a done"]);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
 }
 
 #[test]
 fn waiting_and_running_jobs_are_cancelled() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(job("c"), &["c queued 2"]);
-    bench.check(cancel("b"), &["b cancelled", "c queued 1"]);
-    bench.check(cancel("a"), &["a stop"]);
-    bench.check(cancel("a"), &[]);
-    bench.check(cancel("unknown"), &[]);
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(job("c"), &["c queued 2"]);
+    fixture.check(cancel("b"), &["b cancelled", "c queued 1"]);
+    fixture.check(cancel("a"), &["a stop"]);
+    fixture.check(cancel("a"), &[]);
+    fixture.check(cancel("unknown"), &[]);
     let ended = Ending::Cancelled(Fault::new(Code::Cancelled, ""));
-    bench.check(Event::Finished(ended), &["a cancelled", "c start"]);
+    fixture.check(Event::Finished(ended), &["a cancelled", "c start"]);
 }
 
 #[test]
 fn all_are_cancelled_at_once() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(Event::CancelAll("all"), &["a stop", "b cancelled"]);
-    bench.check(done(), &["a done"]);
-    bench.check(Event::CancelAll("all"), &[]);
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(Event::CancelAll("all"), &["a stop", "b cancelled"]);
+    fixture.check(done(), &["a done"]);
+    fixture.check(Event::CancelAll("all"), &[]);
 }
 
 #[test]
 fn deadlines_hold_for_the_start() {
-    let mut bench = Bench::new(8);
-    let until = |bench: &Bench, id: &str, seconds| {
-        Event::Submit(Ticket { id: id.into(), priority: 0, deadline: bench.until(seconds), work: () })
+    let mut fixture = Fixture::new(8);
+    let until = |fixture: &Fixture, id: &str, seconds| {
+        Event::Submit(Ticket { id: id.into(), priority: 0, deadline: fixture.until(seconds), work: () })
     };
-    bench.check(until(&bench, "late", 0), &["late rejected Expired"]);
-    bench.check(until(&bench, "a", 5), &["a queued 0", "a start"]);
-    bench.check(until(&bench, "b", 5), &["b queued 1"]);
-    bench.check(until(&bench, "c", 50), &["c queued 2"]);
-    bench.pass(10);
-    bench.check(Event::Tick, &["b failed Expired", "c queued 1"]);
-    bench.check(done(), &["a done", "c start"]);
+    fixture.check(until(&fixture, "late", 0), &["late rejected Expired"]);
+    fixture.check(until(&fixture, "a", 5), &["a queued 0", "a start"]);
+    fixture.check(until(&fixture, "b", 5), &["b queued 1"]);
+    fixture.check(until(&fixture, "c", 50), &["c queued 2"]);
+    fixture.pass(10);
+    fixture.check(Event::Tick, &["b failed Expired", "c queued 1"]);
+    fixture.check(done(), &["a done", "c start"]);
 }
 
 #[test]
 fn an_expired_job_is_not_started() {
-    let mut bench = Bench::new(8);
-    bench.check(job("a"), &["a queued 0", "a start"]);
-    let deadline = bench.until(5);
-    bench.check(Event::Submit(Ticket { id: "b".into(), priority: 0, deadline, work: () }), &["b queued 1"]);
-    bench.pass(5);
-    bench.check(done(), &["a done", "b failed Expired"]);
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    let deadline = fixture.until(5);
+    fixture.check(Event::Submit(Ticket { id: "b".into(), priority: 0, deadline, work: () }), &["b queued 1"]);
+    fixture.pass(5);
+    fixture.check(done(), &["a done", "b failed Expired"]);
 }
 
 #[test]
 fn a_paused_queue_takes_and_starts_nothing() {
-    let mut bench = Bench::new(8);
-    bench.check(Event::Pause, &[]);
-    bench.check(job("a"), &["a queued 0"]);
-    bench.check(job("b"), &["b queued 1"]);
-    bench.check(urgent("c", 1), &["c queued 0", "a queued 1", "b queued 2"]);
-    bench.check(Event::Resume, &["c start"]);
-    assert!(!bench.queue.is_paused());
+    let mut fixture = Fixture::new(8);
+    fixture.check(Event::Pause, &[]);
+    fixture.check(job("a"), &["a queued 0"]);
+    fixture.check(job("b"), &["b queued 1"]);
+    fixture.check(urgent("c", 1), &["c queued 0", "a queued 1", "b queued 2"]);
+    fixture.check(Event::Resume, &["c start"]);
+    assert!(!fixture.queue.is_paused());
 }

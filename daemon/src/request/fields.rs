@@ -1,4 +1,4 @@
-//! A JSON object whose keys are taken out one by one, each with the complaint that names it; what is left over at the
+//! A JSON object whose keys are taken out one by one, each with an error that names it; what is left over at the
 //! end was not understood.
 
 use std::ops::RangeInclusive;
@@ -24,7 +24,7 @@ impl Fields {
         Fields(Map::from_iter([("prompt".to_owned(), Value::String(prompt))]))
     }
 
-    /// The value of `key`; `null` is as good as nothing.
+    /// The value of `key`; `null` counts as missing.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key).filter(|value| !value.is_null())
     }
@@ -57,12 +57,12 @@ impl Fields {
         Ok(Some(number))
     }
 
-    /// A whole number that the model checks further: all that counts here is that it is no negative one.
+    /// A whole number from 0; the model's own range is checked later.
     pub(super) fn size(&mut self, key: &str) -> Result<Option<usize>, Fault> {
         Ok(self.whole(key, 0..=i64::from(i32::MAX))?.map(|number| number as usize))
     }
 
-    /// A warning for each key that nobody took.
+    /// A warning for each key that was not taken.
     pub(super) fn leftovers(&mut self) -> Vec<String> {
         let warning = |key: &String| match NOT_YET.contains(&key.as_str()) {
             true => format!("`{key}` is not supported yet and was left out"),
@@ -72,7 +72,7 @@ impl Fields {
     }
 }
 
-/// A value as complaints show it: short.
+/// A value as errors show it: short.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".into(),

@@ -8,12 +8,12 @@ use serde_json::json;
 use super::*;
 use crate::model::Model;
 
-fn parse(kind: RequestKind, value: Value) -> Result<Job, Rejection> {
+fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
     Job::parse(value.to_string().as_bytes(), kind, &std::env::temp_dir())
 }
 
 fn txt2img(value: Value) -> Job {
-    parse(RequestKind::Txt2Img, value).unwrap()
+    parse(RequestMode::Txt2Img, value).unwrap()
 }
 
 /// The demo model's.
@@ -21,7 +21,7 @@ fn resolver() -> Resolver {
     Model::new(None, Options::default()).unwrap().resolver().unwrap()
 }
 
-fn check_refused(kind: RequestKind, payload: &[u8], code: Code, field: Option<&str>) {
+fn check_refused(kind: RequestMode, payload: &[u8], code: Code, field: Option<&str>) {
     let fault = Job::parse(payload, kind, &std::env::temp_dir()).unwrap_err().fault;
     assert_eq!((fault.code, fault.field.as_deref()), (code, field), "{fault}");
 }
@@ -46,7 +46,7 @@ fn the_keys_of_the_web_api_are_understood() {
 #[test]
 fn text_is_the_prompt_itself() {
     for (payload, prompt) in [("a red house", "a red house"), ("\"a cat\"", "a cat"), (" [cat:dog] ", "[cat:dog]")] {
-        let job = Job::parse(payload.as_bytes(), RequestKind::Txt2Img, &std::env::temp_dir()).unwrap();
+        let job = Job::parse(payload.as_bytes(), RequestMode::Txt2Img, &std::env::temp_dir()).unwrap();
         assert_eq!(job.request.prompt, prompt);
     }
 }
@@ -54,11 +54,11 @@ fn text_is_the_prompt_itself() {
 #[test]
 fn other_json_and_other_bytes_are_refused() {
     for payload in ["42", "[1, 2]", "true", "null", "{\"prompt\": \"a\"", "{'prompt': 'a'}"] {
-        check_refused(RequestKind::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
+        check_refused(RequestMode::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
     }
-    check_refused(RequestKind::Txt2Img, b"\xff\xfe", Code::InvalidJson, None);
-    check_refused(RequestKind::Txt2Img, b"", Code::InvalidParam, Some("prompt"));
-    check_refused(RequestKind::Txt2Img, b"{}", Code::InvalidParam, Some("prompt"));
+    check_refused(RequestMode::Txt2Img, b"\xff\xfe", Code::InvalidJson, None);
+    check_refused(RequestMode::Txt2Img, b"", Code::InvalidParam, Some("prompt"));
+    check_refused(RequestMode::Txt2Img, b"{}", Code::InvalidParam, Some("prompt"));
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn each_complaint_names_its_key() {
     for (field, value) in cases {
         let mut request = json!({"prompt": "a"});
         request[field] = value;
-        check_refused(RequestKind::Txt2Img, request.to_string().as_bytes(), Code::InvalidParam, Some(field));
+        check_refused(RequestMode::Txt2Img, request.to_string().as_bytes(), Code::InvalidParam, Some(field));
     }
     let long = json!({"prompt": "x".repeat(MAX_PROMPT + 1)});
-    check_refused(RequestKind::Txt2Img, long.to_string().as_bytes(), Code::TooLarge, Some("prompt"));
+    check_refused(RequestMode::Txt2Img, long.to_string().as_bytes(), Code::TooLarge, Some("prompt"));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn an_init_image_is_one_base64_text() {
     RgbImage::new(70, 20).write_to(&mut file, ImageFormat::Png).unwrap();
     let text = base64::engine::general_purpose::STANDARD.encode(file.get_ref());
     for text in [format!("data:image/png;base64,{text}"), text] {
-        let job = parse(RequestKind::Img2Img, with(json!([text]))).unwrap();
+        let job = parse(RequestMode::Img2Img, with(json!([text]))).unwrap();
         assert_eq!(job.init_image.as_ref().map(InitImage::size), Some((70, 20)));
         let painting = job.resolve(&resolver(), Options::default()).unwrap();
         let parameters = painting.parameters();
@@ -114,7 +114,7 @@ fn an_init_image_is_one_base64_text() {
         [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!(["%%%"]), json!(["aGVsbG8="]), json!([7]), json!(null)]
     {
         let payload = with(images).to_string();
-        check_refused(RequestKind::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
+        check_refused(RequestMode::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
     }
 }
 
@@ -132,7 +132,7 @@ fn a_job_is_named_by_id_then_transaction_then_at_random() {
     assert_eq!((named.id.as_str(), named.transaction), ("t1", Some(json!("t1"))));
     assert!(is_safe_level(&txt2img(json!({"prompt": "a", "transaction": "not/safe"})).id));
     assert_ne!(txt2img(json!({"prompt": "a"})).id, txt2img(json!({"prompt": "a"})).id);
-    let rejection = parse(RequestKind::Txt2Img, json!({"prompt": 1, "id": "x", "transaction": 9})).unwrap_err();
+    let rejection = parse(RequestMode::Txt2Img, json!({"prompt": 1, "id": "x", "transaction": 9})).unwrap_err();
     assert_eq!((rejection.id.as_deref(), rejection.transaction), (Some("x"), Some(json!(9))));
 }
 

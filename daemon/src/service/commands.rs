@@ -1,0 +1,52 @@
+//! Commands and cancellations, answered on `…/response/<name>`.
+
+use serde_json::{Value, json};
+
+use super::Service;
+use crate::mqtt::Received;
+use crate::queue::Event;
+use crate::report;
+
+impl Service {
+    pub(super) fn command(&mut self, received: &Received, name: &str) {
+        let payload = String::from_utf8_lossy(&received.payload);
+        let parsed: Result<Value, _> =
+            if payload.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(&payload) };
+        let transaction = parsed.as_ref().ok().and_then(|value| value.get("transaction").cloned());
+        let outcome = match parsed {
+            _ if received.retain => Err("retained commands are refused; publish it without retain".into()),
+            Err(error) => Err(format!("the payload does not parse as JSON: {error}")),
+            Ok(value) if name == "cancel" => self.cancel(&value),
+            Ok(_) => self.execute(name),
+        };
+        let (reply, _) = self.publisher.reply(received);
+        self.publisher.response(name, reply.as_ref(), &report::response(outcome, transaction));
+    }
+
+    fn execute(&mut self, name: &str) -> Result<Value, String> {
+        match name {
+            "list" => {}
+            "pause" => self.apply(Event::Pause),
+            "resume" => self.apply(Event::Resume),
+            "reload" => return self.reload(),
+            _ => return Err(format!("`{name}` is unknown; there are list, pause, resume and reload")),
+        }
+        let running = self.queue.running();
+        let waiting: Vec<String> = self.queue.ids().into_iter().filter(|id| Some(id.as_str()) != running).collect();
+        Ok(json!({"running": running, "waiting": waiting, "paused": self.queue.is_paused()}))
+    }
+
+    /// `{"id": …}` or `{"all": true}`
+    fn cancel(&mut self, wanted: &Value) -> Result<Value, String> {
+        let id = wanted.get("id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+        let all = wanted.get("all").and_then(Value::as_bool).unwrap_or(false);
+        let cancelled = match id {
+            Some(id) if !self.queue.contains(&id) => return Err(format!("there is no job `{id}` in the queue")),
+            Some(id) => vec![id],
+            None if all => self.queue.ids(),
+            None => return Err("expected {\"id\": …} or {\"all\": true}".into()),
+        };
+        cancelled.iter().for_each(|id| self.apply(Event::Cancel(id.clone())));
+        Ok(json!({"cancelled": cancelled}))
+    }
+}

@@ -1,0 +1,175 @@
+//! Everything that the service publishes: the messages of the contract, each to its topic and, where the client wants
+//! answers, to its response topic.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use tracing::warn;
+
+use super::JobRecord;
+use crate::config::Config;
+use crate::health::Health;
+use crate::mqtt::{self, Mqtt, Receipt, Received};
+use crate::outbox::Message;
+use crate::progress::{Progress, Timings};
+use crate::queue::Ending;
+use crate::report::{self, JobResult, JobState};
+use crate::topics::{Topics, is_safe_level};
+use crate::worker::Painted;
+
+/// Where a client wants answers (MQTT 5).
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    topic: String,
+    correlation: Option<Bytes>,
+}
+
+/// The connection, and what every message needs.
+pub(super) struct Publisher {
+    mqtt: Mqtt,
+    topics: Topics,
+    model_sha256: String,
+    retain_image: bool,
+}
+
+impl Publisher {
+    pub(super) fn new(mqtt: Mqtt, topics: Topics, model_sha256: String, retain_image: bool) -> Publisher {
+        Publisher { mqtt, topics, model_sha256, retain_image }
+    }
+
+    pub(super) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    pub(super) fn acknowledge(&self, receipt: &Receipt) -> bool {
+        self.mqtt.acknowledge(receipt)
+    }
+
+    /// When the MQTT client was last polled.
+    pub(super) fn last_poll(&self) -> Instant {
+        self.mqtt.last_poll()
+    }
+
+    /// Where the publisher of `received` wants answers, or a warning why it gets none there.
+    pub(super) fn reply(&self, received: &Received) -> (Option<Reply>, Option<String>) {
+        let Some(topic) = received.response_topic.clone() else { return (None, None) };
+        match self.topics.check_response(&topic) {
+            Ok(()) => (Some(Reply { topic, correlation: received.correlation.clone() }), None),
+            Err(why) => {
+                warn!(topic, "a response topic was refused: {why}");
+                (None, Some(format!("no answers are sent to the response topic: {why}")))
+            }
+        }
+    }
+
+    /// Bytes of the largest image that the broker takes; `None` if it said nothing.
+    pub(super) fn image_limit(&self, id: &str) -> Option<usize> {
+        // With the longest topic and content type that an image has.
+        let empty = Message::new(self.topics.job(id, "image/00"), Bytes::new(), "image/jpeg");
+        self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()))
+    }
+
+    pub(super) fn state(&self, id: &str, record: &JobRecord, state: &'static str, position: Option<usize>) {
+        let (transaction, warnings) = (record.job.transaction.as_ref(), record.warnings.as_slice());
+        let state = JobState { id, transaction, state, position, error: None, warnings };
+        self.answer(self.topics.job(id, "state"), record.reply.as_ref(), &state);
+    }
+
+    pub(super) fn ended(&self, id: &str, transaction: Option<&Value>, reply: Option<&Reply>, ending: &Ending) {
+        self.answer(self.topics.job(id, "state"), reply, &JobState::ended(id, transaction, ending));
+    }
+
+    pub(super) fn progress(&self, id: &str, progress: &Progress) {
+        let message = Message::json(self.topics.job(id, "progress"), progress);
+        self.mqtt.publish(Message { certain: false, ..message });
+    }
+
+    /// Publishes an image and enters it in the job's record.
+    pub(super) fn image(&self, id: &str, record: &mut JobRecord, painted: Painted) {
+        let topic = self.topics.job(id, &format!("image/{}", painted.index));
+        record.images.push(report::Image::new(&painted, &topic));
+        record.warnings.extend(painted.warnings);
+        if painted.fits {
+            let content_type = painted.file.format.content_type();
+            let image = Message::new(topic, Bytes::from(painted.file.bytes), content_type);
+            let latest =
+                Message { topic: self.topics.of("image"), certain: false, retain: self.retain_image, ..image.clone() };
+            self.mqtt.publish(image);
+            self.mqtt.publish(latest);
+        }
+    }
+
+    pub(super) fn result(&self, id: &str, record: &JobRecord, timings: &Timings) {
+        let result = JobResult {
+            id,
+            transaction: record.job.transaction.as_ref(),
+            status: "done",
+            parameters: record.painting.parameters(),
+            model_sha256: &self.model_sha256,
+            timings,
+            images: &record.images,
+            warnings: &record.warnings,
+        };
+        self.answer(self.topics.job(id, "result"), record.reply.as_ref(), &result);
+    }
+
+    pub(super) fn health(&self, health: &Health) {
+        let message = Message::json(self.topics.of("health"), health);
+        self.mqtt.publish(Message { certain: false, ..message });
+    }
+
+    /// Answers the command `name`, which may be anything that fits into a topic.
+    pub(super) fn response(&self, name: &str, reply: Option<&Reply>, response: &Value) {
+        self.copy(reply, response);
+        if is_safe_level(name) {
+            self.mqtt.publish(Message::json(self.topics.of(&format!("response/{name}")), response));
+        }
+    }
+
+    /// Publishes `offline`, waits until all is sent, for `timeout` at most, and disconnects. Returns whether all was sent.
+    pub(super) async fn finish(&self, timeout: Duration) -> bool {
+        self.mqtt.publish(status(&self.topics, "offline"));
+        let sent = self.mqtt.flush(timeout).await;
+        self.mqtt.disconnect(Duration::from_secs(1)).await;
+        sent
+    }
+
+    /// To `topic`, and a copy to where the client wants answers.
+    fn answer(&self, topic: String, reply: Option<&Reply>, value: &impl Serialize) {
+        self.copy(reply, value);
+        self.mqtt.publish(Message::json(topic, value));
+    }
+
+    fn copy(&self, reply: Option<&Reply>, value: &impl Serialize) {
+        if let Some(Reply { topic, correlation }) = reply {
+            let copy = Message::json(topic.clone(), value);
+            self.mqtt.publish(Message { correlation: correlation.clone(), ..copy });
+        }
+    }
+}
+
+/// `…/status`, which the broker keeps.
+fn status(topics: &Topics, text: &'static str) -> Message {
+    let message = Message::new(topics.of("status"), Bytes::from_static(text.as_bytes()), "text/plain");
+    Message { retain: true, ..message }
+}
+
+/// How to connect, and what is published at each connection and when it breaks.
+pub(super) fn mqtt_options(config: &Config, topics: &Topics, info: &Value) -> Result<mqtt::MqttSettings> {
+    let login = config.mqtt.username.clone().zip(Some(config.password()?.unwrap_or_default()));
+    let info = Message { retain: true, ..Message::json(topics.of("info"), info) };
+    Ok(mqtt::MqttSettings {
+        host: config.mqtt.url.host.clone(),
+        port: config.mqtt.url.port,
+        client_id: format!("diffused-{}", config.device.0),
+        login,
+        keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
+        max_packet: config.mqtt.max_packet.0.try_into().unwrap_or(u32::MAX),
+        filters: topics.filters(),
+        greetings: vec![status(topics, "online"), info],
+        last_will: status(topics, "offline"),
+    })
+}

@@ -1,0 +1,24 @@
+//! What the service knows of a job from its arrival to its end; the queue carries it.
+
+use std::sync::Arc;
+
+use diffused_engine::Painting;
+
+use super::Reply;
+use crate::report;
+use crate::request::Job;
+
+/// A job.
+#[derive(Debug)]
+pub(super) struct JobRecord {
+    /// What was asked.
+    pub(super) job: Arc<Job>,
+    /// What is painted; each further image has the next seed.
+    pub(super) painting: Painting,
+    /// Where its client wants answers.
+    pub(super) reply: Option<Reply>,
+    /// What the client should know, each once.
+    pub(super) warnings: Vec<String>,
+    /// What was painted so far.
+    pub(super) images: Vec<report::Image>,
+}
