@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diffused_engine::Options;
-use diffused_engine::image::scale;
+use diffused_engine::picture::scale;
 use diffused_engine::request::Parameters;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 

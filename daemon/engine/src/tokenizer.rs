@@ -30,7 +30,7 @@ pub struct Encoded {
     pub left_out: Option<String>,
 }
 
-/// CLIP's tokenizer. With the 48,894 merges of Stable Diffusion it takes about MEASURE of memory.
+/// CLIP's tokenizer. With the 48,894 merges of Stable Diffusion it takes 3 MiB of memory.
 #[derive(Debug)]
 pub struct Tokenizer {
     start: u32,
