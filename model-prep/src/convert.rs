@@ -1,7 +1,7 @@
 //! From a diffusers folder to a bundle.
 //!
-//! The bundle is written into a folder beside its place and moved there when it is whole: whoever looks sees the old
-//! one, or the new one, or none. The same source gives the same bytes.
+//! The bundle is written into a folder beside its place and moved there when it is whole (`place`): a reader finds the
+//! old bundle, the new one, or for a moment no bundle, and never a part of one. The same source gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::arch;
 use crate::error::{Error, Result};
 use crate::network::{Network, Weights};
+use crate::place::{Partial, Place};
 use crate::source::{Checkpoint, Source};
 use crate::writer;
 
@@ -30,7 +31,7 @@ pub struct Options {
     pub steps: Option<usize>,
     /// Default guidance scale; `None`: diffusers' default.
     pub cfg_scale: Option<f64>,
-    /// Replace a bundle that is already there.
+    /// Replace a bundle that is already there; nothing else is ever replaced.
     pub force: bool,
 }
 
@@ -68,14 +69,12 @@ pub fn convert(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<String>> {
-    if out.exists() && !options.force {
-        return Err(Error::file(out, "is already there; choose another place, or replace it with --force"));
-    }
     options.check()?;
+    let place = Place::new(out, source, options.force)?;
     let source = Source::open(source)?;
     let networks = arch::networks(&source.configs, options.weights);
     check_tensors(&source, &networks)?;
-    let partial = Partial::create(out)?;
+    let partial = Partial::create(place)?;
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
@@ -83,7 +82,7 @@ pub fn convert(
     let json = serde_json::to_string_pretty(&manifest)
         .map_err(|error| Error::file(&partial.path.join("bundle.json"), error.to_string()))?;
     write(&partial.path.join("bundle.json"), json.as_bytes())?;
-    partial.finish(out)?;
+    partial.finish()?;
     Ok(source.warnings)
 }
 
@@ -194,45 +193,4 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::io(path))
-}
-
-/// A bundle that is not whole yet; it goes away if it never will be.
-struct Partial {
-    path: PathBuf,
-}
-
-impl Partial {
-    fn create(out: &Path) -> Result<Partial> {
-        let path = beside(out, "partial");
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-        }
-        fs::create_dir_all(path.join("tokenizer")).map_err(Error::io(&path))?;
-        Ok(Partial { path })
-    }
-
-    fn finish(self, out: &Path) -> Result<()> {
-        let old = beside(out, "old");
-        if out.exists() {
-            fs::rename(out, &old).map_err(Error::io(out))?;
-        }
-        fs::rename(&self.path, out).map_err(Error::io(out))?;
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After `finish` there is nothing left; after an error what is left is of no use, and the error is what matters.
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// `.NAME.suffix` in the same folder, from where a move is atomic.
-fn beside(out: &Path, suffix: &str) -> PathBuf {
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    out.with_file_name(format!(".{name}.{suffix}"))
 }

@@ -9,6 +9,7 @@ mod error;
 mod inspect;
 mod network;
 mod parameter;
+mod place;
 mod reader;
 mod source;
 mod synth;

@@ -74,7 +74,7 @@ struct Convert {
     /// Default guidance scale [default: 7.5, or what suits a latent consistency model].
     #[arg(long)]
     cfg_scale: Option<f64>,
-    /// Replace a bundle that is already there.
+    /// Replace a bundle that is already there (nothing but a bundle is ever replaced).
     #[arg(long)]
     force: bool,
 }

@@ -1,5 +1,7 @@
 //! The program as a person or a script runs it: what it prints, where, and how it ends.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -75,4 +77,163 @@ fn a_reader_that_leaves_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+/// Every file below `folder` with its bytes; of a link the place that it names.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(contents(&path));
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path).unwrap();
+            found.push((path, target.into_os_string().into_encoded_bytes()));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+    }
+}
+
+/// `convert --force` in a folder that `prepare` filled beside a copy of the demo model's source, `src`.
+fn force(prepare: impl FnOnce(&Path), source: &str, out: &str) -> (tempfile::TempDir, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&demo("model"), &folder.path().join("src"));
+    prepare(folder.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_model-prep"));
+    command.args(["convert", source, "--force", "-o", out]).current_dir(folder.path()).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    (folder, output)
+}
+
+/// `convert --force` refuses, says why, and changes nothing.
+#[track_caller]
+fn check_kept(prepare: impl FnOnce(&Path), source: &str, out: &str, message: &str) {
+    let mut before = Vec::new();
+    let prepare = |folder: &Path| {
+        prepare(folder);
+        before = contents(folder);
+    };
+    let (folder, output) = force(prepare, source, out);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(message) && error.lines().count() == 1, "{error}");
+    assert!(contents(folder.path()) == before, "something was changed or deleted");
+}
+
+/// `convert --force` makes a bundle of `out` and leaves nothing beside it.
+#[track_caller]
+fn check_taken(prepare: impl FnOnce(&Path), out: &str) {
+    let (folder, output) = force(prepare, "src", out);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(model_prep(&["inspect"], &[&folder.path().join(out)]).status.success());
+    let mut names: Vec<String> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, [out.trim_end_matches('/'), "src"]);
+}
+
+#[test]
+fn force_replaces_a_bundle_and_nothing_else() {
+    let photographs = |folder: &Path| {
+        fs::create_dir_all(folder.join("out/2024")).unwrap();
+        fs::write(folder.join("out/2024/a.jpg"), "precious").unwrap();
+    };
+    let bundle_with_more = |folder: &Path| {
+        copy(&demo("bundle"), &folder.join("out"));
+        fs::write(folder.join("out/tokenizer/notes.txt"), "precious").unwrap();
+    };
+    check_kept(photographs, "src", "out", "is not a bundle (it holds \"2024/a.jpg\")");
+    check_kept(photographs, "src", "out/", "is not a bundle");
+    check_kept(bundle_with_more, "src", "out", "holds \"tokenizer/notes.txt\", which is not part of the bundle");
+    check_kept(|folder| fs::write(folder.join("out"), "precious").unwrap(), "src", "out", "is a file");
+    let strangers = |folder: &Path| {
+        fs::create_dir(folder.join("out")).unwrap();
+        fs::write(folder.join("out/bundle.json"), r#"{"name": "of another program"}"#).unwrap();
+    };
+    check_kept(strangers, "src", "out", "is not a bundle");
+    check_taken(|folder| copy(&demo("bundle"), &folder.join("out")), "out");
+    check_taken(|folder| copy(&demo("bundle"), &folder.join("out")), "out/");
+    check_taken(|folder| fs::create_dir(folder.join("out")).unwrap(), "out");
+}
+
+#[test]
+fn force_never_touches_the_source_or_what_is_around_it() {
+    let nothing = |_: &Path| ();
+    for out in ["src", "src/", "./src", "src/unet/..", "src/../src"] {
+        check_kept(nothing, "src", out, if out.ends_with("..") { "a folder's name" } else { "is or holds the model" });
+    }
+    check_kept(nothing, "src", "src/unet", "is not a bundle");
+    check_kept(nothing, "src", ".", "a folder's name");
+    check_kept(nothing, "src", "..", "a folder's name");
+    check_kept(nothing, "src", "/", "a folder's name");
+    let within = |folder: &Path| {
+        copy(&demo("bundle"), &folder.join("around"));
+        copy(&demo("model"), &folder.join("around/model"));
+    };
+    check_kept(within, "around/model", "around", "is or holds the model");
+    check_kept(|folder| symlink("src", folder.join("link")).unwrap(), "link", "src", "is or holds the model");
+}
+
+#[test]
+fn force_does_not_follow_links() {
+    let to_photographs = |folder: &Path| {
+        fs::create_dir(folder.join("photographs")).unwrap();
+        symlink("photographs", folder.join("out")).unwrap();
+    };
+    check_kept(to_photographs, "src", "out", "is a symbolic link");
+    check_kept(to_photographs, "src", "out/", "is a symbolic link");
+    check_kept(|folder| symlink("nowhere", folder.join("out")).unwrap(), "src", "out", "is a symbolic link");
+    let bundle_of_links = |folder: &Path| {
+        copy(&demo("bundle"), &folder.join("out"));
+        symlink("../src", folder.join("out/more")).unwrap();
+    };
+    check_kept(bundle_of_links, "src", "out", "holds \"more\"");
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleared_away_and_nothing_else() {
+    let left = |suffix: &'static str| {
+        move |folder: &Path| {
+            copy(&demo("bundle"), &folder.join("out"));
+            fs::create_dir_all(folder.join(format!(".out.{suffix}/tokenizer"))).unwrap();
+            fs::write(folder.join(format!(".out.{suffix}/unet.weights")), "half").unwrap();
+        }
+    };
+    let precious = |suffix: &'static str| {
+        move |folder: &Path| {
+            left(suffix)(folder);
+            fs::write(folder.join(format!(".out.{suffix}/a.jpg")), "precious").unwrap();
+        }
+    };
+    for suffix in ["partial", "old"] {
+        check_taken(left(suffix), "out");
+        check_kept(precious(suffix), "src", "out", &format!(".out.{suffix}: is in the way: it holds \"a.jpg\""));
+    }
+    check_taken(
+        |folder| {
+            left("old")(folder);
+            fs::remove_dir_all(folder.join("out")).unwrap();
+        },
+        "out",
+    );
+}
+
+#[test]
+fn synth_writes_into_new_folders_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = model_prep(&["synth", "--arch", "bk-sdm-tiny", "-o"], &[folder.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is already there"), "{}", text(&output.stderr));
 }
