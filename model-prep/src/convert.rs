@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use diffused_engine::bundle::{Manifest, PictureSizes, SCHEMA, Text};
 use diffused_engine::layer::Activation;
@@ -147,6 +147,7 @@ fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>)
             eos: tokenizer.eos,
             pad: tokenizer.pad,
             channels: configs.text.channels,
+            words: source.words.clone(),
         },
         picture: PictureSizes {
             default: configs.unet.sample_size * configs.vae.factor(),
@@ -157,6 +158,7 @@ fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>)
             guidance_embedding: configs.unet.guidance_channels,
         },
         sampling,
+        examples: source.examples.clone(),
         files,
     })
 }

@@ -7,6 +7,7 @@ mod text_config;
 mod tokenizer;
 mod unet_config;
 mod vae_config;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,10 @@ pub(crate) struct Source {
     pub(crate) configs: Configs,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) sampling: sampler::Config,
+    /// The words that the model was trained with (`words.txt`), sorted; `None`: any.
+    pub(crate) words: Option<Vec<String>>,
+    /// Prompts that show what the model can paint (`examples.txt`).
+    pub(crate) examples: Vec<String>,
     /// What the user should know of.
     pub(crate) warnings: Vec<String>,
     pub(crate) text_encoder: Checkpoint,
@@ -73,12 +78,15 @@ impl Source {
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
         let (sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
+        let words = words::open(&path.join("words.txt"))?;
+        let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
         let mut text_encoder = Checkpoint::open(&path.join("text_encoder"), "model")?;
         text_encoder.rename(text_name);
         let unet = Checkpoint::open(&path.join("unet"), "diffusion_pytorch_model")?;
         let mut vae = Checkpoint::open(&path.join("vae"), "diffusion_pytorch_model")?;
         vae.rename(|name| Some(vae_name(name)));
-        Ok(Source { path: path.to_owned(), configs, tokenizer, sampling, warnings, text_encoder, unet, vae })
+        let path = path.to_owned();
+        Ok(Source { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
     }
 
     /// The tensors of one of the bundle's networks.

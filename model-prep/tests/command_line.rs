@@ -102,14 +102,18 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
 /// `convert --force` in a folder that `prepare` filled beside a copy of the demo model's source, `src`.
 fn force(prepare: impl FnOnce(&Path), source: &str, out: &str) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
-    copy(&demo("model"), &folder.path().join("src"));
+    copy(&model(), &folder.path().join("src"));
     prepare(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_model-prep"));
     command.args(["convert", source, "--force", "-o", out]).current_dir(folder.path()).stdin(Stdio::null());
@@ -151,7 +155,7 @@ fn force_replaces_a_bundle_and_nothing_else() {
         fs::write(folder.join("out/2024/a.jpg"), "precious").unwrap();
     };
     let bundle_with_more = |folder: &Path| {
-        copy(&demo("bundle"), &folder.join("out"));
+        copy(&bundle(), &folder.join("out"));
         fs::write(folder.join("out/tokenizer/notes.txt"), "precious").unwrap();
     };
     check_kept(photographs, "src", "out", "is not a bundle (it holds \"2024/a.jpg\")");
@@ -163,8 +167,8 @@ fn force_replaces_a_bundle_and_nothing_else() {
         fs::write(folder.join("out/bundle.json"), r#"{"name": "of another program"}"#).unwrap();
     };
     check_kept(strangers, "src", "out", "is not a bundle");
-    check_taken(|folder| copy(&demo("bundle"), &folder.join("out")), "out");
-    check_taken(|folder| copy(&demo("bundle"), &folder.join("out")), "out/");
+    check_taken(|folder| copy(&bundle(), &folder.join("out")), "out");
+    check_taken(|folder| copy(&bundle(), &folder.join("out")), "out/");
     check_taken(|folder| fs::create_dir(folder.join("out")).unwrap(), "out");
 }
 
@@ -179,8 +183,8 @@ fn force_never_touches_the_source_or_what_is_around_it() {
     check_kept(nothing, "src", "..", "a folder's name");
     check_kept(nothing, "src", "/", "a folder's name");
     let within = |folder: &Path| {
-        copy(&demo("bundle"), &folder.join("around"));
-        copy(&demo("model"), &folder.join("around/model"));
+        copy(&bundle(), &folder.join("around"));
+        copy(&model(), &folder.join("around/model"));
     };
     check_kept(within, "around/model", "around", "is or holds the model");
     check_kept(|folder| symlink("src", folder.join("link")).unwrap(), "link", "src", "is or holds the model");
@@ -196,7 +200,7 @@ fn force_does_not_follow_links() {
     check_kept(to_photographs, "src", "out/", "is a symbolic link");
     check_kept(|folder| symlink("nowhere", folder.join("out")).unwrap(), "src", "out", "is a symbolic link");
     let bundle_of_links = |folder: &Path| {
-        copy(&demo("bundle"), &folder.join("out"));
+        copy(&bundle(), &folder.join("out"));
         symlink("../src", folder.join("out/more")).unwrap();
     };
     check_kept(bundle_of_links, "src", "out", "holds \"more\"");
@@ -206,7 +210,7 @@ fn force_does_not_follow_links() {
 fn what_a_killed_run_left_is_cleared_away_and_nothing_else() {
     let left = |suffix: &'static str| {
         move |folder: &Path| {
-            copy(&demo("bundle"), &folder.join("out"));
+            copy(&bundle(), &folder.join("out"));
             fs::create_dir_all(folder.join(format!(".out.{suffix}/tokenizer"))).unwrap();
             fs::write(folder.join(format!(".out.{suffix}/unet.weights")), "half").unwrap();
         }

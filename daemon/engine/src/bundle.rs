@@ -43,6 +43,9 @@ pub struct Manifest {
     pub picture: PictureSizes,
     /// How the UNet was trained and is sampled.
     pub sampling: sampler::Config,
+    /// Prompts that show what the model can paint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
     /// SHA-256 of every other file of the bundle, by its path in it.
     pub files: BTreeMap<String, String>,
 }
@@ -61,6 +64,30 @@ pub struct Text {
     pub pad: u32,
     /// Width of an embedding.
     pub channels: usize,
+    /// The words that the model was trained with, in lower case and sorted; `None`: it takes any words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<String>>,
+}
+
+impl Text {
+    /// The words of `prompt` in lower case: its longest runs of letters.
+    pub fn words_of(prompt: &str) -> impl Iterator<Item = String> {
+        let runs = prompt.split(|c: char| !c.is_alphabetic()).filter(|run| !run.is_empty());
+        runs.map(str::to_lowercase)
+    }
+
+    /// The words of `prompt` that the model was not trained with, each once, in the prompt's order. A model without a
+    /// list of words knows all of them.
+    pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
+        let mut unknown = Vec::new();
+        let Some(known) = &self.words else { return unknown };
+        for word in Text::words_of(prompt) {
+            if known.binary_search(&word).is_err() && !unknown.contains(&word) {
+                unknown.push(word);
+            }
+        }
+        unknown
+    }
 }
 
 /// Sizes of latents and pictures.
@@ -127,4 +154,27 @@ pub enum TensorKind {
         /// Values of a row.
         columns: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(words: Option<&[&str]>) -> Text {
+        let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words }
+    }
+
+    #[test]
+    fn unknown_words_are_named_once_and_in_order() {
+        let text = text(Some(&["a", "house", "on", "red"]));
+        assert_eq!(text.unknown_words("a RED house"), Vec::<String>::new());
+        assert_eq!(text.unknown_words("Zebras, a red-hot house; zebras' café"), ["zebras", "hot", "café"]);
+        assert_eq!(text.unknown_words(" 12 %, ... "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_model_without_a_list_knows_every_word() {
+        assert_eq!(text(None).unknown_words("zebras in the fog"), Vec::<String>::new());
+    }
 }

@@ -83,7 +83,7 @@ mod tests {
             source_sha256: String::new(),
             family: "sd1".into(),
             weights: "int8".into(),
-            text: Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8 },
+            text: Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words: None },
             picture: PictureSizes {
                 default: 512,
                 smallest: 64,
@@ -108,6 +108,7 @@ mod tests {
                 rescale_betas_zero_snr: false,
                 original_inference_steps: None,
             },
+            examples: Vec::new(),
             files: Default::default(),
         }
     }

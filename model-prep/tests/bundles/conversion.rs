@@ -250,3 +250,19 @@ fn padding_is_the_tokenizers_own() {
     let text = manifest(&source.bundle()).text;
     assert_eq!((text.bos, text.eos, text.pad), (vocab["<|startoftext|>"], vocab["<|endoftext|>"], vocab["!"]));
 }
+
+#[test]
+fn words_and_examples_come_from_the_source() {
+    let source = Source::new();
+    source.write("words.txt", b"# in any order\nRed\nhouse\na\nred\n");
+    source.write("examples.txt", "a red house\n\n# the end\na house, a house\n".as_bytes());
+    convert_to(&source.path(), &source.bundle(), Weights::Int8);
+    let with = manifest(&source.bundle());
+    assert_eq!(with.text.words.as_deref(), Some(&["a", "house", "red"].map(str::to_owned)[..]));
+    assert_eq!(with.examples, ["a red house", "a house, a house"]);
+    source.remove("words.txt");
+    source.remove("examples.txt");
+    fs::remove_dir_all(source.bundle()).unwrap();
+    convert_to(&source.path(), &source.bundle(), Weights::Int8);
+    assert_eq!((manifest(&source.bundle()).text.words, manifest(&source.bundle()).examples), (None, vec![]));
+}

@@ -179,6 +179,18 @@ fn a_bundle_is_replaced_only_when_asked() {
 }
 
 #[test]
+fn words_and_examples_are_checked() {
+    let source = Source::new();
+    source.write("words.txt", b"# colours\nred\nlight blue\n");
+    check(&source, &["words.txt: \"light blue\" is not one word"]);
+    source.write("words.txt", b"# none\n");
+    check(&source, &["words.txt: lists no words"]);
+    source.write("words.txt", b"red\nhouse\na\n");
+    source.write("examples.txt", b"a red mouse\n");
+    check(&source, &["examples.txt: \"a red mouse\" has the word \"mouse\", which words.txt does not list"]);
+}
+
+#[test]
 fn bundles_that_were_changed_are_noticed() {
     let source = Source::new();
     convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
