@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         jobs::answers_go_to_the_response_topic_too,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
         requests::bad_requests_are_refused_and_good_ones_served,
+        requests::what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait,
+        requests::what_has_no_effect_is_a_warning_in_the_result,
         requests::broken_and_huge_init_images_are_refused,
         requests::a_retained_request_is_refused,
         requests::late_requests_expire,

@@ -69,6 +69,37 @@ pub(crate) fn bad_requests_are_refused_and_good_ones_served() {
     assert!(messages.iter().any(|message| message.topic == "job/good/image/0"));
 }
 
+pub(crate) fn what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait() {
+    let mut harness = Harness::start();
+    harness.peer.publish("request/pause", "");
+    harness.peer.publish("txt2img", json!({"prompt": "a", "id": "first"}).to_string());
+    harness.peer.wait_state("first", "queued");
+    for sampler in [json!({"sampler_name": "pndm", "steps": 3}), json!({"sampler_name": "lcm", "steps": 60})] {
+        let mut request = json!({"prompt": "a"});
+        sampler.as_object().unwrap().iter().for_each(|(key, value)| request[key] = value.clone());
+        check_rejected(&mut harness, "txt2img", request.to_string().as_bytes(), "invalid_param", Some("steps"));
+    }
+    let mut file = Cursor::new(vec![]);
+    GrayImage::new(64, 64).write_to(&mut file, ImageFormat::Png).unwrap();
+    let images = json!([base64(file.get_ref())]);
+    let faint = json!({"prompt": "a", "init_images": images, "denoising_strength": 0.01, "steps": 20}).to_string();
+    check_rejected(&mut harness, "img2img", faint.as_bytes(), "invalid_param", Some("denoising_strength"));
+}
+
+pub(crate) fn what_has_no_effect_is_a_warning_in_the_result() {
+    let mut harness = Harness::start();
+    let prompt = format!("{} red at night", ["house"; 75].join(" "));
+    let request =
+        json!({"prompt": prompt, "negative_prompt": "a tree", "cfg_scale": 1, "steps": 1, "id": "w", "eta": 1});
+    let messages = harness.peer.paint(&request);
+    let result = messages.iter().find(|message| message.topic == "job/w/result").unwrap().json();
+    let warnings: Vec<String> = serde_json::from_value(result["warnings"].clone()).unwrap();
+    for part in ["`eta` is unknown", "negative_prompt has no effect", "left out: \"red at night\""] {
+        assert_eq!(warnings.iter().filter(|warning| warning.contains(part)).count(), 1, "{part}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+}
+
 pub(crate) fn broken_and_huge_init_images_are_refused() {
     let mut harness = Harness::start();
     let broken = [b"\x89PNG\r\n\x1a\n garbage".to_vec(), b"GIF89a".to_vec(), vec![], bomb()];
