@@ -10,7 +10,7 @@ use tracing::error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// The payload is no JSON object and no text.
+    /// The payload is neither a JSON object nor text.
     InvalidJson,
     /// A parameter is missing, of the wrong kind or out of range.
     InvalidParam,
@@ -22,9 +22,9 @@ pub enum Code {
     Expired,
     /// Somebody cancelled the job, or the service stopped.
     Cancelled,
-    /// The picture does not fit the memory budget.
+    /// The image does not fit the memory budget.
     OutOfMemory,
-    /// The picture could be neither sent nor kept.
+    /// The image could be neither sent nor kept.
     DiskFull,
     /// The model's files are damaged or unreadable.
     ModelCorrupt,

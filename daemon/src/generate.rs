@@ -1,4 +1,4 @@
-//! `diffused generate`: one picture from the command line.
+//! `diffused generate`: one image from the command line.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -22,7 +22,7 @@ use crate::progress::{Meter, Progress};
 use crate::random;
 use crate::request::Format;
 
-/// Paints and writes the picture.
+/// Paints and writes the image.
 pub fn run(arguments: &Generate) -> Result<(), Failure> {
     paint(arguments).inspect_err(|failure| {
         if arguments.json {
@@ -108,7 +108,7 @@ fn format(output: &Path) -> Result<Format, Failure> {
     }
 }
 
-/// Painting may take long, so it is known first whether the picture can be written.
+/// Painting may take long, so it is known first whether the image can be written.
 fn check_writable(output: &Path) -> Result<(), Failure> {
     let wrong = |error: String| Failure::Usage(format!("--output: {}: {error}", output.display()));
     if output.is_dir() {

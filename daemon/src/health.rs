@@ -1,4 +1,4 @@
-//! What the machine says of itself: read from files of the kernel, so a value that a machine lacks is `None`.
+//! The machine's state, from files of the kernel; a value that a machine lacks is `None`.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub struct Health {
     pub seconds_per_step: Option<f64>,
 }
 
-/// What `/proc/self/status` says.
+/// From `/proc/self/status`.
 pub fn memory() -> Memory {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |key: &str| {

@@ -3,7 +3,7 @@
 //! on disk: a queue of them would take more memory than painting does.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,17 +29,64 @@ const DECODER: u64 = 2 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;
 
+/// An image file's format, size and memory need, from its header.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Header {
+    format: ImageFormat,
+    width: u32,
+    height: u32,
+    /// Bytes for each pixel while the file is unpacked.
+    unpacking: u64,
+}
+
+impl Header {
+    /// Reads the header of a PNG or JPEG file and checks the image's size.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` for any other file, `TooLarge` beyond 8192 pixels a side or 24 megapixels.
+    pub fn read(mut file: impl BufRead + Seek) -> Result<Header, Fault> {
+        let reader = ImageReader::new(&mut file).with_guessed_format().map_err(unreadable)?;
+        let format = match reader.format() {
+            Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
+            _ => return Err(Fault::param(FIELD, "the image is neither PNG nor JPEG")),
+        };
+        let decoder = reader.into_decoder().map_err(broken)?;
+        let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
+        drop(decoder);
+        if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+            let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
+            return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
+        }
+        let unpacking = match (format, colour) {
+            (ImageFormat::Jpeg, _) if !is_sequential(&mut file).map_err(unreadable)? => PROGRESSIVE,
+            (_, ColorType::Rgb8) => RGB,
+            _ => u64::from(colour.bytes_per_pixel()) + RGB,
+        };
+        Ok(Header { format, width, height, unpacking })
+    }
+
+    /// Unpacks the file that this is the header of, within the memory that `unpacking` allows.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` for a file that is damaged.
+    pub fn decode(&self, file: impl BufRead + Seek) -> Result<RgbImage, Fault> {
+        let mut reader = ImageReader::with_format(file, self.format);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(DECODER + self.unpacking * u64::from(self.width) * u64::from(self.height));
+        reader.limits(limits);
+        Ok(reader.decode().map_err(broken)?.into_rgb8())
+    }
+}
+
 /// A PNG or JPEG file of which the header was read.
 #[derive(Debug, Clone)]
 pub struct InitImage {
     file: Arc<File>,
     /// Bytes of the file.
     len: u64,
-    format: ImageFormat,
-    width: u32,
-    height: u32,
-    /// Bytes for each pixel while the file is unpacked.
-    unpacking: u64,
+    header: Header,
 }
 
 impl InitImage {
@@ -57,29 +104,13 @@ impl InitImage {
     pub fn open(mut file: File) -> Result<InitImage, Fault> {
         let len = file.metadata().map_err(unreadable)?.len();
         file.rewind().map_err(unreadable)?;
-        let reader = ImageReader::new(BufReader::new(&file)).with_guessed_format().map_err(unreadable)?;
-        let format = match reader.format() {
-            Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-            _ => return Err(Fault::param(FIELD, "the image is neither PNG nor JPEG")),
-        };
-        let decoder = reader.into_decoder().map_err(broken)?;
-        let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
-        drop(decoder);
-        if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-            let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
-            return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
-        }
-        let unpacking = match (format, colour) {
-            (ImageFormat::Jpeg, _) if !is_sequential(&mut file).map_err(unreadable)? => PROGRESSIVE,
-            (_, ColorType::Rgb8) => RGB,
-            _ => u64::from(colour.bytes_per_pixel()) + RGB,
-        };
-        Ok(InitImage { file: Arc::new(file), len, format, width, height, unpacking })
+        let header = Header::read(BufReader::new(&file))?;
+        Ok(InitImage { file: Arc::new(file), len, header })
     }
 
     /// Width and height, pixels.
     pub fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
+        (self.header.width, self.header.height)
     }
 
     /// Refuses an image that cannot be unpacked within the memory of `options`.
@@ -103,33 +134,25 @@ impl InitImage {
 
     /// The most memory that it takes to unpack and scale the image, bytes.
     pub fn memory(&self, parameters: &Parameters) -> u64 {
-        self.needs(self.width, self.height, parameters)
+        self.needs(self.header.width, self.header.height, parameters)
     }
 
     fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
         let scaling = width * (RGB * height + SCALING * parameters.height as u64);
-        self.len + scaling.max(self.unpacking * width * height)
+        self.len + scaling.max(self.header.unpacking * width * height)
     }
 
     /// The image in the size that is painted, so that no more is held meanwhile.
     pub fn unpack(&self, parameters: &Parameters) -> Result<RgbImage, Fault> {
-        Ok(scale(self.decode()?, parameters.width, parameters.height))
-    }
-
-    fn decode(&self) -> Result<RgbImage, Fault> {
         let mut file = &*self.file;
         file.rewind().map_err(unreadable)?;
-        let mut reader = ImageReader::with_format(BufReader::new(file), self.format);
-        let mut limits = Limits::default();
-        limits.max_alloc = Some(DECODER + self.unpacking * u64::from(self.width) * u64::from(self.height));
-        reader.limits(limits);
-        Ok(reader.decode().map_err(broken)?.into_rgb8())
+        Ok(scale(self.header.decode(BufReader::new(file))?, parameters.width, parameters.height))
     }
 }
 
 /// Whether a JPEG is unpacked row by row: a sequential one with all components in its first scan.
-fn is_sequential(file: &mut File) -> io::Result<bool> {
+fn is_sequential(file: &mut (impl Read + Seek)) -> io::Result<bool> {
     let mut front = vec![];
     file.rewind()?;
     file.take(MIB).read_to_end(&mut front)?;
@@ -200,13 +223,11 @@ mod tests {
         let mut jpeg = Cursor::new(vec![]);
         RgbImage::new(40, 40).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
         let mut jpeg = jpeg.into_inner();
-        assert_eq!(open(&jpeg).unwrap().unpacking, RGB);
+        assert_eq!(open(&jpeg).unwrap().header.unpacking, RGB);
         let frame = jpeg.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
         jpeg[frame + 1] = 0xc2;
         for bytes in [&jpeg[..], &jpeg[..frame], b""] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(bytes).unwrap();
-            assert!(!is_sequential(&mut file).unwrap());
+            assert!(!is_sequential(&mut Cursor::new(bytes)).unwrap());
         }
     }
 
@@ -240,7 +261,7 @@ mod tests {
         let most = fault.message.rsplit_once("at most ").unwrap().1.strip_suffix(" fit").unwrap();
         let (width, height) = most.split_once('×').unwrap();
         let (width, height): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());
-        let of_size = |width, height| InitImage { width, height, ..image.clone() };
+        let of_size = |width, height| InitImage { header: Header { width, height, ..image.header }, ..image.clone() };
         assert!(of_size(width, height).check(&parameters, options).is_ok());
         assert!(of_size(width + 6, height + 4).check(&parameters, options).is_err());
         assert!(image.check(&parameters, room(0)).unwrap_err().message.ends_with("none fits"));

@@ -77,9 +77,9 @@ pub struct Received {
     pub payload: Bytes,
     /// Whether its publisher wanted the broker to keep it.
     pub retain: bool,
-    /// Where its publisher wants answers.
+    /// MQTT 5's response topic, unchecked.
     pub response_topic: Option<String>,
-    /// What its publisher wants back with an answer.
+    /// MQTT 5's correlation data, to be returned with an answer.
     pub correlation: Option<Bytes>,
     /// How long it is of use.
     pub expiry: Option<Duration>,

@@ -20,7 +20,7 @@ pub struct Message {
     pub retain: bool,
     /// MIME type of the payload.
     pub content_type: &'static str,
-    /// What a client wants back with an answer.
+    /// MQTT 5's correlation data, returned to the client that sent it.
     pub correlation: Option<Bytes>,
 }
 
@@ -142,7 +142,7 @@ impl Outbox {
         self.connected
     }
 
-    /// The largest packet that the broker takes, as it said last.
+    /// The largest packet that the broker takes, as its last CONNACK has it.
     pub fn limit(&self) -> Option<usize> {
         self.limit
     }

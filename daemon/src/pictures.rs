@@ -1,4 +1,4 @@
-//! Picture files: made in the wanted format, made smaller where the broker wants that, kept on disk.
+//! Image files: encoded in the wanted format, or smaller where the broker's limit demands it, and kept on disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -28,9 +28,9 @@ pub struct Progress {
     pub stage: Stage,
     /// Sampling steps that are done.
     pub step: usize,
-    /// Of so many, for each picture.
+    /// Of so many, for each image.
     pub steps: usize,
-    /// The picture that is painted, from 0.
+    /// The image that is painted, from 0.
     pub image: u64,
     /// Of so many.
     pub images: u64,
@@ -41,7 +41,7 @@ pub struct Progress {
 pub struct Meter {
     started: Instant,
     last: Instant,
-    /// Cost of each stage of one picture, in any unit.
+    /// Cost of each stage of one image, in any unit.
     costs: [f64; 4],
     /// How much of each stage is done, 0 to 1.
     done: [f64; 4],
@@ -52,7 +52,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// For `images` pictures of `parameters`, started `now`. Stages are weighed by their multiplications in Stable
+    /// For `images` images of `parameters`, started `now`. Stages are weighed by their multiplications in Stable
     /// Diffusion 1.5, billions at 512×512: only their ratios count.
     pub fn new(parameters: &Parameters, images: u64, now: Instant) -> Meter {
         let passes = if parameters.cfg_scale > 1.0 { 2.0 } else { 1.0 };
@@ -84,7 +84,7 @@ impl Meter {
         self.progress(stage, now)
     }
 
-    /// The next picture begins.
+    /// The next image begins.
     pub fn next_image(&mut self, now: Instant) {
         self.image += 1;
         self.done = [0.0; 4];
@@ -92,7 +92,7 @@ impl Meter {
         self.last = now;
     }
 
-    /// Seconds of each stage, of all pictures together.
+    /// Seconds of each stage, of all images together.
     pub fn timings(&self, now: Instant) -> Timings {
         let seconds = |stage: usize| rounded(self.spent[stage].as_secs_f64());
         Timings {

@@ -32,7 +32,7 @@ pub enum Event<W> {
     CancelAll(&'static str),
     /// The running job ended: it was painted, cancelled, or went wrong.
     Finished(Ending),
-    /// Start no more jobs.
+    /// Stop starting jobs.
     Pause,
     /// Start jobs again.
     Resume,

@@ -17,7 +17,7 @@ use crate::logging;
 use crate::model::Model;
 use crate::service::{Service, Signal};
 
-/// What the service's log tells: ourselves, and of others what goes wrong.
+/// The service's log levels: our own messages from `info` on, those of dependencies from `warn` on.
 const LOG: &str = "warn,diffused=info,tract=error";
 
 /// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.

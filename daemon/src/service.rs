@@ -261,7 +261,7 @@ impl Service {
         });
     }
 
-    /// Reads the configuration again. What differs needs a restart, which the answer says.
+    /// Reads the configuration again. A difference is not applied: the answer asks for a restart.
     fn reload(&self) -> Result<Value, String> {
         let fresh = Config::load(self.config_path.as_deref()).map_err(|error| format!("{error:#}"))?;
         if fresh == self.config {

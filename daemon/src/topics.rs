@@ -60,7 +60,7 @@ impl Topics {
         ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
     }
 
-    /// What `topic` means; `None` if it is none of ours.
+    /// What `topic` means; `None` if it is not one of ours.
     pub fn input(&self, topic: &str) -> Option<Input> {
         match topic.strip_prefix(&self.root)?.strip_prefix('/')? {
             "txt2img" => Some(Input::Txt2Img),
@@ -70,8 +70,8 @@ impl Topics {
         }
     }
 
-    /// May we answer on `topic`? A response topic comes from whoever may publish, so it must not reach what the
-    /// broker, Home Assistant or any of our devices acts on. The error says why not.
+    /// Checks a response topic. It comes from any client that may publish, so it must not reach what the broker, Home
+    /// Assistant or any of our devices acts on. The error is the reason for a refusal.
     pub fn check_response(&self, topic: &str) -> Result<(), &'static str> {
         let under = |prefix: &str| topic == prefix || topic.strip_prefix(prefix).is_some_and(|t| t.starts_with('/'));
         if topic.is_empty() || topic.len() > 512 || topic.contains('\0') {

@@ -192,7 +192,7 @@ impl Painter {
         let path = match self.folder.store(&task.job.id, index, &file) {
             Ok(path) => Some(path),
             Err(error) => {
-                error!(job = task.job.id, "the picture could not be kept: {error}");
+                error!(job = task.job.id, "the image could not be kept: {error}");
                 warnings.push(format!("image {index} could not be kept on disk: {error}"));
                 None
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// The engine's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of the engine. Its text says what was wrong, where, and what to do.
+/// An error of the engine. Its text names what was wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A parameter of the request is out of range or of the wrong kind.
@@ -16,7 +16,7 @@ pub enum Error {
         /// What is wrong and what is allowed.
         message: String,
     },
-    /// The request's picture does not fit the memory budget.
+    /// The requested image does not fit the memory budget.
     #[error("{0}")]
     OutOfMemory(String),
     /// The bundle is damaged, incomplete or of another version.
@@ -32,10 +32,10 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The observer asked to stop.
+    /// The observer stopped the work.
     #[error("cancelled")]
     Cancelled,
     /// A fault of the program itself.

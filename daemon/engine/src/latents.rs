@@ -1,8 +1,8 @@
-//! Latents: the small picture that the UNet works on.
+//! Latents: the small image that the UNet works on.
 
 use crate::noise::Noise;
 
-/// Latents of one picture, pixel by pixel.
+/// Latents of one image, pixel by pixel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latents {
     /// Rows.

@@ -2,7 +2,7 @@
 //!
 //! `Resolver` turns a request into a `Painting`, `Engine` paints it. The pipeline on one page is `Pipeline`: prompt → embeddings, (init image → latents,) noise → latents step by
 //! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
-//! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the picture that it gives there.
+//! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
 pub mod bundle;
 pub mod error;
@@ -64,7 +64,7 @@ impl Options {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
     }
 
-    /// What the process takes of its memory beside pictures and weights, bytes.
+    /// What the process takes of its memory beside images and weights, bytes.
     pub fn process(&self) -> u64 {
         plan::process(self.threads())
     }
@@ -99,13 +99,13 @@ impl Engine {
         diffused_kernels::heap::trim();
     }
 
-    /// Frees the weights that are kept from one picture to the next.
+    /// Frees the weights that are kept from one image to the next.
     pub fn forget(&mut self) {
         self.models.forget();
         diffused_kernels::heap::trim();
     }
 
-    /// What the bundle says of itself.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.bundle.manifest
     }
@@ -232,12 +232,22 @@ impl Pipeline<'_> {
             let output = unet.predict(&input, timestep, &mut tick)?;
             let mut noise = || Latents::noise(&mut self.noise, (height, width, channels)).values;
             self.sampler.step(index, output, &mut latents.values, &mut noise);
+            check_finite(&latents, index + 1, calls)?;
         }
         match self.observer.tick(Stage::Unet, calls, calls) {
             ControlFlow::Continue(()) => Ok(latents),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }
     }
+}
+
+/// A value that is not finite would become black pixels.
+fn check_finite(latents: &Latents, step: usize, steps: usize) -> Result<()> {
+    if latents.values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let cause = "this sampler does not work with the model's noise schedule and this number of steps";
+    Err(Error::Internal(format!("the latents are not finite after step {step} of {steps}: {cause}")))
 }
 
 /// Reports each layer of `stage`.

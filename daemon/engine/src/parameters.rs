@@ -4,7 +4,7 @@ use crate::bundle::{Manifest, PictureSizes};
 use crate::error::{Error, Result};
 use crate::request::{Parameters, Request};
 
-/// The longest side of a picture, pixels.
+/// The longest side of an image, pixels.
 pub const MAX_SIDE: usize = 2048;
 /// The most sampling steps.
 pub const MAX_STEPS: usize = 1000;

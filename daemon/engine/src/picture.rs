@@ -1,11 +1,11 @@
-//! Pictures between 8-bit pixels and the autoencoder's numbers, as diffusers' `VaeImageProcessor` converts them.
+//! Images between 8-bit pixels and the autoencoder's numbers, as diffusers' `VaeImageProcessor` converts them.
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
 use crate::error::{Error, Result};
 
-/// `image` in `width` × `height` pixels.
+/// `image` scaled to `width` × `height` pixels (Lanczos).
 pub fn scale(image: RgbImage, width: usize, height: usize) -> RgbImage {
     let (width, height) = (width as u32, height as u32);
     if image.dimensions() == (width, height) {
@@ -19,12 +19,12 @@ pub(crate) fn to_pixels(image: &RgbImage) -> Vec<f32> {
     image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect()
 }
 
-/// The picture of `pixels` from -1 to 1; what lies outside is cut off, halves are rounded to even.
+/// The image of `pixels` from -1 to 1, `[height][width][3]`; values outside are clamped, halves rounded to even.
 pub(crate) fn to_image(pixels: &[f32], width: usize, height: usize) -> Result<RgbImage> {
     let byte = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     let bytes: Vec<u8> = pixels.iter().map(byte).collect();
     RgbImage::from_raw(width as u32, height as u32, bytes)
-        .ok_or_else(|| Error::Internal(format!("{} values are no picture of {width} x {height}", pixels.len())))
+        .ok_or_else(|| Error::Internal(format!("{} values for an image of {width} x {height}", pixels.len())))
 }
 
 #[cfg(test)]
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_bright_is_white() {
+    fn values_outside_the_range_are_clamped() {
         let image = to_image(&[1.5, -3.0, 0.0], 1, 1).unwrap();
         assert_eq!(image.get_pixel(0, 0).0, [255, 0, 128]);
     }

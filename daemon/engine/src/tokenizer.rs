@@ -112,7 +112,7 @@ impl Tokenizer {
     }
 
     /// Tokens that stand for themselves wherever they occur in a prompt. To transformers the padding is one, too: SD 2 pads
-    /// with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte is no text.
+    /// with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte cannot be written in a prompt.
     fn specials(&self, pad: u32) -> Vec<(String, u32)> {
         let mut specials = vec![(START.to_owned(), self.start), (END.to_owned(), self.end)];
         let byte = byte_alphabet().zip(&self.inner).find(|&(char, &id)| id == pad && id != self.end && char.is_ascii());

@@ -9,7 +9,7 @@ use crate::plan::Demand;
 use crate::source::Bundle;
 use crate::weights::Residency;
 
-/// Colour channels of a picture.
+/// Colour channels of an image.
 const COLOURS: usize = 3;
 
 /// The decoder.
@@ -25,7 +25,7 @@ impl VaeDecoder {
         Ok(VaeDecoder { network, latent_scale: bundle.manifest.picture.latent_scale })
     }
 
-    /// The picture of `latents`.
+    /// The image of `latents`.
     pub fn decode(&mut self, latents: &Latents, residency: Residency, tick: &mut Tick) -> Result<Vec<f32>> {
         let scale = self.latent_scale as f32;
         let scaled = latents.values.iter().map(|value| value / scale).collect();
@@ -49,7 +49,7 @@ pub struct VaeEncoder {
     sizes: PictureSizes,
 }
 
-/// The distribution that the encoder sees in a picture, one normal for each value of the latents.
+/// The distribution that the encoder sees in an image, one normal for each value of the latents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     /// Means, then log variances, of each pixel.
@@ -66,7 +66,7 @@ impl VaeEncoder {
         Ok(VaeEncoder { network: Network::open(bundle, "vae_encoder", 1)?, sizes: bundle.manifest.picture.clone() })
     }
 
-    /// The distribution of a picture's latents.
+    /// The distribution of an image's latents.
     pub fn encode(
         &mut self,
         pixels: Vec<f32>,
@@ -80,7 +80,7 @@ impl VaeEncoder {
         Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
     }
 
-    /// What encoding a picture of this size needs.
+    /// What encoding an image of this size needs.
     pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
         self.network.demand(&[Kind::F32(vec![1, height, width, COLOURS])])
     }

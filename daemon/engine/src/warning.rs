@@ -1,4 +1,4 @@
-//! What of a request has no effect. Nothing of it is an error: the picture is painted, and the client learns what was
+//! What of a request has no effect. Nothing of it is an error: the image is painted, and the client learns what was
 //! left out.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// The longest text of a client that a warning repeats, characters.
 const MAX_SHOWN: usize = 200;
 
-/// A part of a request that has no effect on the picture. Its `Display` text is stable.
+/// A part of a request that has no effect on the image. Its `Display` text is stable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
     /// A prompt has more tokens than the text encoder reads.

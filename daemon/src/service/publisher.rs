@@ -1,5 +1,5 @@
-//! Everything that the service publishes: the messages of the contract, each to its topic and, where the client wants
-//! answers, to its response topic.
+//! Everything that the service publishes: the messages of the contract, each to its topic and a copy to the
+//! client's response topic.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::report::{self, JobResult, JobState};
 use crate::topics::{Topics, is_safe_level};
 use crate::worker::Painted;
 
-/// Where a client wants answers (MQTT 5).
+/// A client's response topic and correlation data (MQTT 5), checked.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     topic: String,
@@ -53,7 +53,7 @@ impl Publisher {
         self.mqtt.last_poll()
     }
 
-    /// Where the publisher of `received` wants answers, or a warning why it gets none there.
+    /// Where to answer the client that published `received`, or a warning why its response topic is refused.
     pub(super) fn reply(&self, received: &Received) -> (Option<Reply>, Option<String>) {
         let Some(topic) = received.response_topic.clone() else { return (None, None) };
         match self.topics.check_response(&topic) {
@@ -65,7 +65,7 @@ impl Publisher {
         }
     }
 
-    /// Bytes of the largest image that the broker takes; `None` if it said nothing.
+    /// Bytes of the largest image that the broker takes; `None` if it announced no limit.
     pub(super) fn image_limit(&self, id: &str) -> Option<usize> {
         // With the longest topic and content type that an image has.
         let empty = Message::new(self.topics.job(id, "image/00"), Bytes::new(), "image/jpeg");
@@ -137,7 +137,7 @@ impl Publisher {
         sent
     }
 
-    /// To `topic`, and a copy to where the client wants answers.
+    /// To `topic`, and a copy to the client's response topic.
     fn answer(&self, topic: String, reply: Option<&Reply>, value: &impl Serialize) {
         self.copy(reply, value);
         self.mqtt.publish(Message::json(topic, value));

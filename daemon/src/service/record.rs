@@ -15,7 +15,7 @@ pub(super) struct JobRecord {
     pub(super) job: Arc<Job>,
     /// What is painted; each further image has the next seed.
     pub(super) painting: Painting,
-    /// Where its client wants answers.
+    /// Where copies of its messages go.
     pub(super) reply: Option<Reply>,
     /// What the client should know, each once.
     pub(super) warnings: Vec<String>,
