@@ -25,6 +25,7 @@ use diffused_engine::{Engine, Options, Resolver, Source};
 const STEPS: usize = 4;
 
 fn main() -> Result<()> {
+    diffused_heap::configure_malloc();
     let (mut smoke, mut tract, mut model, mut threads, mut budgets) = (false, false, None, None, vec![200, 2048]);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -107,6 +108,10 @@ impl Observer for Clock {
             self.readings.push((stage, part, self.read()));
         }
         ControlFlow::Continue(())
+    }
+
+    fn memory_freed(&mut self) {
+        diffused_heap::trim();
     }
 }
 

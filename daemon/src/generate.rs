@@ -51,6 +51,7 @@ fn paint(arguments: &Generate) -> Result<(), Failure> {
     let init_image = init_image.map(|image| image.unpack(parameters)).transpose()?;
     let mut console = Console::new(arguments.json, Meter::new(parameters, 1, Instant::now()));
     let image = engine.paint(&painting, init_image, &mut console)?;
+    diffused_heap::trim();
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
     pictures::write_atomically(&output, &file.bytes)
         .map_err(|error| Failure::Other(format!("--output: {}: {error}", output.display())))?;
@@ -177,6 +178,10 @@ impl Observer for Console {
         let progress = self.meter.tick(stage, done, total, now);
         self.show(progress, now);
         ControlFlow::Continue(())
+    }
+
+    fn memory_freed(&mut self) {
+        diffused_heap::trim();
     }
 }
 

@@ -33,4 +33,4 @@ pub mod worker;
 
 /// Reuses and gives back large blocks, so that the memory budget is kept at full speed.
 #[global_allocator]
-static HEAP: diffused_engine::Heap = diffused_engine::Heap;
+static HEAP: diffused_heap::Heap = diffused_heap::Heap;

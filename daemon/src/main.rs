@@ -7,6 +7,7 @@ use diffused::cli::{Cli, Command};
 use diffused::{doctor, generate, plan, run};
 
 fn main() -> ExitCode {
+    diffused_heap::configure_malloc();
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run::run(arguments.config.as_deref()),
         Command::Check(arguments) => run::check(arguments.config.as_deref()),

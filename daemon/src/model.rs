@@ -72,7 +72,10 @@ impl Model {
 
     /// Reads and checks what is small of its networks.
     pub fn open(&self) -> error::Result<Engine> {
-        Engine::open(self.source.clone(), self.options)
+        let engine = Engine::open(self.source.clone(), self.options);
+        // Parsing the graphs takes more memory than keeping them.
+        diffused_heap::trim();
+        engine
     }
 }
 

@@ -164,7 +164,9 @@ impl Painter {
             self.make_room(engine, task);
             let init_image = task.job.init_image.as_ref().map(|image| image.unpack(parameters)).transpose()?;
             let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
-            let image = engine.paint(&painting, init_image, &mut observer)?;
+            let image = engine.paint(&painting, init_image, &mut observer);
+            diffused_heap::trim();
+            let image = image?;
             self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));
         }
         Ok(observer.meter.timings(Instant::now()))
@@ -176,6 +178,7 @@ impl Painter {
         let unpacking = image.memory(task.painting.parameters());
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
             engine.forget();
+            diffused_heap::trim();
         }
     }
 
@@ -242,6 +245,10 @@ impl Observer for JobObserver<'_> {
             false => ControlFlow::Continue(()),
         }
     }
+
+    fn memory_freed(&mut self) {
+        diffused_heap::trim();
+    }
 }
 
 /// The next job. An engine that has waited for long enough is closed, and what it held is the system's again: opening it
@@ -252,7 +259,10 @@ fn next(
 ) -> Option<(WorkerTask, Arc<AtomicBool>)> {
     if engine.is_some() {
         match tasks.recv_timeout(IDLE) {
-            Err(RecvTimeoutError::Timeout) => engine.take().into_iter().for_each(Engine::close),
+            Err(RecvTimeoutError::Timeout) => {
+                *engine = None;
+                diffused_heap::trim();
+            }
             received => return received.ok(),
         }
     }

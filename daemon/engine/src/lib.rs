@@ -36,7 +36,6 @@ use image::RgbImage;
 
 use bundle::Manifest;
 pub use diffused_kernels::cpu;
-pub use diffused_kernels::heap::Heap;
 use error::{Error, Result};
 use latents::Latents;
 use models::Models;
@@ -81,7 +80,6 @@ pub struct Engine {
 impl Engine {
     /// Opens a bundle: reads and checks what is small, no weights yet.
     pub fn open(source: Source, options: Options) -> Result<Engine> {
-        diffused_kernels::heap::give_back_at_once();
         let bundle = Bundle::open(source)?;
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads())
@@ -89,20 +87,12 @@ impl Engine {
             .build()
             .map_err(|error| Error::Internal(format!("no worker threads: {error}")))?;
         let models = Models::open(&bundle)?;
-        diffused_kernels::heap::trim();
         Ok(Engine { bundle, options, workers, models })
-    }
-
-    /// Gives back all that it holds.
-    pub fn close(self) {
-        drop(self);
-        diffused_kernels::heap::trim();
     }
 
     /// Frees the weights that are kept from one image to the next.
     pub fn forget(&mut self) {
         self.models.forget();
-        diffused_kernels::heap::trim();
     }
 
     /// The bundle's manifest.
@@ -122,9 +112,7 @@ impl Engine {
     /// `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, painting: &Painting) -> Result<MemoryPlan> {
         let demands = self.models.demands(painting.parameters())?;
-        let plan = plan::plan(&demands, self.options.memory, self.options.process());
-        diffused_kernels::heap::trim();
-        plan
+        plan::plan(&demands, self.options.memory, self.options.process())
     }
 
     /// The smallest budget in which `painting` can be painted, bytes.
@@ -152,6 +140,7 @@ impl Engine {
         if !plan.keeps_all {
             self.models.forget();
         }
+        observer.memory_freed();
         let mut pipeline = Pipeline {
             sampler: painting.sampler.clone(),
             noise: Noise::new(parameters.seed),
@@ -160,9 +149,7 @@ impl Engine {
             plan: &plan,
             observer,
         };
-        let painted = self.workers.install(|| pipeline.run(init_image));
-        diffused_kernels::heap::trim();
-        painted
+        self.workers.install(|| pipeline.run(init_image))
     }
 }
 
@@ -180,15 +167,25 @@ impl Pipeline<'_> {
     /// The image, from noise or from `init_image`.
     fn run(&mut self, init_image: Option<RgbImage>) -> Result<RgbImage> {
         let embeddings = self.embed()?;
+        self.stage_ended();
         let latents = match init_image {
             Some(image) => self.image_latents(image)?,
             None => self.noise_latents(),
         };
+        self.stage_ended();
         let latents = self.denoise(latents, embeddings)?;
+        self.stage_ended();
         let residency = self.plan.residency(Stage::VaeDecoder)?;
         let pixels = self.models.decoder.decode(&latents, residency, &mut layers(Stage::VaeDecoder, self.observer))?;
         let Parameters { width, height, .. } = *self.painting.parameters();
         picture::to_image(&pixels, width, height)
+    }
+
+    /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
+    fn stage_ended(&mut self) {
+        if !self.plan.keeps_all {
+            self.observer.memory_freed();
+        }
     }
 
     /// The prompts' embeddings.

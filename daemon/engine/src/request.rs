@@ -79,6 +79,10 @@ pub trait Observer: Send {
     /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
     /// Called often (after each layer); `ControlFlow::Break` ends the job with `Error::Cancelled`.
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()>;
+
+    /// Called when planning, or a stage whose weights are not kept, has freed much memory, before the next stage takes any:
+    /// the program may give what is free back to the system. Does nothing by default.
+    fn memory_freed(&mut self) {}
 }
 
 /// An observer that ignores every call.

@@ -135,7 +135,6 @@ impl Weights {
         if self.residency.keep != Keep::All {
             self.kept.clear();
             self.tables.clear();
-            diffused_kernels::heap::trim();
         }
     }
 

@@ -8,13 +8,11 @@
 
 mod attention;
 pub mod cpu;
-pub mod heap;
 mod layout;
 mod matmul;
 mod norm;
 mod operands;
 pub mod pack;
-mod pages;
 pub mod peak;
 mod product;
 mod rows;

@@ -1,15 +1,18 @@
 //! The program's heap: large blocks come back to the system when a stage is over, and are used again until then.
 //!
 //! glibc gives freed memory back too late (32 MiB a block, an arena for each thread) or too early: mapping and unmapping
-//! every activation cost a fifth of a step's time in page faults. `Heap` keeps freed large blocks for the next request of
+//! every activation cost a fifth of a step's time in page faults. [`Heap`] keeps freed large blocks for the next request of
 //! the same size, but never more than is free below the most that was in use at once: so it does not raise the process's
 //! peak, whatever comes and goes.
+//!
+//! A program declares [`Heap`] as its `#[global_allocator]`, calls [`configure_malloc`] first in `main`, and [`trim`] whenever
+//! much of its memory has become free for a while.
+
+mod pages;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use crate::pages;
 
 /// Blocks from this size on are large, bytes.
 const LARGE: usize = 1 << 20;
@@ -29,23 +32,24 @@ const KEPT: usize = 64;
 pub struct Heap;
 
 static CACHE: Mutex<Cache> =
-    Mutex::new(Cache { kept: [const { Block::NONE }; KEPT], in_use: 0, free: 0, peak: 0, clock: 0 });
+    Mutex::new(Cache { kept: [const { FreeBlock::NONE }; KEPT], in_use: 0, free: 0, peak: 0, clock: 0 });
 
 /// A free large block.
 #[derive(Clone, Copy)]
-struct Block {
+struct FreeBlock {
     address: *mut u8,
+    /// Bytes; 0: no block.
     size: usize,
     /// When it was freed.
     stamp: u64,
 }
 
-impl Block {
-    const NONE: Block = Block { address: null_mut(), size: 0, stamp: 0 };
+impl FreeBlock {
+    const NONE: FreeBlock = FreeBlock { address: null_mut(), size: 0, stamp: 0 };
 }
 
 struct Cache {
-    kept: [Block; KEPT],
+    kept: [FreeBlock; KEPT],
     /// Bytes of mapped blocks that the program holds, large or not.
     in_use: usize,
     /// Bytes of `kept`.
@@ -65,64 +69,64 @@ fn cache() -> MutexGuard<'static, Cache> {
 /// Bytes of the block that a large request gets; `None` for a small one.
 fn large(layout: Layout) -> Option<usize> {
     let is_large = layout.size() >= LARGE && layout.align() <= ALIGN;
-    if is_large { layout.size().checked_next_multiple_of(GRAIN) } else { None }
+    if is_large { layout.size().checked_next_multiple_of(GRAIN.max(pages::page())) } else { None }
 }
 
-/// A new large block, which `cache` has counted.
-fn new(size: usize) -> *mut u8 {
-    let address = pages::map(size);
-    if address.is_null() {
-        cache().in_use -= size;
+/// Bytes that a block of the system's counts: those of a small one, which is not mapped by itself, do not.
+fn counted(layout: Layout) -> usize {
+    if layout.size() >= MAPPED { layout.size() } else { 0 }
+}
+
+/// Counts a block of the system's. It was not touched yet, so what is kept can still make room for it.
+fn count_new(address: *mut u8, layout: Layout) -> *mut u8 {
+    if !address.is_null() && counted(layout) > 0 {
+        cache().count(counted(layout));
     }
     address
 }
 
-/// Counts a block that is not large, but mapped by itself, as in use.
-fn count_middling(layout: Layout) {
-    if layout.size() >= MAPPED {
-        cache().count(layout.size());
-    }
-}
-
-/// No longer counts such a block.
-fn forget_middling(layout: Layout) {
-    if layout.size() >= MAPPED {
-        cache().in_use -= layout.size();
-    }
-}
-
 impl Cache {
-    /// Counts a block as in use. What is kept goes where both together would be more than was in use at the peak.
+    /// Counts a block as in use, and frees of what is kept as much as both together would be more than the most that was in use.
+    /// The counters never panic, which an allocator must not.
     fn count(&mut self, size: usize) {
-        self.in_use += size;
+        self.in_use = self.in_use.saturating_add(size);
         self.peak = self.peak.max(self.in_use);
-        while self.in_use + self.free > self.peak {
+        while self.free > self.peak - self.in_use {
             self.release_oldest();
         }
     }
 
-    /// Takes out a kept block of this size, or makes room for a new one. Counts it as in use.
-    fn take(&mut self, size: usize) -> *mut u8 {
+    /// No longer counts a block as in use.
+    fn forget(&mut self, size: usize) {
+        self.in_use = self.in_use.saturating_sub(size);
+    }
+
+    /// A block of this size, kept or new, counted as in use; null, and nothing counted, if the system has no more. The second: it
+    /// is new, and its bytes are zero.
+    fn take(&mut self, size: usize) -> (*mut u8, bool) {
         if let Some(block) = self.kept.iter_mut().find(|block| block.size == size) {
             let address = block.address;
-            *block = Block::NONE;
+            *block = FreeBlock::NONE;
             self.free -= size;
             self.count(size);
-            return address;
+            return (address, false);
         }
-        self.count(size);
-        null_mut()
+        let address = pages::map(size);
+        if !address.is_null() {
+            self.count(size);
+        }
+        (address, true)
     }
 
     /// Keeps a block that the program frees: what is in use and what is kept are together what they were before.
     fn keep(&mut self, address: *mut u8, size: usize) {
-        self.in_use -= size;
+        self.forget(size);
         if self.kept.iter().all(|block| block.size != 0) {
             self.release_oldest();
         }
         self.clock += 1;
         if let Some(place) = self.kept.iter_mut().find(|block| block.size == 0) {
-            *place = Block { address, size, stamp: self.clock };
+            *place = FreeBlock { address, size, stamp: self.clock };
             self.free += size;
         }
     }
@@ -131,38 +135,34 @@ impl Cache {
     fn release_oldest(&mut self) {
         let kept = self.kept.iter_mut().filter(|block| block.size != 0);
         let Some(oldest) = kept.min_by_key(|block| block.stamp) else { return };
-        let Block { address, size, .. } = std::mem::replace(oldest, Block::NONE);
+        let FreeBlock { address, size, .. } = std::mem::replace(oldest, FreeBlock::NONE);
         self.free -= size;
         // SAFETY: the block was mapped, and nobody else knows of it.
         unsafe { pages::unmap(address, size) };
     }
 }
 
-// SAFETY: small blocks are the system's. A large block was mapped, at least as large and as aligned as asked; it is in the
-// program's hands or in `kept`, never in both.
+// SAFETY: small blocks are the system's. A large block was mapped, at least as large and as aligned as its layout wants; it is in
+// the program's hands or in `kept`, never in both. Nothing here panics or allocates.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(block) = large(layout) else {
-            count_middling(layout);
+        match large(layout) {
+            Some(block) => cache().take(block).0,
             // SAFETY: the caller's promises about `layout` are the system's demands.
-            return unsafe { System.alloc(layout) };
-        };
-        let address = cache().take(block);
-        if address.is_null() { new(block) } else { address }
+            None => count_new(unsafe { System.alloc(layout) }, layout),
+        }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let Some(block) = large(layout) else {
-            count_middling(layout);
             // SAFETY: the caller's promises about `layout` are the system's demands.
-            return unsafe { System.alloc_zeroed(layout) };
+            return count_new(unsafe { System.alloc_zeroed(layout) }, layout);
         };
-        let address = cache().take(block);
-        if address.is_null() {
-            return new(block);
+        let (address, new) = cache().take(block);
+        if !new {
+            // SAFETY: the block is at least as large.
+            unsafe { address.write_bytes(0, layout.size()) };
         }
-        // SAFETY: the block is at least as large.
-        unsafe { address.write_bytes(0, layout.size()) };
         address
     }
 
@@ -171,10 +171,14 @@ unsafe impl GlobalAlloc for Heap {
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (large(layout), large(wanted)) {
             (None, None) => {
-                count_middling(wanted);
-                forget_middling(layout);
                 // SAFETY: the block is the system's, and so is the new one to be.
-                unsafe { System.realloc(address, layout, size) }
+                let moved = unsafe { System.realloc(address, layout, size) };
+                if !moved.is_null() && (counted(layout), counted(wanted)) != (0, 0) {
+                    let mut cache = cache();
+                    cache.forget(counted(layout));
+                    cache.count(counted(wanted));
+                }
+                moved
             }
             (Some(block), Some(other)) if block == other => address,
             _ => {
@@ -192,20 +196,21 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        match large(layout) {
-            Some(block) => cache().keep(address, block),
-            None => {
-                forget_middling(layout);
-                // SAFETY: the block came from the system with this layout.
-                unsafe { System.dealloc(address, layout) }
-            }
+        if let Some(block) = large(layout) {
+            return cache().keep(address, block);
         }
+        if counted(layout) > 0 {
+            cache().forget(counted(layout));
+        }
+        // SAFETY: the block came from the system with this layout.
+        unsafe { System.dealloc(address, layout) }
     }
 }
 
-/// Sets the heap up for the whole process; best called before other threads are started.
-pub fn give_back_at_once() {
-    #[cfg(target_env = "gnu")]
+/// Sets the system's allocator up for the whole process: blocks from 64 KiB on are mapped by themselves, free memory is given
+/// back early, and all threads share one arena. To be called first in `main`, before other threads are started.
+pub fn configure_malloc() {
+    #[cfg(all(target_env = "gnu", not(miri)))]
     for (parameter, value) in
         [(libc::M_MMAP_THRESHOLD, MAPPED as i32), (libc::M_TRIM_THRESHOLD, TRIMMED as i32), (libc::M_ARENA_MAX, 1)]
     {
@@ -214,7 +219,7 @@ pub fn give_back_at_once() {
     }
 }
 
-/// Gives back all that is free.
+/// Gives all free memory back to the system.
 pub fn trim() {
     let mut cache = cache();
     while cache.free > 0 {
@@ -222,7 +227,7 @@ pub fn trim() {
     }
     cache.peak = cache.in_use;
     drop(cache);
-    #[cfg(target_env = "gnu")]
+    #[cfg(all(target_env = "gnu", not(miri)))]
     // SAFETY: takes the heap's own locks and touches free memory only.
     unsafe {
         libc::malloc_trim(0);
@@ -234,6 +239,8 @@ mod tests {
     use super::*;
 
     const BLOCK: usize = 40 * GRAIN;
+    /// More than any system has.
+    const IMPOSSIBLE: usize = isize::MAX as usize - (1 << 20);
 
     fn layout(size: usize) -> Layout {
         Layout::from_size_align(size, ALIGN).unwrap()
@@ -245,19 +252,30 @@ mod tests {
         (cache.in_use, cache.free, cache.peak)
     }
 
-    /// One test, since the cache is one: what is freed is kept for the same size, never beyond the peak.
+    /// The cache is one: its tests come one after the other, each with nothing in use.
+    fn alone(test: impl FnOnce()) {
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        trim();
+        assert_eq!(figures(), (0, 0, 0));
+        test();
+        trim();
+        assert_eq!(figures(), (0, 0, 0));
+    }
+
+    /// What is freed is kept for the same size, never beyond the peak.
     #[test]
     fn blocks_are_used_again_and_never_raise_the_peak() {
         // SAFETY: every block is written within its size, and freed once with its layout.
-        unsafe {
+        alone(|| unsafe {
             let first = Heap.alloc(layout(BLOCK - 5));
             first.write_bytes(7, BLOCK - 5);
             Heap.dealloc(first, layout(BLOCK - 5));
             assert_eq!(Heap.alloc_zeroed(layout(BLOCK)), first, "almost the same size is the same block");
-            assert!((0..BLOCK).all(|i| *first.add(i) == 0));
+            assert!((0..BLOCK).step_by(97).all(|i| *first.add(i) == 0));
 
             let grown = Heap.realloc(first, layout(BLOCK), 2 * BLOCK);
-            assert!((0..BLOCK).all(|i| *grown.add(i) == 0));
+            assert!((0..BLOCK).step_by(97).all(|i| *grown.add(i) == 0));
             assert_eq!(figures(), (2 * BLOCK, BLOCK, 3 * BLOCK), "the old block is kept: both were in use");
             Heap.dealloc(grown, layout(2 * BLOCK));
             assert_eq!(figures(), (0, 3 * BLOCK, 3 * BLOCK));
@@ -267,8 +285,48 @@ mod tests {
             Heap.dealloc(large, layout(2 * BLOCK + GRAIN));
             let small = Heap.realloc(Heap.alloc(layout(100)), layout(100), 200);
             Heap.dealloc(small, layout(200));
-        }
-        trim();
-        assert_eq!(figures(), (0, 0, 0));
+        });
+    }
+
+    /// What the system refuses was never in use: no counter, and not the peak, may remember it.
+    #[test]
+    fn a_refused_block_is_not_counted() {
+        // SAFETY: every block is freed once, with the layout that it has.
+        alone(|| unsafe {
+            let held = Heap.alloc(layout(BLOCK));
+            let before = figures();
+            assert!(Heap.alloc(layout(IMPOSSIBLE)).is_null());
+            assert!(Heap.alloc_zeroed(layout(IMPOSSIBLE)).is_null());
+            assert!(Heap.realloc(held, layout(BLOCK), IMPOSSIBLE).is_null());
+            assert_eq!(figures(), before, "large blocks");
+
+            // A stricter alignment than large blocks have makes it the system's affair.
+            let strict = |size| Layout::from_size_align(size, 4096).unwrap();
+            let middling = Heap.alloc(strict(MAPPED));
+            let before = figures();
+            assert!(Heap.alloc(strict(IMPOSSIBLE)).is_null());
+            assert!(Heap.alloc_zeroed(strict(IMPOSSIBLE)).is_null());
+            assert!(Heap.realloc(middling, strict(MAPPED), IMPOSSIBLE).is_null());
+            assert_eq!(figures(), before, "blocks of the system's");
+            Heap.dealloc(middling, strict(MAPPED));
+            Heap.dealloc(held, layout(BLOCK));
+        });
+    }
+
+    /// Blocks that are mapped by themselves count while they are held, whatever they grow to.
+    #[test]
+    fn middling_blocks_are_counted_while_they_are_held() {
+        // SAFETY: every block is freed once, with the layout that it has.
+        alone(|| unsafe {
+            let small = Heap.alloc(layout(100));
+            assert_eq!(figures().0, 0);
+            let middling = Heap.realloc(small, layout(100), MAPPED);
+            assert_eq!(figures().0, MAPPED);
+            let more = Heap.realloc(middling, layout(MAPPED), 2 * MAPPED);
+            assert_eq!(figures(), (2 * MAPPED, 0, 2 * MAPPED));
+            let less = Heap.realloc(more, layout(2 * MAPPED), 50);
+            assert_eq!(figures().0, 0);
+            Heap.dealloc(less, layout(50));
+        });
     }
 }
