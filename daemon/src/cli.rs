@@ -133,9 +133,8 @@ pub struct Plan {
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// What to paint
-    #[arg(default_value = "a large red house at night with a moon")]
-    pub prompt: String,
+    /// What to paint; without it, an example is painted and the words that the demo model knows are listed
+    pub prompt: Option<String>,
     /// The noise's seed; a random one if not given or -1
     #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use diffused_engine::Options;
+use diffused_engine::bundle::{Manifest, Text};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -57,7 +58,13 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
     let model = Model::new(None, Options::default())?;
     let resolver = model.resolver().context("the demo model")?;
     let engine = model.open().context("the demo model")?;
-    screen.say(&format!("the daemon has opened the model `{}`", resolver.manifest().name));
+    let manifest = resolver.manifest().clone();
+    screen.say(&format!("the daemon has opened the model `{}`", manifest.name));
+    let example = || manifest.examples.first().cloned();
+    let prompt = arguments.prompt.clone().or_else(example).context("the demo model has no example; give a prompt")?;
+    if let Some(warning) = unknown(&manifest.text, &prompt) {
+        screen.say(&warning);
+    }
     let mut config = Config { device: Level(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
     config.mqtt.url = Url { host: "127.0.0.1".into(), port };
     let (stop, signals) = unbounded_channel();
@@ -65,14 +72,51 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
 
     let seed = arguments.seed.unwrap_or_else(random::seed);
     let mut device = Device::connect(port, screen);
-    let picture = device.ask(&arguments.prompt, seed).await?;
-    let output = arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &arguments.prompt, seed));
+    let picture = device.ask(&prompt, seed).await?;
+    let output = arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &prompt, seed));
     pictures::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
 
     stop.send(Signal::Stop).context("the service has ended")?;
     service.await.context("the service")?;
     device.screen.say(&format!("the picture is in {}", output.display()));
+    if arguments.prompt.is_none() {
+        println!("\n{}", next_steps(&manifest));
+    }
     Ok(())
+}
+
+/// What of the prompt the demo model cannot paint, and what it can.
+fn unknown(text: &Text, prompt: &str) -> Option<String> {
+    let unknown = text.unknown_words(prompt);
+    let known = text.words.as_ref().filter(|_| !unknown.is_empty())?;
+    let (unknown, known) = (unknown.join(", "), wrapped(known));
+    Some(format!("the demo model does not know: {unknown}; it paints what it knows:\n{known}"))
+}
+
+/// What to type next.
+fn next_steps(manifest: &Manifest) -> String {
+    let words = manifest.text.words.as_deref().unwrap_or_default();
+    let examples = manifest.examples.iter().map(|prompt| format!("  diffused demo \"{prompt}\"\n"));
+    format!(
+        "The demo model is tiny. It knows {} words:\n{}\nPaint with them:\n{}\nFor other words use a model of your own, such as \
+         Stable Diffusion 1.5:\n  model-prep convert MODEL -o BUNDLE\n  diffused generate \"…\" --model BUNDLE",
+        words.len(),
+        wrapped(words),
+        examples.collect::<String>()
+    )
+}
+
+/// The words, separated by commas, in indented lines of at most 78 characters.
+fn wrapped(words: &[String]) -> String {
+    let mut lines: Vec<String> = vec![];
+    for (index, word) in words.iter().enumerate() {
+        let word = if index + 1 < words.len() { format!(" {word},") } else { format!(" {word}") };
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() <= 78 => line.push_str(&word),
+            _ => lines.push(format!(" {word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 /// Starts a broker in threads of its own; gives its port.
@@ -219,6 +263,24 @@ fn kind(payload: &[u8]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_that_the_demo_model_knows_are_listed_with_examples() {
+        let manifest = Model::new(None, Options::default()).unwrap().resolver().unwrap().manifest().clone();
+        let text = next_steps(&manifest);
+        for part in
+            ["It knows 47 words", " mo", "diffused demo \"a white boat on the sea with a sun\"", "model-prep convert"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(unknown(&manifest.text, "a red house"), None);
+        let warning = unknown(&manifest.text, "a red mushroom on the sea, a castle").unwrap();
+        assert!(
+            warning.starts_with("the demo model does not know: mushroom, castle; it paints what it knows:\n  a, an")
+        );
+        assert!(manifest.examples.iter().all(|prompt| unknown(&manifest.text, prompt).is_none()));
+    }
 
     #[test]
     fn payloads_are_shown_on_a_line() {

@@ -18,9 +18,9 @@ use crate::failure::Failure;
 use crate::init_image::InitImage;
 use crate::model::Model;
 use crate::pictures::{self, free_name};
-use crate::progress::{Meter, Progress};
+use crate::progress::{JobProgress, Meter};
 use crate::random;
-use crate::request::Format;
+use crate::request::FileFormat;
 
 /// Paints and writes the image.
 pub fn run(arguments: &Generate) -> Result<(), Failure> {
@@ -100,11 +100,11 @@ fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure
     Ok((request, init_image.transpose()?))
 }
 
-fn format(output: &Path) -> Result<Format, Failure> {
+fn format(output: &Path) -> Result<FileFormat, Failure> {
     let extension = output.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
-        Some("png") => Ok(Format::Png),
-        Some("jpg" | "jpeg") => Ok(Format::Jpeg),
+        Some("png") => Ok(FileFormat::Png),
+        Some("jpg" | "jpeg") => Ok(FileFormat::Jpeg),
         _ => Err(Failure::Usage(format!("--output: {}: the name must end in .png or .jpg", output.display()))),
     }
 }
@@ -140,7 +140,7 @@ impl Console {
         Console { meter, bar, json, shown: None }
     }
 
-    fn show(&mut self, progress: Progress, now: Instant) {
+    fn show(&mut self, progress: JobProgress, now: Instant) {
         let label = match progress.stage {
             Stage::TextEncoder => "reading the prompt".to_owned(),
             Stage::VaeEncoder => "reading the picture".to_owned(),
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn the_files_name_says_the_format() {
-        assert_eq!(format(Path::new("a.PNG")).unwrap(), Format::Png);
-        assert_eq!(format(Path::new("a.jpeg")).unwrap(), Format::Jpeg);
+        assert_eq!(format(Path::new("a.PNG")).unwrap(), FileFormat::Png);
+        assert_eq!(format(Path::new("a.jpeg")).unwrap(), FileFormat::Jpeg);
         assert!(format(Path::new("a.gif")).is_err() && format(Path::new("a")).is_err());
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The process's memory, bytes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Memory {
+pub struct ProcessMemory {
     /// Held now.
     pub resident: Option<u64>,
     /// The most since the start.
@@ -17,7 +17,7 @@ pub struct Memory {
 /// The payload of `…/health`.
 #[derive(Debug, Serialize)]
 pub struct Health {
-    /// Memory held, bytes.
+    /// ProcessMemory held, bytes.
     pub rss: Option<u64>,
     /// The most memory held since the start, bytes.
     pub peak_rss: Option<u64>,
@@ -42,14 +42,14 @@ pub struct Health {
 }
 
 /// From `/proc/self/status`.
-pub fn memory() -> Memory {
+pub fn memory() -> ProcessMemory {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
         Some(kilobytes << 10)
     };
-    Memory { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
+    ProcessMemory { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
 }
 
 /// From `/proc/pressure/memory`.

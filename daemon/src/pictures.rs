@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::fault::Fault;
-use crate::request::Format;
+use crate::request::FileFormat;
 use crate::topics::is_safe;
 
 mod formats;
@@ -20,14 +20,14 @@ const QUALITIES: [u8; 6] = [95, 90, 80, 70, 50, 30];
 
 /// A picture as a file's bytes.
 #[derive(Debug, Clone)]
-pub struct Encoded {
+pub struct ImageFile {
     /// The file.
     pub bytes: Vec<u8>,
     /// Its format.
-    pub format: Format,
+    pub format: FileFormat,
 }
 
-impl Encoded {
+impl ImageFile {
     /// SHA-256 of the file, hexadecimal.
     pub fn sha256(&self) -> String {
         hex(&Sha256::digest(&self.bytes))
@@ -40,20 +40,20 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Encodes `image` in `format`; a PNG carries `parameters`.
-pub fn encode(image: &RgbImage, parameters: &Parameters, format: Format) -> Result<Encoded, Fault> {
+pub fn encode(image: &RgbImage, parameters: &Parameters, format: FileFormat) -> Result<ImageFile, Fault> {
     let bytes = match format {
-        Format::Png => formats::png(image, parameters)?,
-        Format::Jpeg => formats::jpeg(image, QUALITIES[0])?,
+        FileFormat::Png => formats::png(image, parameters)?,
+        FileFormat::Jpeg => formats::jpeg(image, QUALITIES[0])?,
     };
-    Ok(Encoded { bytes, format })
+    Ok(ImageFile { bytes, format })
 }
 
 /// The best JPEG of `image` that has at most `limit` bytes, and its quality.
-pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(Encoded, u8)>, Fault> {
+pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(ImageFile, u8)>, Fault> {
     for quality in QUALITIES {
         let bytes = formats::jpeg(image, quality)?;
         if bytes.len() <= limit {
-            return Ok(Some((Encoded { bytes, format: Format::Jpeg }, quality)));
+            return Ok(Some((ImageFile { bytes, format: FileFormat::Jpeg }, quality)));
         }
     }
     Ok(None)
@@ -78,7 +78,7 @@ impl Folder {
 
     /// Writes image `n` of the job `id` and removes our oldest beyond the number that is kept. A file that cannot be removed
     /// stays, with a warning in the log.
-    pub fn store(&self, id: &str, n: u64, picture: &Encoded) -> io::Result<PathBuf> {
+    pub fn store(&self, id: &str, n: u64, picture: &ImageFile) -> io::Result<PathBuf> {
         let mut names = self.recorded()?;
         let name = self.own_name(&format!("{id}-{n}"), picture.format.extension(), &names);
         names.retain(|other| *other != name);
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn store(folder: &Folder, count: u64) -> Vec<PathBuf> {
-        let picture = Encoded { bytes: vec![1, 2, 3], format: Format::Png };
+        let picture = ImageFile { bytes: vec![1, 2, 3], format: FileFormat::Png };
         (0..count).map(|n| folder.store("job", n, &picture).unwrap()).collect()
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let first = store(&pictures, 1).remove(0);
         fs::remove_file(&first).unwrap();
         fs::create_dir(&first).unwrap(); // a folder is not removed as a file is
-        let picture = Encoded { bytes: vec![4], format: Format::Png };
+        let picture = ImageFile { bytes: vec![4], format: FileFormat::Png };
         for n in 1..4 {
             assert_eq!(fs::read(pictures.store("job", n, &picture).unwrap()).unwrap(), [4]);
         }
@@ -209,7 +209,7 @@ mod tests {
     fn the_same_job_again_replaces_its_pictures() {
         let folder = tempfile::tempdir().unwrap();
         let pictures = Folder::new(folder.path().to_owned(), 5);
-        let picture = Encoded { bytes: vec![7], format: Format::Png };
+        let picture = ImageFile { bytes: vec![7], format: FileFormat::Png };
         let long = "x".repeat(64);
         let paths = [(); 2].map(|()| pictures.store(&long, 0, &picture).unwrap());
         assert_eq!(paths[0], paths[1]);
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn sha256_is_the_standards() {
-        let empty = Encoded { bytes: vec![], format: Format::Png };
+        let empty = ImageFile { bytes: vec![], format: FileFormat::Png };
         assert_eq!(empty.sha256(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

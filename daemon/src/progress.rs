@@ -19,7 +19,7 @@ const ENOUGH: f64 = 0.02;
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Progress {
+pub struct JobProgress {
     /// 0 to 1.
     pub progress: f64,
     /// Seconds to go, if the rest goes as the beginning did.
@@ -72,7 +72,7 @@ impl Meter {
     }
 
     /// The engine has done `done` of `total` parts of `stage`.
-    pub fn tick(&mut self, stage: Stage, done: usize, total: usize, now: Instant) -> Progress {
+    pub fn tick(&mut self, stage: Stage, done: usize, total: usize, now: Instant) -> JobProgress {
         let at = STAGES.iter().position(|(known, _)| *known == stage).unwrap_or_default();
         self.spent[at] += now - self.last;
         self.last = now;
@@ -105,13 +105,13 @@ impl Meter {
         }
     }
 
-    fn progress(&self, stage: Stage, now: Instant) -> Progress {
+    fn progress(&self, stage: Stage, now: Instant) -> JobProgress {
         let whole: f64 = self.costs.iter().sum();
         let part: f64 = self.costs.iter().zip(self.done).map(|(cost, done)| cost * done).sum();
         let fraction = ((self.image as f64 + part / whole) / self.images as f64).min(1.0);
         let elapsed = (now - self.started).as_secs_f64();
         let eta = (fraction >= ENOUGH).then(|| rounded(elapsed * (1.0 - fraction) / fraction));
-        Progress {
+        JobProgress {
             progress: rounded(fraction),
             eta_relative: eta,
             stage,

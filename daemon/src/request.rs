@@ -36,27 +36,27 @@ pub enum RequestMode {
 /// An image file's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Format {
+pub enum FileFormat {
     /// Exact, with its parameters in a text chunk.
     Png,
     /// Smaller.
     Jpeg,
 }
 
-impl Format {
+impl FileFormat {
     /// For MQTT 5's content type and the result.
     pub fn content_type(self) -> &'static str {
         match self {
-            Format::Png => "image/png",
-            Format::Jpeg => "image/jpeg",
+            FileFormat::Png => "image/png",
+            FileFormat::Jpeg => "image/jpeg",
         }
     }
 
     /// A file name's ending.
     pub fn extension(self) -> &'static str {
         match self {
-            Format::Png => "png",
-            Format::Jpeg => "jpg",
+            FileFormat::Png => "png",
+            FileFormat::Jpeg => "jpg",
         }
     }
 }
@@ -75,7 +75,7 @@ pub struct Job {
     /// How many images, with the seeds that follow.
     pub count: u64,
     /// The images' file format.
-    pub format: Format,
+    pub format: FileFormat,
     /// Larger goes first.
     pub priority: i64,
     /// Not started after this time.
@@ -251,10 +251,10 @@ fn init_image(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<O
     InitImage::store(&bytes, folder).map(Some)
 }
 
-fn format(fields: &mut Fields) -> Result<Format, Fault> {
+fn format(fields: &mut Fields) -> Result<FileFormat, Fault> {
     match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {
-        None | Some("png") => Ok(Format::Png),
-        Some("jpeg" | "jpg") => Ok(Format::Jpeg),
+        None | Some("png") => Ok(FileFormat::Png),
+        Some("jpeg" | "jpg") => Ok(FileFormat::Jpeg),
         Some(other) => Err(Fault::param("format", format!("`{other}` is unknown; png and jpeg are allowed"))),
     }
 }

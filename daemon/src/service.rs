@@ -22,7 +22,7 @@ use crate::queue::{Effect, Ending, Event, Queue, Ticket};
 use crate::random;
 use crate::report;
 use crate::request::{Rejection, RequestMode};
-use crate::topics::{Input, Topics};
+use crate::topics::{InputTopic, Topics};
 use crate::worker::{Report, Worker, WorkerTask};
 use intake::Intake;
 use publisher::{Publisher, Reply};
@@ -143,10 +143,10 @@ impl Service {
         match self.publisher.topics().input(&received.topic) {
             // An empty retained message only clears one that the broker kept.
             Some(_) if received.retain && received.payload.is_empty() => {}
-            Some(Input::Txt2Img) => self.request(received, RequestMode::Txt2Img),
-            Some(Input::Img2Img) => self.request(received, RequestMode::Img2Img),
-            Some(Input::Cancel) => self.command(received, "cancel"),
-            Some(Input::Command(name)) => self.command(received, &name),
+            Some(InputTopic::Txt2Img) => self.request(received, RequestMode::Txt2Img),
+            Some(InputTopic::Img2Img) => self.request(received, RequestMode::Img2Img),
+            Some(InputTopic::Cancel) => self.command(received, "cancel"),
+            Some(InputTopic::Command(name)) => self.command(received, &name),
             None => warn!(topic = received.topic, "a message on an unknown topic"),
         }
         if !self.publisher.acknowledge(&received.receipt) {

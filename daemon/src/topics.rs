@@ -14,7 +14,7 @@ pub fn is_safe_level(text: &str) -> bool {
 
 /// What arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum InputTopic {
     /// A picture from a prompt.
     Txt2Img,
     /// A picture from a prompt and a picture.
@@ -61,12 +61,12 @@ impl Topics {
     }
 
     /// What `topic` means; `None` if it is not one of ours.
-    pub fn input(&self, topic: &str) -> Option<Input> {
+    pub fn input(&self, topic: &str) -> Option<InputTopic> {
         match topic.strip_prefix(&self.root)?.strip_prefix('/')? {
-            "txt2img" => Some(Input::Txt2Img),
-            "img2img" => Some(Input::Img2Img),
-            "cancel" => Some(Input::Cancel),
-            other => other.strip_prefix("request/").map(|name| Input::Command(name.to_owned())),
+            "txt2img" => Some(InputTopic::Txt2Img),
+            "img2img" => Some(InputTopic::Img2Img),
+            "cancel" => Some(InputTopic::Cancel),
+            other => other.strip_prefix("request/").map(|name| InputTopic::Command(name.to_owned())),
         }
     }
 
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn inputs_are_told_apart() {
         let topics = topics("device = \"frame\"");
-        let command = |name: &str| Some(Input::Command(name.into()));
-        assert_eq!(topics.input("diffused/frame/txt2img"), Some(Input::Txt2Img));
-        assert_eq!(topics.input("diffused/frame/img2img"), Some(Input::Img2Img));
-        assert_eq!(topics.input("diffused/frame/cancel"), Some(Input::Cancel));
+        let command = |name: &str| Some(InputTopic::Command(name.into()));
+        assert_eq!(topics.input("diffused/frame/txt2img"), Some(InputTopic::Txt2Img));
+        assert_eq!(topics.input("diffused/frame/img2img"), Some(InputTopic::Img2Img));
+        assert_eq!(topics.input("diffused/frame/cancel"), Some(InputTopic::Cancel));
         assert_eq!(topics.input("diffused/frame/request/list"), command("list"));
         assert_eq!(topics.input("diffused/frame2/txt2img"), None);
         assert_eq!(topics.input("diffused/frame/status"), None);

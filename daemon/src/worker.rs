@@ -18,8 +18,8 @@ use tracing::error;
 use crate::fault::{Code, Fault, catch_panic};
 use crate::health;
 use crate::model::Model;
-use crate::pictures::{self, Encoded, Folder};
-use crate::progress::{Meter, Progress, Timings};
+use crate::pictures::{self, Folder, ImageFile};
+use crate::progress::{JobProgress, Meter, Timings};
 use crate::request::Job;
 
 /// The contract's "at most one a second".
@@ -42,7 +42,7 @@ pub struct WorkerTask {
 #[derive(Debug)]
 pub enum Report {
     /// At most one a second.
-    Progress(Progress),
+    Progress(JobProgress),
     /// An image is ready.
     Painted(Painted),
     /// The job ended.
@@ -55,7 +55,7 @@ pub struct Painted {
     /// Its number, from 0.
     pub index: u64,
     /// What to publish, or, where nothing fits through the broker, what is on disk.
-    pub file: Encoded,
+    pub file: ImageFile,
     /// Whether it fits through the broker.
     pub fits: bool,
     /// Where it is kept, in the format that was asked for.

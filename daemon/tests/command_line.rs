@@ -113,6 +113,30 @@ fn generate_writes_a_picture_and_tells_of_it() {
     assert_eq!(fs::read(folder.path().join("a-red-house-7.png")).unwrap(), first);
 }
 
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["generate", "a red mushroom", "--negative-prompt", "a tree", "--cfg-scale", "1", "--steps", "1"];
+    let expect = [
+        "negative_prompt has no effect without guidance (cfg_scale 1; above 1 it has)",
+        "prompt: the model does not know the words: mushroom",
+    ];
+    let (code, _, stderr) = run(&[&words[..], &["-o", "a.png"]].concat(), folder.path());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.lines().collect::<Vec<_>>(), expect.map(|warning| format!("diffused: warning: {warning}")));
+
+    let (code, stdout, stderr) = run(&[&words[..], &["-o", "a.png", "--json"]].concat(), folder.path());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let done: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(done["warnings"], serde_json::json!(expect));
+}
+
+#[test]
+fn a_request_that_the_sampler_cannot_do_is_refused_with_what_it_can() {
+    check(&["generate", "a", "--sampler", "pndm", "--steps", "0"], &[], 2, &["--steps"]);
+    check(&["generate", "a", "--sampler", "lcm", "--steps", "60"], &[], 2, &["--steps", "1 to 50"]);
+}
+
 /// A picture of the kind that takes the most memory to unpack.
 fn save_init_image(path: &Path, side: u32) {
     let pixel = |x, y| Rgba([x as u16 * 20, y as u16 * 20, (x ^ y) as u16 * 20, u16::MAX]);

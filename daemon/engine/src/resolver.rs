@@ -8,7 +8,7 @@ use crate::parameters;
 use crate::request::{Parameters, Request};
 use crate::sampler::Sampler;
 use crate::source::{Bundle, Source};
-use crate::tokenizer::{Encoded, Tokenizer};
+use crate::tokenizer::{EncodedPrompt, Tokenizer};
 use crate::warning::Warning;
 
 /// A request that was resolved: complete, checked and ready to paint. Only [`Resolver::resolve`] makes one.
@@ -102,9 +102,13 @@ impl Resolver {
         }
         let text = &self.manifest.text;
         let ids = fields.into_iter().map(|(field, prompt)| {
-            let Encoded { ids, left_out } = self.tokenizer.encode(prompt, text);
+            let EncodedPrompt { ids, left_out } = self.tokenizer.encode(prompt, text);
             let tokens = text.tokens.saturating_sub(2);
             warnings.extend(left_out.map(|left_out| Warning::Truncated { field, tokens, left_out }));
+            let words = text.unknown_words(prompt);
+            if !words.is_empty() {
+                warnings.push(Warning::UnknownWords { field, words });
+            }
             ids
         });
         ids.collect()

@@ -23,7 +23,7 @@ const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^\s\p{L}\p{N}]
 
 /// A prompt's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedPrompt {
     /// `Text::tokens` ids: start, words, end, padding.
     pub ids: Vec<u32>,
     /// Where the prompt has more tokens: its end that was left out, from the first word that did not wholly fit.
@@ -40,14 +40,14 @@ pub struct Tokenizer {
     /// Ids of the 256 bytes at a word's end.
     last: Vec<u32>,
     /// Which pairs become which token.
-    merges: HashMap<(u32, u32), Merge>,
+    merges: HashMap<(u32, u32), MergeRule>,
     clip_words: Regex,
     gpt2_words: Regex,
 }
 
 /// What a pair becomes; of several possible merges the lowest rank comes first.
 #[derive(Debug, Clone, Copy)]
-struct Merge {
+struct MergeRule {
     rank: u32,
     id: u32,
 }
@@ -82,13 +82,13 @@ impl Tokenizer {
     }
 
     /// The ids of `text`, cut off or filled up to `sizes.tokens`. Any text has some; the empty one is start and end.
-    pub fn encode(&self, text: &str, sizes: &Text) -> Encoded {
+    pub fn encode(&self, text: &str, sizes: &Text) -> EncodedPrompt {
         let room = sizes.tokens.saturating_sub(2);
         let mut ids = vec![sizes.bos];
         let left_out = self.words(text, sizes.pad, room + 1, &mut ids);
         ids.push(sizes.eos);
         ids.resize(sizes.tokens, sizes.pad);
-        Encoded { ids, left_out }
+        EncodedPrompt { ids, left_out }
     }
 
     /// Appends the ids of `text` without start and end until there are `most`; returns the text that had no room.
@@ -172,11 +172,11 @@ impl Tokenizer {
 
 /// A word's tokens as a list that stays in place when two of them become one.
 struct Chain {
-    links: Vec<Link>,
+    links: Vec<ChainLink>,
 }
 
 /// A token and its neighbours; `id` is `None` once it was joined with the one before it.
-struct Link {
+struct ChainLink {
     id: Option<u32>,
     previous: Option<usize>,
     next: Option<usize>,
@@ -185,7 +185,7 @@ struct Link {
 impl Chain {
     fn new(ids: Vec<u32>) -> Chain {
         let count = ids.len();
-        let link = |(at, id): (usize, u32)| Link {
+        let link = |(at, id): (usize, u32)| ChainLink {
             id: Some(id),
             previous: at.checked_sub(1),
             next: Some(at + 1).filter(|&next| next < count),
@@ -227,14 +227,14 @@ fn byte_alphabet() -> impl Iterator<Item = char> {
 }
 
 /// The pairs of `merges.txt`, one a line, best first.
-fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<HashMap<(u32, u32), Merge>, String> {
+fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<HashMap<(u32, u32), MergeRule>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.trim().is_empty());
     let mut merges = HashMap::new();
     for (rank, line) in lines {
         let fault = |what: String| format!("merges.txt, line {}: {what}", rank + 1);
         let (a, b) = line.trim_end().split_once(' ').ok_or_else(|| fault("expected two tokens".into()))?;
         let id = |token: &str| vocab.get(token).copied().ok_or_else(|| fault(format!("{token} is not in vocab.json")));
-        merges.insert((id(a)?, id(b)?), Merge { rank: rank as u32, id: id(&format!("{a}{b}"))? });
+        merges.insert((id(a)?, id(b)?), MergeRule { rank: rank as u32, id: id(&format!("{a}{b}"))? });
     }
     Ok(merges)
 }

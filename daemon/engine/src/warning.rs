@@ -18,6 +18,13 @@ pub enum Warning {
         /// The prompt's end that was left out, in lower case.
         left_out: String,
     },
+    /// A prompt has words that the model was not trained with.
+    UnknownWords {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// The words in lower case, each once.
+        words: Vec<String>,
+    },
     /// A negative prompt was given, but the model runs without guidance.
     NegativePromptUnused {
         /// The guidance scale.
@@ -30,6 +37,9 @@ impl fmt::Display for Warning {
         match self {
             Warning::Truncated { field, tokens, left_out } => {
                 write!(f, "{field}: the model reads {tokens} tokens; left out: \"{}\"", shown(left_out))
+            }
+            Warning::UnknownWords { field, words } => {
+                write!(f, "{field}: the model does not know the words: {}", shown(&words.join(", ")))
             }
             Warning::NegativePromptUnused { cfg_scale } if *cfg_scale > 1.0 => {
                 write!(f, "negative_prompt has no effect: this model is guided without one")

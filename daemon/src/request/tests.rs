@@ -38,7 +38,7 @@ fn the_keys_of_the_web_api_are_understood() {
     assert_eq!((request.width, request.height, request.steps), (Some(128), Some(64), Some(12)));
     assert_eq!((request.cfg_scale, request.strength, request.seed), (Some(7.5), Some(0.5), 42));
     assert_eq!(request.sampler, Some(diffused_engine::sampler::SamplerKind::EulerAncestral));
-    assert_eq!((job.id.as_str(), job.count, job.format, job.priority), ("job-1", 3, Format::Jpeg, 5));
+    assert_eq!((job.id.as_str(), job.count, job.format, job.priority), ("job-1", 3, FileFormat::Jpeg, 5));
     assert_eq!(job.not_after, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
     assert!(job.warnings.is_empty());
 }
@@ -169,6 +169,13 @@ fn what_has_no_effect_is_a_warning() {
     };
     let long = format!("{} Red at night", ["house"; 75].join(" "));
     assert!(warnings(json!({"prompt": "a red house", "negative_prompt": "a tree"})).is_empty());
+    assert_eq!(
+        warnings(json!({"prompt": "a red Mushroom, a mushroom in a castle", "negative_prompt": "blurry"})),
+        [
+            "negative_prompt: the model does not know the words: blurry",
+            "prompt: the model does not know the words: mushroom, castle"
+        ]
+    );
     assert_eq!(
         warnings(json!({"prompt": long, "negative_prompt": long})),
         ["negative_prompt", "prompt"]

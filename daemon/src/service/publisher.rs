@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::mqtt::{self, Mqtt, Receipt, Received};
 use crate::outbox::Message;
-use crate::progress::{Progress, Timings};
+use crate::progress::{JobProgress, Timings};
 use crate::queue::Ending;
 use crate::report::{self, JobResult, JobState};
 use crate::topics::{Topics, is_safe_level};
@@ -82,7 +82,7 @@ impl Publisher {
         self.answer(self.topics.job(id, "state"), reply, &JobState::ended(id, transaction, ending));
     }
 
-    pub(super) fn progress(&self, id: &str, progress: &Progress) {
+    pub(super) fn progress(&self, id: &str, progress: &JobProgress) {
         let message = Message::json(self.topics.job(id, "progress"), progress);
         self.mqtt.publish(Message { certain: false, ..message });
     }
