@@ -1,17 +1,17 @@
-//! How much memory there is for the process where nobody said: what the machine has free, or the control group that
-//! it runs in, whichever is less. An eighth is left for everybody else.
+//! The memory budget where neither configuration nor command line gives one: seven eighths of what is free on the
+//! machine or in the process's control group, whichever is less.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::Size;
+use crate::config::ByteSize;
 
-/// What the user `asked` for, or else what is free.
-pub fn or_free(asked: Option<Size>) -> Option<u64> {
-    asked.map(|size| size.0).or_else(free)
+/// `configured` in bytes, or else [`free`].
+pub fn or_free(configured: Option<ByteSize>) -> Option<u64> {
+    configured.map(|size| size.0).or_else(free)
 }
 
-/// Bytes that the process may take; `None` where the kernel does not say.
+/// Seven eighths of the free memory, bytes; `None` where it cannot be read.
 pub fn free() -> Option<u64> {
     free_below(Path::new("/")).map(|free| free - free / 8)
 }
@@ -23,7 +23,7 @@ fn free_below(root: &Path) -> Option<u64> {
     machine.into_iter().chain(groups).min()
 }
 
-/// `MemAvailable`.
+/// `MemAvailable`, bytes.
 fn machine(meminfo: &Path) -> Option<u64> {
     let text = fs::read_to_string(meminfo).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -31,7 +31,7 @@ fn machine(meminfo: &Path) -> Option<u64> {
     kilobytes.checked_mul(1 << 10)
 }
 
-/// The least that is free in the group that a line of `/proc/self/cgroup` names and in the groups around it.
+/// `line` is one of `/proc/self/cgroup`. The smallest free amount of that group and the groups that contain it, bytes.
 fn group(root: &Path, line: &str) -> Option<u64> {
     let mut parts = line.splitn(3, ':');
     let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
@@ -49,7 +49,7 @@ fn group(root: &Path, line: &str) -> Option<u64> {
     around.filter_map(|folder| in_folder(&folder, names)).min()
 }
 
-/// Limit less use; what the page cache holds and would give up at once counts as free.
+/// The group's limit minus its use, bytes; page cache that can be reclaimed at once counts as free.
 fn in_folder(folder: &Path, [limit, used, reclaimable]: [&str; 3]) -> Option<u64> {
     let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let (limit, used) = (number(folder.join(limit))?, number(folder.join(used))?);

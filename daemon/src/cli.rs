@@ -1,4 +1,4 @@
-//! The command line's commands and flags.
+//! The command line: commands and options.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use diffused_engine::sampler::SamplerKind;
 
-use crate::config::Size;
+use crate::config::ByteSize;
 use crate::fault::Fault;
 use crate::random;
 
-/// Prints a line. Where the reader has left, as `head` does, the work goes on without one.
+/// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the work.
 pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -28,47 +28,47 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Take prompts from an MQTT broker, until stopped
+    /// Serve requests from an MQTT broker until stopped
     Run(ConfigFile),
-    /// Check a configuration and the model it names, and do nothing else
+    /// Check a configuration and its model, as `run` does before it connects
     Check(ConfigFile),
-    /// Show what was found on this machine: processor, memory, configuration, model
+    /// Show what was found on this machine: CPU, memory, configuration, model
     Doctor(ConfigFile),
-    /// Paint one picture
-    Generate(Generate),
-    /// Show what a picture would take of the memory
-    Plan(Plan),
-    /// Show the whole way from an MQTT prompt to a picture, with a broker of its own
+    /// Paint one image
+    Generate(GenerateArgs),
+    /// Show how much memory an image needs
+    Plan(PlanArgs),
+    /// Show the whole way from an MQTT prompt to an image, with a built-in broker
     #[cfg(feature = "demo")]
-    Demo(Demo),
+    Demo(DemoArgs),
 }
 
-/// Where the configuration is.
+/// The configuration's path.
 #[derive(Debug, Args)]
 pub struct ConfigFile {
-    /// The configuration; without one, /etc/diffused/config.toml if it is there, else all defaults
+    /// The configuration file; without it /etc/diffused/config.toml if that exists, else all defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 /// `diffused generate`
 #[derive(Debug, Args)]
-pub struct Generate {
+pub struct GenerateArgs {
     /// What to paint
     pub prompt: String,
     /// What to avoid
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub negative_prompt: String,
-    /// The noise's seed: the same seed paints the same picture; a random one if not given or -1
+    /// The seed of the noise: the same seed gives the same image; random if not given or -1
     #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
-    /// Where to write the picture: a .png or .jpg file; named after the prompt if not given
+    /// The file to write, .png or .jpg; named after the prompt if not given
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Sampling steps
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Guidance scale: how closely the prompt is followed; 1 turns guidance off
+    /// Guidance scale: how closely to follow the prompt; 1 turns guidance off
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
@@ -80,50 +80,50 @@ pub struct Generate {
     /// Height in pixels, a multiple of 8
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<usize>,
-    /// Start from this picture
+    /// Start from this image
     #[arg(long, value_name = "FILE")]
     pub init_image: Option<PathBuf>,
-    /// How much of the init image is repainted, 0 to 1
+    /// How much of the init image to repaint, 0 to 1
     #[arg(long, requires = "init_image")]
     pub strength: Option<f64>,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
-    /// Worker threads; one for each processor if not given
+    /// Worker threads, 1 to 256; one for each CPU if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
-    /// The most memory to use, as in 200M
+    /// The most memory to use, for example 200M or 1.5G
     #[arg(long, value_name = "SIZE")]
-    pub memory: Option<Size>,
-    /// Tell the progress and the result as lines of JSON
+    pub memory: Option<ByteSize>,
+    /// Print progress and result as lines of JSON
     #[arg(long)]
     pub json: bool,
 }
 
 /// `diffused plan`
 #[derive(Debug, Args)]
-pub struct Plan {
+pub struct PlanArgs {
     /// Width in pixels; the model's own if not given
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<usize>,
     /// Height in pixels; the model's own if not given
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<usize>,
-    /// Guidance scale: above 1 each step works on two pictures at once
+    /// Guidance scale; above 1 each step computes two batch entries
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
-    /// Plan for painting from a picture
+    /// Plan for an init image (img2img)
     #[arg(long)]
     pub image_to_image: bool,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
-    /// Worker threads; one for each processor if not given
+    /// Worker threads, 1 to 256; one for each CPU if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
-    /// The most memory to use, as in 200M; what the machine or its control group has free if not given
+    /// The most memory to use, for example 200M or 1.5G; seven eighths of what is free if not given
     #[arg(long, value_name = "SIZE")]
-    pub memory: Option<Size>,
+    pub memory: Option<ByteSize>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -132,23 +132,23 @@ pub struct Plan {
 /// `diffused demo`
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
-pub struct Demo {
+pub struct DemoArgs {
     /// What to paint; without it, an example is painted and the words that the demo model knows are listed
     pub prompt: Option<String>,
-    /// The noise's seed; a random one if not given or -1
+    /// The seed of the noise; random if not given or -1
     #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
-    /// Where to write the picture; named after the prompt if not given
+    /// The file to write; named after the prompt if not given
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
-/// A sampler's name; clap adds the flag to the message.
+/// Parses a sampler's name; clap adds the option to the error.
 fn sampler(text: &str) -> Result<SamplerKind, String> {
     text.parse().map_err(|error| Fault::from(error).message)
 }
 
-/// A seed, where -1 stands for a random one, as in requests.
+/// Parses a seed; -1 is a random one, as in requests.
 fn seed(text: &str) -> Result<u64, String> {
     if text == "-1" {
         return Ok(random::seed());

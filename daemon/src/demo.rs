@@ -20,11 +20,12 @@ use rumqttd::{Broker, ConnectionSettings, RouterConfig, ServerSettings};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::cli::Demo;
-use crate::config::{Config, Level, Url};
+use crate::cli::DemoArgs;
+use crate::config::{Config, Url};
 use crate::failure::Failure;
 use crate::model::Model;
 use crate::service::{Service, Signal};
+use crate::topics::TopicLevel;
 use crate::{logging, pictures, random};
 
 /// The device's name in the demo.
@@ -35,14 +36,14 @@ const JOB: &str = "hello";
 const MAX_PACKET: u32 = 16 << 20;
 
 /// Runs the demo.
-pub fn run(arguments: &Demo) -> Result<(), Failure> {
+pub fn run(arguments: &DemoArgs) -> Result<(), Failure> {
     logging::start("error,rumqttd=off");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.context("the runtime").and_then(|runtime| runtime.block_on(demo(arguments)));
     outcome.map_err(|error| Failure::Other(format!("{error:#}")))
 }
 
-async fn demo(arguments: &Demo) -> Result<()> {
+async fn demo(arguments: &DemoArgs) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("diffused-demo-{}", random::id()));
     let outcome = show(arguments, folder.clone()).await;
     // Only the service's own copies lie there.
@@ -50,7 +51,7 @@ async fn demo(arguments: &Demo) -> Result<()> {
     outcome
 }
 
-async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
+async fn show(arguments: &DemoArgs, folder: PathBuf) -> Result<()> {
     let screen = Screen::new();
     let port = start_broker()?;
     screen.say(&format!("an MQTT broker listens on 127.0.0.1:{port}"));
@@ -65,7 +66,7 @@ async fn show(arguments: &Demo, folder: PathBuf) -> Result<()> {
     if let Some(warning) = unknown(&manifest.text, &prompt) {
         screen.say(&warning);
     }
-    let mut config = Config { device: Level(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
+    let mut config = Config { device: TopicLevel(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
     config.mqtt.url = Url { host: "127.0.0.1".into(), port };
     let (stop, signals) = unbounded_channel();
     let service = tokio::spawn(Service::start(config, None, model, resolver, engine)?.run(signals));

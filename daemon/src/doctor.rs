@@ -1,4 +1,4 @@
-//! `diffused doctor`: what the program found on this machine and what it would do with it, for people and bug reports.
+//! `diffused doctor`: what the program found on this machine and how it would use it, for people and bug reports.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::failure::Failure;
 use crate::health;
 use crate::model::Model;
 
-/// Prints a line for each part; the first part that is wrong ends it with that error.
+/// Prints a line for each part. Ends with an error at the first part that is wrong.
 pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     crate::logging::start("error");
     say("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
     say("cpu", &cpu::describe());
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let budget = budget::or_free(config.memory);
-    let options = Options { threads: config.threads.map(|threads| threads.0), memory: budget };
+    let options = Options { threads: config.threads.map(|threads| threads.0 as usize), memory: budget };
     say("threads", &threads(options));
     say("memory", &memory(&config, budget));
     say("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
@@ -44,20 +44,27 @@ fn threads(options: Options) -> String {
 }
 
 fn memory(config: &Config, budget: Option<u64>) -> String {
-    let why = if config.memory.is_some() { "as configured" } else { "of what is free" };
-    budget.map_or("as much as it takes: the kernel does not say what is free".into(), |budget| {
-        format!("at most {}, {why}", amount(budget))
-    })
+    let Some(budget) = budget else {
+        return "no limit: how much is free cannot be read; set `memory` in the configuration".into();
+    };
+    let why = if config.memory.is_some() { "as configured" } else { "seven eighths of what is free now" };
+    format!("at most {}, {why}", amount(budget))
 }
 
-/// Raspberry Pi OS switches the memory controller off, and then `MemoryMax=` does nothing.
+/// Whether systemd's `MemoryMax=` has an effect, from the kernel's list of cgroup `controllers`. Raspberry Pi OS boots
+/// with the memory controller switched off.
 fn kernel_limits(controllers: &Path) -> &'static str {
     match fs::read_to_string(controllers) {
         Ok(text) if text.split_whitespace().any(|name| name == "memory") => "systemd's MemoryMax= is enforced",
         Ok(_) => {
-            "systemd's MemoryMax= does nothing here; cgroup_enable=memory on the kernel's command line changes that"
+            "systemd's MemoryMax= has no effect, because the kernel's memory controller is off; `memory` in the \
+             configuration holds all the same. To switch it on (Raspberry Pi OS): append `cgroup_enable=memory \
+             cgroup_memory=1` to the one line of /boot/firmware/cmdline.txt and reboot"
         }
-        Err(_) => "control groups of version 2 are not there: systemd's MemoryMax= may do nothing",
+        Err(_) => {
+            "systemd's MemoryMax= may have no effect, because cgroup version 2 is not mounted at /sys/fs/cgroup (as in \
+             some containers); `memory` in the configuration holds all the same"
+        }
     }
 }
 
@@ -73,7 +80,7 @@ fn model(engine: &Engine) -> String {
     format!("{}, {size} x {size} in {} steps, sha256 {}", manifest.name, sampling.steps, engine.model_sha256())
 }
 
-/// Bytes in the unit that suits them.
+/// Bytes in MiB or GiB, whichever is easier to read.
 fn amount(bytes: u64) -> String {
     let mib = bytes as f64 / (1 << 20) as f64;
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
@@ -96,6 +103,7 @@ mod tests {
         fs::write(&file, "cpuset cpu io memory pids\n").unwrap();
         assert!(kernel_limits(&file).ends_with("enforced"));
         fs::write(&file, "cpuset cpu io pids\n").unwrap();
-        assert!(kernel_limits(&file).contains("cgroup_enable=memory"));
+        assert!(kernel_limits(&file).contains("`cgroup_enable=memory cgroup_memory=1`"));
+        assert!(kernel_limits(&folder.path().join("missing")).contains("cgroup version 2 is not mounted"));
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::cli::{Generate, say};
+use crate::cli::{GenerateArgs, say};
 use crate::failure::Failure;
 use crate::init_image::InitImage;
 use crate::model::Model;
@@ -23,7 +23,7 @@ use crate::random;
 use crate::request::FileFormat;
 
 /// Paints and writes the image.
-pub fn run(arguments: &Generate) -> Result<(), Failure> {
+pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {
     paint(arguments).inspect_err(|failure| {
         if arguments.json {
             say(json!({"event": "error", "message": failure.to_string()}));
@@ -31,7 +31,7 @@ pub fn run(arguments: &Generate) -> Result<(), Failure> {
     })
 }
 
-fn paint(arguments: &Generate) -> Result<(), Failure> {
+fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     crate::logging::start("error");
     let (request, init_image) = request(arguments)?;
     let output = match &arguments.output {
@@ -80,7 +80,7 @@ fn warnings(painting: &Painting, json: bool) -> Vec<String> {
     warnings
 }
 
-fn request(arguments: &Generate) -> Result<(Request, Option<InitImage>), Failure> {
+fn request(arguments: &GenerateArgs) -> Result<(Request, Option<InitImage>), Failure> {
     let init_image = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;

@@ -1,5 +1,5 @@
 //! The log goes to stdout: under the journal each line begins with its severity, as systemd reads it; elsewhere with
-//! the time. `DIFFUSED_LOG` chooses what is told, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
+//! the time. `DIFFUSED_LOG` sets the filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
 
 use std::io::IsTerminal;
 
@@ -9,19 +9,19 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Starts to log, down to `default` unless the environment says otherwise.
+/// Starts the log with the filter of `DIFFUSED_LOG`, or `default` where it is not set.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_env("DIFFUSED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stdout().is_terminal());
-    // Only one of them can be the first, and only tests start more than one service in a process.
+    // A second start in one process, as in tests, fails and changes nothing.
     let _ = match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => builder.event_format(Journal).try_init(),
         None => builder.try_init(),
     };
 }
 
-/// `<6>message key=value`: the journal has its own times, and reads the severity from the front.
+/// `<6>message key=value`: the journal adds its own times and parses the severity.
 struct Journal;
 
 impl<S, N> FormatEvent<S, N> for Journal
@@ -41,7 +41,7 @@ where
     }
 }
 
-/// As syslog counts them.
+/// syslog's numbers.
 fn severity(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,

@@ -6,12 +6,12 @@ use diffused_engine::request::{Request, Stage};
 use serde_json::json;
 
 use crate::budget;
-use crate::cli::{Plan, say};
+use crate::cli::{PlanArgs, say};
 use crate::failure::Failure;
 use crate::model::Model;
 
 /// Prints how the memory would be divided.
-pub fn run(arguments: &Plan) -> Result<(), Failure> {
+pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     crate::logging::start("error");
     let budget = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory: budget };

@@ -30,7 +30,7 @@ pub fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) -> Value 
             "cfg_scale": manifest.sampling.cfg_scale,
         },
         "sizes": {"default": sizes.default, "smallest": sizes.smallest, "multiple": sizes.factor},
-        "limits": {"queue": config.queue_length, "packet": config.mqtt.max_packet.0, "memory": memory},
+        "limits": {"queue": config.queue_length.0, "packet": config.mqtt.max_packet.0, "memory": memory},
     })
 }
 

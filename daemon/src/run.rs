@@ -47,7 +47,7 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
 fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let memory = budget::or_free(config.memory);
-    let options = Options { threads: config.threads.map(|threads| threads.0), memory };
+    let options = Options { threads: config.threads.map(|threads| threads.0 as usize), memory };
     let model = Model::new(config.model.as_deref(), options)?;
     let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
     let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);

@@ -22,7 +22,7 @@ use crate::queue::{Effect, Ending, Event, Queue, Ticket};
 use crate::random;
 use crate::report;
 use crate::request::{Rejection, RequestMode};
-use crate::topics::{InputTopic, Topics};
+use crate::topics::InputTopic;
 use crate::worker::{Report, Worker, WorkerTask};
 use intake::Intake;
 use publisher::{Publisher, Reply};
@@ -74,16 +74,16 @@ impl Service {
         engine: Engine,
     ) -> Result<Service> {
         let state_dir = config.state_dir()?;
-        let topics = Topics::new(&config);
+        let topics = config.topics();
         let options: Options = model.options();
         let info = report::info(&config, &resolver, options.memory);
         let (mqtt, wire) = Mqtt::start(publisher::mqtt_options(&config, &topics, &info)?);
-        let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures);
+        let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
         let (worker, reports) = Worker::start(model, engine, folder).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         Ok(Service {
-            queue: Queue::new(config.queue_length),
+            queue: Queue::new(config.queue_length.0 as usize),
             publisher: Publisher::new(mqtt, topics, resolver.model_sha256().to_owned(), config.mqtt.retain_image),
             intake: Intake::new(resolver, options, state_dir.clone()),
             memory: options.memory,

@@ -1,6 +1,6 @@
-//! The names of the topics (schema 1 of the contract), and which topics a client may ask us to answer on.
+//! The names of the topics (schema 1 of the contract), and which response topics a client may name.
 
-use crate::config::Config;
+use serde::Deserialize;
 
 /// May `c` stand in a job's id or a device's name?
 pub fn is_safe(c: char) -> bool {
@@ -10,6 +10,46 @@ pub fn is_safe(c: char) -> bool {
 /// Is `text` fit to be one level of a topic (and a file's name)?
 pub fn is_safe_level(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(is_safe)
+}
+
+/// One level of a topic that is safe in topics and as a file's name.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TopicLevel(pub String);
+
+impl TryFrom<String> for TopicLevel {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<TopicLevel, String> {
+        if is_safe_level(&text) {
+            return Ok(TopicLevel(text));
+        }
+        Err(format!("`{text}` cannot be part of a topic; allowed are 1 to 64 letters, digits, `-`, `_` and `.`"))
+    }
+}
+
+/// The first levels of every topic, with `/` between them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TopicBase(pub String);
+
+impl TryFrom<String> for TopicBase {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<TopicBase, String> {
+        if text.split('/').all(is_safe_level) {
+            return Ok(TopicBase(text));
+        }
+        Err(format!(
+            "`{text}` cannot begin a topic; allowed are levels of letters, digits, `-`, `_` and `.` with `/` between"
+        ))
+    }
+}
+
+impl Default for TopicBase {
+    fn default() -> TopicBase {
+        TopicBase("diffused".into())
+    }
 }
 
 /// What arrives.
@@ -35,14 +75,10 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// As the configuration has them.
-    pub fn new(config: &Config) -> Topics {
-        Topics {
-            root: format!("{}/{}", config.mqtt.base.0, config.device.0),
-            base: config.mqtt.base.0.clone(),
-            home_assistant: config.home_assistant.prefix.clone(),
-            allowed: config.mqtt.response_topics.clone(),
-        }
+    /// The topics of `device` under `base`. Response topics must not lie under `home_assistant` and must begin with one
+    /// of `allowed`.
+    pub fn new(base: &TopicBase, device: &TopicLevel, home_assistant: String, allowed: Vec<String>) -> Topics {
+        Topics { root: format!("{}/{}", base.0, device.0), base: base.0.clone(), home_assistant, allowed }
     }
 
     /// `<base>/<device>/<name>`
@@ -60,7 +96,7 @@ impl Topics {
         ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
     }
 
-    /// What `topic` means; `None` if it is not one of ours.
+    /// What a message on `topic` is; `None` for topics that are not an input of this device.
     pub fn input(&self, topic: &str) -> Option<InputTopic> {
         match topic.strip_prefix(&self.root)?.strip_prefix('/')? {
             "txt2img" => Some(InputTopic::Txt2Img),
@@ -99,9 +135,10 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn topics(text: &str) -> Topics {
-        Topics::new(&Config::parse(text, "c.toml".as_ref()).unwrap())
+        Config::parse(text, "c.toml".as_ref()).unwrap().topics()
     }
 
     #[test]

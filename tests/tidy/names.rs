@@ -17,7 +17,7 @@ const SHARED: [(&str, &str); 8] = [
 ];
 
 /// Names that still mean several things, each with how often they are declared: the list shrinks until it is empty.
-const TO_BE_RENAMED: [(&str, usize); 45] = [
+const TO_BE_RENAMED: [(&str, usize); 43] = [
     ("Activation", 2),
     ("Attention", 3),
     ("Bench", 3),
@@ -33,19 +33,17 @@ const TO_BE_RENAMED: [(&str, usize); 45] = [
     ("Inputs", 2),
     ("Job", 4),
     ("Kind", 4),
-    ("Level", 2),
     ("Link", 2),
     ("Matrix", 2),
     ("Memory", 2),
     ("Merge", 2),
     ("Message", 2),
     ("Model", 2),
-    ("Mqtt", 2),
     ("Network", 2),
     ("Node", 2),
     ("Op", 2),
     ("Part", 3),
-    ("Plan", 4),
+    ("Plan", 3),
     ("Product", 2),
     ("Progress", 2),
     ("Rows", 3),
@@ -53,7 +51,7 @@ const TO_BE_RENAMED: [(&str, usize); 45] = [
     ("Running", 4),
     ("Scratch", 3),
     ("Shape", 3),
-    ("Size", 3),
+    ("Size", 2),
     ("Source", 3),
     ("Task", 4),
     ("Tensor", 5),

@@ -1,4 +1,4 @@
-//! The contract's keys are taken, and what is wrong is named with its line.
+//! The contract's keys are accepted, and every error has the file, the line and the key.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ fn every_key_of_the_contract_is_taken() {
         "#,
     )
     .unwrap();
-    assert_eq!(config.memory, Some(Size(200 << 20)));
+    assert_eq!(config.memory, Some(ByteSize(200 << 20)));
     assert_eq!(config.mqtt.url, Url { host: "broker".into(), port: 1884 });
     assert_eq!(config.device.0, "frame");
 }
@@ -64,7 +64,7 @@ fn what_the_shipped_file_comments_out_is_taken() {
     let config = parse(&keys.join("\n")).unwrap();
     assert_eq!(
         (config.device.0.as_str(), config.threads, config.memory),
-        ("frame", Some(Threads(3)), Some(Size(200 << 20)))
+        ("frame", Some(Bounded(3)), Some(ByteSize(200 << 20)))
     );
     assert_eq!((config.mqtt.username.as_deref(), config.mqtt.password_file.is_some()), (Some("frame"), true));
 }
@@ -77,34 +77,70 @@ fn unknown_keys_are_refused_with_their_line() {
 }
 
 #[test]
-fn wrong_values_are_refused_with_their_line() {
-    check_refused("device = \"a/b\"", "c.toml:1: ", "`a/b`");
-    check_refused("\nmemory = \"plenty\"", "c.toml:2: ", "`plenty`");
-    check_refused("memory = \"0\"", "c.toml:1: ", "`0`");
-    check_refused("threads = 0", "c.toml:1: ", "1 to 256");
-    check_refused("[mqtt]\nkeep_alive = 2", "c.toml:2: ", "5 to 65535");
-    check_refused("[mqtt]\nkeep_alive = \"x\"", "c.toml:2: ", "invalid type");
-    check_refused("[mqtt]\nbase = \"a/#\"", "c.toml:2: ", "`a/#`");
-    check_refused("[mqtt]\nbase = \"a/b/c/d/e\"", "c.toml: ", "4 slashes");
-    check_refused("[mqtt]\nurl = \"http://x\"", "c.toml:2: ", "scheme");
-    check_refused("[mqtt]\nurl = \"mqtt://x:99999\"", "c.toml:2: ", "port");
-    check_refused("[mqtt]\nurl = \"mqtt://u:p@x\"", "c.toml:2: ", "username");
+fn wrong_values_are_refused_with_their_line_and_key() {
+    check_refused("device = \"a/b\"", "c.toml:1: device: `a/b`", "64 letters");
+    check_refused("\nmemory = \"plenty\"", "c.toml:2: memory: `plenty`", "for example 200M");
+    check_refused("threads = 0", "c.toml:1: threads: 0 ", "from 1 to 256");
+    check_refused("queue_length = 0", "c.toml:1: queue_length: 0 ", "from 1 to 10000");
+    check_refused("keep_pictures = -1", "c.toml:1: keep_pictures: -1 ", "from 0 to");
+    check_refused("[mqtt]\nkeep_alive = 2", "c.toml:2: mqtt.keep_alive: 2 ", "from 5 to 65535");
+    check_refused("[mqtt]\nkeep_alive = \"x\"", "c.toml:2: mqtt.keep_alive: ", "invalid type");
+    check_refused("[mqtt]\nmax_packet = \"300M\"", "c.toml:2: mqtt.max_packet: ", "1K to 256M");
+    check_refused("[mqtt]\nbase = \"a/#\"", "c.toml:2: mqtt.base: `a/#`", "letters");
+    check_refused("[mqtt]\nbase = \"a/b/c/d/e\"", "c.toml: mqtt.base", "4 slashes");
+    check_refused("[mqtt]\npassword_file = \"x\"", "c.toml: mqtt.password_file", "mqtt.username");
+    check_refused("[mqtt]\nurl = \"http://x\"", "c.toml:2: mqtt.url: `http://x`", "scheme");
+    check_refused("[mqtt]\nurl = \"mqtt://x:99999\"", "c.toml:2: mqtt.url: ", "port");
+    check_refused("[mqtt]\nurl = \"mqtt://u:p@x\"", "c.toml:2: mqtt.url: ", "username");
     check_refused("device = ", "c.toml:1: ", "");
 }
 
 #[test]
 fn what_is_not_supported_is_refused_and_not_ignored() {
-    check_refused("[home_assistant]\ndiscovery = true", "c.toml:2: ", "does not support");
-    check_refused("[fleet]\ngroup = \"x\"", "c.toml:2: ", "does not support");
-    check_refused("[mqtt]\nurl = \"mqtts://x\"", "c.toml:2: ", "not supported");
+    check_refused("[home_assistant]\ndiscovery = true", "c.toml:2: home_assistant.discovery: ", "does not support");
+    check_refused("[fleet]\ngroup = \"x\"", "c.toml:2: fleet.group: ", "does not support");
+    check_refused("[mqtt]\nurl = \"mqtts://x\"", "c.toml:2: mqtt.url: ", "does not support");
+    for key in ["ca_file", "cert_file", "key_file"] {
+        check_refused(&format!("[mqtt]\n{key} = \"x\""), &format!("c.toml:2: mqtt.{key}: "), "does not support");
+    }
 }
 
 #[test]
-fn sizes() {
-    for (text, bytes) in [("1", 1), ("2K", 2048), ("200M", 200 << 20), ("1G", 1 << 30), ("64MiB", 64 << 20)] {
-        assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+fn sizes_are_binary_in_every_spelling() {
+    let sizes: [(u64, &[&str]); 6] = [
+        (1, &["1", " 1 ", "1b", "1 B"]),
+        (2 << 10, &["2K", "2k", "2KB", "2KiB", "2 kib", "2.0K", "2048"]),
+        (200 << 20, &["200M", "200m", "200MB", "200MiB", "200 MB", "0200M"]),
+        (3 << 29, &["1.5G", "1.5g", "1.5GB", "1.5 GiB", "1536M"]),
+        (1 << 53, &["8388608G", "9007199254740992"]),
+        (107_374_182, &["0.1G"]),
+    ];
+    for (bytes, texts) in sizes {
+        for text in texts {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
     }
-    assert_eq!(parse("memory = 1000").unwrap().memory, Some(Size(1000)));
+    assert_eq!(parse("memory = 1000").unwrap().memory, Some(ByteSize(1000)));
+}
+
+#[test]
+fn what_is_not_a_size_is_refused() {
+    let wrong =
+        ["", " ", "M", "5GGG", "5 G G", "5GM", "5GiBB", "5iB", "5T", "G5", "1.2.3M", "1.5", "1,5G", "1e3", "1_000K"];
+    let signs = ["-1", "-1M", "+1M", "NaN", "nanM", "inf", "infinity", "0x10", "5\u{a0}G\u{e9}"];
+    for text in wrong.iter().chain(&signs) {
+        assert!(text.parse::<ByteSize>().unwrap_err().contains("is not a size"), "{text}");
+    }
+    for text in ["0", "0M", "0.0G", "0.0001K"] {
+        assert!(text.parse::<ByteSize>().unwrap_err().contains("too small"), "{text}");
+    }
+    for text in ["8388609G", "99999999999999999999", &"9".repeat(400)] {
+        assert!(text.parse::<ByteSize>().unwrap_err().contains("too large"), "{text}");
+    }
+    for (value, part) in [("0", "too small"), ("-5", "too small"), ("1.5", "a size such as"), ("nan", "a size such as")]
+    {
+        check_refused(&format!("memory = {value}"), "c.toml:1: memory: ", part);
+    }
 }
 
 #[test]

@@ -167,7 +167,7 @@ pub(super) fn mqtt_options(config: &Config, topics: &Topics, info: &Value) -> Re
         client_id: format!("diffused-{}", config.device.0),
         login,
         keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
-        max_packet: config.mqtt.max_packet.0.try_into().unwrap_or(u32::MAX),
+        max_packet: config.mqtt.max_packet.0,
         filters: topics.filters(),
         greetings: vec![status(topics, "online"), info],
         last_will: status(topics, "offline"),
