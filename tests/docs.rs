@@ -20,7 +20,7 @@ fn quoted(text: &str) -> Vec<&str> {
 
 /// The `code` spans in the first column of the first table that follows `heading`.
 fn first_column(page: &str, heading: &str) -> Vec<String> {
-    let text = read(page);
+    let text = format!("\n{}", read(page));
     let (_, after) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{page}: {heading}"));
     let rows = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     let cells = rows.filter_map(|row| row.split('|').nth(1));
@@ -60,7 +60,8 @@ fn every_request_key_is_documented_once() {
     let code = read("daemon/src/request.rs");
     let mut known: Vec<String> = vec!["init_images".to_owned()];
     for call in ["take", "text", "size", "number", "whole"] {
-        let keys = code.split(&format!("fields.{call}(\"")).skip(1);
+        let start = format!("fields.{call}(\"");
+        let keys = code.split(&start).skip(1);
         known.extend(keys.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
     }
     let fields = read("daemon/src/request/fields.rs");
