@@ -22,7 +22,7 @@ pub fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) -> Value 
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "schema": SCHEMA,
-        "model": {"name": manifest.name, "sha256": model_sha256, "family": manifest.family, "weights": manifest.weights},
+        "model": {"name": manifest.name, "sha256": model_sha256, "family": manifest.family, "weights": manifest.weights.name()},
         "samplers": SamplerKind::ALL,
         "defaults": {
             "sampler_name": manifest.sampling.default,

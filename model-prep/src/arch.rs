@@ -5,11 +5,13 @@ mod text_encoder;
 mod unet;
 mod vae;
 
-use crate::network::{Network, Weights};
+use diffused_kernels::pack::Format;
+
+use crate::network::Network;
 use crate::source::Configs;
 
 /// The bundle's networks, in the order of `bundle::NETWORKS`.
-pub(crate) fn networks(configs: &Configs, weights: Weights) -> [Network; 4] {
+pub(crate) fn networks(configs: &Configs, weights: Format) -> [Network; 4] {
     [
         text_encoder::build(&configs.text, weights),
         unet::build(&configs.unet, weights),

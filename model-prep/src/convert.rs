@@ -4,27 +4,29 @@
 //! old bundle, the new one, or for a moment no bundle, and never a part of one. The same source gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 
-use diffused_engine::bundle::{Manifest, PictureSizes, SCHEMA, Text};
+use diffused_engine::bundle::{
+    FILES, Family, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights,
+};
 use diffused_engine::layer::Activation;
 use diffused_engine::parameters::{MAX_CFG_SCALE, MAX_STEPS};
-use sha2::{Digest, Sha256};
+use diffused_kernels::pack::Format;
 
 use crate::arch;
 use crate::error::{Error, Result};
-use crate::network::{Network, Weights};
+use crate::files::sha256;
+use crate::network::Network;
+use crate::parameter::Parameter;
 use crate::place::{Partial, Place};
 use crate::source::{Checkpoint, Source};
-use crate::writer;
 
 /// What is converted, and how.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// How matrices are stored.
-    pub weights: Weights,
+    /// How matrices are stored; in int8 bundles, those that are small or delicate are in f16.
+    pub weights: Format,
     /// The model's name; `None`: the source folder's.
     pub name: Option<String>,
     /// Default number of steps; `None`: 20, or 4 of a latent consistency model.
@@ -33,6 +35,12 @@ pub struct Options {
     pub cfg_scale: Option<f64>,
     /// Replace a bundle that is already there; nothing else is ever replaced.
     pub force: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { weights: Format::Int8, name: None, steps: None, cfg_scale: None, force: false }
+    }
 }
 
 impl Options {
@@ -79,9 +87,7 @@ pub fn convert(
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
     let manifest = manifest(&source, options, checksums(&partial.path)?)?;
-    let json = serde_json::to_string_pretty(&manifest)
-        .map_err(|error| Error::file(&partial.path.join("bundle.json"), error.to_string()))?;
-    write(&partial.path.join("bundle.json"), json.as_bytes())?;
+    write(&partial.path.join("bundle.json"), &manifest.to_json())?;
     partial.finish()?;
     Ok(source.warnings)
 }
@@ -120,8 +126,10 @@ fn write_networks(
             done += bytes;
             progress(Progress { network: network.name, done, total });
         };
-        let path = folder.join(format!("{}.weights", network.name));
-        writer::write(&path, &network.parameters, source.checkpoint(network.name), &mut tell)?;
+        let (path, checkpoint) = (folder.join(format!("{}.weights", network.name)), source.checkpoint(network.name));
+        let tensors: Vec<NewTensor> = network.parameters.iter().map(Parameter::tensor).collect();
+        let mut encode = |tensor: usize, unit, out: &mut [u8]| network.parameters[tensor].encode(checkpoint, unit, out);
+        write_weights(&path, &tensors, &mut encode, &mut tell)?;
     }
     Ok(())
 }
@@ -134,13 +142,13 @@ fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>)
     let folder = source.path.canonicalize().map_err(Error::io(&source.path))?;
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     // Stable Diffusion 2 took its text encoder from OpenCLIP, which has the exact GELU.
-    let family = if configs.text.activation == Activation::Gelu { "sd2" } else { "sd1" };
-    Ok(Manifest {
+    let family = if configs.text.activation == Activation::Gelu { Family::Sd2 } else { Family::Sd1 };
+    let fields = ManifestFields {
         schema: SCHEMA,
         name: options.name.clone().or(name).unwrap_or_default(),
         source_sha256: source.sha256()?,
-        family: family.to_owned(),
-        weights: options.weights.name().to_owned(),
+        family,
+        weights: options.weights,
         text: Text {
             tokens: tokenizer.tokens,
             bos: tokenizer.bos,
@@ -160,37 +168,14 @@ fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>)
         sampling,
         examples: source.examples.clone(),
         files,
-    })
+    };
+    let refused = |message| Error::file(&source.path, format!("cannot be a bundle: {message}"));
+    Manifest::new(fields).map_err(refused)
 }
 
-/// SHA-256 of every file in the folder, by its path in it.
+/// SHA-256 of every file of the bundle in `folder`, by its path in it.
 fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
-    let mut sums = BTreeMap::new();
-    let mut folders = vec![(String::new(), folder.to_owned())];
-    while let Some((prefix, folder)) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let path = entry.map_err(Error::io(&folder))?.path();
-            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
-            if path.is_dir() {
-                folders.push((format!("{name}/"), path));
-            } else {
-                sums.insert(name, sha256(&path)?);
-            }
-        }
-    }
-    Ok(sums)
-}
-
-/// SHA-256 of a file, hexadecimal.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut chunk).map_err(Error::io(path))? {
-            0 => return Ok(crate::hex(&hash.finalize())),
-            n => hash.update(&chunk[..n]),
-        }
-    }
+    FILES.iter().map(|file| Ok(((*file).to_owned(), sha256(&folder.join(file))?))).collect()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -16,6 +16,9 @@ pub enum Error {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// A bundle could not be read or written.
+    #[error(transparent)]
+    Bundle(#[from] diffused_engine::error::Error),
     /// A file is not what its name says.
     #[error("{}: {message}", path.display())]
     File {

@@ -6,24 +6,19 @@
 mod arch;
 mod convert;
 mod error;
+mod files;
 mod inspect;
 mod network;
 mod parameter;
 mod place;
-mod reader;
 mod source;
 mod synth;
 mod verify;
-mod writer;
+
+pub use diffused_kernels::pack::Format;
 
 pub use convert::{Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
-pub use network::Weights;
 pub use synth::{Arch, Dtype, synth};
 pub use verify::{Difference, verify};
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

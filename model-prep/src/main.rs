@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use model_prep::{Arch, Dtype, Options, Weights};
+use model_prep::{Arch, Dtype, Format, Options};
 
 /// Turns Stable Diffusion models into bundles that diffused runs.
 #[derive(Parser)]
@@ -127,9 +127,9 @@ fn run(command: Command) -> Result<()> {
 fn convert(arguments: Convert) -> Result<()> {
     let Convert { source, output, weights, name, steps, cfg_scale, force } = arguments;
     let weights = match weights {
-        WeightsArg::Int8 => Weights::Int8,
-        WeightsArg::F16 => Weights::F16,
-        WeightsArg::F32 => Weights::F32,
+        WeightsArg::Int8 => Format::Int8,
+        WeightsArg::F16 => Format::F16,
+        WeightsArg::F32 => Format::F32,
     };
     let options = Options { weights, name, steps, cfg_scale, force };
     let bar = bytes_bar()?;

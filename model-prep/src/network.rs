@@ -10,40 +10,12 @@ use diffused_kernels::pack::Format;
 
 use crate::parameter::{Parameter, Shape};
 
-/// How a bundle stores its matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Weights {
-    /// int8 with a scale for each output; what is small or delicate in f16.
-    #[default]
-    Int8,
-    /// Half precision.
-    F16,
-    /// Single precision.
-    F32,
-}
-
-impl Weights {
-    /// As the bundle's manifest and the command line spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Weights::Int8 => "int8",
-            Weights::F16 => "f16",
-            Weights::F32 => "f32",
-        }
-    }
-
-    /// What the manifest's spelling means.
-    pub(crate) fn from_name(name: &str) -> Option<Weights> {
-        [Weights::Int8, Weights::F16, Weights::F32].into_iter().find(|weights| weights.name() == name)
-    }
-
-    /// The format of a matrix of `k` inputs.
-    fn format(self, k: usize, precise: bool) -> Format {
-        match self {
-            Weights::F32 => Format::F32,
-            Weights::Int8 if !precise && k.is_multiple_of(4) => Format::Int8,
-            Weights::Int8 | Weights::F16 => Format::F16,
-        }
+/// The format of a matrix of `k` inputs in a bundle whose matrices are in `weights`.
+fn matrix_format(weights: Format, k: usize, precise: bool) -> Format {
+    match weights {
+        Format::F32 => Format::F32,
+        Format::Int8 if !precise && k.is_multiple_of(4) => Format::Int8,
+        Format::Int8 | Format::F16 => Format::F16,
     }
 }
 
@@ -171,7 +143,7 @@ pub(crate) struct Attention {
 
 /// Puts a network together.
 pub(crate) struct Builder {
-    weights: Weights,
+    weights: Format,
     inputs: Vec<Input>,
     nodes: Vec<Node>,
     parameters: Vec<Parameter>,
@@ -180,7 +152,7 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// An empty network.
-    pub(crate) fn new(weights: Weights) -> Builder {
+    pub(crate) fn new(weights: Format) -> Builder {
         Builder { weights, inputs: Vec::new(), nodes: Vec::new(), parameters: Vec::new(), values: 0 }
     }
 
@@ -229,7 +201,7 @@ impl Builder {
         (vocabulary, length): (usize, usize),
         channels: usize,
     ) -> Value {
-        let half = self.weights != Weights::F32;
+        let half = self.weights != Format::F32;
         let table = |rows| Shape::Table { rows, columns: channels, half };
         let tokens = self.parameter(&format!("{name}.token_embedding"), table(vocabulary));
         let positions = self.parameter(&format!("{name}.position_embedding"), table(length));
@@ -245,7 +217,7 @@ impl Builder {
     /// A linear layer.
     pub(crate) fn linear(&mut self, x: Value, name: &str, features: usize, settings: Linear) -> Value {
         let Linear { bias, activation, residual, precise } = settings;
-        let format = self.weights.format(x.channels, precise);
+        let format = matrix_format(self.weights, x.channels, precise);
         let gated = activation == Activation::Geglu;
         let n = if gated { 2 * features } else { features };
         let weight = self.parameter(name, Shape::Matrix { n, k: x.channels, kernel: 1, bias, gated, format });
@@ -258,7 +230,7 @@ impl Builder {
     /// A convolution.
     pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
         let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half } = settings;
-        let format = self.weights.format(x.channels, precise);
+        let format = matrix_format(self.weights, x.channels, precise);
         let shape = Shape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
         let weight = self.parameter(name, shape);
         let layer = Layer::Conv2d {
@@ -271,7 +243,7 @@ impl Builder {
             size: size.is_some(),
             time: time.is_some(),
             residual: residual.is_some(),
-            half: half && self.weights != Weights::F32,
+            half: half && self.weights != Format::F32,
         };
         let inputs: Vec<Value> = [Some(x), time, residual, size].into_iter().flatten().collect();
         self.node(name, Op::Layer(layer), &inputs, features)
@@ -294,7 +266,7 @@ impl Builder {
     /// Attention of queries to keys and values.
     pub(crate) fn attention(&mut self, [q, k, v]: [Value; 3], name: &str, settings: Attention) -> Value {
         let Attention { heads, causal, precise } = settings;
-        let int8 = self.weights == Weights::Int8 && !precise;
+        let int8 = self.weights == Format::Int8 && !precise;
         self.node(name, Op::Layer(Layer::Attention { heads, causal, int8, quantize: false }), &[q, k, v], q.channels)
     }
 
@@ -305,12 +277,12 @@ impl Builder {
 
     /// Sets a value aside for later, in f16 unless the bundle is exact.
     pub(crate) fn set_aside(&mut self, x: Value, name: &str) -> Value {
-        if self.weights == Weights::F32 { x } else { self.node(name, Op::ToHalf, &[x], x.channels) }
+        if self.weights == Format::F32 { x } else { self.node(name, Op::ToHalf, &[x], x.channels) }
     }
 
     /// Takes up a value that was set aside.
     pub(crate) fn take_up(&mut self, x: Value, name: &str) -> Value {
-        if self.weights == Weights::F32 { x } else { self.node(name, Op::ToFloat, &[x], x.channels) }
+        if self.weights == Format::F32 { x } else { self.node(name, Op::ToFloat, &[x], x.channels) }
     }
 
     /// The finished network, with `output` as its only output, called `output_name`.

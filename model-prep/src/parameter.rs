@@ -3,7 +3,7 @@
 //! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and `conv_in.bias`.
 //! It is written and read in units that no block cuts: panels of a matrix, rows of a table.
 
-use diffused_engine::bundle::{BLOCK, TensorKind};
+use diffused_engine::bundle::{NewTensor, WeightShape};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
 use half::f16;
 
@@ -73,20 +73,19 @@ impl Parameter {
         matches!(self.shape, Shape::Matrix { format: Format::Int8, .. })
     }
 
-    /// As the bundle's index describes it.
-    pub(crate) fn kind(&self) -> TensorKind {
+    /// As the bundle holds it.
+    pub(crate) fn stored(&self) -> WeightShape {
         match self.shape {
-            Shape::Matrix { k, kernel, format, .. } => TensorKind::Matrix {
-                format: format_name(format).to_owned(),
-                n: self.outputs(),
-                k,
-                taps: kernel * kernel,
-            },
-            Shape::Norm { channels } => TensorKind::Table { format: "f32".to_owned(), rows: 2, columns: channels },
-            Shape::Table { rows, columns, half } => {
-                TensorKind::Table { format: if half { "f16" } else { "f32" }.to_owned(), rows, columns }
-            }
+            Shape::Matrix { .. } => WeightShape::Matrix { layout: self.layout(), n: self.outputs() },
+            Shape::Norm { channels } => WeightShape::Table { rows: 2, columns: channels, half: false },
+            Shape::Table { rows, columns, half } => WeightShape::Table { rows, columns, half },
         }
+    }
+
+    /// What is written for it; of GEGLU whole pairs of panels.
+    pub(crate) fn tensor(&self) -> NewTensor {
+        let pairs = matches!(self.shape, Shape::Matrix { gated: true, .. });
+        NewTensor { name: self.name.clone(), shape: self.stored(), pairs }
     }
 
     /// Outputs of a matrix as stored: GEGLU's halves each fill whole panels.
@@ -98,33 +97,10 @@ impl Parameter {
         }
     }
 
-    /// Number of panels or rows.
-    pub(crate) fn units(&self) -> usize {
-        match self.shape {
-            Shape::Matrix { .. } => self.outputs().div_ceil(PANEL),
-            Shape::Norm { .. } => 2,
-            Shape::Table { rows, .. } => rows,
-        }
-    }
-
-    /// Bytes of a panel or row.
-    pub(crate) fn unit_bytes(&self) -> usize {
-        match self.shape {
-            Shape::Matrix { .. } => self.layout().panel_bytes(),
-            Shape::Norm { channels } => channels * 4,
-            Shape::Table { columns, half, .. } => columns * if half { 2 } else { 4 },
-        }
-    }
-
     /// Bytes of the whole weight.
     pub(crate) fn bytes(&self) -> u64 {
-        self.units() as u64 * self.unit_bytes() as u64
-    }
-
-    /// Panels or rows of a block: as many as fit, but at least one, and of GEGLU whole pairs.
-    pub(crate) fn units_per_block(&self) -> usize {
-        let least = if matches!(self.shape, Shape::Matrix { gated: true, .. }) { 2 } else { 1 };
-        (BLOCK / self.unit_bytes() / least).max(1) * least
+        let stored = self.stored();
+        stored.units() as u64 * stored.unit_bytes() as u64
     }
 
     fn layout(&self) -> Layout {
@@ -245,15 +221,6 @@ fn read<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32
     bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
 }
 
-/// A format as the bundle spells it.
-pub(crate) fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::Int8 => "int8",
-        Format::F16 => "f16",
-        Format::F32 => "f32",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,8 +236,8 @@ mod tests {
     fn both_halves_of_a_gated_matrix_fill_panels() {
         let shape = Shape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
         let parameter = Parameter { name: "ff".into(), shape };
-        assert_eq!((parameter.outputs(), parameter.units()), (64, 4));
-        assert_eq!(parameter.units_per_block() % 2, 0);
+        assert_eq!((parameter.outputs(), parameter.stored().units()), (64, 4));
+        assert!(parameter.tensor().pairs);
     }
 
     #[test]

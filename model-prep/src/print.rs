@@ -17,7 +17,7 @@ pub(crate) fn inspection(out: &mut impl Write, inspection: &Inspection) -> Resul
     let mut sums = BTreeMap::new();
     for network in &inspection.networks {
         for (format, bytes) in &network.bytes {
-            *sums.entry(format.clone()).or_default() += bytes;
+            *sums.entry(*format).or_default() += bytes;
         }
         row(out, network.name, network.operators, network.tensors, &network.bytes)?;
     }
@@ -27,13 +27,7 @@ pub(crate) fn inspection(out: &mut impl Write, inspection: &Inspection) -> Resul
     writeln!(out, "\nall checksums match")
 }
 
-fn row(
-    out: &mut impl Write,
-    name: &str,
-    operators: usize,
-    tensors: usize,
-    bytes: &BTreeMap<String, u64>,
-) -> Result<()> {
+fn row(out: &mut impl Write, name: &str, operators: usize, tensors: usize, bytes: &BTreeMap<&str, u64>) -> Result<()> {
     write!(out, "{name:14}{operators:>10}{tensors:>9}")?;
     for format in FORMATS {
         let bytes = bytes.get(format).map_or("-".to_owned(), |bytes| HumanBytes(*bytes).to_string());
@@ -44,7 +38,7 @@ fn row(
 
 fn manifest(out: &mut impl Write, manifest: &Manifest) -> Result<()> {
     let (picture, sampling) = (&manifest.picture, &manifest.sampling);
-    writeln!(out, "model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights)?;
+    writeln!(out, "model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights.name())?;
     writeln!(out, "source    sha256 {}", manifest.source_sha256)?;
     let (default, smallest, multiple) = (picture.default, picture.smallest, picture.factor);
     writeln!(out, "pictures  {default}×{default} by default, sides from {smallest} in multiples of {multiple}")?;
@@ -68,5 +62,5 @@ pub(crate) fn difference_header(out: &mut impl Write) -> Result<()> {
 pub(crate) fn difference(out: &mut impl Write, difference: &Difference) -> Result<()> {
     let Difference { network, tensor, format, relative } = difference;
     let snr = if *relative == 0.0 { "exact".to_owned() } else { format!("{:.1} dB", difference.snr()) };
-    writeln!(out, "{network:14}{format:6}{relative:>10.2e}{snr:>10}  {tensor}")
+    writeln!(out, "{network:14}{:6}{relative:>10.2e}{snr:>10}  {tensor}", format.name())
 }

@@ -11,9 +11,9 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+use diffused_engine::hash::Sha256;
 use diffused_engine::sampler;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 pub(crate) use checkpoint::Checkpoint;
 use keys::Keys;
@@ -100,11 +100,11 @@ impl Source {
 
     /// SHA-256 over the weight files, hexadecimal.
     pub(crate) fn sha256(&self) -> Result<String> {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         for checkpoint in [&self.text_encoder, &self.unet, &self.vae] {
             checkpoint.hash(&mut hash)?;
         }
-        Ok(crate::hex(&hash.finalize()))
+        Ok(hash.finish())
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
     use crate::arch;
-    use crate::network::Weights;
+    use diffused_kernels::pack::Format;
 
     /// What a published model's configurations should come to.
     struct Known {
@@ -229,7 +229,7 @@ mod tests {
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
-            let networks = arch::networks(&configs, Weights::F32);
+            let networks = arch::networks(&configs, Format::F32);
             let shapes = networks[1].parameters.iter().flat_map(|parameter| parameter.tensors());
             assert_eq!(shapes.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), unet, "{name}");
         }

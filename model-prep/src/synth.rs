@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use diffused_kernels::pack::Format;
 use half::f16;
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ use random::Random;
 
 use crate::arch;
 use crate::error::{Error, Result};
-use crate::network::{Network, Weights};
+use crate::network::Network;
 use crate::parameter::{Parameter, Shape};
 use crate::source::Configs;
 
@@ -75,12 +76,12 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
         return Err(Error::file(out, "is already there; choose another place"));
     }
     for (file, json) in arch.files() {
-        write(&out.join(file), serde_json::to_string_pretty(&json).unwrap_or_default().as_bytes())?;
+        write(&out.join(file), format!("{json:#}").as_bytes())?;
     }
     let (vocab, merges) = tokenizer::files();
     write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
     write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
-    let [text, unet, decoder, encoder] = arch::networks(&Configs::open(out)?, Weights::F32);
+    let [text, unet, decoder, encoder] = arch::networks(&Configs::open(out)?, Format::F32);
     let mut files = [
         ("text_encoder/model.safetensors", tensors(&[&text], "text_model.")),
         ("unet/diffusion_pytorch_model.safetensors", tensors(&[&unet], "")),
@@ -202,7 +203,7 @@ mod tests {
             for (file, json) in arch.files() {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
-            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Weights::F32);
+            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Format::F32);
             let mut tensors = tensors(&networks.each_ref(), "");
             shape_convolutions(&mut tensors, arch.linear_projections());
             let shape = |name: &str| &tensors[name].shape[..];
@@ -227,7 +228,7 @@ mod tests {
             for (file, json) in arch.files() {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
-            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Weights::F32);
+            let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Format::F32);
             let values = |networks: &[&Network]| tensors(networks, "").values().map(Tensor::values).sum::<usize>();
             assert_eq!(values(&[&networks[0]]), text, "{arch:?}");
             assert_eq!(values(&[&networks[1]]), unet, "{arch:?}");

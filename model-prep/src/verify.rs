@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::bundle::TensorKind;
+use diffused_engine::bundle::WeightsFile;
+use diffused_engine::{Bundle, Source as BundleSource};
+use diffused_kernels::pack::Format;
 
 use crate::arch;
 use crate::convert::check_tensors;
 use crate::error::{Error, Result};
-use crate::network::{Network, Weights};
+use crate::network::Network;
 use crate::parameter::Parameter;
-use crate::reader::{self, WeightsFile};
 use crate::source::{Checkpoint, Source};
 
 /// How far a tensor of the bundle is from its source.
@@ -20,8 +21,8 @@ pub struct Difference {
     pub network: &'static str,
     /// The tensor.
     pub tensor: String,
-    /// `int8`, `f16` or `f32`.
-    pub format: String,
+    /// How the bundle stores it.
+    pub format: Format,
     /// Root of the mean squared difference over root of the mean square.
     pub relative: f64,
 }
@@ -38,13 +39,10 @@ impl Difference {
 /// Errors are those of a bundle that was not made from this source, or not by this program: a graph that differs, a
 /// tensor of another shape.
 pub fn verify(bundle: &Path, source: &Path, each: &mut dyn FnMut(Difference)) -> Result<()> {
-    let manifest = reader::manifest(bundle)?;
-    reader::check_files(bundle, &manifest)?;
+    let opened = Bundle::open(BundleSource::Folder(bundle.to_owned()))?;
+    opened.check_files()?;
     let source = Source::open(source)?;
-    let weights = Weights::from_name(&manifest.weights).ok_or_else(|| {
-        Error::file(&bundle.join("bundle.json"), format!("weights is {:?}; known: int8, f16, f32", manifest.weights))
-    })?;
-    let networks = arch::networks(&source.configs, weights);
+    let networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
     for network in &networks {
         verify_network(bundle, network, source.checkpoint(network.name), each)?;
@@ -62,25 +60,24 @@ fn verify_network(
     if fs::read(&path).map_err(Error::io(&path))? != network.to_onnx() {
         return Err(Error::file(&path, "is not the graph that the source's configuration describes; convert it anew"));
     }
-    let file = WeightsFile::open(bundle, network.name)?;
+    let path = bundle.join(format!("{}.weights", network.name));
+    let file = WeightsFile::open(&BundleSource::Folder(bundle.to_owned()), network.name)?;
     for parameter in &network.parameters {
-        let (TensorKind::Matrix { format, .. } | TensorKind::Table { format, .. }) = parameter.kind();
-        let (network, tensor) = (network.name, parameter.name.clone());
-        each(Difference { network, tensor, format, relative: relative(&file, parameter, source)? });
+        let (network, tensor, format) = (network.name, parameter.name.clone(), parameter.stored().format());
+        each(Difference { network, tensor, format, relative: relative(&path, &file, parameter, source)? });
     }
     Ok(())
 }
 
 /// The relative difference of one weight.
-fn relative(file: &WeightsFile, parameter: &Parameter, source: &Checkpoint) -> Result<f64> {
-    let stored = file.index.tensors.get(&parameter.name).map(|tensor| &tensor.kind);
-    if stored != Some(&parameter.kind()) {
-        let message = format!("is {stored:?} instead of {:?}", parameter.kind());
-        return Err(file.error(&parameter.name, message));
+fn relative(path: &Path, file: &WeightsFile, parameter: &Parameter, source: &Checkpoint) -> Result<f64> {
+    let (found, wanted) = (file.entry(&parameter.name)?.shape(), parameter.stored());
+    if found != wanted {
+        return Err(Error::tensor(path, &parameter.name, format!("is {found:?} instead of {wanted:?}")));
     }
     let (mut noise, mut signal, mut index) = (0.0, 0.0, 0);
-    file.blocks(&parameter.name, |block| {
-        for unit in block.chunks_exact(parameter.unit_bytes()) {
+    file.each_block::<Error>(&parameter.name, |block| {
+        for unit in block.chunks_exact(wanted.unit_bytes()) {
             for (found, wanted) in parameter.compare(source, index, unit)? {
                 noise += f64::from(found - wanted).powi(2);
                 signal += f64::from(wanted).powi(2);

@@ -8,7 +8,7 @@ use diffused_engine::unet::Unet;
 use diffused_engine::weights::Residency;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
-use model_prep::Weights;
+use model_prep::Format;
 
 use crate::Fresh;
 use crate::networks::{GUIDANCE, Goldens};
@@ -34,7 +34,7 @@ fn psnr(exact: &RgbImage, other: &RgbImage) -> f64 {
 #[test]
 fn a_pass_of_the_demo_unet_is_near() {
     let goldens = Goldens::open("demo");
-    let [exact, int8] = [Weights::F32, Weights::Int8].map(|weights| {
+    let [exact, int8] = [Format::F32, Format::Int8].map(|weights| {
         let fresh = Fresh::new("demo", weights);
         let mut unet = Unet::open(&fresh.bundle()).unwrap();
         let mut predict = |case: &String| {
@@ -53,7 +53,7 @@ fn a_pass_of_the_demo_unet_is_near() {
 #[test]
 fn pictures_of_the_demo_model_are_near() {
     let prompts: Vec<&str> = include_str!("../scenes/prompts.txt").lines().take(20).collect();
-    let [exact, int8] = [Weights::F32, Weights::Int8].map(|weights| {
+    let [exact, int8] = [Format::F32, Format::Int8].map(|weights| {
         let bundle = Fresh::new("demo", weights);
         let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();

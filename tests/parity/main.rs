@@ -9,7 +9,7 @@ mod pictures;
 use std::path::{Path, PathBuf};
 
 use diffused_engine::{Bundle, Source};
-use model_prep::{Options, Weights, convert};
+use model_prep::{Format, Options, convert};
 use tempfile::TempDir;
 
 /// Three tiny models of different layouts, and the demo model.
@@ -25,7 +25,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn new(model: &str, weights: Weights) -> Fresh {
+    fn new(model: &str, weights: Format) -> Fresh {
         let source = match model {
             "demo" => diffused_tests::root().join("model-prep/demo/model"),
             tiny => goldens().join("models").join(tiny),

@@ -7,7 +7,7 @@ use diffused_engine::text_encoder::{Embeddings, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use diffused_engine::weights::Residency;
-use model_prep::Weights;
+use model_prep::Format;
 use safetensors::SafeTensors;
 
 use crate::{Fresh, MODELS, goldens};
@@ -88,7 +88,7 @@ fn text_encoders_agree() {
         let goldens = Goldens::open(model);
         let ids: Vec<u32> = goldens.get("text.ids").values.iter().map(|id| *id as u32).collect();
         let prompts: Vec<Vec<u32>> = ids.chunks(77).map(<[u32]>::to_vec).collect();
-        let fresh = Fresh::new(model, Weights::F32);
+        let fresh = Fresh::new(model, Format::F32);
         let mut encoder = TextEncoder::open(&fresh.bundle()).unwrap();
         let embeddings = encoder.encode(&prompts, Residency::ample(), &mut go_on).unwrap();
         check(&format!("{model} text"), &embeddings.values, &goldens.get("text.out").values, 1e-4);
@@ -99,7 +99,7 @@ fn text_encoders_agree() {
 fn unets_agree() {
     for model in MODELS {
         let goldens = Goldens::open(model);
-        let fresh = Fresh::new(model, Weights::F32);
+        let fresh = Fresh::new(model, Format::F32);
         let mut unet = Unet::open(&fresh.bundle()).unwrap();
         for case in goldens.cases("unet") {
             let input = goldens.get(&format!("{case}.in")).latents();
@@ -115,7 +115,7 @@ fn unets_agree() {
 fn decoders_agree() {
     for model in MODELS {
         let goldens = Goldens::open(model);
-        let fresh = Fresh::new(model, Weights::F32);
+        let fresh = Fresh::new(model, Format::F32);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
         let mut decoder = VaeDecoder::open(&bundle).unwrap();
@@ -132,7 +132,7 @@ fn decoders_agree() {
 fn encoders_agree() {
     for model in MODELS {
         let goldens = Goldens::open(model);
-        let fresh = Fresh::new(model, Weights::F32);
+        let fresh = Fresh::new(model, Format::F32);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
         let mut encoder = VaeEncoder::open(&bundle).unwrap();

@@ -4,7 +4,7 @@ use diffused_engine::request::{Request, Unobserved};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
-use model_prep::Weights;
+use model_prep::Format;
 use serde::Deserialize;
 
 use crate::{Fresh, MODELS, goldens};
@@ -58,7 +58,7 @@ fn pictures_agree() {
     let list: Vec<Golden> = serde_json::from_str(&list).unwrap();
     let mut wrong = Vec::new();
     for model in MODELS {
-        let bundle = Fresh::new(model, Weights::F32);
+        let bundle = Fresh::new(model, Format::F32);
         let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
         for golden in list.iter().filter(|golden| golden.model == model) {

@@ -1,17 +1,32 @@
-//! A bundle: the folder that model-prep writes and the engine runs.
+//! A bundle: the folder that model-prep writes and the engine runs. Both read and write it through this module.
 //!
-//! `bundle.json` (this module's `Manifest`), `tokenizer/vocab.json`, `tokenizer/merges.txt`, and for each network `NAME.onnx`
+//! `bundle.json` (`Manifest`), `tokenizer/vocab.json`, `tokenizer/merges.txt`, and for each network `NAME.onnx`
 //! (a graph of `Layer`s without weights) and `NAME.weights`:
 //!
-//! - 8 bytes: the length `L` of the index, little-endian; `L` bytes: the index, JSON (`Index`); zeros to the next 4096.
+//! - 8 bytes: the length `L` of the index, little-endian; `L` bytes: the index, JSON (`WeightsIndex`); zeros to the next 4096.
 //! - Then every tensor from a multiple of 4096 on, in order of first use. A matrix's blocks are whole panels
 //!   (`diffused_kernels::pack`), a table's are whole rows; each block has its own XXH3-64 checksum.
+//!
+//! Nothing of a bundle is trusted: a file is parsed into a type that only its parser makes, which refuses what no model
+//! has by naming the file, the key or tensor, the value and what is allowed.
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod index;
+mod limits;
+mod manifest;
+mod source;
+mod weights;
 
-use serde::{Deserialize, Serialize};
+pub use index::{WeightEntry, WeightShape, WeightsIndex};
+pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
+#[cfg(test)]
+pub(crate) use manifest::tests::sample;
+pub use manifest::{Family, Manifest, ManifestFields, PictureSizes, Text};
+pub use source::Source;
+pub use weights::{NewTensor, WeightsFile, write_weights};
 
-use crate::sampler;
+use crate::error::{Error, Result};
+use crate::hash::{Sha256, sha256};
 
 /// The version of the bundle's format that this program reads.
 pub const SCHEMA: u32 = 2;
@@ -23,158 +38,80 @@ pub const BLOCK: usize = 256 << 10;
 /// The four networks' names, which are also their files' stems.
 pub const NETWORKS: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
 
-/// `bundle.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// The format's version: `SCHEMA`.
-    pub schema: u32,
-    /// The model's name, for people.
-    pub name: String,
-    /// SHA-256 over the source's weight files, in the order text encoder, UNet, VAE.
-    pub source_sha256: String,
-    /// The model family: `sd1`, `sd2`.
-    pub family: String,
-    /// How matrices are stored by default: `int8`, `f16` or `f32`.
-    pub weights: String,
-    /// The text encoder's sizes.
-    pub text: Text,
-    /// The latents' and pictures' sizes.
-    pub picture: PictureSizes,
-    /// How the UNet was trained and is sampled.
-    pub sampling: sampler::Config,
-    /// Prompts that show what the model can paint.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub examples: Vec<String>,
-    /// SHA-256 of every other file of the bundle, by its path in it.
-    pub files: BTreeMap<String, String>,
+/// The files that a bundle has beside `bundle.json`, by their paths in it.
+pub const FILES: [&str; 10] = [
+    "text_encoder.onnx",
+    "text_encoder.weights",
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+    "unet.onnx",
+    "unet.weights",
+    "vae_decoder.onnx",
+    "vae_decoder.weights",
+    "vae_encoder.onnx",
+    "vae_encoder.weights",
+];
+
+/// Bytes that are read of a file at once to form its checksum.
+const CHUNK: usize = 1 << 20;
+
+/// A bundle whose `bundle.json` was read and checked.
+pub struct Bundle {
+    pub(crate) source: Source,
+    /// What `bundle.json` says.
+    pub manifest: Manifest,
+    /// SHA-256 of `bundle.json`, hexadecimal.
+    pub sha256: String,
 }
 
-/// What the tokenizer and the text encoder need to know.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Text {
-    /// Tokens of a prompt, start and end included (77).
-    pub tokens: usize,
-    /// Id of the start token.
-    pub bos: u32,
-    /// Id of the end token.
-    pub eos: u32,
-    /// Id that fills up short prompts (SD 1: the end token; SD 2: 0).
-    pub pad: u32,
-    /// Width of an embedding.
-    pub channels: usize,
-    /// The words that the model was trained with, in lower case and sorted; `None`: it takes any words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub words: Option<Vec<String>>,
-}
-
-impl Text {
-    /// The words of `prompt` in lower case: its longest runs of letters.
-    pub fn words_of(prompt: &str) -> impl Iterator<Item = String> {
-        let runs = prompt.split(|c: char| !c.is_alphabetic()).filter(|run| !run.is_empty());
-        runs.map(str::to_lowercase)
+impl Bundle {
+    /// Reads `bundle.json` and checks everything in it.
+    ///
+    /// # Errors
+    ///
+    /// `ModelCorrupt` where the file is missing, of another version or says what no model has; `Io`.
+    pub fn open(source: Source) -> Result<Bundle> {
+        let bytes = source.read("bundle.json")?;
+        let manifest = Manifest::parse(&bytes)
+            .map_err(|message| Error::ModelCorrupt { path: source.path("bundle.json"), message })?;
+        Ok(Bundle { sha256: sha256(&bytes), source, manifest })
     }
 
-    /// The words of `prompt` that the model was not trained with, each once, in the prompt's order. A model without a
-    /// list of words knows all of them.
-    pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
-        let mut unknown = Vec::new();
-        let Some(known) = &self.words else { return unknown };
-        for word in Text::words_of(prompt) {
-            if known.binary_search(&word).is_err() && !unknown.contains(&word) {
-                unknown.push(word);
+    /// Reads a whole small file and compares it with its checksum in `bundle.json`.
+    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
+        let bytes = self.source.read(file)?;
+        self.compare(file, &sha256(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Reads every file through and compares it with its checksum in `bundle.json`.
+    ///
+    /// # Errors
+    ///
+    /// `ModelCorrupt` with the first file that differs or is missing; `Io`.
+    pub fn check_files(&self) -> Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        for file in self.manifest.files.keys() {
+            let opened = self.source.open(file)?;
+            let (mut hash, mut at, len) = (Sha256::default(), 0, opened.len()?);
+            while at < len {
+                let part = usize::try_from(len - at).map_or(CHUNK, |left| left.min(CHUNK));
+                let part = chunk.get_mut(..part).unwrap_or_default();
+                opened.read_exact_at(part, at)?;
+                hash.update(part);
+                at += part.len() as u64;
             }
+            self.compare(file, &hash.finish())?;
         }
-        unknown
-    }
-}
-
-/// Sizes of latents and pictures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PictureSizes {
-    /// Default width and height, pixels.
-    pub default: usize,
-    /// Smallest width and height, pixels: the UNet's lowest level has a pixel.
-    pub smallest: usize,
-    /// Pixels per latent along an axis (8): widths and heights are multiples of it.
-    pub factor: usize,
-    /// Latent channels (4).
-    pub latent_channels: usize,
-    /// The UNet's input is latents times this, the decoder's divided by it.
-    pub latent_scale: f64,
-    /// Width of the guidance-scale embedding (LCM), if the UNet has one: a fourth input.
-    pub guidance_embedding: Option<usize>,
-}
-
-/// What the front of a `.weights` file says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Index {
-    /// Every tensor by name.
-    pub tensors: BTreeMap<String, Tensor>,
-}
-
-/// A tensor in a `.weights` file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tensor {
-    /// From the start of the file, bytes; a multiple of `PAGE`.
-    pub offset: u64,
-    /// What it holds.
-    pub kind: TensorKind,
-    /// Bytes of every block but the last, which may be shorter.
-    pub block_bytes: usize,
-    /// XXH3-64 of each block, hexadecimal.
-    pub checksums: Vec<String>,
-}
-
-/// The two kinds of tensors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-pub enum TensorKind {
-    /// Panels, as `diffused_kernels::pack` lays them out.
-    Matrix {
-        /// `int8`, `f16` or `f32`.
-        format: String,
-        /// Outputs; GEGLU's are 16 values and 16 gates by turns.
-        n: usize,
-        /// Inputs of a tap.
-        k: usize,
-        /// 1 or 9.
-        taps: usize,
-    },
-    /// Rows of plain values: embeddings, gamma and beta.
-    Table {
-        /// `f16` or `f32`.
-        format: String,
-        /// Rows.
-        rows: usize,
-        /// Values of a row.
-        columns: usize,
-    },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(words: Option<&[&str]>) -> Text {
-        let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
-        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words }
+        Ok(())
     }
 
-    #[test]
-    fn unknown_words_are_named_once_and_in_order() {
-        let text = text(Some(&["a", "house", "on", "red"]));
-        assert_eq!(text.unknown_words("a RED house"), Vec::<String>::new());
-        assert_eq!(text.unknown_words("Zebras, a red-hot house; zebras' café"), ["zebras", "hot", "café"]);
-        assert_eq!(text.unknown_words(" 12 %, ... "), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_model_without_a_list_knows_every_word() {
-        assert_eq!(text(None).unknown_words("zebras in the fog"), Vec::<String>::new());
+    fn compare(&self, file: &str, sha256: &str) -> Result<()> {
+        let corrupt = |message: &str| Error::ModelCorrupt { path: self.source.path(file), message: message.into() };
+        let listed = self.manifest.files.get(file).ok_or_else(|| corrupt("bundle.json does not list this file"))?;
+        match listed.eq_ignore_ascii_case(sha256) {
+            true => Ok(()),
+            false => Err(corrupt("does not match its checksum in bundle.json; copy the bundle again")),
+        }
     }
 }

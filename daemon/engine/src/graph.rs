@@ -22,10 +22,10 @@ use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState};
 use net_op::NetOp;
 use segment::{Role, Strips};
 
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::ops::{self, Pool};
-use crate::source::Bundle;
 use crate::strips::{self, Segment};
 use crate::weights::{Weights, WeightsFile};
 

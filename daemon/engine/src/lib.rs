@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod error;
 mod graph;
+pub mod hash;
 pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
@@ -20,7 +21,6 @@ pub mod plan;
 pub mod request;
 mod resolver;
 pub mod sampler;
-mod source;
 mod strips;
 pub mod text_encoder;
 pub mod tokenizer;
@@ -35,6 +35,7 @@ use std::ops::ControlFlow;
 use image::RgbImage;
 
 use bundle::Manifest;
+pub use bundle::{Bundle, Source};
 pub use diffused_kernels::cpu;
 use error::{Error, Result};
 use latents::Latents;
@@ -44,7 +45,6 @@ use plan::MemoryPlan;
 use request::{Observer, Parameters, Stage};
 pub use resolver::{Painting, Resolver};
 use sampler::Sampler;
-pub use source::{Bundle, Source};
 use text_encoder::Embeddings;
 pub use warning::Warning;
 

@@ -1,10 +1,10 @@
 //! The networks, and how much memory painting takes in each.
 
+use crate::bundle::Bundle;
 use crate::bundle::Manifest;
 use crate::error::Result;
 use crate::plan::Demand;
 use crate::request::{Parameters, Stage};
-use crate::source::Bundle;
 use crate::text_encoder::TextEncoder;
 use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};

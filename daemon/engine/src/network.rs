@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Kind, Plan, Value};
 use crate::ops::Pool;
 use crate::plan::Demand;
-use crate::source::Bundle;
 use crate::strips;
 use crate::weights::{Residency, Weights};
 

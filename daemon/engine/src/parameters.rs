@@ -1,15 +1,10 @@
 //! What a request asks for, made complete and checked before anything is computed.
 
+pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 use crate::bundle::{Manifest, PictureSizes};
 use crate::error::{Error, Result};
 use crate::request::{Parameters, Request};
 
-/// The longest side of an image, pixels.
-pub const MAX_SIDE: usize = 2048;
-/// The most sampling steps.
-pub const MAX_STEPS: usize = 1000;
-/// The highest guidance scale.
-pub const MAX_CFG_SCALE: f64 = 50.0;
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
 
@@ -73,48 +68,11 @@ fn invalid(field: &'static str, message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{SCHEMA, Text};
-    use crate::sampler::{BetaSchedule, Config, Prediction, SamplerKind};
-
-    fn manifest() -> Manifest {
-        Manifest {
-            schema: SCHEMA,
-            name: "test".into(),
-            source_sha256: String::new(),
-            family: "sd1".into(),
-            weights: "int8".into(),
-            text: Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words: None },
-            picture: PictureSizes {
-                default: 512,
-                smallest: 64,
-                factor: 8,
-                latent_channels: 4,
-                latent_scale: 0.18215,
-                guidance_embedding: None,
-            },
-            sampling: Config {
-                default: SamplerKind::Pndm,
-                steps: 20,
-                cfg_scale: 7.5,
-                prediction: Prediction::Epsilon,
-                beta_start: 0.00085,
-                beta_end: 0.012,
-                beta_schedule: BetaSchedule::ScaledLinear,
-                train_timesteps: 1000,
-                spacing: None,
-                steps_offset: None,
-                set_alpha_to_one: None,
-                skip_prk_steps: None,
-                rescale_betas_zero_snr: false,
-                original_inference_steps: None,
-            },
-            examples: Vec::new(),
-            files: Default::default(),
-        }
-    }
+    use crate::bundle::sample;
+    use crate::sampler::SamplerKind;
 
     fn refused(request: Request) -> (&'static str, String) {
-        match resolve(&request, None, &manifest()) {
+        match resolve(&request, None, &sample()) {
             Err(Error::InvalidParam { field, message }) => (field, message),
             other => panic!("{other:?}"),
         }
@@ -122,14 +80,14 @@ mod tests {
 
     #[test]
     fn silence_means_the_models_defaults() {
-        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, &manifest()).unwrap();
+        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, &sample()).unwrap();
         assert_eq!((found.width, found.height, found.steps, found.cfg_scale), (512, 512, 20, 7.5));
         assert_eq!((found.sampler, found.strength), (SamplerKind::Pndm, None));
     }
 
     #[test]
     fn an_init_image_gives_its_size_rounded_down() {
-        let found = resolve(&Request::default(), Some((700, 63)), &manifest()).unwrap();
+        let found = resolve(&Request::default(), Some((700, 63)), &sample()).unwrap();
         assert_eq!((found.width, found.height, found.strength), (696, 64, Some(0.75)));
     }
 

@@ -3,11 +3,11 @@
 //! that a mistake is reported when a request arrives and not when its turn comes.
 
 use crate::bundle::Manifest;
+use crate::bundle::{Bundle, Source};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::request::{Parameters, Request};
 use crate::sampler::Sampler;
-use crate::source::{Bundle, Source};
 use crate::tokenizer::{EncodedPrompt, Tokenizer};
 use crate::warning::Warning;
 

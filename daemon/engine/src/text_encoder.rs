@@ -1,11 +1,11 @@
 //! Prompts to embeddings: CLIP's text transformer.
 
+use crate::bundle::Bundle;
 use crate::bundle::Text;
 use crate::error::Result;
 use crate::graph::{Kind, Value};
 use crate::network::{Network, Tick};
 use crate::plan::Demand;
-use crate::source::Bundle;
 use crate::weights::Residency;
 
 /// Vectors that the UNet attends to: `[batch][tokens][channels]`.

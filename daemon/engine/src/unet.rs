@@ -1,11 +1,11 @@
 //! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once.
 
+use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::graph::{Kind, Value};
 use crate::latents::Latents;
 use crate::network::{Network, Running, Tick};
 use crate::plan::Demand;
-use crate::source::Bundle;
 use crate::text_encoder::Embeddings;
 use crate::weights::Residency;
 

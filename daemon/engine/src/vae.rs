@@ -1,12 +1,12 @@
 //! The autoencoder: latents to pixels and back. Pixels here are f32 from -1 to 1, `[height][width][3]`.
 
+use crate::bundle::Bundle;
 use crate::bundle::PictureSizes;
 use crate::error::Result;
 use crate::graph::{Kind, Value};
 use crate::latents::Latents;
 use crate::network::{Network, Tick};
 use crate::plan::Demand;
-use crate::source::Bundle;
 use crate::weights::Residency;
 
 /// Colour channels of an image.

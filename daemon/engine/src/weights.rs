@@ -4,7 +4,6 @@
 //! matrix is kept decides only how often it is read, never what is computed.
 
 mod block;
-mod file;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -15,12 +14,12 @@ use std::sync::Arc;
 use diffused_kernels::Panels;
 use diffused_kernels::pack::Layout;
 
+pub(crate) use crate::bundle::{WeightEntry, WeightShape as Shape, WeightsFile};
 pub(crate) use block::Block;
-pub(crate) use file::{Entry, Shape, WeightsFile};
-use stream::{Job, Stream};
+use stream::{BlockRead, Stream};
 
+use crate::bundle::Source;
 use crate::error::{Error, Result};
-use crate::source::Source;
 
 /// What a network may hold of its weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +106,7 @@ impl Weights {
 
     /// What tensor `name` holds.
     pub(crate) fn shape(&self, name: &str) -> Result<Shape> {
-        Ok(self.file.entry(name)?.shape)
+        Ok(self.file.entry(name)?.shape())
     }
 
     /// Starts reading ahead for `passes` runs of a plan that uses its matrices in the order of `names`.
@@ -116,10 +115,10 @@ impl Weights {
         self.residency = residency;
         self.kept.retain(|name, _| self.residency.keep.keeps(name));
         let mut seen = HashSet::new();
-        let first: Vec<Job> = self.jobs(names, |name| {
+        let first: Vec<BlockRead> = self.reads(names, |name| {
             !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.residency.keep.keeps(name))
         })?;
-        let rest: Vec<Job> = self.jobs(names, |name| !self.residency.keep.keeps(name))?;
+        let rest: Vec<BlockRead> = self.reads(names, |name| !self.residency.keep.keeps(name))?;
         let sizes = first.iter().map(|(name, index)| self.file.entry(name).map(|entry| entry.block_len(*index)));
         let largest = sizes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         let buffers = (self.residency.ring / largest).max(2);
@@ -202,16 +201,16 @@ impl Weights {
         let (entry, layout) = self.matrix_entry(name)?;
         let read = |index| {
             let mut block = Block::default();
-            self.file.read_block(name, index, &mut block)?;
+            block.read(&self.file, name, index)?;
             Ok(block)
         };
         let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
         Ok(self.keep(name, Matrix { layout, blocks }))
     }
 
-    fn matrix_entry(&self, name: &str) -> Result<(&Entry, Layout)> {
+    fn matrix_entry(&self, name: &str) -> Result<(&WeightEntry, Layout)> {
         let entry = self.file.entry(name)?;
-        match entry.shape {
+        match entry.shape() {
             Shape::Matrix { layout, .. } => Ok((entry, layout)),
             Shape::Table { .. } => Err(Error::Internal(format!("{name} is a table, not a matrix"))),
         }
@@ -232,11 +231,11 @@ impl Weights {
         self.file.read_rows(name, ids)
     }
 
-    fn jobs(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Job>> {
-        let mut jobs = Vec::new();
+    fn reads(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<BlockRead>> {
+        let mut reads = Vec::new();
         for name in names.iter().filter(|name| wanted(name)) {
-            jobs.extend((0..self.file.entry(name)?.blocks()).map(|index| (name.clone(), index)));
+            reads.extend((0..self.file.entry(name)?.blocks()).map(|index| (name.clone(), index)));
         }
-        Ok(jobs)
+        Ok(reads)
     }
 }

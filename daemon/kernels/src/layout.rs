@@ -16,6 +16,20 @@ pub enum Format {
     F32,
 }
 
+impl Format {
+    /// Every format.
+    pub const ALL: [Format; 3] = [Format::Int8, Format::F16, Format::F32];
+
+    /// Its name in bundles and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Int8 => "int8",
+            Format::F16 => "f16",
+            Format::F32 => "f32",
+        }
+    }
+}
+
 /// The shape of a packed matrix: everything but its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {

@@ -3,8 +3,9 @@
 use diffused_engine::layer::Activation;
 
 use super::blocks::{Attention, Resnets};
-use crate::network::{Builder, Conv, Dim, GroupNorm, Linear, Network, Value, Weights};
+use crate::network::{Builder, Conv, Dim, GroupNorm, Linear, Network, Value};
 use crate::source::{Block, Middle, UnetConfig};
+use diffused_kernels::pack::Format;
 
 /// Added to the variance by a transformer's own group norm.
 const TRANSFORMER_EPS: f32 = 1e-6;
@@ -14,7 +15,7 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 const FEED_FORWARD: usize = 4;
 
 /// The UNet's network.
-pub(super) fn build(config: &UnetConfig, weights: Weights) -> Network {
+pub(super) fn build(config: &UnetConfig, weights: Format) -> Network {
     let mut b = Builder::new(weights);
     let picture = [Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(config.latent_channels)];
     let sample = b.input("sample", &picture);

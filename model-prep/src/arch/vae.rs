@@ -6,8 +6,9 @@
 use diffused_engine::layer::Padding;
 
 use super::blocks::{Attention, Resnets};
-use crate::network::{Builder, Conv, Dim, GroupNorm, Network, Value, Weights};
+use crate::network::{Builder, Conv, Dim, GroupNorm, Network, Value};
 use crate::source::VaeConfig;
+use diffused_kernels::pack::Format;
 
 /// Added to the variance by all norms of the autoencoder.
 const EPS: f32 = 1e-6;
@@ -28,7 +29,7 @@ const OUTER: Conv = Conv {
 };
 
 /// The decoder's network.
-pub(super) fn decoder(config: &VaeConfig, weights: Weights) -> Network {
+pub(super) fn decoder(config: &VaeConfig, weights: Format) -> Network {
     let mut b = Builder::new(weights);
     let mut x = picture(&mut b, "latents", config.latent_channels);
     if config.post_quant_conv {
@@ -53,7 +54,7 @@ pub(super) fn decoder(config: &VaeConfig, weights: Weights) -> Network {
 }
 
 /// The encoder's network; its output holds means, then log variances.
-pub(super) fn encoder(config: &VaeConfig, weights: Weights) -> Network {
+pub(super) fn encoder(config: &VaeConfig, weights: Format) -> Network {
     let mut b = Builder::new(weights);
     let x = picture(&mut b, "image", COLOURS);
     let last = config.channels.len() - 1;

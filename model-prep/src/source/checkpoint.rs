@@ -8,16 +8,14 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use diffused_engine::hash::Sha256;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Bytes that are read at once.
-const CHUNK: usize = 1 << 20;
 /// A header longer than this is none (safetensors' own limit).
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -124,17 +122,7 @@ impl Checkpoint {
 
     /// Adds the files to a checksum.
     pub(crate) fn hash(&self, hash: &mut Sha256) -> Result<()> {
-        let mut chunk = vec![0; CHUNK];
-        for (path, _) in &self.files {
-            let mut file = File::open(path).map_err(Error::io(path))?;
-            loop {
-                match file.read(&mut chunk).map_err(Error::io(path))? {
-                    0 => break,
-                    n => hash.update(&chunk[..n]),
-                }
-            }
-        }
-        Ok(())
+        self.files.iter().try_for_each(|(path, _)| crate::files::add_file(hash, path))
     }
 }
 

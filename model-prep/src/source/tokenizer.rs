@@ -63,7 +63,7 @@ impl Files {
         if !vocab.exists() && together.exists() {
             return Files::split(together);
         }
-        let read = |path: PathBuf| Ok((path.clone(), std::fs::read(&path).map_err(Error::io(&path))?));
+        let read = |path: PathBuf| std::fs::read(&path).map_err(Error::io(&path)).map(|bytes| (path.clone(), bytes));
         Ok(Files { vocab: read(vocab)?, merges: read(folder.join("merges.txt"))? })
     }
 

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use crate::changed::{Source, Tensor, demo};
-use diffused_engine::bundle::{Index, Manifest, NETWORKS, PAGE};
+use diffused_engine::Source as BundleSource;
+use diffused_engine::bundle::{Manifest, NETWORKS, PAGE, WeightsFile};
 use diffused_engine::layer::Layer;
 use diffused_engine::layer_onnx::from_node;
 use half::{bf16, f16};
-use model_prep::{Difference, Options, Weights, convert, inspect, verify};
+use model_prep::{Difference, Format, Options, convert, inspect, verify};
 use prost::Message;
 use safetensors::Dtype;
 use tract_onnx::pb::{ModelProto, NodeProto};
@@ -18,7 +19,7 @@ const TEXT: &str = "text_encoder/model.safetensors";
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 
-fn convert_to(source: &Path, out: &Path, weights: Weights) {
+fn convert_to(source: &Path, out: &Path, weights: Format) {
     convert(source, out, &Options { weights, ..Options::default() }, &mut |_| ()).unwrap();
 }
 
@@ -28,7 +29,7 @@ fn demo_options() -> Options {
 }
 
 fn manifest(bundle: &Path) -> Manifest {
-    serde_json::from_slice(&fs::read(bundle.join("bundle.json")).unwrap()).unwrap()
+    Manifest::parse(&fs::read(bundle.join("bundle.json")).unwrap()).unwrap()
 }
 
 fn nodes(bundle: &Path, network: &str) -> Vec<NodeProto> {
@@ -41,10 +42,8 @@ fn layers(bundle: &Path, network: &str) -> Vec<Layer> {
     ours.map(|node| from_node(&node).unwrap()).collect()
 }
 
-fn index(bundle: &Path, network: &str) -> Index {
-    let bytes = fs::read(bundle.join(format!("{network}.weights"))).unwrap();
-    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    serde_json::from_slice(&bytes[8..8 + len]).unwrap()
+fn weights(bundle: &Path, network: &str) -> WeightsFile {
+    WeightsFile::open(&BundleSource::Folder(bundle.to_owned()), network).unwrap()
 }
 
 #[test]
@@ -62,7 +61,7 @@ fn the_committed_demo_bundle_is_what_its_source_gives() {
 
 #[test]
 fn tensors_equal_their_source_within_their_formats_error() {
-    for (weights, least) in [(Weights::Int8, 38.0), (Weights::F16, f64::INFINITY), (Weights::F32, f64::INFINITY)] {
+    for (weights, least) in [(Format::Int8, 38.0), (Format::F16, f64::INFINITY), (Format::F32, f64::INFINITY)] {
         let out = tempfile::tempdir().unwrap();
         let bundle = out.path().join("bundle");
         convert_to(&demo(), &bundle, weights);
@@ -71,7 +70,7 @@ fn tensors_equal_their_source_within_their_formats_error() {
         assert_eq!(differences.len(), 35 + 184 + 54 + 38);
         for difference in differences {
             // The source is in f16, so only int8 loses anything.
-            let least = if difference.format == "int8" { least } else { f64::INFINITY };
+            let least = if difference.format == Format::Int8 { least } else { f64::INFINITY };
             assert!(difference.snr() >= least, "{difference:?}: {} dB", difference.snr());
         }
     }
@@ -81,12 +80,12 @@ fn tensors_equal_their_source_within_their_formats_error() {
 fn graphs_and_weights_know_the_same_tensors_in_the_same_order() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
-    convert_to(&demo(), &bundle, Weights::Int8);
+    convert_to(&demo(), &bundle, Format::Int8);
     for network in NETWORKS {
-        let (layers, index) = (layers(&bundle, network), index(&bundle, network));
+        let (layers, weights) = (layers(&bundle, network), weights(&bundle, network));
         let used: Vec<&str> = layers.iter().flat_map(Layer::weights).collect();
-        assert_eq!(used.len(), index.tensors.len(), "{network}");
-        let offsets: Vec<u64> = used.iter().map(|name| index.tensors[*name].offset).collect();
+        assert_eq!(used.len(), weights.index().entries().len(), "{network}");
+        let offsets: Vec<u64> = used.iter().map(|name| weights.entry(name).unwrap().offset()).collect();
         assert!(offsets.is_sorted() && offsets.iter().all(|offset| offset % PAGE == 0), "{network}: {offsets:?}");
     }
 }
@@ -95,7 +94,7 @@ fn graphs_and_weights_know_the_same_tensors_in_the_same_order() {
 fn every_value_is_made_once_and_before_it_is_used() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
-    convert_to(&demo(), &bundle, Weights::Int8);
+    convert_to(&demo(), &bundle, Format::Int8);
     for network in NETWORKS {
         let bytes = fs::read(bundle.join(format!("{network}.onnx"))).unwrap();
         let graph = ModelProto::decode(&*bytes).unwrap().graph.unwrap();
@@ -113,7 +112,7 @@ fn every_value_is_made_once_and_before_it_is_used() {
 fn norms_and_attentions_feed_int8_matrices_without_a_step_between() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
-    convert_to(&demo(), &bundle, Weights::Int8);
+    convert_to(&demo(), &bundle, Format::Int8);
     let nodes = nodes(&bundle, "unet");
     let named = |name: &str| nodes.iter().find(|node| node.name == name).unwrap_or_else(|| panic!("no {name}"));
     let block = "down_blocks.0.attentions.0.transformer_blocks.0";
@@ -132,7 +131,7 @@ fn norms_and_attentions_feed_int8_matrices_without_a_step_between() {
 fn exact_bundles_round_nothing() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
-    convert_to(&demo(), &bundle, Weights::F32);
+    convert_to(&demo(), &bundle, Format::F32);
     for network in NETWORKS {
         assert!(nodes(&bundle, network).iter().all(|node| node.op_type != "Cast"), "{network}");
         let rounds = |layer: &Layer| layer.quantizes() || matches!(layer, Layer::Conv2d { half: true, .. });
@@ -155,8 +154,8 @@ fn other_forms_of_the_same_model_give_the_same_bundle() {
     });
     shard(&source);
     let plain = Source::new();
-    convert_to(&source.path(), &source.bundle(), Weights::Int8);
-    convert_to(&plain.path(), &plain.bundle(), Weights::Int8);
+    convert_to(&source.path(), &source.bundle(), Format::Int8);
+    convert_to(&plain.path(), &plain.bundle(), Format::Int8);
     let (found, wanted) = (manifest(&source.bundle()), manifest(&plain.bundle()));
     assert_eq!(found.files, wanted.files);
     assert_ne!(found.source_sha256, wanted.source_sha256);
@@ -197,7 +196,7 @@ fn bf16_is_read() {
             tensor.dtype = Dtype::BF16;
         }
     });
-    convert_to(&source.path(), &source.bundle(), Weights::F32);
+    convert_to(&source.path(), &source.bundle(), Format::F32);
     let mut text = Vec::new();
     verify(&source.bundle(), &demo(), &mut |d| text.extend((d.network == "text_encoder").then_some(d))).unwrap();
     // bf16 keeps 8 bits of each value: 40 to 60 dB from the f16 that it was made of.
@@ -210,14 +209,14 @@ fn the_f16_variant_is_taken_where_there_is_no_other() {
     let source = Source::new();
     source.write("unet/diffusion_pytorch_model.fp16.safetensors", &fs::read(source.path().join(UNET)).unwrap());
     source.remove(UNET);
-    convert_to(&source.path(), &source.bundle(), Weights::Int8);
+    convert_to(&source.path(), &source.bundle(), Format::Int8);
 }
 
 /// As transformers 5 saves a tokenizer: vocabulary and merges in one file.
 #[test]
 fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
     let plain = Source::new();
-    convert_to(&plain.path(), &plain.bundle(), Weights::Int8);
+    convert_to(&plain.path(), &plain.bundle(), Format::Int8);
     let vocab: serde_json::Value =
         serde_json::from_slice(&fs::read(plain.path().join("tokenizer/vocab.json")).unwrap()).unwrap();
     let merges = fs::read_to_string(plain.path().join("tokenizer/merges.txt")).unwrap();
@@ -230,7 +229,7 @@ fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
         source.write("tokenizer/tokenizer.json", json.to_string().as_bytes());
         source.remove("tokenizer/vocab.json");
         source.remove("tokenizer/merges.txt");
-        convert_to(&source.path(), &source.bundle(), Weights::Int8);
+        convert_to(&source.path(), &source.bundle(), Format::Int8);
         let (found, wanted) = (manifest(&source.bundle()), manifest(&plain.bundle()));
         assert_eq!(found.text, wanted.text);
         assert_eq!(found.files["tokenizer/merges.txt"], wanted.files["tokenizer/merges.txt"]);
@@ -244,10 +243,10 @@ fn padding_is_the_tokenizers_own() {
     let source = Source::new();
     let special = r#"{"bos_token": {"content": "<|startoftext|>"}, "eos_token": "<|endoftext|>", "pad_token": "!"}"#;
     source.write("tokenizer/special_tokens_map.json", special.as_bytes());
-    convert_to(&source.path(), &source.bundle(), Weights::Int8);
+    convert_to(&source.path(), &source.bundle(), Format::Int8);
     let vocab: BTreeMap<String, u32> =
         serde_json::from_slice(&fs::read(source.path().join("tokenizer/vocab.json")).unwrap()).unwrap();
-    let text = manifest(&source.bundle()).text;
+    let text = manifest(&source.bundle()).text.clone();
     assert_eq!((text.bos, text.eos, text.pad), (vocab["<|startoftext|>"], vocab["<|endoftext|>"], vocab["!"]));
 }
 
@@ -256,13 +255,14 @@ fn words_and_examples_come_from_the_source() {
     let source = Source::new();
     source.write("words.txt", b"# in any order\nRed\nhouse\na\nred\n");
     source.write("examples.txt", "a red house\n\n# the end\na house, a house\n".as_bytes());
-    convert_to(&source.path(), &source.bundle(), Weights::Int8);
+    convert_to(&source.path(), &source.bundle(), Format::Int8);
     let with = manifest(&source.bundle());
     assert_eq!(with.text.words.as_deref(), Some(&["a", "house", "red"].map(str::to_owned)[..]));
     assert_eq!(with.examples, ["a red house", "a house, a house"]);
     source.remove("words.txt");
     source.remove("examples.txt");
     fs::remove_dir_all(source.bundle()).unwrap();
-    convert_to(&source.path(), &source.bundle(), Weights::Int8);
-    assert_eq!((manifest(&source.bundle()).text.words, manifest(&source.bundle()).examples), (None, vec![]));
+    convert_to(&source.path(), &source.bundle(), Format::Int8);
+    let without = manifest(&source.bundle());
+    assert_eq!((&without.text.words, &*without.examples), (&None, &[][..]));
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::changed::{Source, Tensor, demo};
 use half::f16;
-use model_prep::{Options, Weights, convert, inspect, verify};
+use model_prep::{Format, Options, convert, inspect, verify};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 /// The error of converting `source`; nothing may be left behind.
-fn error(source: &Source, weights: Weights) -> String {
+fn error(source: &Source, weights: Format) -> String {
     let error = convert(&source.path(), &source.bundle(), &Options { weights, ..Options::default() }, &mut |_| ());
     let left: Vec<_> = fs::read_dir(source.path().parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -21,7 +21,7 @@ fn error(source: &Source, weights: Weights) -> String {
 
 #[track_caller]
 fn check(source: &Source, parts: &[&str]) {
-    let error = error(source, Weights::Int8);
+    let error = error(source, Format::Int8);
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }

@@ -33,7 +33,7 @@ impl NetOp {
     /// Looks up the weights' shapes.
     pub(super) fn bind(&mut self, file: &WeightsFile) -> Result<()> {
         self.weights =
-            self.layer.weights().into_iter().map(|name| Ok(file.entry(name)?.shape)).collect::<Result<_>>()?;
+            self.layer.weights().into_iter().map(|name| Ok(file.entry(name)?.shape())).collect::<Result<_>>()?;
         Ok(())
     }
 

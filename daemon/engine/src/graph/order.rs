@@ -85,10 +85,10 @@ fn once(ids: impl Iterator<Item = usize>) -> Vec<usize> {
 mod tests {
     use std::path::Path;
 
+    use crate::bundle::{Bundle, Source};
     use crate::graph::Kind;
     use crate::graph::footprint::peak;
     use crate::network::Network;
-    use crate::source::{Bundle, Source};
 
     #[test]
     fn a_unet_needs_less_than_in_tracts_order() {

@@ -183,9 +183,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::bundle::{Bundle, Source};
     use crate::graph::Kind;
     use crate::network::Network;
-    use crate::source::{Bundle, Source};
 
     #[test]
     fn every_budget_from_the_smallest_on_is_kept_and_more_memory_costs_no_more_work() {

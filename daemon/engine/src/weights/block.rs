@@ -2,6 +2,9 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::bundle::WeightsFile;
+use crate::error::Result;
+
 /// Alignment of a block's first byte.
 const LINE: usize = 64;
 
@@ -21,6 +24,12 @@ impl Block {
             self.start = self.storage.as_ptr().align_offset(LINE).min(LINE);
         }
         self.len = len;
+    }
+
+    /// Reads block `index` of tensor `name` and checks it.
+    pub(super) fn read(&mut self, file: &WeightsFile, name: &str, index: usize) -> Result<()> {
+        self.resize(file.entry(name)?.block_len(index));
+        file.read_block(name, index, self)
     }
 
     /// A copy in no more memory than it needs.

@@ -12,12 +12,12 @@ use super::{Block, WeightsFile};
 use crate::error::{Error, Result};
 
 /// One read: a tensor's name and a block's index.
-pub(super) type Job = (Arc<str>, usize);
+pub(super) type BlockRead = (Arc<str>, usize);
 
-/// Blocks that arrive in the order of the jobs.
+/// Blocks that arrive in the order of the reads.
 pub(super) struct Stream {
     empty: Option<Sender<Block>>,
-    filled: Receiver<(Job, Result<Block>)>,
+    filled: Receiver<(BlockRead, Result<Block>)>,
     buffers: usize,
     thread: Option<JoinHandle<()>>,
 }
@@ -26,8 +26,8 @@ impl Stream {
     /// Starts reading `first`, then `rest` for `repeats` times, `buffers` blocks ahead at most.
     pub(super) fn start(
         file: Arc<WeightsFile>,
-        first: Vec<Job>,
-        rest: Vec<Job>,
+        first: Vec<BlockRead>,
+        rest: Vec<BlockRead>,
         repeats: usize,
         buffers: usize,
     ) -> Result<Stream> {
@@ -37,11 +37,11 @@ impl Stream {
             empty.send(Block::default()).expect("the receiver is held above");
         }
         let read_all = move || {
-            for job in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
+            for read in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
                 let Ok(mut block) = empties.recv() else { return };
-                let read = file.read_block(&job.0, job.1, &mut block).map(|()| block);
-                let failed = read.is_err();
-                if fill.send((job, read)).is_err() || failed {
+                let block = block.read(&file, &read.0, read.1).map(|()| block);
+                let failed = block.is_err();
+                if fill.send((read, block)).is_err() || failed {
                     return;
                 }
             }
@@ -58,11 +58,11 @@ impl Stream {
 
     /// The next block, which must be `name`'s block `index`.
     pub(super) fn next(&self, name: &str, index: usize) -> Result<Block> {
-        let Ok((job, block)) = self.filled.recv() else {
+        let Ok((read, block)) = self.filled.recv() else {
             return Err(Error::Internal(format!("{name}, block {index}, is not in the plan's order")));
         };
-        if block.is_ok() && (&*job.0, job.1) != (name, index) {
-            let message = format!("{name}, block {index}, was wanted where the plan has {}, block {}", job.0, job.1);
+        if block.is_ok() && (&*read.0, read.1) != (name, index) {
+            let message = format!("{name}, block {index}, was wanted where the plan has {}, block {}", read.0, read.1);
             return Err(Error::Internal(message));
         }
         block

@@ -4,34 +4,37 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
-use crate::bundle::{Index, PAGE, Tensor, TensorKind};
+use crate::bundle::PAGE;
+use crate::hash::block_checksum;
 
 /// Panels of an int8 matrix with 4 inputs: 128 bytes of scales and biases, 64 of sums, 64 of data.
 const PANEL_BYTES: usize = 256;
 
 /// Writes `net.weights` with matrices of `panels` panels in blocks of two, and a table of ten rows in blocks of three.
 fn write(folder: &Path, matrices: &[(&str, usize)]) {
-    let mut tensors = BTreeMap::new();
+    let mut tensors = BTreeMap::<String, Value>::new();
     let mut body = Vec::new();
-    let mut add = |name: &str, kind, bytes: Vec<u8>, block_bytes: usize| {
+    let mut add = |name: &str, kind: Value, bytes: Vec<u8>, block_bytes: usize| {
         let offset = PAGE + body.len() as u64;
-        let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", xxh3_64(block))).collect();
-        tensors.insert(name.to_owned(), Tensor { offset, kind, block_bytes, checksums });
+        let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", block_checksum(block)));
+        let checksums: Vec<String> = checksums.collect();
+        let tensor = json!({"offset": offset, "kind": kind, "block_bytes": block_bytes, "checksums": checksums});
+        tensors.insert(name.to_owned(), tensor);
         body.extend(bytes);
         body.resize(body.len().next_multiple_of(PAGE as usize), 0);
     };
     for (seed, (name, panels)) in matrices.iter().enumerate() {
-        let kind = TensorKind::Matrix { format: "int8".into(), n: panels * 16, k: 4, taps: 1 };
+        let kind = json!({"kind": "matrix", "format": "int8", "n": panels * 16, "k": 4, "taps": 1});
         let bytes = (0..panels * PANEL_BYTES).map(|i| (i * 7 + seed) as u8).collect();
         add(name, kind, bytes, 2 * PANEL_BYTES);
     }
     let rows: Vec<u8> = (0..20).flat_map(|value| (value as f32).to_le_bytes()).collect();
-    add("rows", TensorKind::Table { format: "f32".into(), rows: 10, columns: 2 }, rows, 3 * 8);
-    let index = serde_json::to_vec(&Index { tensors }).unwrap();
+    add("rows", json!({"kind": "table", "format": "f32", "rows": 10, "columns": 2}), rows, 3 * 8);
+    let index = serde_json::to_vec(&json!({"tensors": tensors})).unwrap();
     let mut file = (index.len() as u64).to_le_bytes().to_vec();
     file.extend(index);
     assert!(file.len() <= PAGE as usize);
@@ -152,22 +155,5 @@ fn a_truncated_file_is_refused_when_it_is_opened() {
         fs::write(&path, &bytes[..len]).unwrap();
         let error = Weights::open(&source, "net").map(|_| ()).unwrap_err();
         assert!(matches!(error, Error::ModelCorrupt { .. }), "{len} bytes: {error}");
-    }
-}
-
-#[test]
-fn sizes_that_make_no_sense_are_refused() {
-    let matrix = |n, k, taps| TensorKind::Matrix { format: "int8".into(), n, k, taps };
-    for kind in [matrix(usize::MAX, 4, 1), matrix(16, usize::MAX - 3, 9), matrix(0, 4, 1), matrix(16, 6, 1)] {
-        let folder = tempfile::tempdir().unwrap();
-        let tensor = Tensor { offset: PAGE, kind, block_bytes: 256, checksums: vec!["0".into()] };
-        let index = serde_json::to_vec(&Index { tensors: [("x".to_owned(), tensor)].into() }).unwrap();
-        let mut file = (index.len() as u64).to_le_bytes().to_vec();
-        file.extend(index);
-        file.resize(3 * PAGE as usize, 0);
-        fs::write(folder.path().join("net.weights"), file).unwrap();
-        let source = Source::Folder(folder.path().to_owned());
-        let error = Weights::open(&source, "net").map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("tensor x"), "{error}");
     }
 }

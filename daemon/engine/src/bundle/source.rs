@@ -8,11 +8,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
-
-use crate::bundle::{Manifest, SCHEMA};
 use crate::error::{Error, Result};
+
+/// A file that is read whole is not longer than this, bytes; the largest known, a vocabulary, has a mebibyte.
+const MAX_FILE: u64 = 64 << 20;
 
 /// A bundle's place.
 #[derive(Debug, Clone)]
@@ -52,61 +51,16 @@ impl Source {
         Ok(SourceFile { path, content })
     }
 
-    fn read(&self, file: &str) -> Result<Vec<u8>> {
+    /// The whole of a small file.
+    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
         let opened = self.open(file)?;
-        let mut bytes = vec![0; opened.len()? as usize];
+        let len = opened.len()?;
+        let fits = usize::try_from(len).ok().filter(|_| len <= MAX_FILE);
+        let message = || format!("the file has {len} bytes; allowed are {MAX_FILE}; copy it again");
+        let mut bytes = vec![0; fits.ok_or_else(|| opened.corrupt(message()))?];
         opened.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
-}
-
-/// A bundle whose `bundle.json` was read and understood.
-pub struct Bundle {
-    pub(crate) source: Source,
-    /// What `bundle.json` says.
-    pub manifest: Manifest,
-    /// SHA-256 of `bundle.json`, hexadecimal.
-    pub sha256: String,
-}
-
-impl Bundle {
-    /// Reads `bundle.json` and checks its version.
-    pub fn open(source: Source) -> Result<Bundle> {
-        let bytes = source.read("bundle.json")?;
-        let manifest =
-            manifest(&bytes).map_err(|message| Error::ModelCorrupt { path: source.path("bundle.json"), message })?;
-        Ok(Bundle { sha256: sha256(&bytes), source, manifest })
-    }
-
-    /// Reads a whole small file and checks it against its checksum in `bundle.json`.
-    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
-        let bytes = self.source.read(file)?;
-        let corrupt = |message: &str| Error::ModelCorrupt { path: self.source.path(file), message: message.into() };
-        let listed = self.manifest.files.get(file).ok_or_else(|| corrupt("bundle.json does not list this file"))?;
-        if !listed.eq_ignore_ascii_case(&sha256(&bytes)) {
-            return Err(corrupt("the file does not match its checksum in bundle.json; copy the bundle again"));
-        }
-        Ok(bytes)
-    }
-}
-
-/// Reads the version before the rest, whose form depends on it.
-fn manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    #[derive(Deserialize)]
-    struct Version {
-        schema: u32,
-    }
-    let version: Version =
-        serde_json::from_slice(bytes).map_err(|error| format!("not a bundle's manifest: {error}"))?;
-    if version.schema != SCHEMA {
-        let schema = version.schema;
-        return Err(format!("the bundle has schema {schema}, this program reads {SCHEMA}; convert the model again"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| format!("not as expected: {error}"))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An open file of a bundle; any thread may read it.

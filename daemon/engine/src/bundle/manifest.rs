@@ -1,0 +1,322 @@
+//! `bundle.json`: what the pipeline has to know of a model beside its graphs and weights.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+
+use diffused_kernels::pack::Format;
+use serde::{Deserialize, Serialize};
+
+use super::{SCHEMA, limits};
+use crate::sampler;
+
+/// `bundle.json`, parsed and checked: every value lies where the engine can work with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest(ManifestFields);
+
+/// The keys of `bundle.json`, in its order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFields {
+    /// The format's version: `SCHEMA`.
+    pub schema: u32,
+    /// The model's name, for people.
+    pub name: String,
+    /// SHA-256 over the source's weight files, in the order text encoder, UNet, VAE.
+    pub source_sha256: String,
+    /// The model family.
+    pub family: Family,
+    /// How matrices are stored by default.
+    #[serde(with = "super::index::format_name")]
+    pub weights: Format,
+    /// The text encoder's sizes.
+    pub text: Text,
+    /// The latents' and images' sizes.
+    pub picture: PictureSizes,
+    /// How the UNet was trained and is sampled.
+    pub sampling: sampler::Config,
+    /// Prompts that show what the model can paint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+    /// SHA-256 of every other file of the bundle, by its path in it.
+    pub files: BTreeMap<String, String>,
+}
+
+/// A family of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Stable Diffusion 1 and its like, with OpenAI's text encoder.
+    Sd1,
+    /// Stable Diffusion 2 and its like, with OpenCLIP's text encoder.
+    Sd2,
+}
+
+impl Family {
+    /// Its name in the manifest: `sd1`, `sd2`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Sd1 => "sd1",
+            Family::Sd2 => "sd2",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the tokenizer and the text encoder need to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Tokens of a prompt, start and end included (77).
+    pub tokens: usize,
+    /// Id of the start token.
+    pub bos: u32,
+    /// Id of the end token.
+    pub eos: u32,
+    /// Id that fills up short prompts (SD 1: the end token; SD 2: 0).
+    pub pad: u32,
+    /// Width of an embedding.
+    pub channels: usize,
+    /// The words that the model was trained with, in lower case and sorted; `None`: it takes any words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<String>>,
+}
+
+impl Text {
+    /// The words of `prompt` in lower case: its longest runs of letters.
+    pub fn words_of(prompt: &str) -> impl Iterator<Item = String> {
+        let runs = prompt.split(|c: char| !c.is_alphabetic()).filter(|run| !run.is_empty());
+        runs.map(str::to_lowercase)
+    }
+
+    /// The words of `prompt` that the model was not trained with, each once, in the prompt's order. A model without a
+    /// list of words knows all of them.
+    pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
+        let mut unknown = Vec::new();
+        let Some(known) = &self.words else { return unknown };
+        for word in Text::words_of(prompt) {
+            if known.binary_search(&word).is_err() && !unknown.contains(&word) {
+                unknown.push(word);
+            }
+        }
+        unknown
+    }
+}
+
+/// Sizes of latents and images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PictureSizes {
+    /// Default width and height, pixels.
+    pub default: usize,
+    /// Smallest width and height, pixels: the UNet's lowest level has a pixel.
+    pub smallest: usize,
+    /// Pixels per latent along an axis (8): widths and heights are multiples of it.
+    pub factor: usize,
+    /// Latent channels (4).
+    pub latent_channels: usize,
+    /// The UNet's input is latents times this, the decoder's divided by it.
+    pub latent_scale: f64,
+    /// Width of the guidance-scale embedding (LCM), if the UNet has one: a fourth input.
+    pub guidance_embedding: Option<usize>,
+}
+
+impl Manifest {
+    /// Checks the fields of a manifest.
+    ///
+    /// # Errors
+    ///
+    /// The first key that has a value outside of its range, with the value and the range.
+    pub fn new(fields: ManifestFields) -> Result<Manifest, String> {
+        limits::check(&fields)?;
+        Ok(Manifest(fields))
+    }
+
+    /// Parses and checks `bundle.json`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the JSON, by line or key; another version; or a value outside of its range.
+    pub fn parse(json: &[u8]) -> Result<Manifest, String> {
+        /// The version is read before the rest, whose form depends on it.
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let Version { schema } =
+            serde_json::from_slice(json).map_err(|error| format!("not a bundle's manifest: {error}"))?;
+        if schema != SCHEMA {
+            return Err(format!(
+                "the bundle has schema {schema}, this program reads {SCHEMA}; convert the model again"
+            ));
+        }
+        let mut parser = serde_json::Deserializer::from_slice(json);
+        let fields = serde_path_to_error::deserialize(&mut parser).map_err(|error| error.to_string())?;
+        Manifest::new(fields)
+    }
+
+    /// The bytes of `bundle.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(&self.0).expect("a manifest has only strings as keys, and finite numbers")
+    }
+}
+
+impl Deref for Manifest {
+    type Target = ManifestFields;
+
+    fn deref(&self) -> &ManifestFields {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bundle::FILES;
+    use crate::sampler::{BetaSchedule, Config, Prediction, SamplerKind};
+
+    fn fields() -> ManifestFields {
+        ManifestFields {
+            schema: SCHEMA,
+            name: "test".into(),
+            source_sha256: "0".repeat(64),
+            family: Family::Sd1,
+            weights: Format::Int8,
+            text: Text { tokens: 77, bos: 49406, eos: 49407, pad: 49407, channels: 768, words: None },
+            picture: PictureSizes {
+                default: 512,
+                smallest: 64,
+                factor: 8,
+                latent_channels: 4,
+                latent_scale: 0.18215,
+                guidance_embedding: None,
+            },
+            sampling: Config {
+                default: SamplerKind::Pndm,
+                steps: 20,
+                cfg_scale: 7.5,
+                prediction: Prediction::Epsilon,
+                beta_start: 0.00085,
+                beta_end: 0.012,
+                beta_schedule: BetaSchedule::ScaledLinear,
+                train_timesteps: 1000,
+                spacing: None,
+                steps_offset: None,
+                set_alpha_to_one: None,
+                skip_prk_steps: None,
+                rescale_betas_zero_snr: false,
+                original_inference_steps: None,
+            },
+            examples: Vec::new(),
+            files: FILES.iter().map(|file| ((*file).to_owned(), "0".repeat(64))).collect(),
+        }
+    }
+
+    /// Stable Diffusion 1.5's manifest.
+    pub(crate) fn sample() -> Manifest {
+        Manifest::new(fields()).unwrap()
+    }
+
+    /// What is said where `key` has the value `value`.
+    fn refused(key: &str, value: Value) -> String {
+        let mut json = serde_json::to_value(fields()).unwrap();
+        match key.split_once('.') {
+            Some((part, name)) => json[part][name] = value,
+            None => json[key] = value,
+        }
+        Manifest::parse(json.to_string().as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_manifest_comes_back_from_its_bytes() {
+        let manifest = sample();
+        assert_eq!(Manifest::parse(&manifest.to_json()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn each_value_out_of_range_is_refused_with_key_value_and_range() {
+        for (key, value, allowed) in [
+            ("picture.factor", json!(0), "0; allowed is 1 to 64"),
+            ("picture.factor", json!(65), "65; allowed is 1 to 64"),
+            ("picture.smallest", json!(0), "0; allowed is 8 to 2048"),
+            ("picture.smallest", json!(60), "60; allowed are multiples of picture.factor, 8"),
+            ("picture.default", json!(56), "56; allowed is 64 to 2048"),
+            ("picture.default", json!(2056), "2056; allowed is 64 to 2048"),
+            ("picture.latent_channels", json!(0), "0; allowed is 1 to 65536"),
+            ("picture.latent_scale", json!(0.0), "0; allowed is 0.001 to 1000"),
+            ("picture.latent_scale", json!(1e30), "1000000000000000000000000000000; allowed is 0.001 to 1000"),
+            ("picture.latent_scale", json!(-0.18), "-0.18; allowed is 0.001 to 1000"),
+            ("picture.guidance_embedding", json!(0), "0; allowed is 1 to 65536"),
+            ("text.tokens", json!(0), "0; allowed is 3 to 1024"),
+            ("text.channels", json!(0), "0; allowed is 1 to 65536"),
+            ("sampling.train_timesteps", json!(0), "0; allowed is 2 to 100000"),
+            ("sampling.steps", json!(0), "0; allowed is 1 to 1000"),
+            ("sampling.steps", json!(1001), "1001; allowed is 1 to 1000"),
+            ("sampling.cfg_scale", json!(-1.0), "-1; allowed is 0 to 50"),
+            ("sampling.beta_start", json!(0.0), "0; allowed is 0.000000001 to 0.999"),
+            ("sampling.beta_end", json!(0.0001), "0.0001; allowed is 0.00085 to 0.999"),
+            ("sampling.beta_end", json!(5.0), "5; allowed is 0.00085 to 0.999"),
+            ("sampling.steps_offset", json!(u64::MAX), "18446744073709551615; allowed is 0 to 999"),
+            ("sampling.original_inference_steps", json!(0), "0; allowed is 1 to 1000"),
+        ] {
+            assert_eq!(refused(key, value), format!("{key} is {allowed}"));
+        }
+    }
+
+    #[test]
+    fn names_types_and_keys_are_refused_by_their_path() {
+        for (key, value, message) in [
+            ("family", json!("sd3"), "family: unknown variant `sd3`, expected `sd1` or `sd2`"),
+            ("weights", json!("int4"), "weights: unknown variant `int4`, expected one of `int8`, `f16`, `f32`"),
+            ("picture.factor", json!(-8), "picture.factor: invalid value: integer `-8`"),
+            ("picture.factor", json!(null), "picture.factor: invalid type: null"),
+            ("picture.latent_scale", json!("NaN"), "picture.latent_scale: invalid type: string"),
+            ("sampling.prediction", json!("sample"), "sampling.prediction: unknown variant `sample`"),
+            ("text.bias", json!(1), "unknown field `bias`"),
+            ("source_sha256", json!("12"), "source_sha256 is \"12\""),
+            ("name", json!("a".repeat(1001)), "the length of name is 1001"),
+            ("text.words", json!(["a", "B"]), "text.words has \"B\""),
+            ("text.words", json!(["b", "a"]), "text.words is not sorted"),
+            ("text.words", json!([]), "the number of text.words is 0"),
+            ("examples", json!([""]), "the length of an example is 0"),
+            ("files", json!({}), "files does not list text_encoder.onnx"),
+            ("files", json!({"../a": "0".repeat(64)}), "files names \"../a\""),
+            ("files", json!({"/etc/a": "0".repeat(64)}), "files names \"/etc/a\""),
+            ("files", json!({"a": "x"}), "the checksum of a is \"x\""),
+        ] {
+            let found = refused(key, value.clone());
+            assert!(found.contains(message), "{key} = {value}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_must_be_possible() {
+        let message = refused("sampling.steps", json!(2));
+        assert!(message.starts_with("sampling.default is pndm and sampling.steps: 2 is out of range"), "{message}");
+    }
+
+    fn text(words: Option<&[&str]>) -> Text {
+        let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words }
+    }
+
+    #[test]
+    fn unknown_words_are_named_once_and_in_order() {
+        let text = text(Some(&["a", "house", "on", "red"]));
+        assert_eq!(text.unknown_words("a RED house"), Vec::<String>::new());
+        assert_eq!(text.unknown_words("Zebras, a red-hot house; zebras' café"), ["zebras", "hot", "café"]);
+        assert_eq!(text.unknown_words(" 12 %, ... "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_model_without_a_list_knows_every_word() {
+        assert_eq!(text(None).unknown_words("zebras in the fog"), Vec::<String>::new());
+    }
+}
