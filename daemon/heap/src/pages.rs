@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn more_than_there_is_is_null() {
-        assert!(map(usize::MAX / 4 & !(page() - 1)).is_null());
+        assert!(map((usize::MAX / 4) & !(page() - 1)).is_null());
         assert!(map(usize::MAX & !(page() - 1)).is_null());
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         let beyond: [fn(&mut OutTile); 3] = [
             |tile| tile.at(tile.lines.len(), 0).fill(1.0),
             |tile| tile.at(0, tile.columns.len()).fill(1.0),
-            |tile| drop(tile.narrowed(tile.values.start..tile.values.end + 1)),
+            |tile| _ = tile.narrowed(tile.values.start..tile.values.end + 1),
         ];
         for reach in beyond {
             let mut out = vec![0.0; shape.iter().product()];
