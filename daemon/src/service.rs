@@ -23,7 +23,7 @@ use crate::random;
 use crate::report;
 use crate::request::{Rejection, RequestMode};
 use crate::topics::InputTopic;
-use crate::worker::{Report, Worker, WorkerTask};
+use crate::worker::{Report, Worker};
 use intake::Intake;
 use publisher::{Publisher, Reply};
 use record::JobRecord;
@@ -205,7 +205,7 @@ impl Service {
         info!(id, steps = record.painting.parameters().steps, "running");
         self.publisher.state(id, record, "running", None);
         let limit = self.publisher.image_limit(id);
-        self.worker.run(WorkerTask { job: record.job.clone(), painting: record.painting.clone(), limit });
+        self.worker.run(record.job.clone(), record.painting.clone(), limit);
     }
 
     fn end(&mut self, id: String, record: &JobRecord, ending: &Ending) {

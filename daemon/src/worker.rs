@@ -27,17 +27,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the engine stays open without work: one job after the other finds everything in place.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A job for the worker.
-#[derive(Debug)]
-pub struct WorkerTask {
-    /// What was asked.
-    pub job: Arc<Job>,
-    /// The same, resolved; each further image has the next seed.
-    pub painting: Painting,
-    /// The largest image that the broker takes, bytes.
-    pub limit: Option<usize>,
-}
-
 /// What the worker reports.
 #[derive(Debug)]
 pub enum Report {
@@ -67,9 +56,9 @@ pub struct Painted {
 /// The service's end of the thread.
 #[derive(Debug)]
 pub struct Worker {
-    tasks: mpsc::Sender<(WorkerTask, Arc<AtomicBool>)>,
+    tasks: mpsc::Sender<WorkerTask>,
     last_activity: Arc<Mutex<Option<Instant>>>,
-    /// Set when the running task is to end.
+    /// Set when the running job is to end.
     stop: Arc<AtomicBool>,
 }
 
@@ -85,25 +74,26 @@ impl Worker {
         Ok((Worker { tasks, last_activity, stop: Arc::default() }, received))
     }
 
-    /// Starts a task; only one at a time.
-    pub fn run(&mut self, task: WorkerTask) {
+    /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for;
+    /// only one job at a time. `limit`: the largest image that the broker takes, bytes.
+    pub fn run(&mut self, job: Arc<Job>, painting: Painting, limit: Option<usize>) {
         *lock(&self.last_activity) = Some(Instant::now());
         self.stop = Arc::default();
         // The thread ends only after this end of the channel is gone.
-        let _ = self.tasks.send((task, self.stop.clone()));
+        let _ = self.tasks.send(WorkerTask { job, painting, limit, stop: self.stop.clone() });
     }
 
-    /// Ends the running task as soon as its engine notices; `Report::Finished` will follow.
+    /// Ends the running job as soon as its engine notices; `Report::Finished` will follow.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the last task was asked to stop.
+    /// Whether the last job was asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// When the engine last reported a layer; `None` while no task runs.
+    /// When the engine last reported a layer; `None` while no job runs.
     pub fn last_activity(&self) -> Option<Instant> {
         *lock(&self.last_activity)
     }
@@ -111,6 +101,14 @@ impl Worker {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A job on its way to the thread.
+struct WorkerTask {
+    job: Arc<Job>,
+    painting: Painting,
+    limit: Option<usize>,
+    stop: Arc<AtomicBool>,
 }
 
 /// The thread's side.
@@ -123,22 +121,22 @@ struct Painter {
 }
 
 impl Painter {
-    fn run(&self, engine: Engine, tasks: &mpsc::Receiver<(WorkerTask, Arc<AtomicBool>)>) {
+    fn run(&self, engine: Engine, tasks: &mpsc::Receiver<WorkerTask>) {
         let mut engine = Some(engine);
-        while let Some((task, stop)) = next(&mut engine, tasks) {
-            let outcome = self.attempt(&mut engine, &task, &stop);
+        while let Some(task) = next(&mut engine, tasks) {
+            let outcome = self.attempt(&mut engine, &task);
             *lock(&self.last_activity) = None;
             self.report(Report::Finished(outcome));
         }
     }
 
     /// A panic leaves an engine of which nothing is known: it is opened anew for the next job.
-    fn attempt(&self, engine: &mut Option<Engine>, task: &WorkerTask, stop: &AtomicBool) -> Result<Timings, Fault> {
+    fn attempt(&self, engine: &mut Option<Engine>, task: &WorkerTask) -> Result<Timings, Fault> {
         let mut ready = match engine.take() {
             Some(engine) => engine,
             None => self.reopen()?,
         };
-        let outcome = catch_panic(|| self.paint_all(&mut ready, task, stop))?;
+        let outcome = catch_panic(|| self.paint_all(&mut ready, task))?;
         *engine = Some(ready);
         outcome
     }
@@ -153,10 +151,10 @@ impl Painter {
         Ok(engine)
     }
 
-    fn paint_all(&self, engine: &mut Engine, task: &WorkerTask, stop: &AtomicBool) -> Result<Timings, Fault> {
+    fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<Timings, Fault> {
         let parameters = task.painting.parameters();
         let meter = Meter::new(parameters, task.job.count, Instant::now());
-        let mut observer = JobObserver { meter, stop, reported: None, painter: self };
+        let mut observer = JobObserver { meter, stop: &task.stop, reported: None, painter: self };
         for index in 0..task.job.count {
             if index > 0 {
                 observer.meter.next_image(Instant::now());
@@ -253,10 +251,7 @@ impl Observer for JobObserver<'_> {
 
 /// The next job. An engine that has waited for long enough is closed, and what it held is the system's again: opening it
 /// takes a fraction of a step.
-fn next(
-    engine: &mut Option<Engine>,
-    tasks: &mpsc::Receiver<(WorkerTask, Arc<AtomicBool>)>,
-) -> Option<(WorkerTask, Arc<AtomicBool>)> {
+fn next(engine: &mut Option<Engine>, tasks: &mpsc::Receiver<WorkerTask>) -> Option<WorkerTask> {
     if engine.is_some() {
         match tasks.recv_timeout(IDLE) {
             Err(RecvTimeoutError::Timeout) => {
