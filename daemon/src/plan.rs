@@ -1,7 +1,7 @@
 //! `diffused plan`: what painting a picture would need, without painting it.
 
 use diffused_engine::Options;
-use diffused_engine::plan::{MemoryPlan, StagePlan};
+use diffused_engine::memory_plan::{MemoryPlan, StagePlan};
 use diffused_engine::request::{Request, Stage};
 use serde_json::json;
 

@@ -9,10 +9,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use diffused_engine::latents::Latents;
+use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::text_encoder::{Embeddings, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
-use diffused_engine::weights::Residency;
 use diffused_engine::{Bundle, Source};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// last; of the encoder, the means times the scaling factor.
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
-    let streamed = Residency::streamed;
+    let streamed = RunBudget::streamed;
     let ids = Tensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
     let text = TextEncoder::open(bundle)?.encode(&[ids], streamed(), &mut go_on)?.values;
 

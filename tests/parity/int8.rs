@@ -3,9 +3,9 @@
 use std::io::{Write, stderr};
 use std::ops::ControlFlow;
 
+use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::request::{Request, Unobserved};
 use diffused_engine::unet::Unet;
-use diffused_engine::weights::Residency;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
 use model_prep::Format;
@@ -40,7 +40,7 @@ fn a_pass_of_the_demo_unet_is_near() {
         let mut predict = |case: &String| {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, Residency::ample()).unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, RunBudget::ample()).unwrap();
             steps.predict(&input, timestep, &mut |_, _| ControlFlow::Continue(())).unwrap()
         };
         goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use diffused_engine::latents::Latents;
+use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::text_encoder::{Embeddings, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
-use diffused_engine::weights::Residency;
 use model_prep::Format;
 use safetensors::SafeTensors;
 
@@ -90,7 +90,7 @@ fn text_encoders_agree() {
         let prompts: Vec<Vec<u32>> = ids.chunks(77).map(<[u32]>::to_vec).collect();
         let fresh = Fresh::new(model, Format::F32);
         let mut encoder = TextEncoder::open(&fresh.bundle()).unwrap();
-        let embeddings = encoder.encode(&prompts, Residency::ample(), &mut go_on).unwrap();
+        let embeddings = encoder.encode(&prompts, RunBudget::ample(), &mut go_on).unwrap();
         check(&format!("{model} text"), &embeddings.values, &goldens.get("text.out").values, 1e-4);
     }
 }
@@ -104,7 +104,7 @@ fn unets_agree() {
         for case in goldens.cases("unet") {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, Residency::ample()).unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, RunBudget::ample()).unwrap();
             let output = steps.predict(&input, timestep, &mut go_on).unwrap();
             check(&format!("{model} {case}"), &output, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
         }
@@ -122,7 +122,7 @@ fn decoders_agree() {
         for case in goldens.cases("decode") {
             let mut latents = goldens.get(&format!("{case}.in")).latents();
             latents.values.iter_mut().for_each(|value| *value *= scale);
-            let pixels = decoder.decode(&latents, Residency::ample(), &mut go_on).unwrap();
+            let pixels = decoder.decode(&latents, RunBudget::ample(), &mut go_on).unwrap();
             check(&format!("{model} {case}"), &pixels, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
         }
     }
@@ -138,7 +138,7 @@ fn encoders_agree() {
         let mut encoder = VaeEncoder::open(&bundle).unwrap();
         for case in goldens.cases("encode") {
             let Latents { height, width, values, .. } = goldens.get(&format!("{case}.in")).latents();
-            let moments = encoder.encode(values, (width, height), Residency::ample(), &mut go_on).unwrap();
+            let moments = encoder.encode(values, (width, height), RunBudget::ample(), &mut go_on).unwrap();
             let (rows, columns, channels) = moments.shape();
             let wanted = goldens.get(&format!("{case}.out"));
             let (means, log_variances) = wanted.values.split_at(rows * columns * channels);

@@ -9,7 +9,7 @@ const CRATES: [&str; 6] =
     ["daemon/engine/src/", "daemon/heap/src/", "daemon/kernels/src/", "daemon/src/", "model-prep/src/", "tests/src/"];
 
 /// Modules that still go in a circle: the list shrinks until it is empty.
-const TO_BE_OPENED: [(&str, &[&str]); 1] = [("daemon/engine/src/", &["graph", "ops"])];
+const TO_BE_OPENED: [(&str, &[&str]); 0] = [];
 
 /// The crate's root, `lib.rs`, as a module.
 const ROOT: &str = "lib";

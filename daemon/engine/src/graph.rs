@@ -1,66 +1,80 @@
-//! A network's graph: ONNX without weights, parsed once, planned for each picture size, run by tract node by node.
+//! A network's graph: ONNX without weights, parsed once, scheduled for each image size.
 //!
-//! Our operators sit in tract's graph as `NetOp`, which says what shapes come out but cannot compute: a run hands each
-//! of them to `ops::run` together with the weights, and leaves what is cheap of the rest (addition, reshape) to tract.
-//! So nothing has to be bound into the graph, and one parsed graph serves every size.
+//! tract does what a graph needs: it parses the ONNX, infers the shapes of all values from those of the inputs,
+//! optimises, and walks the nodes, holding each value until its last use. It evaluates each node through its operator's
+//! `EvalOp`: ours (`NetOp`, `GlueOp`) find weights and pool in what the run shares (`shared`), the few standard ones
+//! that a bundle may bring (`check`) are tract's own. The order of the nodes is ours (`order`).
+//!
+//! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, which
+//! may cancel, and a segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
+//! as whatever lies in tract's `TurnShared` must be; so it is called by the walk's callback, which hands every other
+//! node on to tract's evaluation.
 
+mod check;
 mod footprint;
+mod glue_op;
+mod input;
 mod net_op;
 mod order;
 mod segment;
-mod shapes;
-mod value;
+mod shared;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::eval as stock_eval;
+use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState};
+use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext};
 
 use net_op::NetOp;
-use segment::{Role, Strips};
+use segment::SegmentOp;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
-use crate::ops::{self, Pool};
-use crate::strips::{self, Segment};
-use crate::weights::{Weights, WeightsFile};
+use crate::strips::{self, Segment, StripPlan};
+use crate::weights::WeightsFile;
 
-/// Plans that are kept for their input shapes.
-const KEPT_PLANS: usize = 4;
+/// Schedules that are kept for their input shapes.
+const KEPT_SCHEDULES: usize = 4;
 
-pub(crate) use shapes::conv_shape;
-pub(crate) use value::{Kind, Value};
+/// Ticks that a segment in strips counts for.
+const SEGMENT_TICKS: usize = 1000;
+
+pub(crate) use input::{InputShape, InputValues};
+pub(crate) use shared::Shared;
+
+/// Called with how many ticks are done and how many there are; may cancel the run.
+type RunTick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// A parsed graph.
 pub(crate) struct Graph {
-    path: std::path::PathBuf,
+    path: PathBuf,
     model: InferenceModel,
-    plans: Vec<(Vec<Kind>, bool, Arc<Plan>)>,
+    schedules: Vec<(Vec<InputShape>, bool, Arc<Schedule>)>,
 }
 
 impl Graph {
     /// Parses `NETWORK.onnx` and checks every weight that it names against the weights file.
     pub(crate) fn open(bundle: &Bundle, network: &str, weights: &WeightsFile) -> Result<Graph> {
         let file = format!("{network}.onnx");
-        let path = bundle.source.path(&file);
-        let bytes = bundle.read(&file)?;
-        let mut onnx = tract_onnx::onnx();
-        for name in Layer::NAMES {
-            onnx.op_register.insert(name, net_op::build);
-        }
-        let model = onnx.model_for_read(&mut &*bytes);
-        let mut model = model
+        Graph::parse(bundle.source.path(&file), &bundle.read(&file)?, weights)
+    }
+
+    fn parse(path: PathBuf, bytes: &[u8], weights: &WeightsFile) -> Result<Graph> {
+        let mut model = parse(bytes)
             .map_err(|error| Error::ModelCorrupt { path: path.clone(), message: format!("not a graph: {error:#}") })?;
         for node in &mut model.nodes {
             if let Some(op) = node.op_as_mut::<NetOp>() {
                 op.bind(weights)?;
             }
         }
-        Ok(Graph { path, model, plans: Vec::new() })
+        Ok(Graph { path, model, schedules: Vec::new() })
     }
 
     /// Number of inputs.
@@ -68,60 +82,66 @@ impl Graph {
         self.model.inputs.len()
     }
 
-    /// The plan for these input shapes. With `strips`, large pictures are worked on in strips where that can be.
-    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
-        if let Some((.., plan)) = self.plans.iter().find(|(shapes, striped, _)| shapes == inputs && *striped == strips)
-        {
-            return Ok(plan.clone());
+    /// The schedule for these input shapes. With `strips`, the part that can run in strips is to do so.
+    pub(crate) fn schedule(&mut self, inputs: &[InputShape], strips: bool) -> Result<Arc<Schedule>> {
+        let mut kept = self.schedules.iter();
+        if let Some((.., schedule)) = kept.find(|(shapes, striped, _)| shapes == inputs && *striped == strips) {
+            return Ok(schedule.clone());
         }
-        let plan = Plan::new(self.model.clone(), inputs, strips);
-        let plan = Arc::new(plan.map_err(|error| self.corrupt(format!("the graph does not fit together: {error:#}")))?);
-        self.plans.truncate(KEPT_PLANS - 1);
-        self.plans.insert(0, (inputs.to_vec(), strips, plan.clone()));
-        Ok(plan)
-    }
-
-    fn corrupt(&self, message: String) -> Error {
-        Error::ModelCorrupt { path: self.path.clone(), message }
+        let schedule = Schedule::new(self.model.clone(), inputs, strips).map_err(|error| Error::ModelCorrupt {
+            path: self.path.clone(),
+            message: format!("the graph does not fit together: {error:#}"),
+        })?;
+        let schedule = Arc::new(schedule);
+        self.schedules.truncate(KEPT_SCHEDULES - 1);
+        self.schedules.insert(0, (inputs.to_vec(), strips, schedule.clone()));
+        Ok(schedule)
     }
 }
 
+fn parse(bytes: &[u8]) -> TractResult<InferenceModel> {
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    for name in Layer::NAMES {
+        onnx.op_register.insert(name, net_op::build);
+    }
+    let proto = onnx.proto_model_for_read(&mut &*bytes)?;
+    check::check(&proto)?;
+    onnx.model_for_proto_model(&proto)
+}
+
 /// A graph with all shapes known, in the order in which it runs.
-pub(crate) struct Plan {
+pub(crate) struct Schedule {
     plan: Arc<TypedSimplePlan>,
     matrices: Vec<Arc<str>>,
-    layers: usize,
-    strips: Option<Strips>,
+    ticks: usize,
+    segment: Option<Arc<Segment>>,
     tables: usize,
     activations: usize,
 }
 
-/// Ticks that a segment in strips counts for.
-const STRIP_TICKS: usize = 1000;
-
-impl Plan {
-    fn new(mut model: InferenceModel, inputs: &[Kind], strips: bool) -> TractResult<Plan> {
-        for (index, kind) in inputs.iter().enumerate() {
-            model.set_input_fact(index, kind.fact())?;
+impl Schedule {
+    fn new(mut model: InferenceModel, inputs: &[InputShape], strips: bool) -> TractResult<Schedule> {
+        for (index, shape) in inputs.iter().enumerate() {
+            model.set_input_fact(index, shape.fact())?;
         }
-        let places = model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
-        let model = model.into_optimized()?;
-        let plan = order::plan(model, &places)?;
+        let places: HashMap<String, usize> = model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
+        let mut model = model.into_optimized()?;
+        glue_op::replace(&mut model)?;
+        let mut plan = order::plan(model, &places)?;
+        let tables = net_ops(&plan).map(NetOp::table_bytes).sum();
+        let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
+        if let Some(model) = striped {
+            plan = order::plan(model, &places)?;
+        }
         let order = plan.order_without_consts();
-        let strips = if strips { Strips::find(plan.model(), order)? } else { None };
-        let outside = |id: &usize| strips.as_ref().is_none_or(|strips| matches!(strips.role(*id), Role::Outside));
-        let ops = |ids: &mut dyn Iterator<Item = usize>| -> Vec<&NetOp> {
-            ids.filter_map(|id| plan.model().node(id).op_as()).collect()
-        };
-        let whole = ops(&mut order.iter().copied().filter(outside));
-        let matrices = whole.iter().flat_map(|op| op.matrices()).map(Arc::from).collect();
-        let layers = whole.len() + strips.as_ref().map_or(0, |_| STRIP_TICKS);
-        let tables = ops(&mut order.iter().copied()).iter().map(|op| op.table_bytes()).sum();
-        let activations = footprint::peak(plan.model(), order, &outside)?;
-        Ok(Plan { layers, matrices, tables, activations, plan, strips })
+        let segment = order.iter().find_map(|id| Some(plan.model().node(*id).op_as::<SegmentOp>()?.0.clone()));
+        let ticks = net_ops(&plan).count() + segment.as_ref().map_or(0, |_| SEGMENT_TICKS);
+        let matrices = net_ops(&plan).flat_map(NetOp::matrices).map(Arc::from).collect();
+        let activations = footprint::peak(plan.model(), order)?;
+        Ok(Schedule { matrices, ticks, segment, tables, activations, plan })
     }
 
-    /// Bytes of activations at a run's worst moment outside of strips.
+    /// Bytes of activations at a run's worst moment outside of the segment in strips.
     pub(crate) fn activations(&self) -> usize {
         self.activations
     }
@@ -133,100 +153,83 @@ impl Plan {
 
     /// The part that runs in strips.
     pub(crate) fn segment(&self) -> Option<&Segment> {
-        self.strips.as_ref().map(|strips| &strips.segment)
+        self.segment.as_deref()
     }
 
-    /// How the part that runs in strips does so in `budget` bytes; none where there is no such part.
-    pub(crate) fn strips(&self, budget: usize) -> Option<strips::Plan> {
-        self.strips.as_ref().map(|strips| strips::plan(&strips.segment, budget))
-    }
-
-    /// The matrices that a run reads, in order.
+    /// The matrices that a run reads outside of the segment in strips, in order.
     pub(crate) fn matrices(&self) -> &[Arc<str>] {
         &self.matrices
     }
 
-    /// Runs the graph once. `tick` is called before each of our operators with how many are done and how many there are.
+    /// Runs the graph once; a segment in strips as `strips` has it. `tick` is called before each of our operators.
     pub(crate) fn run(
         &self,
-        inputs: Vec<Value>,
-        strips: Option<&strips::Plan>,
-        weights: &mut Weights,
-        pool: &mut Pool,
-        tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        inputs: Vec<InputValues>,
+        strips: Option<&StripPlan>,
+        shared: &Shared,
+        tick: &mut RunTick,
     ) -> Result<Vec<f32>> {
-        let inputs = inputs.into_iter().map(Value::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
-        let strips = self.strips.as_ref().zip(strips);
-        let mut run = Run { layers: self.layers, strips, source: None, done: 0, weights, pool, tick };
-        run.pool.begin();
-        let eval = |context: &EvalContext,
-                    state: Option<&mut dyn OpState>,
-                    node: &TypedNode,
-                    mut inputs: TVec<TValue>| match node.op_as() {
-            Some(op) => run.layer(node, op, inputs),
-            None => match ops::run_glue(&*node.op, &mut inputs, run.pool) {
-                Some(outputs) => outputs,
-                None => stock_eval(context, state, node, inputs).map_err(into_ours),
-            },
+        let inputs = inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
+        shared.lock().pool.begin();
+        let mut done = 0;
+        let walk = |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| {
+            if let Some(op) = node.op_as::<SegmentOp>() {
+                let mut tick = |part: usize, parts: usize| tick(done + part * SEGMENT_TICKS / parts, self.ticks);
+                let result = run_segment(op, strips, inputs, shared, &mut tick)?;
+                done += SEGMENT_TICKS;
+                return Ok(result);
+            }
+            if node.op_is::<NetOp>() {
+                if tick(done, self.ticks).is_break() {
+                    return Err(Error::Cancelled.into());
+                }
+                done += 1;
+            }
+            eval(context, state, node, inputs)
         };
-        let mut outputs = SimpleState::new(&self.plan)
-            .and_then(|mut state| state.run_plan_with_eval(inputs, eval))
-            .map_err(into_ours)?;
-        Ok(value::slice(&outputs.remove(0)).map_err(into_ours)?.to_vec())
+        let outputs = SimpleState::new(&self.plan).and_then(|mut state| {
+            state.turn_state.shared.insert(shared.clone());
+            state.run_plan_with_eval(inputs, walk)
+        });
+        let outputs = outputs.map_err(into_ours)?;
+        let output = outputs.first().ok_or_else(|| Error::Internal("a graph without an output".into()))?;
+        Ok(input::slice(output).map_err(into_ours)?.to_vec())
     }
 }
 
-/// One run of a plan.
-struct Run<'a> {
-    layers: usize,
-    strips: Option<(&'a Strips, &'a strips::Plan)>,
-    /// What the segment in strips starts from, once it is there.
-    source: Option<TValue>,
-    done: usize,
-    weights: &'a mut Weights,
-    pool: &'a mut Pool,
-    tick: &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+/// The operators of ours that a plan runs one by one, in its order.
+fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = &NetOp> {
+    plan.order_without_consts().iter().filter_map(|id| plan.model().node(*id).op_as())
 }
 
-impl Run<'_> {
-    /// Runs one of our operators, or its part of the segment.
-    fn layer(&mut self, node: &TypedNode, op: &NetOp, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
-        let Some((strips, plan)) = self.strips else { return self.whole(op, inputs) };
-        let role = strips.role(node.id);
-        if matches!(role, Role::Outside) {
-            return self.whole(op, inputs);
-        }
-        self.source = strips.source(node, &inputs).or(self.source.take());
-        drop(inputs);
-        match role {
-            Role::Last => self.segment(strips, plan),
-            _ => segment::placeholders(node).map_err(into_ours),
-        }
-    }
-
-    fn whole(&mut self, op: &NetOp, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
-        if (self.tick)(self.done, self.layers).is_break() {
-            return Err(Error::Cancelled);
-        }
-        self.done += 1;
-        ops::run(&op.layer, inputs, self.weights, self.pool)
-    }
-
-    fn segment(&mut self, strips: &Strips, plan: &strips::Plan) -> Result<TVec<TValue>> {
-        let source = self.source.take().ok_or_else(|| Error::Internal("strips without a source".into()))?;
-        let stored = strips::source(&strips.segment, value::slice(&source).map_err(into_ours)?)?;
-        drop(source);
-        self.pool.clear();
-        let (done, layers) = (self.done, self.layers);
-        let mut tick = |part: usize, parts: usize| (self.tick)(done + part * STRIP_TICKS / parts, layers);
-        let result = strips::run(&strips.segment, plan, stored, self.weights, &mut tick)?;
-        self.done += STRIP_TICKS;
-        let tensor = Tensor::from_shape(&strips.shape(), &result).map_err(into_ours)?;
-        Ok(tvec![tensor.into()])
-    }
+fn run_segment(
+    op: &SegmentOp,
+    plan: Option<&StripPlan>,
+    mut inputs: TVec<TValue>,
+    shared: &Shared,
+    tick: &mut RunTick,
+) -> TractResult<TVec<TValue>> {
+    let plan = plan.context("a segment without a plan for its strips")?;
+    let source = inputs.pop().context("a segment without an input")?;
+    let stored = strips::store_input(&op.0, input::slice(&source)?)?;
+    drop(source);
+    let mut shared = shared.lock();
+    shared.pool.clear();
+    let result = strips::run(&op.0, plan, stored, &mut shared.weights, tick)?;
+    Ok(tvec![Tensor::from_shape(&op.shape(), &result)?.into()])
 }
 
-/// The engine's own errors pass through tract as they are; what else comes is a fault of the program.
+/// The dimensions of a value, all of which are known in a schedule.
+fn concrete(fact: &TypedFact) -> TractResult<TVec<usize>> {
+    let dims = fact.shape.as_concrete().with_context(|| format!("a value of unknown shape {:?}", fact.shape))?;
+    Ok(dims.into())
+}
+
+/// The engine's own errors pass through tract as they are; anything else is a fault of the program, and says at which
+/// node it was found.
 fn into_ours(error: TractError) -> Error {
-    error.downcast().unwrap_or_else(|error| Error::Internal(format!("{error:#}")))
+    match error.downcast_ref() {
+        Some(Error::Internal(_)) | None => Error::Internal(format!("{error:#}")),
+        Some(_) => error.downcast().unwrap_or_else(|error| Error::Internal(format!("{error:#}"))),
+    }
 }

@@ -7,7 +7,8 @@
 //! (i8, the same shape) and `scale` (f32, the shape without the channels), one scale per row or pixel; these are what a
 //! matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32 input.
 //!
-//! Glue that is not here is standard ONNX, and exact: `Concat`, `Add`, `Reshape`, `Cast`.
+//! What is not here is standard ONNX: model-prep writes `Concat` and `Cast`, and a bundle may use a few more operators
+//! that give the same bits on every CPU (`graph::check`).
 
 use serde::{Deserialize, Serialize};
 

@@ -11,13 +11,13 @@ pub mod hash;
 pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
+pub mod memory_plan;
 mod models;
 pub mod network;
 pub mod noise;
 mod ops;
 pub mod parameters;
 pub mod picture;
-pub mod plan;
 pub mod request;
 mod resolver;
 pub mod sampler;
@@ -39,9 +39,9 @@ pub use bundle::{Bundle, Source};
 pub use diffused_kernels::cpu;
 use error::{Error, Result};
 use latents::Latents;
+use memory_plan::MemoryPlan;
 use models::Models;
 use noise::Noise;
-use plan::MemoryPlan;
 use request::{Observer, Parameters, Stage};
 pub use resolver::{Painting, Resolver};
 use sampler::Sampler;
@@ -65,7 +65,7 @@ impl Options {
 
     /// What the process takes of its memory beside images and weights, bytes.
     pub fn process(&self) -> u64 {
-        plan::process(self.threads())
+        memory_plan::process(self.threads())
     }
 }
 
@@ -112,12 +112,12 @@ impl Engine {
     /// `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, painting: &Painting) -> Result<MemoryPlan> {
         let demands = self.models.demands(painting.parameters())?;
-        plan::plan(&demands, self.options.memory, self.options.process())
+        memory_plan::plan(&demands, self.options.memory, self.options.process())
     }
 
     /// The smallest budget in which `painting` can be painted, bytes.
     pub fn smallest_budget(&mut self, painting: &Painting) -> Result<u64> {
-        Ok(plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
+        Ok(memory_plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
     }
 
     /// Paints `painting`, calling `observer` after each layer and step. Image to image starts from `init_image`, which
@@ -175,8 +175,8 @@ impl Pipeline<'_> {
         self.stage_ended();
         let latents = self.denoise(latents, embeddings)?;
         self.stage_ended();
-        let residency = self.plan.residency(Stage::VaeDecoder)?;
-        let pixels = self.models.decoder.decode(&latents, residency, &mut layers(Stage::VaeDecoder, self.observer))?;
+        let budget = self.plan.budget(Stage::VaeDecoder)?;
+        let pixels = self.models.decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
         let Parameters { width, height, .. } = *self.painting.parameters();
         picture::to_image(&pixels, width, height)
     }
@@ -190,9 +190,9 @@ impl Pipeline<'_> {
 
     /// The prompts' embeddings.
     fn embed(&mut self) -> Result<Embeddings> {
-        let residency = self.plan.residency(Stage::TextEncoder)?;
+        let budget = self.plan.budget(Stage::TextEncoder)?;
         let mut tick = layers(Stage::TextEncoder, self.observer);
-        self.models.text_encoder.encode(&self.painting.prompts, residency, &mut tick)
+        self.models.text_encoder.encode(&self.painting.prompts, budget, &mut tick)
     }
 
     /// The first latents of text to image.
@@ -208,9 +208,9 @@ impl Pipeline<'_> {
     fn image_latents(&mut self, image: RgbImage) -> Result<Latents> {
         let Parameters { width, height, .. } = *self.painting.parameters();
         let pixels = picture::to_pixels(&picture::scale(image, width, height));
-        let residency = self.plan.residency(Stage::VaeEncoder)?;
+        let budget = self.plan.budget(Stage::VaeEncoder)?;
         let mut tick = layers(Stage::VaeEncoder, self.observer);
-        let moments = self.models.encoder.encode(pixels, (width, height), residency, &mut tick)?;
+        let moments = self.models.encoder.encode(pixels, (width, height), budget, &mut tick)?;
         let mut noise = || Latents::noise(&mut self.noise, moments.shape()).values;
         let latents = moments.sample(&noise());
         Ok(Latents { values: self.sampler.image_latents(&latents.values, &noise()), ..latents })
@@ -220,9 +220,9 @@ impl Pipeline<'_> {
     fn denoise(&mut self, mut latents: Latents, embeddings: Embeddings) -> Result<Latents> {
         let timesteps = self.sampler.timesteps().to_vec();
         let (calls, guidance) = (timesteps.len(), self.painting.parameters().cfg_scale);
-        let residency = self.plan.residency(Stage::Unet)?;
+        let budget = self.plan.budget(Stage::Unet)?;
         let Latents { height, width, channels, .. } = latents;
-        let mut unet = self.models.unet.start(&latents, embeddings, guidance, calls, residency)?;
+        let mut unet = self.models.unet.start(&latents, embeddings, guidance, calls, budget)?;
         for (index, timestep) in timesteps.into_iter().enumerate() {
             let input = Latents { values: self.sampler.model_input(index, &latents.values), ..latents };
             let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);

@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::bundle::Manifest;
 use crate::error::Result;
-use crate::plan::Demand;
+use crate::memory_plan::Demand;
 use crate::request::{Parameters, Stage};
 use crate::text_encoder::TextEncoder;
 use crate::unet::Unet;

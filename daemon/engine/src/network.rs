@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Kind, Plan, Value};
+use crate::graph::{Graph, InputShape, InputValues, Schedule, Shared};
+use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
-use crate::plan::Demand;
-use crate::strips;
-use crate::weights::{Residency, Weights};
+use crate::strips::{self, StripPlan};
+use crate::weights::Weights;
 
-/// Told before each layer how many are done and how many there are; may stop the run.
+/// Called before each layer with how many are done and how many there are; may stop the run.
 pub type Tick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// One of a bundle's networks.
 pub(crate) struct Network {
     name: &'static str,
     graph: Graph,
-    weights: Weights,
+    shared: Shared,
 }
 
 impl Network {
@@ -30,70 +30,66 @@ impl Network {
             let message = format!("the graph has {} inputs, but {inputs} are needed", graph.inputs());
             return Err(Error::ModelCorrupt { path: bundle.source.path(&format!("{name}.onnx")), message });
         }
-        Ok(Network { name, graph, weights })
+        Ok(Network { name, graph, shared: Shared::new(weights) })
     }
 
     /// What a run on these inputs needs.
-    pub(crate) fn demand(&mut self, inputs: &[Kind]) -> Result<Demand> {
-        let plan = self.plan(inputs, true)?;
-        let file = self.weights.file();
+    pub(crate) fn demand(&mut self, inputs: &[InputShape]) -> Result<Demand> {
+        let schedule = self.graph.schedule(inputs, true)?;
+        let shared = self.shared.lock();
         let (mut matrices, mut largest_block) = (Vec::new(), 0);
-        for name in plan.matrices() {
-            let entry = file.entry(name)?;
+        for name in schedule.matrices() {
+            let entry = shared.weights.file().entry(name)?;
             matrices.push((name.clone(), entry.bytes() as u64));
             largest_block = largest_block.max(entry.block_len(0) as u64);
         }
-        let (activations, tables) = (plan.activations() as u64, plan.tables() as u64);
-        Ok(Demand { activations, strips: plan.segment().cloned(), tables, matrices, largest_block })
+        let (activations, tables) = (schedule.activations() as u64, schedule.tables() as u64);
+        Ok(Demand { activations, strips: schedule.segment().cloned(), tables, matrices, largest_block })
     }
 
     /// Starts reading weights for `runs` runs on these inputs.
-    pub(crate) fn start(&mut self, inputs: &[Kind], runs: usize, residency: Residency) -> Result<Running<'_>> {
-        let plan = self.plan(inputs, residency.strips.is_some())?;
-        let spare = residency.spare;
-        let strips = residency.strips.and_then(|budget| plan.strips(budget));
-        self.weights.begin(plan.matrices(), runs, residency)?;
-        let pool = Pool::new(plan.activations() + spare);
-        Ok(Running { plan, strips, name: self.name, weights: &mut self.weights, pool })
-    }
-
-    /// The graph's plan for these inputs; only the autoencoder has strips.
-    pub(crate) fn plan(&mut self, inputs: &[Kind], strips: bool) -> Result<Arc<Plan>> {
-        self.graph.plan(inputs, strips && self.name.starts_with("vae"))
+    pub(crate) fn start(&mut self, inputs: &[InputShape], runs: usize, budget: RunBudget) -> Result<NetworkRun<'_>> {
+        let schedule = self.graph.schedule(inputs, budget.strips.is_some())?;
+        let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
+        let mut shared = self.shared.lock();
+        shared.weights.begin(schedule.matrices(), runs, budget.weights)?;
+        shared.pool = Pool::new(schedule.activations() + budget.spare);
+        drop(shared);
+        Ok(NetworkRun { schedule, strips, name: self.name, shared: &mut self.shared })
     }
 
     /// Runs once.
-    pub(crate) fn run(&mut self, inputs: Vec<Value>, residency: Residency, tick: &mut Tick) -> Result<Vec<f32>> {
-        let kinds: Vec<Kind> = inputs.iter().map(Value::kind).collect();
-        self.start(&kinds, 1, residency)?.run(inputs, tick)
+    pub(crate) fn run(&mut self, inputs: Vec<InputValues>, budget: RunBudget, tick: &mut Tick) -> Result<Vec<f32>> {
+        let shapes: Vec<InputShape> = inputs.iter().map(InputValues::shape).collect();
+        self.start(&shapes, 1, budget)?.run(inputs, tick)
     }
 
     /// Frees all weights.
     pub(crate) fn forget(&mut self) {
-        self.weights.forget();
+        self.shared.lock().weights.forget();
     }
 }
 
 /// A network whose weights are being read; dropping it stops that.
-pub(crate) struct Running<'a> {
-    plan: Arc<Plan>,
-    strips: Option<strips::Plan>,
+pub(crate) struct NetworkRun<'a> {
+    schedule: Arc<Schedule>,
+    strips: Option<StripPlan>,
     name: &'static str,
-    weights: &'a mut Weights,
-    pool: Pool,
+    shared: &'a mut Shared,
 }
 
-impl Running<'_> {
+impl NetworkRun<'_> {
     /// The next run.
-    pub(crate) fn run(&mut self, inputs: Vec<Value>, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub(crate) fn run(&mut self, inputs: Vec<InputValues>, tick: &mut Tick) -> Result<Vec<f32>> {
         tracing::debug!(network = self.name, "run");
-        self.plan.run(inputs, self.strips.as_ref(), self.weights, &mut self.pool, tick)
+        self.schedule.run(inputs, self.strips.as_ref(), self.shared, tick)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for NetworkRun<'_> {
     fn drop(&mut self) {
-        self.pool.clear();
-        self.weights.end();
+        let mut shared = self.shared.lock();
+        shared.pool.clear();
+        shared.weights.end();
     }
 }

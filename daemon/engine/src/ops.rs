@@ -1,6 +1,6 @@
 //! The operators: each a thin shell that takes tract's values apart and calls a kernel.
 //!
-//! Shapes were checked when the plan was made (`graph::shapes`). Inputs come by value: an operator that is the last to
+//! Shapes were checked when the schedule was made (`shapes`). Inputs come by value: an operator that is the last to
 //! use a tensor drops it as soon as it can, or writes its result into it.
 
 mod attention;
@@ -8,25 +8,28 @@ mod conv;
 mod embedding;
 mod glue;
 mod linear;
+mod memory;
 mod norm;
 mod pool;
 mod quantize;
+mod shapes;
 mod values;
 
 use tract_onnx::prelude::*;
 
 use crate::error::Result;
 use crate::layer::Layer;
-use crate::weights::Weights;
-use values::Inputs;
+use crate::weights::{Shape, Weights};
+use values::OperatorInputs;
 
-pub(crate) use glue::run as run_glue;
-pub(crate) use linear::blocks;
+pub(crate) use glue::Glue;
+pub(crate) use memory::OperatorMemory;
 pub(crate) use pool::Pool;
+pub(crate) use shapes::{Operand, conv_shape, outputs};
 
 /// Runs `layer` on `inputs`; what it is the last to use goes to the pool.
 pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
-    let inputs = &mut Inputs::new(inputs);
+    let inputs = &mut OperatorInputs::new(inputs);
     let output = match layer {
         Layer::Embedding { tokens, positions } => embedding::tokens(inputs, tokens, positions, weights)?,
         Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
@@ -40,4 +43,17 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, po
         Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
     };
     if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }
+}
+
+/// The memory that `run` takes for `layer` with so many inputs and a result of shape `output`.
+pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[usize]) -> OperatorMemory {
+    match layer {
+        Layer::Linear { .. } => linear::memory(layer, weights, inputs, output),
+        Layer::Conv2d { residual, .. } => conv::memory(*residual, inputs),
+        Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize),
+        Layer::Attention { quantize, .. } => attention::memory(*quantize, output),
+        Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::LayerNorm { .. } | Layer::Quantize {} => {
+            OperatorMemory::default()
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The autoencoder's large pictures in strips: the same bytes as the whole picture gives, in a fraction of its memory.
+//! The autoencoder's large images in strips: the same bytes as for the whole image, in a fraction of its memory.
 //!
 //! Blending tiles would shift colours and leave seams, since each tile would have its own GroupNorm statistics. Here a part
 //! of the graph that works row by row (convolutions, group norms, quantization) streams through *passes*: each pass runs down
@@ -8,6 +8,7 @@
 //! (`plan`); it changes the work, never the values, because a result that may be stored is always rounded to the precision
 //! in which it would be.
 
+mod memory;
 mod passes;
 mod plan;
 mod run;
@@ -16,18 +17,19 @@ mod stored;
 
 use diffused_kernels::ConvShape;
 
-pub(crate) use plan::{Plan, plan, smallest};
-pub(crate) use run::{run, source};
+pub(crate) use plan::{StripPlan, plan, smallest};
+pub(crate) use run::{run, store_input};
 
-/// Height, width and channels of a picture.
+/// Height, width and channels of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size {
+pub(crate) struct Extent {
     pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) channels: usize,
 }
 
-impl Size {
+impl Extent {
+    /// Values of a row.
     fn row(&self) -> usize {
         self.width * self.channels
     }
@@ -35,10 +37,10 @@ impl Size {
 
 /// An operator that makes a row from a few rows of its inputs.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Op {
-    /// A whole picture from outside.
-    Source,
-    /// A convolution; its second input, if there is one, is the residual. `half`: rounded to half precision.
+pub(crate) enum RowOp {
+    /// The segment's input, which is there before the first pass.
+    Input,
+    /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16.
     Conv { weight: String, shape: ConvShape, half: bool },
     /// A group norm.
     Norm { weight: String, groups: usize, eps: f32, silu: bool, quantize: bool },
@@ -48,55 +50,64 @@ pub(crate) enum Op {
 
 /// A node of a segment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) op: Op,
+pub(crate) struct RowNode {
+    pub(crate) op: RowOp,
     /// Indices of nodes, all smaller than this node's own.
     pub(crate) inputs: Vec<usize>,
-    /// What comes out.
-    pub(crate) size: Size,
+    /// Of the result.
+    pub(crate) extent: Extent,
     /// Bytes of its matrix (0 for what has none).
     pub(crate) weight_bytes: usize,
 }
 
-impl Node {
+impl RowNode {
     /// Whether rows come out as int8 with scales.
     fn quantized(&self) -> bool {
-        matches!(self.op, Op::Quantize | Op::Norm { quantize: true, .. })
+        matches!(self.op, RowOp::Quantize | RowOp::Norm { quantize: true, .. })
     }
 
     /// Bytes of one row of the result while it waits to be read.
     fn row_bytes(&self) -> usize {
         match self.quantized() {
-            true => self.size.row() + self.size.width * size_of::<f32>(),
-            false => self.size.row() * size_of::<f32>(),
+            true => self.extent.row() + self.extent.width * size_of::<f32>(),
+            false => self.extent.row() * size_of::<f32>(),
         }
     }
 
     /// Bytes of the whole result where it is stored.
     fn stored_bytes(&self) -> usize {
         let value = if self.half() { size_of::<half::f16>() } else { size_of::<f32>() };
-        self.size.height * self.size.row() * value
+        self.extent.height * self.extent.row() * value
     }
 
+    /// The name of its matrix.
+    fn weight(&self) -> Option<&str> {
+        match &self.op {
+            RowOp::Conv { weight, .. } => Some(weight),
+            RowOp::Input | RowOp::Norm { .. } | RowOp::Quantize => None,
+        }
+    }
+
+    /// Whether the result is rounded to f16, so that it can be stored as f16.
     fn half(&self) -> bool {
-        matches!(self.op, Op::Conv { half: true, .. })
+        matches!(self.op, RowOp::Conv { half: true, .. })
     }
 
     /// Multiply-adds per row.
-    fn row_macs(&self, inputs: &[Node]) -> u64 {
+    fn row_macs(&self, inputs: &[RowNode]) -> u64 {
         match &self.op {
-            Op::Conv { shape, .. } => {
-                let k = shape.kernel * shape.kernel * inputs[self.inputs[0]].size.channels;
-                (self.size.row() * k) as u64
+            RowOp::Conv { shape, .. } => {
+                let k = shape.kernel * shape.kernel * inputs[self.inputs[0]].extent.channels;
+                (self.extent.row() * k) as u64
             }
-            _ => 0,
+            RowOp::Input | RowOp::Norm { .. } | RowOp::Quantize => 0,
         }
     }
 
     /// The rows of input number `at` that `rows` of the result are made from.
     fn needs(&self, at: usize, rows: &std::ops::Range<usize>) -> std::ops::Range<usize> {
         match &self.op {
-            Op::Conv { shape, .. } if at == 0 => shape.rows_for(rows),
+            RowOp::Conv { shape, .. } if at == 0 => shape.rows_for(rows),
             _ => rows.clone(),
         }
     }
@@ -105,14 +116,19 @@ impl Node {
 /// A part of a graph that works row by row: nodes in order of execution, the last one is the result.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Segment {
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<RowNode>,
 }
 
 impl Segment {
+    /// The extent of the result.
+    pub(crate) fn result(&self) -> Extent {
+        self.nodes.last().map_or(Extent { height: 0, width: 0, channels: 0 }, |node| node.extent)
+    }
+
     /// The nodes whose result may be stored between passes.
     fn candidates(&self) -> impl Iterator<Item = usize> {
         let last = self.nodes.len() - 1;
-        let spatial = |node: &Node| matches!(&node.op, Op::Conv { shape, .. } if shape.kernel > 1);
+        let spatial = |node: &RowNode| matches!(&node.op, RowOp::Conv { shape, .. } if shape.kernel > 1);
         (0..last).filter(move |&n| spatial(&self.nodes[n]))
     }
 }

@@ -3,10 +3,9 @@
 use crate::bundle::Bundle;
 use crate::bundle::Text;
 use crate::error::Result;
-use crate::graph::{Kind, Value};
+use crate::graph::{InputShape, InputValues};
+use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
-use crate::plan::Demand;
-use crate::weights::Residency;
 
 /// Vectors that the UNet attends to: `[batch][tokens][channels]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,16 +33,16 @@ impl TextEncoder {
     }
 
     /// Encodes prompts of `Text::tokens` ids each, together.
-    pub fn encode(&mut self, prompts: &[Vec<u32>], residency: Residency, tick: &mut Tick) -> Result<Embeddings> {
+    pub fn encode(&mut self, prompts: &[Vec<u32>], budget: RunBudget, tick: &mut Tick) -> Result<Embeddings> {
         let Text { tokens, channels, .. } = self.sizes;
         let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
-        let values = self.network.run(vec![Value::I64(vec![prompts.len(), tokens], ids)], residency, tick)?;
+        let values = self.network.run(vec![InputValues::I64(vec![prompts.len(), tokens], ids)], budget, tick)?;
         Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
     }
 
     /// What encoding `prompts` prompts needs.
     pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
-        self.network.demand(&[Kind::I64(vec![prompts, self.sizes.tokens])])
+        self.network.demand(&[InputShape::I64(vec![prompts, self.sizes.tokens])])
     }
 
     /// Frees the weights.

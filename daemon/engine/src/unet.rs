@@ -2,12 +2,11 @@
 
 use crate::bundle::Bundle;
 use crate::error::Result;
-use crate::graph::{Kind, Value};
+use crate::graph::{InputShape, InputValues};
 use crate::latents::Latents;
-use crate::network::{Network, Running, Tick};
-use crate::plan::Demand;
+use crate::memory_plan::{Demand, RunBudget};
+use crate::network::{Network, NetworkRun, Tick};
 use crate::text_encoder::Embeddings;
-use crate::weights::Residency;
 
 /// The UNet.
 pub struct Unet {
@@ -32,13 +31,13 @@ impl Unet {
         embeddings: Embeddings,
         guidance: f64,
         steps: usize,
-        residency: Residency,
+        budget: RunBudget,
     ) -> Result<Steps<'_>> {
         let Embeddings { batch, tokens, channels, values } = embeddings;
         let kinds = self.inputs(latents.shape(batch), vec![batch, tokens, channels]);
         let guidance_embedding = self.guidance_embedding;
-        let text = Value::F32(vec![batch, tokens, channels], values);
-        Ok(Steps { running: self.network.start(&kinds, steps, residency)?, text, batch, guidance, guidance_embedding })
+        let text = InputValues::F32(vec![batch, tokens, channels], values);
+        Ok(Steps { running: self.network.start(&kinds, steps, budget)?, text, batch, guidance, guidance_embedding })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
@@ -47,10 +46,10 @@ impl Unet {
         self.network.demand(&inputs)
     }
 
-    fn inputs(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Vec<Kind> {
-        let mut kinds = vec![Kind::F32(latents), Kind::F32(vec![1]), Kind::F32(embeddings)];
+    fn inputs(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Vec<InputShape> {
+        let mut kinds = vec![InputShape::F32(latents), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
         if self.guidance_embedding {
-            kinds.push(Kind::F32(vec![1]));
+            kinds.push(InputShape::F32(vec![1]));
         }
         kinds
     }
@@ -63,8 +62,8 @@ impl Unet {
 
 /// A UNet in the middle of its steps.
 pub struct Steps<'a> {
-    running: Running<'a>,
-    text: Value,
+    running: NetworkRun<'a>,
+    text: InputValues,
     batch: usize,
     guidance: f64,
     guidance_embedding: bool,
@@ -73,10 +72,10 @@ pub struct Steps<'a> {
 impl Steps<'_> {
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
     pub fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
-        let input = Value::F32(latents.shape(self.batch), latents.values.repeat(self.batch));
-        let mut inputs = vec![input, Value::F32(vec![1], vec![timestep as f32]), self.text.clone()];
+        let input = InputValues::F32(latents.shape(self.batch), latents.values.repeat(self.batch));
+        let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {
-            inputs.push(Value::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
+            inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
         }
         let mut predicted = self.running.run(inputs, tick)?;
         if self.batch == 2 {

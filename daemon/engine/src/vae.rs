@@ -3,11 +3,10 @@
 use crate::bundle::Bundle;
 use crate::bundle::PictureSizes;
 use crate::error::Result;
-use crate::graph::{Kind, Value};
+use crate::graph::{InputShape, InputValues};
 use crate::latents::Latents;
+use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
-use crate::plan::Demand;
-use crate::weights::Residency;
 
 /// Colour channels of an image.
 const COLOURS: usize = 3;
@@ -26,15 +25,15 @@ impl VaeDecoder {
     }
 
     /// The image of `latents`.
-    pub fn decode(&mut self, latents: &Latents, residency: Residency, tick: &mut Tick) -> Result<Vec<f32>> {
+    pub fn decode(&mut self, latents: &Latents, budget: RunBudget, tick: &mut Tick) -> Result<Vec<f32>> {
         let scale = self.latent_scale as f32;
         let scaled = latents.values.iter().map(|value| value / scale).collect();
-        self.network.run(vec![Value::F32(latents.shape(1), scaled)], residency, tick)
+        self.network.run(vec![InputValues::F32(latents.shape(1), scaled)], budget, tick)
     }
 
     /// What decoding latents of this shape needs.
     pub(crate) fn demand(&mut self, latents: Vec<usize>) -> Result<Demand> {
-        self.network.demand(&[Kind::F32(latents)])
+        self.network.demand(&[InputShape::F32(latents)])
     }
 
     /// Frees the weights.
@@ -71,10 +70,10 @@ impl VaeEncoder {
         &mut self,
         pixels: Vec<f32>,
         (width, height): (usize, usize),
-        residency: Residency,
+        budget: RunBudget,
         tick: &mut Tick,
     ) -> Result<Moments> {
-        let values = self.network.run(vec![Value::F32(vec![1, height, width, COLOURS], pixels)], residency, tick)?;
+        let values = self.network.run(vec![InputValues::F32(vec![1, height, width, COLOURS], pixels)], budget, tick)?;
         let PictureSizes { factor, latent_channels: channels, latent_scale, .. } = self.sizes;
         let latent_scale = latent_scale as f32;
         Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
@@ -82,7 +81,7 @@ impl VaeEncoder {
 
     /// What encoding an image of this size needs.
     pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
-        self.network.demand(&[Kind::F32(vec![1, height, width, COLOURS])])
+        self.network.demand(&[InputShape::F32(vec![1, height, width, COLOURS])])
     }
 
     /// Frees the weights.

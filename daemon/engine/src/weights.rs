@@ -28,21 +28,17 @@ pub struct Residency {
     pub keep: Keep,
     /// Bytes that are read ahead (two blocks at least).
     pub ring: usize,
-    /// Bytes that the autoencoder's large pictures may take where they run in strips; `None`: they run whole.
-    pub strips: Option<usize>,
-    /// Bytes of unused activations that may be kept for later beyond what the worst moment needs.
-    pub spare: usize,
 }
 
 impl Residency {
     /// Everything stays.
     pub fn ample() -> Residency {
-        Residency { keep: Keep::All, ring: RING, strips: Some(usize::MAX), spare: 0 }
+        Residency { keep: Keep::All, ring: RING }
     }
 
     /// Nothing stays.
     pub fn streamed() -> Residency {
-        Residency { keep: Keep::Only(HashSet::new()), ring: RING, strips: Some(usize::MAX), spare: 0 }
+        Residency { keep: Keep::Only(HashSet::new()), ring: RING }
     }
 }
 

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use diffused_engine::latents::Latents;
+use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
-use diffused_engine::weights::Residency;
 use diffused_engine::{Bundle, Source};
 
 /// Whole, everything stored, and as little as can be.
@@ -16,8 +16,8 @@ fn demo() -> Bundle {
     Bundle::open(Source::Folder(folder)).unwrap()
 }
 
-fn residency(strips: Option<usize>) -> Residency {
-    Residency { strips, ..Residency::ample() }
+fn budget(strips: Option<usize>) -> RunBudget {
+    RunBudget { strips, ..RunBudget::ample() }
 }
 
 /// Numbers between -1 and 1 without any pattern.
@@ -42,7 +42,7 @@ fn decoded_pictures_do_not_depend_on_the_strips() {
             .map(|strips| {
                 let latents = Latents { width, height, channels: 4, values: noise(width * height * 4) };
                 let mut decoder = VaeDecoder::open(&bundle).unwrap();
-                bits(&decoder.decode(&latents, residency(strips), &mut |_, _| ControlFlow::Continue(())).unwrap())
+                bits(&decoder.decode(&latents, budget(strips), &mut |_, _| ControlFlow::Continue(())).unwrap())
             })
             .into();
         assert_eq!(pictures[0].len(), width * height * 64 * 3);
@@ -58,7 +58,7 @@ fn encoded_latents_do_not_depend_on_the_strips() {
         .map(|strips| {
             let mut encoder = VaeEncoder::open(&bundle).unwrap();
             let (pixels, size) = (noise(width * height * 3), (width, height));
-            let moments = encoder.encode(pixels, size, residency(strips), &mut |_, _| ControlFlow::Continue(()));
+            let moments = encoder.encode(pixels, size, budget(strips), &mut |_, _| ControlFlow::Continue(()));
             let moments = moments.unwrap();
             bits(&moments.sample(&noise(width * height / 64 * 4)).values)
         })

@@ -1,22 +1,23 @@
-//! What a run holds in memory at its worst moment, found by walking the plan without computing.
+//! The memory of a run's values at its worst moment, found by walking the nodes in their order without computing.
 //!
-//! It mirrors what `Plan::run` and the operators do: a value dies at its last use, a residual's or a norm's memory is taken
-//! over by the result, and an operator that quantizes first makes its result in f32.
+//! A value lives from the node that makes it to the last one that reads it. What a node takes beside that is said by its
+//! operator (`ops::memory`); of tract's own operators the outputs are counted.
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::DimLike;
+use tract_onnx::tract_core::internal::*;
 
 use super::net_op::NetOp;
 use super::order;
-use crate::layer::Layer;
+use super::segment::SegmentOp;
+use crate::ops::OperatorMemory;
 
-/// Bytes of activations at the worst moment of a run that goes through `order`; nodes that are not `whole` make nothing.
-pub(super) fn peak(model: &TypedModel, order: &[usize], whole: &dyn Fn(&usize) -> bool) -> TractResult<usize> {
-    let bytes = |id: usize| if whole(&id) { node_bytes(model, id) } else { Ok(0) };
+/// Bytes of values at the worst moment of a run that goes through `order`. What a segment that runs in strips takes
+/// while it runs is not in it: that depends on the budget.
+pub(super) fn peak(model: &TypedModel, order: &[usize]) -> TractResult<usize> {
     let last_use = last_uses(model, order);
     let mut live = 0;
     for outlet in model.input_outlets()? {
-        live += bytes(outlet.node)?;
+        live += node_bytes(model, outlet.node)?;
     }
     let mut peak = live;
     for (step, &id) in order.iter().enumerate() {
@@ -26,48 +27,48 @@ pub(super) fn peak(model: &TypedModel, order: &[usize], whole: &dyn Fn(&usize) -
         }
         let mut dying = order::inputs(node);
         dying.retain(|&input| last_use[input] == step);
-        if whole(&id) {
-            peak = peak.max(live + working(model, node, &dying)?);
-        }
-        live += bytes(id)?;
+        peak = peak.max(live + working(model, node, &dying)?);
+        live += node_bytes(model, id)?;
         for input in dying {
-            live -= bytes(input)?;
+            live -= node_bytes(model, input)?;
         }
         peak = peak.max(live);
     }
     Ok(peak)
 }
 
-/// Bytes that `node` holds beside what is alive before it, inputs that die here included.
+/// Bytes that `node` holds at most beside what is alive before it; of that, `dying` are inputs that nothing reads later.
 fn working(model: &TypedModel, node: &TypedNode, dying: &[usize]) -> TractResult<usize> {
-    let made = node_bytes(model, node.id)?;
-    let Some(op) = node.op_as::<NetOp>() else { return Ok(made) };
-    let single = node.outputs[0].fact.shape.volume().to_usize()? * size_of::<f32>();
-    if let Some(block) = op.block_bytes(&node.outputs[0].fact)? {
-        return Ok(made + block);
+    if node.op_is::<SegmentOp>() {
+        return Ok(0);
     }
-    // The input whose place the result in f32 takes.
-    let taken = match &op.layer {
-        Layer::Linear { residual: true, .. } | Layer::Conv2d { residual: true, .. } => node.inputs.last(),
-        Layer::GroupNorm { quantize: false, .. } | Layer::Attention { .. } => node.inputs.first(),
-        _ => None,
+    let outputs = node_bytes(model, node.id)?;
+    let memory = match node.op_as::<NetOp>() {
+        Some(op) => op.memory(node.inputs.len(), &node.outputs[0].fact)?,
+        None => OperatorMemory::default(),
     };
-    let taken = taken.is_some_and(|input| dying.contains(&input.node));
-    let result = if taken { 0 } else { single };
-    match op.layer {
-        Layer::Linear { quantize: true, .. } | Layer::Attention { quantize: true, .. } => {
-            let freed = dying.iter().map(|&input| node_bytes(model, input)).sum::<TractResult<usize>>()?;
-            Ok(result.max((single + made).saturating_sub(freed)))
-        }
-        _ if op.layer.quantizes() => Ok(made),
-        _ => Ok(result),
+    let taken_over = memory.takes_over.and_then(|at| node.inputs.get(at)).is_some_and(|at| dying.contains(&at.node));
+    let result = if memory.unquantized > 0 { memory.unquantized } else { outputs };
+    let first = if taken_over { 0 } else { result } + memory.scratch;
+    if memory.unquantized == 0 {
+        return Ok(first);
     }
+    let freed: usize = dying.iter().map(|&input| node_bytes(model, input)).sum::<TractResult<_>>()?;
+    Ok(first.max((memory.unquantized + outputs).saturating_sub(freed)))
 }
 
 /// Bytes of all outputs of a node.
 pub(super) fn node_bytes(model: &TypedModel, node: usize) -> TractResult<usize> {
-    let size = |fact: &TypedFact| Ok(fact.shape.volume().to_usize()? * fact.datum_type.size_of());
-    model.node(node).outputs.iter().map(|output| size(&output.fact)).sum()
+    let size = |fact: &TypedFact| {
+        let dims = super::concrete(fact)?;
+        let bytes = dims.iter().try_fold(fact.datum_type.size_of(), |bytes, &dim| bytes.checked_mul(dim));
+        bytes.with_context(|| format!("{}: values of shape {dims:?} are too large", model.node(node).name))
+    };
+    let mut bytes = 0usize;
+    for output in &model.node(node).outputs {
+        bytes = bytes.checked_add(size(&output.fact)?).context("values are too large")?;
+    }
+    Ok(bytes)
 }
 
 /// For each node the step at which its value is used for the last time.

@@ -1,4 +1,4 @@
-//! One of our operators as tract sees it: it knows what shapes come out, and leaves computing to `ops`.
+//! One of our operators as tract sees it: shapes, memory and evaluation, each of which `ops` knows.
 
 use diffused_kernels::pack::PANEL;
 use tract_onnx::model::ParsingContext;
@@ -6,11 +6,11 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp};
 use tract_onnx::tract_hir::internal::*;
 
-use super::shapes::{self, Operand};
+use super::shared::{Resources, Shared};
 use crate::error::Result;
 use crate::layer::Layer;
 use crate::layer_onnx;
-use crate::ops;
+use crate::ops::{self, Operand, OperatorMemory};
 use crate::weights::{Shape, WeightsFile};
 
 /// A `Layer` and the shapes of the weights that it names.
@@ -20,7 +20,7 @@ pub(super) struct NetOp {
     weights: Vec<Shape>,
 }
 
-// A layer holds f32 attributes, none of which is ever NaN.
+// Attributes that are not finite are refused where a node is parsed (`layer_onnx`), so that each layer equals itself.
 impl Eq for NetOp {}
 
 /// Builds the operator of `node`; tract calls it while it parses.
@@ -51,12 +51,9 @@ impl NetOp {
         }
     }
 
-    /// Bytes of the matrix and of a block of results, where it works in blocks of rows.
-    pub(super) fn block_bytes(&self, output: &TypedFact) -> TractResult<Option<usize>> {
-        let [weight @ Shape::Matrix { .. }] = self.weights[..] else { return Ok(None) };
-        let channels = output.shape.last().context("an output without channels")?.to_usize()?;
-        let rows = output.shape.volume().to_usize()? / channels;
-        Ok(ops::blocks(&self.layer, rows, weight).map(|blocks| blocks.held))
+    /// What a run takes of the memory, with so many inputs and this first output.
+    pub(super) fn memory(&self, inputs: usize, output: &TypedFact) -> TractResult<OperatorMemory> {
+        Ok(ops::memory(&self.layer, &self.weights, inputs, &super::concrete(output)?))
     }
 
     /// Bytes of the tables that it keeps in memory, as f32: all but the token table, of which only rows are read.
@@ -71,7 +68,7 @@ impl NetOp {
     }
 
     fn outputs(&self, inputs: &[Operand]) -> TractResult<TVec<Operand>> {
-        shapes::outputs(&self.layer, &self.weights, inputs).map_err(|message| format_err!("{}: {message}", self.name()))
+        ops::outputs(&self.layer, &self.weights, inputs).map_err(|message| format_err!("{}: {message}", self.name()))
     }
 }
 
@@ -86,16 +83,17 @@ impl Op for NetOp {
 impl EvalOp for NetOp {
     not_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, _: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        bail!("{} needs the weights, which only Plan::run has", self.name())
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Resources { weights, pool } = &mut *Shared::of(context)?.lock();
+        Ok(ops::run(&self.layer, inputs, weights, pool)?)
     }
 }
 
 impl TypedOp for NetOp {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let operands = inputs.iter().map(|fact| {
-            let shape = fact.shape.as_concrete().with_context(|| format!("{}: an unknown shape", self.name()))?;
-            Ok((fact.datum_type, shape.into()))
+            let shape = super::concrete(fact).with_context(|| self.name())?;
+            Ok((fact.datum_type, shape))
         });
         let outputs = self.outputs(&operands.collect::<TractResult<TVec<_>>>()?)?;
         Ok(outputs.into_iter().map(|(kind, shape)| kind.fact(&*shape)).collect())

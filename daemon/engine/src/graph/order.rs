@@ -1,6 +1,7 @@
-//! The order in which a plan's nodes run: the file's, except that what frees memory runs as soon as it can.
+//! The order in which a graph's nodes run: the file's, except that what frees memory runs as soon as it can.
 //!
-//! tract would start from the output and take what it needs: then a skip waits in f32 until the way up asks for it in f16.
+//! tract's own order is depth first from the output. In that order the UNet's skip connections are cast to f16 only
+//! when the upward half reads them, and stay in f32 until then.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,7 @@ use tract_onnx::tract_core::ops::konst::Const;
 
 use super::footprint::node_bytes;
 
-/// A plan of `model` in our order. `places` are the nodes' places in the file by their names.
+/// tract's plan of `model` in our order. `places` are the nodes' places in the file by their names.
 #[allow(deprecated, reason = "no other constructor takes an order")]
 pub(super) fn plan(model: TypedModel, places: &HashMap<String, usize>) -> TractResult<Arc<TypedSimplePlan>> {
     let (outputs, before) = (model.output_outlets()?.to_vec(), dependencies(&model, places)?);
@@ -44,7 +45,7 @@ fn dependencies(model: &TypedModel, places: &HashMap<String, usize>) -> TractRes
     Ok(order.windows(2).map(|pair| (pair[1], pair[0])).collect())
 }
 
-/// All that runs. What tract itself has put in takes the place of what it works on.
+/// All that runs. A node that the file does not have, because tract's optimiser made it, comes right after its inputs.
 fn in_file_order(model: &TypedModel, places: &HashMap<String, usize>) -> TractResult<Vec<usize>> {
     let mut nodes: Vec<usize> = model.eval_order()?;
     nodes.retain(|&id| !model.node(id).op_is::<Const>());
@@ -63,18 +64,18 @@ fn freed(model: &TypedModel, id: usize, uses: &[usize]) -> TractResult<usize> {
     last.map(|input| node_bytes(model, input)).sum()
 }
 
-/// The nodes that use a node's outputs, each once.
+/// The distinct nodes that use a node's outputs.
 fn users(node: &TypedNode) -> Vec<usize> {
     let successors = node.outputs.iter().flat_map(|output| &output.successors);
-    once(successors.map(|inlet| inlet.node))
+    deduplicated(successors.map(|inlet| inlet.node))
 }
 
-/// The nodes whose outputs a node uses, each once.
+/// The distinct nodes whose outputs a node uses.
 pub(super) fn inputs(node: &TypedNode) -> Vec<usize> {
-    once(node.inputs.iter().map(|input| input.node))
+    deduplicated(node.inputs.iter().map(|input| input.node))
 }
 
-fn once(ids: impl Iterator<Item = usize>) -> Vec<usize> {
+fn deduplicated(ids: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut ids: Vec<usize> = ids.collect();
     ids.sort_unstable();
     ids.dedup();
@@ -86,9 +87,9 @@ mod tests {
     use std::path::Path;
 
     use crate::bundle::{Bundle, Source};
-    use crate::graph::Kind;
     use crate::graph::footprint::peak;
-    use crate::network::Network;
+    use crate::graph::{Graph, InputShape};
+    use crate::weights::Weights;
 
     #[test]
     fn a_unet_needs_less_than_in_tracts_order() {
@@ -96,10 +97,13 @@ mod tests {
         let bundle = Bundle::open(Source::Folder(folder)).unwrap();
         let (text, sizes) = (&bundle.manifest.text, &bundle.manifest.picture);
         let latents = vec![2, 64, 64, sizes.latent_channels];
-        let inputs = [Kind::F32(latents), Kind::F32(vec![1]), Kind::F32(vec![2, text.tokens, text.channels])];
-        let plan = Network::open(&bundle, "unet", 3).unwrap().plan(&inputs, false).unwrap();
-        let theirs = plan.plan.model().eval_order().unwrap();
-        let theirs = peak(plan.plan.model(), &theirs, &|_| true).unwrap();
-        assert!(plan.activations() < theirs, "{} and {theirs} bytes", plan.activations());
+        let inputs =
+            [InputShape::F32(latents), InputShape::F32(vec![1]), InputShape::F32(vec![2, text.tokens, text.channels])];
+        let weights = Weights::open(&bundle.source, "unet").unwrap();
+        let mut graph = Graph::open(&bundle, "unet", weights.file()).unwrap();
+        let schedule = graph.schedule(&inputs, false).unwrap();
+        let model = schedule.plan.model();
+        let theirs = peak(model, &model.eval_order().unwrap()).unwrap();
+        assert!(schedule.activations() < theirs, "{} and {theirs} bytes", schedule.activations());
     }
 }

@@ -1,127 +1,141 @@
-//! The part of an autoencoder's graph that runs in strips: all that works row by row above the latents' resolution.
+//! The part of a graph that can run in strips: all that works row by row above the smallest resolution of its images.
 //!
-//! tract still walks over these nodes, in its order; the first ones hand the source over, the last one runs the whole segment,
-//! and what passes between them stands for rows that exist only in strips.
+//! It becomes one node of the schedule, whose input is the segment's and whose output is the segment's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
 use super::net_op::NetOp;
 use crate::layer::Layer;
-use crate::strips::{Node, Op, Segment, Size};
+use crate::ops;
+use crate::strips::{Extent, RowNode, RowOp, Segment};
 
-/// A segment of a plan's graph.
-#[derive(Debug)]
-pub(super) struct Strips {
-    pub(super) segment: Segment,
-    inside: HashSet<usize>,
-    source: OutletId,
-    sink: usize,
+/// A segment as one operator. `Schedule::run` runs it: it reports progress from inside through the caller's closure,
+/// which only the walk has.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentOp(pub(super) Arc<Segment>);
+
+impl PartialEq for SegmentOp {
+    fn eq(&self, other: &SegmentOp) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
-/// What a node is to a segment.
-pub(super) enum Role {
-    Outside,
-    Inside,
-    /// The node whose output is the segment's result.
-    Last,
-}
+impl Eq for SegmentOp {}
 
-impl Strips {
-    /// The segment of `model`; none if nothing is larger than the latents.
-    pub(super) fn find(model: &TypedModel, order: &[usize]) -> TractResult<Option<Strips>> {
-        let inside = inside(model, order)?;
-        let Some(&sink) = order.iter().rev().find(|id| inside.contains(id)) else { return Ok(None) };
-        let outside_inputs = order.iter().filter(|id| inside.contains(id)).flat_map(|&id| &model.node(id).inputs);
-        let sources: HashSet<OutletId> =
-            outside_inputs.copied().filter(|outlet| !inside.contains(&outlet.node)).collect();
-        let leaves = order.iter().filter(|id| inside.contains(id)).filter(|&&id| {
-            let used = model.node(id).outputs.iter().flat_map(|output| &output.successors);
-            used.clone().any(|inlet| !inside.contains(&inlet.node)) || used.count() == 0
-        });
-        // Anything else is a graph of another kind, which runs whole.
-        let (1, 1) = (sources.len(), leaves.count()) else { return Ok(None) };
-        let source = sources.into_iter().next().context("one source")?;
-        let Some(segment) = segment(model, order, &inside, source)? else { return Ok(None) };
-        Ok(Some(Strips { segment, inside, source, sink }))
-    }
-
-    /// What node `id` is to it.
-    pub(super) fn role(&self, id: usize) -> Role {
-        match self.inside.contains(&id) {
-            false => Role::Outside,
-            true if id == self.sink => Role::Last,
-            true => Role::Inside,
-        }
-    }
-
-    /// The source, if it is among a node's inputs.
-    pub(super) fn source(&self, node: &TypedNode, inputs: &TVec<TValue>) -> Option<TValue> {
-        node.inputs.iter().position(|outlet| *outlet == self.source).map(|at| inputs[at].clone())
-    }
-
+impl SegmentOp {
     /// Shape of the result.
-    pub(super) fn shape(&self) -> [usize; 4] {
-        let size = self.segment.nodes[self.segment.nodes.len() - 1].size;
-        [1, size.height, size.width, size.channels]
+    pub(super) fn shape(&self) -> TVec<usize> {
+        let Extent { height, width, channels } = self.0.result();
+        tvec![1, height, width, channels]
     }
 }
 
-/// What stands for a node's outputs while only strips of them exist.
-pub(super) fn placeholders(node: &TypedNode) -> TractResult<TVec<TValue>> {
-    let placeholder = |output: &Outlet<TypedFact>| {
-        // tract checks shapes in debug builds.
-        let shape = match cfg!(debug_assertions) {
-            true => output.fact.shape.as_concrete().unwrap_or(&[0]),
-            false => &[0],
-        };
-        Ok(Tensor::zero_dt(output.fact.datum_type, shape)?.into())
+impl Op for SegmentOp {
+    fn name(&self) -> StaticName {
+        "Segment".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for SegmentOp {
+    not_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, _: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        bail!("a segment runs in strips, by Schedule::run")
+    }
+}
+
+impl TypedOp for SegmentOp {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec![DatumType::F32.fact(&*self.shape())])
+    }
+
+    as_op!();
+}
+
+/// `model`, whose nodes run in `order`, with its segment as one node; none if it has no such part.
+pub(super) fn replace(model: &TypedModel, order: &[usize]) -> TractResult<Option<TypedModel>> {
+    let inside = inside(model, order)?;
+    let Some(&sink) = order.iter().rev().find(|id| inside.contains(id)) else { return Ok(None) };
+    let inputs = order.iter().filter(|id| inside.contains(id)).flat_map(|&id| &model.node(id).inputs);
+    let sources: HashSet<OutletId> = inputs.copied().filter(|outlet| !inside.contains(&outlet.node)).collect();
+    let leaves = order.iter().filter(|id| inside.contains(id)).filter(|&&id| {
+        let node = model.node(id);
+        let used = node.outputs.iter().flat_map(|output| &output.successors);
+        used.clone().any(|inlet| !inside.contains(&inlet.node)) || used.count() == 0
+    });
+    let is_output = |id: &usize| model.outputs.iter().any(|outlet| outlet.node == *id);
+    let hidden_output = inside.iter().any(|id| *id != sink && is_output(id));
+    // Anything else runs whole: its rows would have to come from, or go to, more than one place.
+    let ([source], 1, 1, false) =
+        (&*Vec::from_iter(sources), leaves.count(), model.node(sink).outputs.len(), hidden_output)
+    else {
+        return Ok(None);
     };
-    node.outputs.iter().map(placeholder).collect()
+    let Some(segment) = segment(model, order, &inside, *source)? else { return Ok(None) };
+    let mut patch = TypedModelPatch::default();
+    let tap = patch.tap_model(model, *source)?;
+    let result = patch.wire_node(&model.node(sink).name, SegmentOp(Arc::new(segment)), &[tap])?;
+    patch.shunt_outside(model, OutletId::new(sink, 0), result[0])?;
+    let mut model = model.clone();
+    patch.apply(&mut model)?;
+    model.compact()?;
+    Ok(Some(model))
 }
 
-/// The pictures' sizes, where a node has such inputs and outputs.
-fn sizes(model: &TypedModel, id: usize) -> TractResult<Option<(Size, Size)>> {
+/// The extents of a node's first input and first output, where both are single images.
+fn extents(model: &TypedModel, id: usize) -> TractResult<Option<(Extent, Extent)>> {
     let node = model.node(id);
-    let Some(&input) = node.inputs.first() else { return Ok(None) };
-    let (from, to) = (size(model.outlet_fact(input)?), size(&node.outputs[0].fact));
-    Ok(from.zip(to))
+    let (Some(&input), Some(output)) = (node.inputs.first(), node.outputs.first()) else { return Ok(None) };
+    Ok(extent(model.outlet_fact(input)?).zip(extent(&output.fact)))
 }
 
-fn size(fact: &TypedFact) -> Option<Size> {
+fn extent(fact: &TypedFact) -> Option<Extent> {
     match *fact.shape.as_concrete()? {
-        [1, height, width, channels] => Some(Size { height, width, channels }),
+        [1, height, width, channels] => Some(Extent { height, width, channels }),
         _ => None,
     }
 }
 
-/// The nodes that work row by row and whose input or output is larger than the smallest picture.
+/// The nodes that work row by row and whose input or output is larger than the smallest image.
 fn inside(model: &TypedModel, order: &[usize]) -> TractResult<HashSet<usize>> {
-    let row_wise = |id: &usize| {
-        let layer = model.node(*id).op_as::<NetOp>().map(|op| &op.layer);
-        matches!(
-            layer,
-            Some(Layer::Conv2d { time: false, size: false, .. } | Layer::GroupNorm { .. } | Layer::Quantize {})
-        )
-    };
-    let mut pictures = Vec::new();
-    for &id in order.iter().filter(|id| row_wise(id)) {
-        pictures.extend(sizes(model, id)?.map(|(from, to)| (id, from.height, to.height)));
+    let mut images = Vec::new();
+    for &id in order.iter().filter(|id| layer(model, **id).is_some_and(is_row_wise)) {
+        images.extend(extents(model, id)?.map(|(from, to)| (id, from.height, to.height)));
     }
-    let smallest = pictures.iter().map(|&(_, from, to)| from.min(to)).min().unwrap_or(0);
+    let smallest = images.iter().map(|&(_, from, to)| from.min(to)).min().unwrap_or(0);
     let mut inside: HashSet<usize> =
-        pictures.iter().filter(|(_, from, to)| from.max(to) > &smallest).map(|&(id, ..)| id).collect();
+        images.iter().filter(|(_, from, to)| from.max(to) > &smallest).map(|&(id, ..)| id).collect();
     // What is quantized for them alone belongs to them.
-    for &(id, ..) in &pictures {
-        let quantize = matches!(model.node(id).op_as::<NetOp>().map(|op| &op.layer), Some(Layer::Quantize {}));
+    for &(id, ..) in &images {
         let mut users = model.node(id).outputs.iter().flat_map(|output| &output.successors);
-        if quantize && users.all(|user| inside.contains(&user.node)) {
+        if matches!(layer(model, id), Some(Layer::Quantize {})) && users.all(|user| inside.contains(&user.node)) {
             inside.insert(id);
         }
     }
     Ok(inside)
+}
+
+fn layer(model: &TypedModel, id: usize) -> Option<&Layer> {
+    Some(&model.node(id).op_as::<NetOp>()?.layer)
+}
+
+/// Whether a row of the result needs a few rows of the inputs, and nothing else but a norm's statistics.
+fn is_row_wise(layer: &Layer) -> bool {
+    match layer {
+        Layer::Conv2d { time, size, .. } => !time && !size,
+        Layer::GroupNorm { .. } | Layer::Quantize {} => true,
+        Layer::Embedding { .. }
+        | Layer::TimeEmbedding { .. }
+        | Layer::Linear { .. }
+        | Layer::LayerNorm { .. }
+        | Layer::Attention { .. } => false,
+    }
 }
 
 fn segment(
@@ -130,32 +144,80 @@ fn segment(
     inside: &HashSet<usize>,
     source: OutletId,
 ) -> TractResult<Option<Segment>> {
-    let Some(size) = size(model.outlet_fact(source)?) else { return Ok(None) };
-    let mut nodes = vec![Node { op: Op::Source, inputs: vec![], size, weight_bytes: 0 }];
+    let Some(extent) = extent(model.outlet_fact(source)?) else { return Ok(None) };
+    let mut nodes = vec![RowNode { op: RowOp::Input, inputs: vec![], extent, weight_bytes: 0 }];
     let mut index = HashMap::from([(source.node, 0)]);
     for &id in order.iter().filter(|id| inside.contains(id)) {
-        let Some((from, to)) = sizes(model, id)? else { return Ok(None) };
+        let Some((from, to)) = extents(model, id)? else { return Ok(None) };
         let node = model.node(id);
         let op = node.op_as::<NetOp>().context("one of our operators")?;
-        let mut inputs: Vec<usize> = node.inputs.iter().map(|outlet| index[&outlet.node]).collect();
-        // `q` and `scale` come from one node.
-        inputs.dedup();
-        nodes.push(Node { op: row_op(&op.layer, from), inputs, size: to, weight_bytes: op.matrix_bytes() });
+        let Some(read) = read(&op.layer, &node.inputs) else { return Ok(None) };
+        let number = |outlet: &OutletId| {
+            index.get(&outlet.node).copied().with_context(|| format!("{} runs before its inputs", node.name))
+        };
+        let inputs = read.iter().map(number).collect::<TractResult<_>>()?;
+        let row_op = row_op(&op.layer, from).with_context(|| format!("{} in strips", node.name))?;
+        nodes.push(RowNode { op: row_op, inputs, extent: to, weight_bytes: op.matrix_bytes() });
         index.insert(id, nodes.len() - 1);
     }
     Ok(Some(Segment { nodes }))
 }
 
-fn row_op(layer: &Layer, from: Size) -> Op {
-    let input = [1, from.height, from.width, from.channels];
+/// The values that a node reads: `q` and `scale`, which must be one node's, count as one. The second is the residual.
+fn read(layer: &Layer, inputs: &[OutletId]) -> Option<Vec<OutletId>> {
+    let (&first, &last) = (inputs.first()?, inputs.last()?);
+    let residual = matches!(layer, Layer::Conv2d { residual: true, .. });
+    let activations = &inputs[..inputs.len() - usize::from(residual)];
+    let whole = match *activations {
+        [_] => true,
+        [q, scale] => q.node == scale.node && (q.slot, scale.slot) == (0, 1),
+        _ => false,
+    };
+    whole.then(|| if residual { vec![first, last] } else { vec![first] })
+}
+
+fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
     match layer {
         Layer::GroupNorm { weight, groups, eps, silu, quantize } => {
-            Op::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize }
+            Ok(RowOp::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize })
         }
-        Layer::Conv2d { weight, half, .. } => match super::conv_shape(layer, &input, None) {
-            Some(shape) => Op::Conv { weight: weight.clone(), shape, half: *half },
-            None => Op::Source,
-        },
-        _ => Op::Quantize,
+        Layer::Conv2d { weight, half, .. } => {
+            let input = [1, from.height, from.width, from.channels];
+            let shape = ops::conv_shape(layer, &input, None);
+            let shape = shape.with_context(|| format!("{weight}: cannot convolve {input:?}"))?;
+            Ok(RowOp::Conv { weight: weight.clone(), shape, half: *half })
+        }
+        Layer::Quantize {} => Ok(RowOp::Quantize),
+        Layer::Embedding { .. }
+        | Layer::TimeEmbedding { .. }
+        | Layer::Linear { .. }
+        | Layer::LayerNorm { .. }
+        | Layer::Attention { .. } => bail!("{} does not work row by row", layer.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_work_row_by_row_is_an_error_and_nothing_else() {
+        let extent = Extent { height: 8, width: 8, channels: 4 };
+        let attention = Layer::Attention { heads: 1, causal: false, int8: false, quantize: false };
+        assert!(row_op(&attention, extent).unwrap_err().to_string().contains("Attention"));
+        let conv = Layer::Conv2d {
+            weight: "w".into(),
+            features: 4,
+            kernel: 5,
+            stride: 1,
+            padding: crate::layer::Padding::Same,
+            upsample: false,
+            size: false,
+            time: false,
+            residual: false,
+            half: false,
+        };
+        let message = row_op(&conv, extent).unwrap_err().to_string();
+        assert!(message.contains("w: cannot convolve"), "{message}");
     }
 }

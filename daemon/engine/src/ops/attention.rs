@@ -3,13 +3,14 @@
 use diffused_kernels::{AttentionCall, AttentionShape, Level};
 use tract_onnx::prelude::*;
 
+use super::memory::{OperatorMemory, f32_bytes};
 use super::pool::Pool;
-use super::values::{Inputs, channels, leading, values, values_mut};
+use super::values::{OperatorInputs, channels, leading, values, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 
 /// `softmax(q kᵀ / √d) v` per head; the result takes the queries' place.
-pub(super) fn run(layer: &Layer, inputs: &mut Inputs, pool: &mut Pool) -> Result<Tensor> {
+pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -> Result<Tensor> {
     let Layer::Attention { heads, causal, int8, .. } = *layer else {
         return Err(Error::Internal(format!("{} is no attention", layer.name())));
     };
@@ -23,4 +24,10 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, pool: &mut Pool) -> Result
     pool.give(k);
     pool.give(v);
     Ok(q)
+}
+
+/// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped.
+pub(super) fn memory(quantize: bool, output: &[usize]) -> OperatorMemory {
+    let unquantized = if quantize { f32_bytes(output) } else { 0 };
+    OperatorMemory { takes_over: Some(0), unquantized, ..OperatorMemory::default() }
 }

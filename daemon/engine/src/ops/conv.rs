@@ -3,15 +3,21 @@
 use diffused_kernels::{Activation, ConvCall, Epilogue, Level, Strip};
 use tract_onnx::prelude::*;
 
+use super::memory::OperatorMemory;
 use super::pool::Pool;
-use super::values::{Inputs, values, values_mut};
+use super::shapes::conv_shape;
+use super::values::{OperatorInputs, values, values_mut};
 use crate::error::{Error, Result};
-use crate::graph::conv_shape;
 use crate::layer::Layer;
 use crate::weights::Weights;
 
 /// The result is written over the residual where there is one.
-pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, pool: &mut Pool) -> Result<Tensor> {
+pub(super) fn run(
+    layer: &Layer,
+    inputs: &mut OperatorInputs,
+    weights: &mut Weights,
+    pool: &mut Pool,
+) -> Result<Tensor> {
     let Layer::Conv2d { weight, features, size, time, residual, half, .. } = layer else {
         return Err(Error::Internal(format!("{} is no convolution", layer.name())));
     };
@@ -37,4 +43,9 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
         Level::current().round_to_f16(values_mut(&mut out)?);
     }
     Ok(out)
+}
+
+/// Memory of `run`: the residual, which is the last input, is written over.
+pub(super) fn memory(residual: bool, inputs: usize) -> OperatorMemory {
+    OperatorMemory { takes_over: if residual { inputs.checked_sub(1) } else { None }, ..OperatorMemory::default() }
 }

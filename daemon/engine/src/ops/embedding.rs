@@ -2,7 +2,7 @@
 
 use tract_onnx::prelude::*;
 
-use super::values::{Inputs, values, values_mut, zeros};
+use super::values::{OperatorInputs, values, values_mut, zeros};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
@@ -10,12 +10,18 @@ use crate::weights::Weights;
 const MAX_PERIOD: f64 = 10_000.0;
 
 /// A row of `tokens` plus a row of `positions` for each id; of the token table only these rows are read.
-pub(super) fn tokens(inputs: &mut Inputs, tokens: &str, positions: &str, weights: &mut Weights) -> Result<Tensor> {
+pub(super) fn tokens(
+    inputs: &mut OperatorInputs,
+    tokens: &str,
+    positions: &str,
+    weights: &mut Weights,
+) -> Result<Tensor> {
     let ids = inputs.value()?;
     let &[batch, length] = ids.shape() else {
         return Err(Error::Internal(format!("token ids of shape {:?}", ids.shape())));
     };
-    let wanted: Vec<usize> = values::<i64>(&ids)?.iter().map(|&id| id.max(0) as usize).collect();
+    let row = |&id: &i64| usize::try_from(id).map_err(|_| Error::Internal(format!("token id {id} is negative")));
+    let wanted: Vec<usize> = values::<i64>(&ids)?.iter().map(row).collect::<Result<_>>()?;
     let rows = weights.rows(tokens, &wanted)?;
     let positions = weights.table(positions)?;
     let channels = rows.len() / wanted.len();
@@ -28,7 +34,7 @@ pub(super) fn tokens(inputs: &mut Inputs, tokens: &str, positions: &str, weights
 }
 
 /// diffusers' `get_timestep_embedding`: sines and cosines of the timestep at geometrically spaced frequencies.
-pub(super) fn time(inputs: &mut Inputs, channels: usize, flip: bool, freq_shift: f32) -> Result<Tensor> {
+pub(super) fn time(inputs: &mut OperatorInputs, channels: usize, flip: bool, freq_shift: f32) -> Result<Tensor> {
     let timestep = values::<f32>(&*inputs.value()?)?[0];
     let half = channels / 2;
     let mut out = zeros::<f32>(&[1, channels])?;
@@ -48,7 +54,7 @@ mod tests {
     use super::*;
 
     fn embedding(timestep: f32, channels: usize, flip: bool, freq_shift: f32) -> Vec<f32> {
-        let mut inputs = Inputs::new(tvec![tensor1(&[timestep]).into()]);
+        let mut inputs = OperatorInputs::new(tvec![tensor1(&[timestep]).into()]);
         values::<f32>(&time(&mut inputs, channels, flip, freq_shift).unwrap()).unwrap().to_vec()
     }
 

@@ -1,5 +1,7 @@
-//! The standard operators between ours that move much memory: on all threads and through the pool, which tract's own
-//! would not use.
+//! The standard operators between ours that move much memory: `Cast` to and from f16 and `Concat` of channels.
+//!
+//! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with zeros
+//! first; these do the same on all threads and through the pool.
 
 use diffused_kernels::Level;
 use half::f16;
@@ -10,30 +12,67 @@ use tract_onnx::tract_core::ops::cast::Cast;
 
 use super::pool::Pool;
 use super::values::{channels, leading, values, values_mut};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Values that a thread copies at a time.
 const PART: usize = 16 << 10;
 
-/// Runs `op` if it is one of these; `None`: it is not.
-pub(crate) fn run(op: &dyn TypedOp, inputs: &mut TVec<TValue>, pool: &mut Pool) -> Option<Result<TVec<TValue>>> {
-    let plain = |datum: DatumType| inputs.iter().all(|input| input.datum_type() == datum);
-    let output = if let Some(Cast { to }) = op.downcast_ref() {
-        match *to {
-            DatumType::F16 if plain(DatumType::F32) => to_half(&inputs[0], pool),
-            DatumType::F32 if plain(DatumType::F16) => to_single(&inputs[0], pool),
-            _ => return None,
+/// One of these operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Glue {
+    /// f32 to f16.
+    ToHalf,
+    /// f16 to f32.
+    ToSingle,
+    /// f32 tensors side by side along their last axis.
+    Concat,
+}
+
+impl Glue {
+    /// What does the same as tract's `op` on inputs of these types and ranks, if one of them does.
+    pub(crate) fn replacing(op: &dyn TypedOp, inputs: &[(DatumType, usize)]) -> Option<Glue> {
+        let all = |datum: DatumType| inputs.iter().all(|input| input.0 == datum);
+        if let Some(Cast { to }) = op.downcast_ref() {
+            return match *to {
+                DatumType::F16 if all(DatumType::F32) => Some(Glue::ToHalf),
+                DatumType::F32 if all(DatumType::F16) => Some(Glue::ToSingle),
+                _ => None,
+            };
         }
-    } else if let Some(TypedConcat { axis }) = op.downcast_ref() {
-        if !plain(DatumType::F32) || inputs.iter().any(|input| input.rank() != axis + 1) {
-            return None;
+        let TypedConcat { axis } = op.downcast_ref()?;
+        let along_last = inputs.iter().all(|input| input.1 == axis + 1);
+        (!inputs.is_empty() && all(DatumType::F32) && along_last).then_some(Glue::Concat)
+    }
+
+    /// The type and shape of the output for inputs of these shapes.
+    pub(crate) fn output(self, inputs: &[TVec<usize>]) -> Result<(DatumType, TVec<usize>)> {
+        let first = inputs.first().ok_or_else(|| Error::Internal(format!("{self:?} without an input")))?;
+        match self {
+            Glue::ToHalf => Ok((DatumType::F16, first.clone())),
+            Glue::ToSingle => Ok((DatumType::F32, first.clone())),
+            Glue::Concat => {
+                let mut shape = first.clone();
+                if let Some(last) = shape.last_mut() {
+                    *last = inputs.iter().filter_map(|input| input.last()).sum();
+                }
+                Ok((DatumType::F32, shape))
+            }
         }
-        concat(inputs, pool)
-    } else {
-        return None;
-    };
-    inputs.drain(..).for_each(|input| pool.give(input));
-    Some(output.map(|output| tvec![output.into()]))
+    }
+
+    /// Runs it; what it is the last to use goes to the pool.
+    pub(crate) fn run(self, mut inputs: TVec<TValue>, pool: &mut Pool) -> Result<TVec<TValue>> {
+        let output = match (self, &inputs[..]) {
+            (Glue::Concat, inputs) => concat(inputs, pool)?,
+            (Glue::ToHalf, [x]) => to_half(x, pool)?,
+            (Glue::ToSingle, [x]) => to_single(x, pool)?,
+            (Glue::ToHalf | Glue::ToSingle, _) => {
+                return Err(Error::Internal(format!("{self:?} takes one input, not {}", inputs.len())));
+            }
+        };
+        inputs.drain(..).for_each(|input| pool.give(input));
+        Ok(tvec![output.into()])
+    }
 }
 
 fn to_half(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
@@ -55,7 +94,7 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
     let shape: Vec<usize> = leading(inputs[0].shape()).iter().copied().chain([width]).collect();
     let sources: Vec<&[f32]> = inputs.iter().map(|input| values(input)).collect::<Result<_>>()?;
     let mut out = pool.take::<f32>(&shape)?;
-    let rows = PART.div_ceil(width);
+    let rows = PART.div_ceil(width.max(1));
     values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each(|(part, out)| {
         for (row, mut out) in (part * rows..).zip(out.chunks_exact_mut(width)) {
             for (source, &width) in sources.iter().zip(&widths) {
@@ -86,16 +125,22 @@ mod tests {
             (Box::new(Cast { to: DatumType::F16 }), tvec![single]),
             (Box::new(Cast { to: DatumType::F32 }), tvec![half]),
         ];
-        for (op, mut inputs) in cases {
+        for (op, inputs) in cases {
             let wanted = op.eval(&EvalContext::out_of_plan(), inputs.clone()).unwrap();
-            assert_eq!(run(&*op, &mut inputs, &mut Pool::default()).unwrap().unwrap(), wanted, "{op:?}");
+            let glue = Glue::replacing(&*op, &kinds(&inputs)).unwrap();
+            let shapes: Vec<TVec<usize>> = inputs.iter().map(|input| input.shape().into()).collect();
+            assert_eq!(glue.output(&shapes).unwrap(), (wanted[0].datum_type(), wanted[0].shape().into()));
+            assert_eq!(glue.run(inputs, &mut Pool::default()).unwrap(), wanted, "{op:?}");
         }
     }
 
     #[test]
     fn leaves_the_rest_alone() {
         let rows: TValue = Tensor::zero::<f32>(&[2, 3]).unwrap().into();
-        let op = TypedConcat { axis: 0 };
-        assert!(run(&op, &mut tvec![rows.clone(), rows], &mut Pool::default()).is_none());
+        assert_eq!(Glue::replacing(&TypedConcat { axis: 0 }, &kinds(&[rows.clone(), rows])), None);
+    }
+
+    fn kinds(inputs: &[TValue]) -> Vec<(DatumType, usize)> {
+        inputs.iter().map(|input| (input.datum_type(), input.rank())).collect()
     }
 }

@@ -4,9 +4,10 @@ use diffused_kernels::pack::PANEL;
 use diffused_kernels::{self as kernels, Epilogue, Level, LinearCall};
 use tract_onnx::prelude::*;
 
+use super::memory::{OperatorMemory, f32_bytes};
 use super::pool::Pool;
 use super::quantize;
-use super::values::{Inputs, channels, leading, values_mut};
+use super::values::{OperatorInputs, channels, leading, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::{Activation, Layer};
 use crate::weights::{Shape, Weights};
@@ -15,7 +16,12 @@ use crate::weights::{Shape, Weights};
 const BLOCK: usize = 2 << 20;
 
 /// The result is written over the residual where there is one.
-pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
+pub(super) fn run(
+    layer: &Layer,
+    inputs: &mut OperatorInputs,
+    weights: &mut Weights,
+    pool: &mut Pool,
+) -> Result<TVec<TValue>> {
     let Layer::Linear { weight, features, activation, residual, quantize } = layer else {
         return Err(Error::Internal(format!("{} is no linear layer", layer.name())));
     };
@@ -24,7 +30,7 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
     let shape: Vec<usize> = leading(x.shape()).iter().copied().chain([*features]).collect();
     let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, time: None };
     if let Some(blocks) = blocks(layer, rows, weights.shape(weight)?) {
-        pool.reserve(blocks.held);
+        pool.reserve(blocks.scratch);
         let matrix = weights.whole(weight)?;
         let outputs = quantize::in_blocks(&shape, blocks.rows, pool, |rows, out| {
             let x = x.rows()?.part(rows.clone(), channels(x.shape()));
@@ -34,7 +40,7 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
             Ok(())
         })?;
         x.give(pool);
-        pool.release(blocks.held);
+        pool.release(blocks.scratch);
         return Ok(outputs);
     }
     let mut out = if *residual { inputs.tensor()? } else { pool.take::<f32>(&shape)? };
@@ -46,21 +52,35 @@ pub(super) fn run(layer: &Layer, inputs: &mut Inputs, weights: &mut Weights, poo
     if *quantize { quantize::rows(out.into(), pool) } else { Ok(tvec![out.into()]) }
 }
 
+/// Memory of `run`: a residual, which is the last input, is written over.
+pub(super) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[usize]) -> OperatorMemory {
+    let (Layer::Linear { residual, quantize, .. }, [weight]) = (layer, weights) else {
+        return OperatorMemory::default();
+    };
+    let rows = leading(output).iter().product();
+    if let Some(blocks) = blocks(layer, rows, *weight) {
+        return OperatorMemory { scratch: blocks.scratch, ..OperatorMemory::default() };
+    }
+    let takes_over = if *residual { inputs.checked_sub(1) } else { None };
+    OperatorMemory { takes_over, scratch: 0, unquantized: if *quantize { f32_bytes(output) } else { 0 } }
+}
+
 /// How a linear layer works in blocks of rows.
-pub(crate) struct Blocks {
+struct RowBlocks {
+    /// Rows of a block.
     rows: usize,
-    /// Bytes of the matrix and of a block's results.
-    pub(crate) held: usize,
+    /// Bytes of the whole matrix and of a block's results in f32.
+    scratch: usize,
 }
 
 /// Blocks where holding the whole matrix takes less memory than holding all results in f32 before they are quantized.
-pub(crate) fn blocks(layer: &Layer, rows: usize, weight: Shape) -> Option<Blocks> {
+fn blocks(layer: &Layer, rows: usize, weight: Shape) -> Option<RowBlocks> {
     let Layer::Linear { features, residual: false, quantize: true, .. } = layer else { return None };
     let Shape::Matrix { layout, n } = weight else { return None };
     let row = features * size_of::<f32>();
     let block = (BLOCK / row).max(PANEL);
-    let held = n.div_ceil(PANEL) * layout.panel_bytes() + block * row;
-    (held < rows * row).then_some(Blocks { rows: block, held })
+    let scratch = n.div_ceil(PANEL) * layout.panel_bytes() + block * row;
+    (scratch < rows * row).then_some(RowBlocks { rows: block, scratch })
 }
 
 impl From<Activation> for kernels::Activation {

@@ -3,8 +3,9 @@
 use diffused_kernels::{GroupSums, Level, Norm, NormOut};
 use tract_onnx::prelude::*;
 
+use super::memory::OperatorMemory;
 use super::pool::Pool;
-use super::values::{Inputs, channels, leading, values, values_mut};
+use super::values::{OperatorInputs, channels, leading, values, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::weights::Weights;
@@ -12,7 +13,7 @@ use crate::weights::Weights;
 /// `GroupNorm`; works in place where the input is nobody else's and the result is f32.
 pub(super) fn group(
     layer: &Layer,
-    inputs: &mut Inputs,
+    inputs: &mut OperatorInputs,
     weights: &mut Weights,
     pool: &mut Pool,
 ) -> Result<TVec<TValue>> {
@@ -47,10 +48,15 @@ pub(super) fn group(
     Ok(outputs.into_values())
 }
 
+/// Memory of `group`: a result in f32 is written over the input.
+pub(super) fn group_memory(quantize: bool) -> OperatorMemory {
+    OperatorMemory { takes_over: if quantize { None } else { Some(0) }, ..OperatorMemory::default() }
+}
+
 /// `LayerNorm`.
 pub(super) fn layer(
     layer: &Layer,
-    inputs: &mut Inputs,
+    inputs: &mut OperatorInputs,
     weights: &mut Weights,
     pool: &mut Pool,
 ) -> Result<TVec<TValue>> {

@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::weights::{Shape, Weights};
 
 /// An operator's inputs, taken one after the other.
-pub(super) struct Inputs(std::vec::IntoIter<TValue>);
+pub(super) struct OperatorInputs(std::vec::IntoIter<TValue>);
 
-impl Inputs {
-    pub(super) fn new(values: TVec<TValue>) -> Inputs {
-        Inputs(values.into_vec().into_iter())
+impl OperatorInputs {
+    pub(super) fn new(values: TVec<TValue>) -> OperatorInputs {
+        OperatorInputs(values.into_vec().into_iter())
     }
 
     /// The next input, perhaps shared with others.

@@ -1,11 +1,11 @@
 //! Which passes a segment needs when a given set of results is stored, and what each of them reads, computes and frees.
 
-use super::{Op, Segment};
+use super::{RowOp, Segment};
 
 /// One run down the picture.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pass {
-    /// The node whose rows are asked for; its rows are dropped unless it is stored or the segment's result.
+    /// The node that the pass makes from top to bottom; its rows are dropped unless it is stored or the result.
     pub(super) target: usize,
     /// The nodes that are computed, in order.
     pub(super) active: Vec<usize>,
@@ -13,7 +13,7 @@ pub(super) struct Pass {
     pub(super) stores: Vec<usize>,
     /// The group norms whose statistics are complete after this pass.
     pub(super) sums: Vec<usize>,
-    /// Stored results that nothing needs after this pass: it frees them as it goes.
+    /// StoredRows results that nothing needs after this pass: it frees them as it goes.
     pub(super) frees: Vec<usize>,
 }
 
@@ -21,10 +21,10 @@ pub(super) struct Pass {
 pub(super) fn passes(segment: &Segment, stored: &[bool]) -> Vec<Pass> {
     let nodes = &segment.nodes;
     let last = nodes.len() - 1;
-    let mut ready: Vec<bool> = nodes.iter().map(|node| node.op == Op::Source).collect();
+    let mut ready: Vec<bool> = nodes.iter().map(|node| node.op == RowOp::Input).collect();
     let mut summed = vec![false; nodes.len()];
     let mut passes = Vec::new();
-    let norms = (0..nodes.len()).filter(|&n| matches!(nodes[n].op, Op::Norm { .. }));
+    let norms = (0..nodes.len()).filter(|&n| matches!(nodes[n].op, RowOp::Norm { .. }));
     let targets: Vec<(Option<usize>, usize)> =
         norms.map(|norm| (Some(norm), nodes[norm].inputs[0])).chain([(None, last)]).collect();
     for (norm, target) in targets {
@@ -34,7 +34,7 @@ pub(super) fn passes(segment: &Segment, stored: &[bool]) -> Vec<Pass> {
         let active = active(segment, target, &ready);
         let computed = |n: usize| active.contains(&n);
         let sums: Vec<usize> = (0..nodes.len())
-            .filter(|&n| matches!(nodes[n].op, Op::Norm { .. }) && !summed[n])
+            .filter(|&n| matches!(nodes[n].op, RowOp::Norm { .. }) && !summed[n])
             .filter(|&n| computed(nodes[n].inputs[0]) || nodes[n].inputs[0] == target)
             .collect();
         let stores: Vec<usize> = active.iter().copied().filter(|&n| stored[n] || n == last).collect();
@@ -68,7 +68,7 @@ fn free(segment: &Segment, passes: &mut [Pass]) {
             (read || pass.target == *n) && *n != segment.nodes.len() - 1
         };
         let kept = |n: &usize| {
-            segment.nodes[*n].op == Op::Source || passes[..=at].iter().any(|earlier| earlier.stores.contains(n))
+            segment.nodes[*n].op == RowOp::Input || passes[..=at].iter().any(|earlier| earlier.stores.contains(n))
         };
         let frees: Vec<usize> = (0..segment.nodes.len()).filter(|n| !freed[*n] && reads(n) && kept(n)).collect();
         frees.iter().for_each(|&n| freed[n] = true);

@@ -2,46 +2,71 @@
 
 use std::collections::HashMap;
 
+use super::memory::PassMemory;
 use super::passes::{Pass, passes};
-use super::steps::{Step, steps, window_rows, windowed};
+use super::steps::{Step, steps};
 use super::stored::band_rows;
-use super::{Op, Segment};
+use super::{RowOp, Segment};
 
 /// Strip heights that are tried, in rows of a pass's target.
 const HEIGHTS: [usize; 4] = [32, 16, 8, 4];
-/// Strips after which windows no longer grow.
+/// Strips of a pass that the search looks at: after these no buffer grows any more.
 const STEADY: usize = 8;
 /// How close `smallest` comes, bytes.
 const PRECISION: usize = 1 << 20;
 
 /// How a segment is run.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Plan {
-    /// The nodes that are stored between passes.
-    pub(super) stored: Vec<bool>,
+pub(crate) struct StripPlan {
+    /// The passes in order, with their buffers.
+    pub(super) passes: Vec<(Pass, PassMemory)>,
     /// Rows of a strip.
     pub(super) height: usize,
-    /// Bytes held at the worst moment, the source and the result included.
+    /// Bytes held at the worst moment, the segment's input and result included.
     pub(crate) peak: usize,
     /// Multiply-adds of all passes.
     pub(crate) macs: u64,
+}
+
+impl StripPlan {
+    fn new(segment: &Segment, choice: Choice) -> StripPlan {
+        let Choice { stored, height, peak, macs, .. } = choice;
+        let with_memory = |pass: Pass| {
+            let memory = PassMemory::new(segment, &pass, &steps(segment, &pass, height, usize::MAX), height);
+            (pass, memory)
+        };
+        StripPlan { passes: passes(segment, &stored).into_iter().map(with_memory).collect(), height, peak, macs }
+    }
+}
+
+/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, the smallest one.
+pub(crate) fn plan(segment: &Segment, budget: usize) -> StripPlan {
+    let mut search = Search::new(segment);
+    let choice = search.within(budget);
+    StripPlan::new(segment, if choice.excess == 0 { choice } else { search.smallest() })
+}
+
+/// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
+pub(crate) fn smallest(segment: &Segment) -> StripPlan {
+    StripPlan::new(segment, Search::new(segment).smallest())
+}
+
+/// What a plan decides, and what it costs.
+#[derive(Debug, Clone)]
+struct Choice {
+    /// The nodes that are stored between passes.
+    stored: Vec<bool>,
+    /// Rows of a strip.
+    height: usize,
+    /// Bytes held at the worst moment.
+    peak: usize,
+    /// Multiply-adds of all passes.
+    macs: u64,
     /// Bytes past the budget, of all passes together: unlike the peak it shrinks with each pass that gets smaller.
     excess: usize,
 }
 
-/// The plan that costs the least arithmetic among those found within `budget` bytes; where none is, the smallest one.
-pub(crate) fn plan(segment: &Segment, budget: usize) -> Plan {
-    let mut search = Search::new(segment);
-    let plan = search.within(budget);
-    if plan.excess == 0 { plan } else { search.smallest() }
-}
-
-/// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
-pub(crate) fn smallest(segment: &Segment) -> Plan {
-    Search::new(segment).smallest()
-}
-
-/// Tries plans. Most differ in one or two passes, so what a pass needs is remembered.
+/// Tries choices. Most differ in one or two passes, so what a pass needs is remembered.
 struct Search<'a> {
     segment: &'a Segment,
     /// Bytes that a pass needs beside what is stored, by its strips' height.
@@ -54,7 +79,7 @@ impl<'a> Search<'a> {
     }
 
     /// Stores everything, then as long as that does not fit drops what saves the most for the work that it costs.
-    fn within(&mut self, budget: usize) -> Plan {
+    fn within(&mut self, budget: usize) -> Choice {
         let candidates: Vec<usize> = self.segment.candidates().collect();
         let mut stored = vec![false; self.segment.nodes.len()];
         candidates.iter().for_each(|&n| stored[n] = true);
@@ -74,7 +99,7 @@ impl<'a> Search<'a> {
         best
     }
 
-    fn smallest(&mut self) -> Plan {
+    fn smallest(&mut self) -> Choice {
         let mut best = self.within(usize::MAX);
         let mut too_small = 0;
         while best.peak - too_small > PRECISION {
@@ -86,13 +111,13 @@ impl<'a> Search<'a> {
     }
 
     /// The plan with the highest strips within `budget`, else with the lowest.
-    fn highest(&mut self, stored: &[bool], budget: usize) -> Plan {
+    fn highest(&mut self, stored: &[bool], budget: usize) -> Choice {
         let passes = passes(self.segment, stored);
         let macs = passes.iter().flat_map(|pass| &pass.active).map(|&n| node_macs(self.segment, n)).sum();
         let mut of = |height| {
             let peaks = self.peaks(&passes, height);
             let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
-            Plan { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
+            Choice { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
         };
         let plan = HEIGHTS.into_iter().map(&mut of).find(|plan| plan.excess == 0);
         plan.unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
@@ -105,7 +130,7 @@ impl<'a> Search<'a> {
     fn peaks(&mut self, passes: &[Pass], height: usize) -> Vec<usize> {
         let nodes = &self.segment.nodes;
         let bytes = |n: &usize| nodes[*n].stored_bytes();
-        let sources = (0..nodes.len()).filter(|&n| nodes[n].op == Op::Source);
+        let sources = (0..nodes.len()).filter(|&n| nodes[n].op == RowOp::Input);
         let mut live: usize = sources.map(|n| bytes(&n)).sum();
         let mut peaks = Vec::new();
         for pass in passes {
@@ -121,20 +146,20 @@ impl<'a> Search<'a> {
         let segment = self.segment;
         *self.work.entry((pass.clone(), height)).or_insert_with(|| {
             let steps = steps(segment, pass, height, STEADY);
-            out_of_step(segment, pass, &steps) + working(segment, pass, &steps, height)
+            out_of_step(segment, pass, &steps) + PassMemory::new(segment, pass, &steps, height).bytes(segment, pass)
         })
     }
 }
 
 /// Bytes saved where there are too many, per extra multiply-add: what fits is judged by its work alone.
-fn gain(from: &Plan, to: &Plan) -> f64 {
+fn gain(from: &Choice, to: &Choice) -> f64 {
     let saved = from.excess.saturating_sub(to.excess) as f64;
     saved / (1.0 + to.macs.saturating_sub(from.macs) as f64)
 }
 
 fn node_macs(segment: &Segment, n: usize) -> u64 {
     let node = &segment.nodes[n];
-    node.row_macs(&segment.nodes) * node.size.height as u64
+    node.row_macs(&segment.nodes) * node.extent.height as u64
 }
 
 /// Bytes by which what a pass stores is ahead of its target's rows, and what it frees behind them, at most.
@@ -145,37 +170,12 @@ fn out_of_step(segment: &Segment, pass: &Pass, steps: &[Step]) -> usize {
     for step in steps {
         rows[step.node] = step.rows.end;
         step.done_with.iter().for_each(|&(n, row)| rows[n] = row / band_rows(node(n)) * band_rows(node(n)));
-        let done = rows[pass.target] as f64 / node(pass.target).size.height as f64;
-        let ahead = |&n: &usize| (rows[n] as f64 / node(n).size.height as f64 - done) * node(n).stored_bytes() as f64;
+        let done = rows[pass.target] as f64 / node(pass.target).extent.height as f64;
+        let ahead = |&n: &usize| (rows[n] as f64 / node(n).extent.height as f64 - done) * node(n).stored_bytes() as f64;
         let ahead = pass.stores.iter().map(ahead).sum::<f64>() - pass.frees.iter().map(ahead).sum::<f64>();
         most = most.max(ahead);
     }
     most as usize
-}
-
-/// Bytes that a pass needs beside what is stored: windows, weights and the rows in hand.
-fn working(segment: &Segment, pass: &Pass, steps: &[Step], height: usize) -> usize {
-    let rows = window_rows(segment, pass, steps);
-    let windows: usize = rows.iter().zip(&segment.nodes).map(|(rows, node)| rows * node.row_bytes()).sum();
-    let weights: usize = pass.active.iter().map(|&n| segment.nodes[n].weight_bytes).sum();
-    let read = steps.iter().map(|step| read(segment, pass, step)).max();
-    let made = steps.iter().map(|step| made(segment, pass, step)).max();
-    let target = &segment.nodes[pass.target];
-    let summed = height * target.size.row() * size_of::<f32>();
-    windows + weights + read.zip(made).map_or(summed, |(read, made)| read + made)
-}
-
-/// Bytes of the rows that a step copies from what is stored: its first input's (a residual's go where the result comes).
-fn read(segment: &Segment, pass: &Pass, step: &Step) -> usize {
-    let node = &segment.nodes[step.node];
-    let first = node.inputs.first().filter(|&&input| !windowed(segment, pass, input));
-    first.map_or(0, |&input| node.needs(0, &step.rows).len() * segment.nodes[input].size.row() * size_of::<f32>())
-}
-
-/// Bytes of the rows that a step makes only to store them.
-fn made(segment: &Segment, pass: &Pass, step: &Step) -> usize {
-    let rows = if windowed(segment, pass, step.node) { 0 } else { step.rows.len() };
-    rows * segment.nodes[step.node].size.row() * size_of::<f32>()
 }
 
 #[cfg(test)]
@@ -184,14 +184,34 @@ mod tests {
 
     use super::*;
     use crate::bundle::{Bundle, Source};
-    use crate::graph::Kind;
+    use crate::graph::InputShape;
     use crate::network::Network;
+
+    fn segment(network: &'static str, shape: Vec<usize>) -> Segment {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+        let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), network, 1).unwrap();
+        network.demand(&[InputShape::F32(shape)]).unwrap().strips.unwrap()
+    }
+
+    #[test]
+    fn the_first_strips_of_a_pass_need_as_much_as_all() {
+        for (network, shape) in [("vae_decoder", vec![1, 45, 64, 4]), ("vae_encoder", vec![1, 360, 512, 3])] {
+            let segment = segment(network, shape);
+            let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
+            for budget in (least.peak..most.peak + PRECISION).step_by(4 * PRECISION) {
+                let plan = plan(&segment, budget);
+                for (pass, memory) in &plan.passes {
+                    let first = steps(&segment, pass, plan.height, STEADY);
+                    let first = PassMemory::new(&segment, pass, &first, plan.height);
+                    assert_eq!(*memory, first, "{network}, {budget} bytes, {pass:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_budget_from_the_smallest_on_is_kept_and_more_memory_costs_no_more_work() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), "vae_decoder", 1).unwrap();
-        let segment = network.demand(&[Kind::F32(vec![1, 64, 64, 4])]).unwrap().strips.unwrap();
+        let segment = segment("vae_decoder", vec![1, 64, 64, 4]);
         let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
         assert!(least.peak * 2 < most.peak && least.macs > most.macs, "{least:?}, {most:?}");
         for budget in (least.peak..most.peak + PRECISION).step_by(PRECISION / 2) {

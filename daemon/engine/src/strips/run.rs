@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use diffused_kernels::{Activation, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
-use super::passes::{Pass, passes};
-use super::steps::{Step, steps, window_rows, windowed};
-use super::stored::Stored;
-use super::{Node, Op, Plan, Segment};
+use super::memory::{PassMemory, held_matrices};
+use super::passes::Pass;
+use super::steps::{Step, steps, windowed};
+use super::stored::StoredRows;
+use super::{RowNode, RowOp, Segment, StripPlan};
 use crate::error::{Error, Result};
 use crate::weights::{Matrix, Weights};
 
@@ -25,113 +26,126 @@ struct Window {
 
 impl Window {
     /// With room for `rows` rows of `node`.
-    fn new(node: &Node, rows: usize) -> Window {
+    fn new(node: &RowNode, rows: usize) -> Window {
         let mut window = Window::default();
         if node.quantized() {
-            window.q.reserve_exact(rows * node.size.row());
-            window.scale.reserve_exact(rows * node.size.width);
+            window.q.reserve_exact(rows * node.extent.row());
+            window.scale.reserve_exact(rows * node.extent.width);
         } else {
-            window.values.reserve_exact(rows * node.size.row());
+            window.values.reserve_exact(rows * node.extent.row());
         }
         window
     }
 
-    fn forget_before(&mut self, row: usize, node: &Node) {
+    fn forget_before(&mut self, row: usize, node: &RowNode) {
         let (gone, held) = (row.saturating_sub(self.start).min(self.held), self.held);
         let kept = |unit: usize| gone * unit..held * unit;
         match node.quantized() {
             true => {
-                self.q.copy_within(kept(node.size.row()), 0);
-                self.scale.copy_within(kept(node.size.width), 0);
+                self.q.copy_within(kept(node.extent.row()), 0);
+                self.scale.copy_within(kept(node.extent.width), 0);
             }
-            false => self.values.copy_within(kept(node.size.row()), 0),
+            false => self.values.copy_within(kept(node.extent.row()), 0),
         }
         self.held -= gone;
         self.start = self.start.max(row);
     }
 
-    /// Room for `rows` more rows of `node`, which hold anything.
-    fn add(&mut self, rows: usize, node: &Node) -> NormOut<'_> {
+    /// `rows` more rows of `node`, to be written: they hold anything.
+    fn add(&mut self, rows: usize, node: &RowNode) -> Result<NormOut<'_>> {
         let (first, end) = (self.held, self.held + rows);
         self.held = end;
         let part = |unit: usize| first * unit..end * unit;
-        let (row, width) = (part(node.size.row()), part(node.size.width));
+        let (row, width) = (part(node.extent.row()), part(node.extent.width));
         match node.quantized() {
-            true => NormOut::Int8 { q: grown(&mut self.q, row), scale: grown(&mut self.scale, width) },
-            false => NormOut::F32(grown(&mut self.values, row)),
+            true => Ok(NormOut::Int8 { q: part_of(&mut self.q, row)?, scale: part_of(&mut self.scale, width)? }),
+            false => Ok(NormOut::F32(part_of(&mut self.values, row)?)),
         }
     }
 
-    fn rows(&self, node: &Node, rows: &Range<usize>) -> InputRows<'_> {
+    fn rows(&self, node: &RowNode, rows: &Range<usize>) -> InputRows<'_> {
         let part = |unit: usize| (rows.start - self.start) * unit..(rows.end - self.start) * unit;
         match node.quantized() {
-            true => InputRows::Int8 { q: &self.q[part(node.size.row())], scale: &self.scale[part(node.size.width)] },
-            false => InputRows::F32(&self.values[part(node.size.row())]),
+            true => {
+                InputRows::Int8 { q: &self.q[part(node.extent.row())], scale: &self.scale[part(node.extent.width)] }
+            }
+            false => InputRows::F32(&self.values[part(node.extent.row())]),
         }
     }
 }
 
-/// Part of a buffer that becomes as long as it must be.
-fn grown<T: Default + Clone>(buffer: &mut Vec<T>, part: Range<usize>) -> &mut [T] {
+/// Part of a buffer whose length grows to what the part needs, within the capacity that it has.
+fn part_of<T: Default + Clone>(buffer: &mut Vec<T>, part: Range<usize>) -> Result<&mut [T]> {
+    if part.end > buffer.capacity() {
+        return Err(internal("a pass needs more than its plan has"));
+    }
     buffer.resize(part.end.max(buffer.len()), T::default());
-    &mut buffer[part]
+    Ok(&mut buffer[part])
 }
 
 /// Scale and shift of a group norm's channels.
 type ScaleShift = (Vec<f32>, Vec<f32>);
 
-struct Run<'a> {
+struct SegmentRun<'a> {
     segment: &'a Segment,
     weights: &'a mut Weights,
-    stored: Vec<Option<Stored>>,
+    stored: Vec<Option<StoredRows>>,
     norms: Vec<Option<ScaleShift>>,
 }
 
-/// What one pass works with.
-struct Bench {
+/// The buffers of the pass that runs, as `PassMemory` describes them.
+struct PassState {
     windows: Vec<Window>,
     matrices: Vec<Option<Arc<Matrix>>>,
     sums: Vec<(usize, GroupSums)>,
-    /// Rows that are stored as soon as they are made.
-    hand: Window,
-    /// Rows of what is stored, as f32.
+    /// Rows that are stored as soon as they are made and wait in no window.
+    unwindowed: Window,
+    /// Rows of a stored result, as f32.
     copy: Vec<f32>,
 }
 
-/// What a segment starts from, `[height][width][channels]`.
-pub(crate) fn source(segment: &Segment, values: &[f32]) -> Result<Stored> {
-    let node = segment.nodes.iter().find(|node| node.op == Op::Source);
-    let node = node.ok_or_else(|| internal("a segment without a source"))?;
-    let mut stored = Stored::new(node);
+/// A segment's input, `[height][width][channels]`, as `run` reads it.
+pub(crate) fn store_input(segment: &Segment, values: &[f32]) -> Result<StoredRows> {
+    let node = segment.nodes.iter().find(|node| node.op == RowOp::Input);
+    let node = node.ok_or_else(|| internal("a segment without an input"))?;
+    let mut stored = StoredRows::new(node);
     stored.append(node, 0, values);
     Ok(stored)
 }
 
-/// Runs `segment` on `source` as `plan` says. `tick` is called before each step with how much of
-/// the work is done, in thousandths.
+/// Runs `segment` on `input` as `plan` says. Returns the result, `[height][width][channels]`. `tick` is called before
+/// each step with how much of the work is done, in thousandths.
+///
+/// # Errors
+///
+/// `Cancelled` if `tick` breaks; errors of reading weights.
 pub(crate) fn run(
     segment: &Segment,
-    plan: &Plan,
-    source: Stored,
+    plan: &StripPlan,
+    input: StoredRows,
     weights: &mut Weights,
     tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<f32>> {
     let count = segment.nodes.len();
-    let mut run =
-        Run { segment, weights, stored: (0..count).map(|_| None).collect(), norms: (0..count).map(|_| None).collect() };
-    let first = segment.nodes.iter().position(|node| node.op == Op::Source);
-    let first = first.ok_or_else(|| internal("a segment without a source"))?;
-    run.stored[first] = Some(source);
+    let mut run = SegmentRun {
+        segment,
+        weights,
+        stored: (0..count).map(|_| None).collect(),
+        norms: (0..count).map(|_| None).collect(),
+    };
+    let first = segment.nodes.iter().position(|node| node.op == RowOp::Input);
+    let first = first.ok_or_else(|| internal("a segment without an input"))?;
+    run.stored[first] = Some(input);
     let mut done = 0;
-    for pass in passes(segment, &plan.stored) {
+    for (pass, memory) in &plan.passes {
         let mut step_done = |macs: u64| {
             let part = (done as f64 / plan.macs.max(1) as f64 * 1000.0) as usize;
             done += macs;
             tick(part, 1000)
         };
-        run.pass(&pass, plan.height, &mut step_done)?;
+        run.pass(pass, memory, plan.height, &mut step_done)?;
     }
-    let result = run.stored.pop().flatten().and_then(Stored::into_whole);
+    let result = run.stored.pop().flatten().and_then(StoredRows::into_whole);
     result.ok_or_else(|| internal("a segment without a result"))
 }
 
@@ -139,70 +153,77 @@ fn internal(message: &str) -> Error {
     Error::Internal(format!("strips: {message}"))
 }
 
-impl Run<'_> {
-    fn pass(&mut self, pass: &Pass, height: usize, tick: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<()> {
+impl SegmentRun<'_> {
+    fn pass(
+        &mut self,
+        pass: &Pass,
+        memory: &PassMemory,
+        height: usize,
+        tick: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<()> {
         let nodes = &self.segment.nodes;
         for &new in &pass.stores {
             let result = new == nodes.len() - 1;
-            self.stored[new] = Some(if result { Stored::in_one_band(&nodes[new]) } else { Stored::new(&nodes[new]) });
+            self.stored[new] =
+                Some(if result { StoredRows::in_one_band(&nodes[new]) } else { StoredRows::new(&nodes[new]) });
         }
         let steps = steps(self.segment, pass, height, usize::MAX);
-        let mut bench = self.bench(pass, &steps)?;
+        let mut state = self.state(pass, memory)?;
         for step in &steps {
             let macs = nodes[step.node].row_macs(nodes) * step.rows.len() as u64;
             if tick(macs).is_break() {
                 return Err(Error::Cancelled);
             }
-            self.step(pass, step, &mut bench)?;
+            self.step(pass, step, &mut state)?;
             for &(node, row) in &step.done_with {
                 self.stored(node)?.free_before(row);
             }
         }
         if steps.is_empty() {
-            self.sum_stored(pass.target, height, &mut bench)?;
+            self.sum_stored(pass.target, height, &mut state)?;
         }
-        self.finish(pass, bench)
+        self.finish(pass, state)
     }
 
-    fn bench(&mut self, pass: &Pass, steps: &[Step]) -> Result<Bench> {
+    fn state(&mut self, pass: &Pass, memory: &PassMemory) -> Result<PassState> {
         let nodes = &self.segment.nodes;
-        let rows = window_rows(self.segment, pass, steps);
-        let windows = nodes.iter().zip(rows).map(|(node, rows)| Window::new(node, rows)).collect();
+        let windows = nodes.iter().zip(&memory.windows).map(|(node, rows)| Window::new(node, *rows)).collect();
         let mut matrices: Vec<Option<Arc<Matrix>>> = (0..nodes.len()).map(|_| None).collect();
-        for &n in &pass.active {
-            if let Op::Conv { weight, .. } = &nodes[n].op {
-                matrices[n] = Some(self.weights.matrix(weight)?);
-            }
+        for (n, weight) in held_matrices(self.segment, pass) {
+            matrices[n] = Some(self.weights.matrix(weight)?);
         }
-        let sums = pass.sums.iter().map(|&norm| (norm, GroupSums::new(nodes[norm].size.channels))).collect();
-        Ok(Bench { windows, matrices, sums, hand: Window::default(), copy: Vec::new() })
+        let sums = pass.sums.iter().map(|&norm| (norm, GroupSums::new(nodes[norm].extent.channels))).collect();
+        let unwindowed = Window { values: Vec::with_capacity(memory.unwindowed), ..Window::default() };
+        Ok(PassState { windows, matrices, sums, unwindowed, copy: Vec::with_capacity(memory.copy) })
     }
 
     /// Computes the rows of one step and puts them where they are read.
-    fn step(&mut self, pass: &Pass, step: &Step, bench: &mut Bench) -> Result<()> {
+    fn step(&mut self, pass: &Pass, step: &Step, state: &mut PassState) -> Result<()> {
         let node = &self.segment.nodes[step.node];
         let waits = windowed(self.segment, pass, step.node);
-        let mut window = std::mem::take(if waits { &mut bench.windows[step.node] } else { &mut bench.hand });
+        let mut window = std::mem::take(if waits { &mut state.windows[step.node] } else { &mut state.unwindowed });
         window.forget_before(step.keep_from, node);
-        let mut copy = std::mem::take(&mut bench.copy);
-        match window.add(step.rows.len(), node) {
+        let mut copy = std::mem::take(&mut state.copy);
+        match window.add(step.rows.len(), node)? {
             NormOut::F32(out) => {
                 match &node.op {
-                    Op::Conv { .. } => self.convolve(pass, step, bench, &mut copy, out)?,
-                    _ => self.elementwise(pass, step, bench, &mut copy, NormOut::F32(out))?,
+                    RowOp::Conv { .. } => self.convolve(pass, step, state, &mut copy, out)?,
+                    RowOp::Norm { .. } | RowOp::Quantize | RowOp::Input => {
+                        self.elementwise(pass, step, state, &mut copy, NormOut::F32(out))?;
+                    }
                 }
-                self.sum(step.node, out, bench);
+                self.sum(step.node, out, state);
                 if pass.stores.contains(&step.node) {
                     self.stored(step.node)?.append(node, step.rows.start, out);
                 }
             }
-            out => self.elementwise(pass, step, bench, &mut copy, out)?,
+            out => self.elementwise(pass, step, state, &mut copy, out)?,
         }
         if !waits || step.node == pass.target {
             window.held = 0;
         }
-        bench.copy = copy;
-        *(if waits { &mut bench.windows[step.node] } else { &mut bench.hand }) = window;
+        state.copy = copy;
+        *(if waits { &mut state.windows[step.node] } else { &mut state.unwindowed }) = window;
         Ok(())
     }
 
@@ -210,25 +231,25 @@ impl Run<'_> {
         &mut self,
         pass: &Pass,
         step: &Step,
-        bench: &Bench,
+        state: &PassState,
         copy: &mut Vec<f32>,
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let Op::Conv { shape, half, .. } = &node.op else { return Err(internal("no convolution")) };
-        let features = node.size.channels;
+        let RowOp::Conv { shape, half, .. } = &node.op else { return Err(internal("no convolution")) };
+        let features = node.extent.channels;
         if let Some(&residual) = node.inputs.get(1) {
-            self.copy_rows(pass, residual, &step.rows, bench, out)?;
+            self.copy_rows(pass, residual, &step.rows, state, out)?;
         }
         let strip = Strip { in_rows: node.needs(0, &step.rows), out_rows: step.rows.clone() };
         let input = node.inputs[0];
         let x = if windowed(self.segment, pass, input) {
-            bench.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
+            state.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
         } else {
-            InputRows::F32(self.copied(pass, input, &strip.in_rows, bench, copy)?)
+            InputRows::F32(self.copied(pass, input, &strip.in_rows, state, copy)?)
         };
         let epilogue = Epilogue { activation: Activation::None, accumulate: node.inputs.len() > 1, time: None };
-        let matrix = bench.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
+        let matrix = state.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
         matrix.panels(|&panels: &Panels| {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };
             Level::current().conv2d(&call, out);
@@ -244,28 +265,30 @@ impl Run<'_> {
         &mut self,
         pass: &Pass,
         step: &Step,
-        bench: &Bench,
+        state: &PassState,
         copy: &mut Vec<f32>,
         out: NormOut,
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let (input, channels) = (node.inputs[0], node.size.channels);
+        let (input, channels) = (node.inputs[0], node.extent.channels);
         let x: &[f32] = if windowed(self.segment, pass, input) {
-            match bench.windows[input].rows(&self.segment.nodes[input], &step.rows) {
+            match state.windows[input].rows(&self.segment.nodes[input], &step.rows) {
                 InputRows::F32(rows) => rows,
                 InputRows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
             }
         } else {
-            self.copied(pass, input, &step.rows, bench, copy)?
+            self.copied(pass, input, &step.rows, state, copy)?
         };
         match (&node.op, out) {
-            (Op::Norm { silu, .. }, out) => {
+            (RowOp::Norm { silu, .. }, out) => {
                 let (scale, shift) =
                     self.norms[step.node].as_ref().ok_or_else(|| internal("a norm before its statistics"))?;
                 Level::current().normalize(&Norm::Scaled { scale, shift, silu: *silu }, x, out);
             }
-            (_, NormOut::Int8 { q, scale }) => Level::current().quantize_rows(x, channels, q, scale),
-            _ => return Err(internal("neither a norm nor a quantization")),
+            (RowOp::Quantize, NormOut::Int8 { q, scale }) => Level::current().quantize_rows(x, channels, q, scale),
+            (RowOp::Quantize | RowOp::Input | RowOp::Conv { .. }, _) => {
+                return Err(internal("neither a norm nor a quantization"));
+            }
         }
         Ok(())
     }
@@ -276,25 +299,26 @@ impl Run<'_> {
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
-        bench: &Bench,
+        state: &PassState,
         copy: &'c mut Vec<f32>,
     ) -> Result<&'c [f32]> {
-        let copy = grown(copy, 0..rows.len() * self.segment.nodes[node].size.row());
-        self.copy_rows(pass, node, rows, bench, copy)?;
+        let copy = part_of(copy, 0..rows.len() * self.segment.nodes[node].extent.row())?;
+        self.copy_rows(pass, node, rows, state, copy)?;
         Ok(copy)
     }
 
+    /// Copies rows of `node`, from its window or from what is stored, to `out`.
     fn copy_rows(
         &mut self,
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
-        bench: &Bench,
+        state: &PassState,
         out: &mut [f32],
     ) -> Result<()> {
-        let it = &self.segment.nodes[node];
+        let read = &self.segment.nodes[node];
         if windowed(self.segment, pass, node) {
-            match bench.windows[node].rows(it, rows) {
+            match state.windows[node].rows(read, rows) {
                 InputRows::F32(values) => out.copy_from_slice(values),
                 InputRows::Int8 { .. } => return Err(internal("a quantized residual")),
             }
@@ -304,33 +328,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn stored(&mut self, node: usize) -> Result<&mut Stored> {
+    fn stored(&mut self, node: usize) -> Result<&mut StoredRows> {
         self.stored[node].as_mut().ok_or_else(|| internal("a result is read before it is stored"))
     }
 
     /// Adds rows of `node` to the statistics of the norms that read it.
-    fn sum(&self, node: usize, rows: &[f32], bench: &mut Bench) {
-        let width = self.segment.nodes[node].size.width;
-        let sums = bench.sums.iter_mut().filter(|(norm, _)| self.segment.nodes[*norm].inputs[0] == node);
+    fn sum(&self, node: usize, rows: &[f32], state: &mut PassState) {
+        let width = self.segment.nodes[node].extent.width;
+        let sums = state.sums.iter_mut().filter(|(norm, _)| self.segment.nodes[*norm].inputs[0] == node);
         sums.for_each(|(_, sums)| sums.add_rows(Level::current(), rows, width));
     }
 
     /// The statistics of a result that is stored already.
-    fn sum_stored(&mut self, node: usize, height: usize, bench: &mut Bench) -> Result<()> {
-        let size = self.segment.nodes[node].size;
-        let mut rows = vec![0.0; height * size.row()];
-        for start in (0..size.height).step_by(height) {
-            let end = (start + height).min(size.height);
-            let rows = &mut rows[..(end - start) * size.row()];
+    fn sum_stored(&mut self, node: usize, height: usize, state: &mut PassState) -> Result<()> {
+        let extent = self.segment.nodes[node].extent;
+        let mut copy = std::mem::take(&mut state.copy);
+        for start in (0..extent.height).step_by(height) {
+            let end = (start + height).min(extent.height);
+            let rows = part_of(&mut copy, 0..(end - start) * extent.row())?;
             self.stored(node)?.read(start..end, rows);
-            self.sum(node, rows, bench);
+            self.sum(node, rows, state);
         }
         Ok(())
     }
 
-    fn finish(&mut self, pass: &Pass, bench: Bench) -> Result<()> {
-        for (norm, sums) in bench.sums {
-            if let Op::Norm { weight, groups, eps, .. } = &self.segment.nodes[norm].op {
+    fn finish(&mut self, pass: &Pass, state: PassState) -> Result<()> {
+        for (norm, sums) in state.sums {
+            if let RowOp::Norm { weight, groups, eps, .. } = &self.segment.nodes[norm].op {
                 let table = self.weights.table(weight)?;
                 let (gamma, beta) = table.split_at(table.len() / 2);
                 self.norms[norm] = Some(sums.finish(*groups, *eps, gamma, beta));

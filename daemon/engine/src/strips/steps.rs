@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::passes::Pass;
-use super::{Op, Segment};
+use super::{RowOp, Segment};
 
 /// Rows of a node to compute next. Before its rows are added, a window forgets the rows below `keep_from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,14 +12,14 @@ pub(super) struct Step {
     pub(super) rows: Range<usize>,
     /// First row of this node's window that is still read.
     pub(super) keep_from: usize,
-    /// Stored nodes, and the first row that is still read of each.
+    /// StoredRows nodes, and the first row that is still read of each.
     pub(super) done_with: Vec<(usize, usize)>,
 }
 
-/// The steps of a pass that asks for its target `height` rows at a time, at most `limit` times.
+/// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips.
 pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize) -> Vec<Step> {
     let mut walk = Walk { segment, pass, made: vec![0; segment.nodes.len()], steps: Vec::new() };
-    let rows = segment.nodes[pass.target].size.height;
+    let rows = segment.nodes[pass.target].extent.height;
     for end in (0..rows).step_by(height).map(|start| (start + height).min(rows)).take(limit) {
         walk.request(pass.target, end);
     }
@@ -40,13 +40,13 @@ impl Walk<'_> {
         if rows.is_empty() || !self.pass.active.contains(&node) {
             return;
         }
-        let it = &self.segment.nodes[node];
-        for (at, &input) in it.inputs.iter().enumerate() {
-            self.request(input, it.needs(at, &rows).end);
+        let made = &self.segment.nodes[node];
+        for (at, &input) in made.inputs.iter().enumerate() {
+            self.request(input, made.needs(at, &rows).end);
         }
         let keep_from = self.keep_from(node);
         self.made[node] = end;
-        let read = |stored: &usize| it.inputs.contains(stored);
+        let read = |stored: &usize| made.inputs.contains(stored);
         let done_with = self.pass.frees.iter().copied().filter(read).map(|stored| (stored, self.read_from(stored)));
         let done_with = done_with.collect();
         self.steps.push(Step { node, rows, keep_from, done_with });
@@ -57,16 +57,16 @@ impl Walk<'_> {
         self.read_from(node).min(self.made[node])
     }
 
-    /// The first row of `node` that a consumer's next row reads; one past its last where none is.
+    /// The first row of `node` that a consumer's next row reads; one past its last if no row of it is read any more.
     fn read_from(&self, node: usize) -> usize {
         let next = |consumer: usize| {
-            let it = &self.segment.nodes[consumer];
+            let reader = &self.segment.nodes[consumer];
             let row = self.made[consumer];
-            let inputs = it.inputs.iter().enumerate().filter(|(_, input)| **input == node);
-            inputs.map(|(at, _)| it.needs(at, &(row..(row + 1).min(it.size.height))).start).min()
+            let inputs = reader.inputs.iter().enumerate().filter(|(_, input)| **input == node);
+            inputs.map(|(at, _)| reader.needs(at, &(row..(row + 1).min(reader.extent.height))).start).min()
         };
-        let consumers = self.pass.active.iter().filter(|&&n| self.made[n] < self.segment.nodes[n].size.height);
-        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.segment.nodes[node].size.height)
+        let consumers = self.pass.active.iter().filter(|&&n| self.made[n] < self.segment.nodes[n].extent.height);
+        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.segment.nodes[node].extent.height)
     }
 }
 
@@ -81,5 +81,5 @@ pub(super) fn window_rows(segment: &Segment, pass: &Pass, steps: &[Step]) -> Vec
 
 /// Whether a node's rows wait in a window: computed, not stored, and read by another.
 pub(super) fn windowed(segment: &Segment, pass: &Pass, node: usize) -> bool {
-    segment.nodes[node].op != Op::Source && pass.active.contains(&node) && !pass.stores.contains(&node)
+    segment.nodes[node].op != RowOp::Input && pass.active.contains(&node) && !pass.stores.contains(&node)
 }

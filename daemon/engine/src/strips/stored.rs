@@ -6,13 +6,13 @@ use std::ops::Range;
 use diffused_kernels::Level;
 use half::f16;
 
-use super::Node;
+use super::RowNode;
 
 /// Bytes that a band aims at.
 const BAND: usize = 1 << 20;
 
 /// Rows of one node, from top to bottom.
-pub(crate) struct Stored {
+pub(crate) struct StoredRows {
     /// Values of a row.
     row: usize,
     band_rows: usize,
@@ -24,23 +24,23 @@ enum Band {
     Half(Vec<f16>),
 }
 
-impl Stored {
+impl StoredRows {
     /// Of nothing yet.
-    pub(super) fn new(node: &Node) -> Stored {
-        Stored { row: node.size.row(), band_rows: band_rows(node), bands: Vec::new() }
+    pub(super) fn new(node: &RowNode) -> StoredRows {
+        StoredRows { row: node.extent.row(), band_rows: band_rows(node), bands: Vec::new() }
     }
 
     /// Of nothing yet, to be taken out whole.
-    pub(super) fn in_one_band(node: &Node) -> Stored {
-        Stored { row: node.size.row(), band_rows: node.size.height, bands: Vec::new() }
+    pub(super) fn in_one_band(node: &RowNode) -> StoredRows {
+        StoredRows { row: node.extent.row(), band_rows: node.extent.height, bands: Vec::new() }
     }
 
     /// Adds `values`, the rows from `first` on; rows come from top to bottom.
-    pub(super) fn append(&mut self, node: &Node, first: usize, mut values: &[f32]) {
+    pub(super) fn append(&mut self, node: &RowNode, first: usize, mut values: &[f32]) {
         for rows in self.by_band(first..first + values.len() / self.row) {
             let band = rows.start / self.band_rows;
             if band == self.bands.len() {
-                let height = self.band_rows.min(node.size.height - rows.start);
+                let height = self.band_rows.min(node.extent.height - rows.start);
                 self.bands.push(Band::new(node.half(), height * self.row));
             }
             let (now, later) = values.split_at(rows.len() * self.row);
@@ -83,8 +83,8 @@ impl Stored {
 }
 
 /// Rows of a band of `node`.
-pub(super) fn band_rows(node: &Node) -> usize {
-    (BAND * node.size.height / node.stored_bytes().max(1)).clamp(1, node.size.height)
+pub(super) fn band_rows(node: &RowNode) -> usize {
+    (BAND * node.extent.height / node.stored_bytes().max(1)).clamp(1, node.extent.height)
 }
 
 impl Band {

@@ -58,7 +58,7 @@ fn names() -> Vec<Arc<str>> {
 fn three_passes(keep: Keep, ring: usize) -> Vec<(usize, Vec<u8>)> {
     let (_folder, source) = bundle();
     let mut weights = Weights::open(&source, "net").unwrap();
-    weights.begin(&names(), 3, Residency { keep, ring, strips: None, spare: 0 }).unwrap();
+    weights.begin(&names(), 3, Residency { keep, ring }).unwrap();
     let mut seen = Vec::new();
     for _ in 0..3 {
         for name in names() {

@@ -12,6 +12,29 @@ use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
 
+/// What a network may hold while it runs, beside what it holds whatever the budget is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunBudget {
+    /// Of its weights.
+    pub weights: Residency,
+    /// Bytes for the part that can run in strips; `None`: it runs whole.
+    pub strips: Option<usize>,
+    /// Bytes of activations that nothing uses and that are kept to be used again, beyond the worst moment's.
+    pub spare: usize,
+}
+
+impl RunBudget {
+    /// As much as it wants; all weights stay.
+    pub fn ample() -> RunBudget {
+        RunBudget { weights: Residency::ample(), strips: Some(usize::MAX), spare: 0 }
+    }
+
+    /// As much as it wants for activations; no weights stay.
+    pub fn streamed() -> RunBudget {
+        RunBudget { weights: Residency::streamed(), ..RunBudget::ample() }
+    }
+}
+
 const MIB: u64 = 1 << 20;
 /// What the process holds beside the engine's buffers: code, parsed graphs, the tokenizer, the service.
 const PROCESS: u64 = 26 * MIB;
@@ -27,14 +50,18 @@ pub(crate) fn process(threads: usize) -> u64 {
     PROCESS + threads as u64 * THREAD
 }
 
-/// What buffers of `bytes` bytes take in memory: each begins a page of its own, and some are freed a moment late.
-fn held(bytes: u64) -> u64 {
-    bytes + bytes.div_ceil(64)
+/// Of the buffers' bytes, the part that they take in memory beside their own: each begins on a page of its own, and some
+/// are freed a moment after the next is taken. 1.6 % covers what was measured.
+const SLACK: u64 = 64;
+
+/// Bytes of memory that buffers of `bytes` bytes take.
+fn with_slack(bytes: u64) -> u64 {
+    bytes + bytes.div_ceil(SLACK)
 }
 
-/// The bytes of buffers that `room` bytes of memory hold.
-fn holds(room: u64) -> u64 {
-    room - room.div_ceil(65)
+/// The most bytes of buffers that take `memory` bytes: the inverse of `with_slack`, rounded down.
+fn without_slack(memory: u64) -> u64 {
+    memory - memory.div_ceil(SLACK + 1)
 }
 
 /// What a stage needs for pictures of a given size.
@@ -65,18 +92,18 @@ impl Demand {
     /// Activations and tables where `room` bytes are free for them; more if they do not fit.
     fn activations(&self, room: u64) -> u64 {
         let strips = self.strips.as_ref().map_or(0, |segment| strips::plan(segment, self.strip_room(room)).peak as u64);
-        held(self.tables + self.activations.max(strips))
+        with_slack(self.tables + self.activations.max(strips))
     }
 
     /// What is left of `room` bytes for strips.
     fn strip_room(&self, room: u64) -> usize {
-        usize::try_from(holds(room).saturating_sub(self.tables)).unwrap_or(usize::MAX)
+        usize::try_from(without_slack(room).saturating_sub(self.tables)).unwrap_or(usize::MAX)
     }
 
     /// The least memory that this stage can run in, beside the process's own.
     fn smallest(&self) -> u64 {
         let strips = self.strips.as_ref().map_or(0, |segment| strips::smallest(segment).peak as u64);
-        held(self.tables + self.activations.max(strips)) + self.least_ring()
+        with_slack(self.tables + self.activations.max(strips)) + self.least_ring()
     }
 }
 
@@ -96,7 +123,7 @@ pub struct StagePlan {
     /// Everything, the rest of the process included.
     pub peak: u64,
     #[serde(skip)]
-    residency: Residency,
+    budget: RunBudget,
 }
 
 impl StagePlan {
@@ -104,14 +131,15 @@ impl StagePlan {
     fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
-        let residency = Residency { keep, ring: ring as usize, strips: Some(demand.strip_room(room)), spare: 0 };
-        let peak = activations + held(resident) + ring;
-        StagePlan { stage, activations, resident, streamed, ring, peak, residency }
+        let weights = Residency { keep, ring: ring as usize };
+        let budget = RunBudget { weights, strips: Some(demand.strip_room(room)), spare: 0 };
+        let peak = activations + with_slack(resident) + ring;
+        StagePlan { stage, activations, resident, streamed, ring, peak, budget }
     }
 
     /// With `spare` bytes for activations that are kept though nobody needs them.
     fn with_spare(mut self, spare: u64) -> StagePlan {
-        self.residency.spare = holds(spare) as usize;
+        self.budget.spare = without_slack(spare) as usize;
         StagePlan { activations: self.activations + spare, peak: self.peak + spare, ..self }
     }
 }
@@ -133,7 +161,7 @@ impl MemoryPlan {
 
     /// Bytes at the worst moment of each stage.
     fn peaks(&self) -> impl Iterator<Item = u64> {
-        let own = |stage: &StagePlan| held(stage.resident);
+        let own = |stage: &StagePlan| with_slack(stage.resident);
         let all: u64 = if self.keeps_all { self.stages.iter().map(own).sum() } else { 0 };
         self.stages.iter().map(move |stage| if self.keeps_all { stage.peak - own(stage) + all } else { stage.peak })
     }
@@ -152,10 +180,10 @@ impl MemoryPlan {
     }
 
     /// What `stage` may hold.
-    pub(crate) fn residency(&self, stage: Stage) -> Result<Residency> {
+    pub(crate) fn budget(&self, stage: Stage) -> Result<RunBudget> {
         let found = self.stages.iter().find(|plan| plan.stage == stage);
         let plan = found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))?;
-        Ok(plan.residency.clone())
+        Ok(plan.budget.clone())
     }
 }
 
@@ -196,8 +224,8 @@ fn divide(stage: Stage, demand: &Demand, free: u64) -> StagePlan {
     let mut names = HashSet::new();
     let mut resident = 0;
     for (name, bytes) in &demand.matrices {
-        if held(*bytes) <= left {
-            left -= held(*bytes);
+        if with_slack(*bytes) <= left {
+            left -= with_slack(*bytes);
             resident += bytes;
             names.insert(name.to_string());
         }
@@ -227,7 +255,12 @@ mod tests {
             assert!(plan.keeps_all && plan.stages.iter().all(|stage| stage.streamed == 0));
             assert_eq!(
                 plan.peak(),
-                31 * MIB + held(90 * MIB) + 4 * MIB + held(100 * MIB) + held(800 * MIB) + held(50 * MIB)
+                31 * MIB
+                    + with_slack(90 * MIB)
+                    + 4 * MIB
+                    + with_slack(100 * MIB)
+                    + with_slack(800 * MIB)
+                    + with_slack(50 * MIB)
             );
         }
     }

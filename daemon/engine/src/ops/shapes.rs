@@ -1,6 +1,6 @@
 //! What comes out of each operator, and whether what goes in fits the operator and its weights.
 //!
-//! Everything is checked here, when a plan is made: a graph that does not fit its weights is refused before anything
+//! Everything is checked here, when a schedule is made: a graph that does not fit its weights is refused before anything
 //! runs, and the operators themselves need no checks.
 
 use diffused_kernels::ConvShape;
@@ -11,33 +11,42 @@ use crate::layer::{Activation, Layer, Padding};
 use crate::weights::Shape;
 
 /// Kind of values and shape of a tensor.
-pub(super) type Operand = (DatumType, TVec<usize>);
+pub(crate) type Operand = (DatumType, TVec<usize>);
 
 type Checked<T> = Result<T, String>;
 
 const F32: DatumType = DatumType::F32;
 const I8: DatumType = DatumType::I8;
 
+/// Most channels of a timestep's embedding.
+const MAX_EMBEDDING: usize = 1 << 16;
+/// Most values of an operator's result: arithmetic with sizes stays far from overflow.
+const MAX_VALUES: usize = 1 << 36;
+
 /// The outputs of `layer`, or what is wrong with its inputs.
-pub(super) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> Checked<TVec<Operand>> {
+pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> Checked<TVec<Operand>> {
     let inputs = &mut inputs.iter();
     let out = match layer {
         Layer::Embedding { .. } => embedding(weights, inputs)?,
         Layer::TimeEmbedding { channels, .. } => {
             expect(inputs.next(), DatumType::F32, &[1])?;
+            if !(2..=MAX_EMBEDDING).contains(channels) {
+                return Err(format!("{channels} channels; 2 to {MAX_EMBEDDING} are possible"));
+            }
             tvec![1, *channels]
         }
         Layer::Linear { features, activation, residual, .. } => {
             let x = activations(inputs, weights)?;
-            let doubled = if *activation == Activation::Geglu { features * 2 } else { *features };
-            matrix(weights, 1, last(&x)?, doubled)?;
+            let halves = if *activation == Activation::Geglu { 2 } else { 1 };
+            let outputs = features.checked_mul(halves).ok_or("it has too many features")?;
+            matrix(weights, 1, last(&x)?, outputs)?;
             let out = with_last(&x, *features);
             expect_if(*residual, inputs, &out)?;
             out
         }
         Layer::Conv2d { features, kernel, upsample, size, time, residual, .. } => {
             let x = activations(inputs, weights)?;
-            matrix(weights, kernel * kernel, last(&x)?, *features)?;
+            matrix(weights, kernel.saturating_mul(*kernel), last(&x)?, *features)?;
             expect_if(*time, inputs, &[1, *features])?;
             if *size && (*residual || !upsample) {
                 return Err("a size is for a convolution that enlarges and has no residual".into());
@@ -65,6 +74,10 @@ pub(super) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
     };
     if inputs.next().is_some() {
         return Err("it has more inputs than it takes".into());
+    }
+    let values = out.iter().try_fold(1usize, |values, &dim| values.checked_mul(dim));
+    if values.is_none_or(|values| values == 0 || values > MAX_VALUES) {
+        return Err(format!("its result would be {out:?}; between one value and {MAX_VALUES} are possible"));
     }
     if !layer.quantizes() {
         return Ok(tvec![(F32, out)]);
@@ -118,10 +131,11 @@ pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -
     let Layer::Conv2d { kernel, stride, padding, upsample, .. } = *layer else { return None };
     let [batch, height, width, _] = *x else { return None };
     let pad_end_only = padding == Padding::End;
-    let enlarged = upsample.then_some(size.unwrap_or([2 * height, 2 * width]));
+    let twice = [height.checked_mul(2)?, width.checked_mul(2)?];
+    let enlarged = upsample.then_some(size.unwrap_or(twice));
     let seen = enlarged.unwrap_or([height, width]);
-    let doubled = |(side, seen): (usize, usize)| (2 * side).abs_diff(seen) <= 1;
-    let enlarges = enlarged.is_none() || [height, width].into_iter().zip(seen).all(doubled);
+    let doubled = |(twice, seen): (usize, usize)| twice.abs_diff(seen) <= 1;
+    let enlarges = enlarged.is_none() || twice.into_iter().zip(seen).all(doubled);
     let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
     let fits =
         matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch > 0 && seen.iter().all(|&side| side >= least);

@@ -1,0 +1,51 @@
+//! The inputs of a graph in plain Rust: tract's types stay inside `graph` and `ops`.
+
+use tract_onnx::prelude::*;
+
+/// An input of a graph: its shape and its values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum InputValues {
+    /// Numbers.
+    F32(Vec<usize>, Vec<f32>),
+    /// Token ids.
+    I64(Vec<usize>, Vec<i64>),
+}
+
+/// An input's type and shape: what a schedule is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InputShape {
+    /// Numbers.
+    F32(Vec<usize>),
+    /// Token ids.
+    I64(Vec<usize>),
+}
+
+impl InputValues {
+    /// Their type and shape.
+    pub(crate) fn shape(&self) -> InputShape {
+        match self {
+            InputValues::F32(shape, _) => InputShape::F32(shape.clone()),
+            InputValues::I64(shape, _) => InputShape::I64(shape.clone()),
+        }
+    }
+
+    pub(super) fn into_tensor(self) -> TractResult<TValue> {
+        match self {
+            InputValues::F32(shape, values) => Ok(Tensor::from_shape(&shape, &values)?.into()),
+            InputValues::I64(shape, values) => Ok(Tensor::from_shape(&shape, &values)?.into()),
+        }
+    }
+}
+
+impl InputShape {
+    pub(super) fn fact(&self) -> InferenceFact {
+        match self {
+            InputShape::F32(shape) => InferenceFact::dt_shape(DatumType::F32, shape),
+            InputShape::I64(shape) => InferenceFact::dt_shape(DatumType::I64, shape),
+        }
+    }
+}
+
+pub(super) fn slice(tensor: &Tensor) -> TractResult<&[f32]> {
+    tensor.try_as_plain_ram()?.as_slice()
+}
