@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::random;
 
 /// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the work.
-pub fn say(line: impl Display) {
+pub fn print_line(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

@@ -15,27 +15,30 @@ use crate::model::Model;
 /// Prints a line for each part. Ends with an error at the first part that is wrong.
 pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     crate::logging::start("error");
-    say("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
-    say("cpu", &cpu::describe());
+    print_part("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
+    print_part("cpu", &cpu::describe());
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let budget = budget::or_free(config.memory);
     let options = Options { threads: config.threads.map(|threads| threads.0 as usize), memory: budget };
-    say("threads", &threads(options));
-    say("memory", &memory(&config, budget));
-    say("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
-    say("config", &source(path));
+    print_part("threads", &threads(options));
+    print_part("memory", &memory(&config, budget));
+    print_part("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
+    print_part("config", &source(path));
     let engine = Model::new(config.model.as_deref(), options)?.open();
-    say("model", &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?));
-    say("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
+    print_part(
+        "model",
+        &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?),
+    );
+    print_part("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
     config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let folder = config.state_dir().map_err(|error| Failure::Usage(format!("{error:#}")))?.join("pictures");
     let free = health::disk_free(&folder).map_or(String::new(), |free| format!(", {} free", amount(free)));
-    say("pictures", &format!("{}{free}", folder.display()));
+    print_part("pictures", &format!("{}{free}", folder.display()));
     Ok(())
 }
 
-fn say(part: &str, text: &str) {
-    cli::say(format!("{part:<9} {text}"));
+fn print_part(part: &str, text: &str) {
+    cli::print_line(format!("{part:<9} {text}"));
 }
 
 fn threads(options: Options) -> String {

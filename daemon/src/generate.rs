@@ -13,7 +13,7 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::cli::{GenerateArgs, say};
+use crate::cli::{GenerateArgs, print_line};
 use crate::failure::Failure;
 use crate::init_image::InitImage;
 use crate::model::Model;
@@ -26,7 +26,7 @@ use crate::request::FileFormat;
 pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {
     paint(arguments).inspect_err(|failure| {
         if arguments.json {
-            say(json!({"event": "error", "message": failure.to_string()}));
+            print_line(json!({"event": "error", "message": failure.to_string()}));
         }
     })
 }
@@ -157,17 +157,17 @@ impl Console {
             self.shown = Some((now, progress.stage, progress.step));
             let mut line = json!(progress);
             line["event"] = json!("progress");
-            say(line);
+            print_line(line);
         }
     }
 
     fn finish(&self, result: &Value) {
         self.bar.finish_and_clear();
         if self.json {
-            say(result);
+            print_line(result);
         } else {
             let path = result["path"].as_str().unwrap_or_default();
-            say(format!("{path}  (seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]));
+            print_line(format!("{path}  (seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]));
         }
     }
 }

@@ -6,7 +6,7 @@ use diffused_engine::request::{Request, Stage};
 use serde_json::json;
 
 use crate::budget;
-use crate::cli::{PlanArgs, say};
+use crate::cli::{PlanArgs, print_line};
 use crate::failure::Failure;
 use crate::model::Model;
 
@@ -29,14 +29,14 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let smallest = engine.smallest_budget(&painting)?;
     if arguments.json {
         let line = json!({"budget": budget, "smallest": smallest, "peak": plan.peak(), "stages": plan.stages});
-        say(line);
+        print_line(line);
         return Ok(());
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &resolver.manifest().name;
-    say(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
-    say(format!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process())));
-    say(format!("The smallest budget for this is {} MiB.", smallest >> 20));
+    print_line(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
+    print_line(format!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process())));
+    print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
     Ok(())
 }
 

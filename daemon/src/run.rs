@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::budget;
-use crate::cli::say;
+use crate::cli::print_line;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::logging;
@@ -40,7 +40,12 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
     let (config, _, resolver, _) = prepare(path)?;
     config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let url = &config.mqtt.url;
-    say(format!("the configuration is right: model `{}`, broker {}:{}", resolver.manifest().name, url.host, url.port));
+    print_line(format!(
+        "the configuration is valid: model `{}`, broker {}:{}",
+        resolver.manifest().name,
+        url.host,
+        url.port
+    ));
     Ok(())
 }
 

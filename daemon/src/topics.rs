@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-/// May `c` stand in a job's id or a device's name?
+/// Whether `c` may stand in a job's id or a device's name.
 pub fn is_safe(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
-/// Is `text` fit to be one level of a topic (and a file's name)?
+/// Whether `text` is fit to be one level of a topic (and a file's name).
 pub fn is_safe_level(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(is_safe)
 }
@@ -55,9 +55,9 @@ impl Default for TopicBase {
 /// What arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputTopic {
-    /// A picture from a prompt.
+    /// A request for text to image.
     Txt2Img,
-    /// A picture from a prompt and a picture.
+    /// A request for image to image.
     Img2Img,
     /// Cancel one job or all.
     Cancel,
@@ -91,7 +91,7 @@ impl Topics {
         format!("{}/job/{id}/{name}", self.root)
     }
 
-    /// What we subscribe to.
+    /// The topic filters to subscribe to.
     pub fn filters(&self) -> Vec<String> {
         ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
     }

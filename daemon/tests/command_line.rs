@@ -40,7 +40,7 @@ fn a_wrong_configuration() {
     check(&run, &config("devise = 1"), 2, &["c.toml:1", "unknown field `devise`"]);
     check(&run, &config("\n[mqtt]\nurl = 1"), 2, &["c.toml:3"]);
     check(&run, &[], 2, &["c.toml", "cannot be read"]);
-    check(&["check", "--config", "c.toml"], &config("memory = \"much\""), 2, &["c.toml:1", "`much`"]);
+    check(&["check", "--config", "c.toml"], &config("memory = \"much\""), 2, &["c.toml:1: memory: `much`"]);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_missing_or_edited_model() {
 }
 
 #[test]
-fn the_doctor_tells_what_is_there() {
+fn the_doctor_shows_what_is_there() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("c.toml"), "memory = \"200M\"\nthreads = 2\nstate_dir = \"state\"").unwrap();
     let (code, stdout, stderr) = run(&["doctor", "--config", "c.toml"], folder.path());
@@ -77,6 +77,7 @@ fn a_wrong_command_line() {
     check(&["generate", "a", "--init-image", "x.png"], &[("c/x", ""), ("x.txt", "")], 2, &["--init-image"]);
     check(&["generate", "a", "-o", "a.gif"], &[], 2, &["--output", ".png"]);
     check(&["generate", "a", "--memory", "1M"], &[], 2, &["--memory", "at least"]);
+    check(&["generate", "a", "--memory", "5GGG"], &[], 2, &["--memory", "5GGG", "for example 200M or 1.5G"]);
     check(&["generate", "a", "-o", "."], &[], 2, &["--output"]);
     check(&["generate", "a", "--steps", "1", "-o", "no/such/a.png"], &[], 2, &["--output", "no folder no/such"]);
 }
