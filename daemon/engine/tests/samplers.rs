@@ -77,6 +77,9 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 fn trajectories_equal_the_reference() {
     let cases: Vec<Case> = serde_json::from_str(GOLDENS).unwrap();
     assert!(cases.len() > 300);
+    for kind in SamplerKind::ALL {
+        assert!(cases.iter().any(|case| case.sampler == kind), "{kind} has no goldens");
+    }
     for case in cases {
         let name = format!("{} {} {} steps, strength {:?}", case.sampler, case.config, case.steps, case.strength);
         let (timesteps, all) = trajectory(&case);
