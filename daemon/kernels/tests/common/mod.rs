@@ -16,6 +16,9 @@ pub(crate) fn run(level: Level, name: &str, case: fn(Level)) {
     writeln!(std::io::stderr(), "skipped: {name} at {level}: this CPU does not have it").expect("stderr");
 }
 
+// A new level belongs into `on_every_level`: without its line nothing would be tested on it.
+const _: () = assert!(Level::ALL.len() == 5);
+
 /// Makes a test of each case for every level but the scalar one, which is what they are compared with.
 #[macro_export]
 macro_rules! on_every_level {
