@@ -134,8 +134,11 @@ mod system {
 mod system {
     use std::alloc::{GlobalAlloc, Layout, System};
 
+    /// Miri ends a program that wants more than this, rather than refuse it.
+    const MOST: usize = 1 << 30;
+
     fn layout(size: usize) -> Option<Layout> {
-        Layout::from_size_align(size, super::page()).ok()
+        Layout::from_size_align(size, super::page()).ok().filter(|layout| layout.size() <= MOST)
     }
 
     pub(super) fn map(size: usize) -> *mut u8 {

@@ -6,6 +6,11 @@
 //!
 //! Activations are token-major: `[rows][channels]`, an image is `[height][width][channels]`. Values are finite.
 
+#![cfg_attr(
+    not(any(target_arch = "aarch64", target_arch = "x86_64")),
+    allow(dead_code, unused_imports, unused_macros, reason = "a CPU without a vector level runs the scalar one alone")
+)]
+
 mod attention;
 pub mod cpu;
 mod layout;

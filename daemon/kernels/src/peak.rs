@@ -6,6 +6,20 @@ use crate::simd::neon_peak as level_peak;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::x86_peak as level_peak;
 
+/// Other CPUs have the scalar level alone.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+mod level_peak {
+    use crate::cpu::Level;
+
+    pub(super) fn int8(level: Level, _: usize) -> usize {
+        panic!("{level} has no int8 instruction")
+    }
+
+    pub(super) fn fma(level: Level, _: usize) -> usize {
+        panic!("{level} has no vector FMA")
+    }
+}
+
 /// Runs `rounds` rounds of the level's int8 multiply-adds and says how many multiply-adds these were.
 ///
 /// # Panics

@@ -190,6 +190,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "unwinding out of rayon's threads takes Miri many minutes")]
     fn nothing_beyond_a_tile_is_given_out() {
         let (shape, cuts) = cuts();
         let beyond: [fn(&mut OutTile); 3] = [

@@ -64,7 +64,8 @@ impl HeadQueries<'_> {
     /// Query `i`, and later its result. Those that follow are prefetched.
     #[inline(always)]
     pub(super) fn query<S: Simd>(&mut self, simd: S, i: usize) -> &mut [f32] {
-        self.prefetch(simd, self.out.address(i + AHEAD, 0));
+        let ahead = self.out.address(i + AHEAD, 0);
+        self.lines(ahead).for_each(|line| simd.prefetch_write(line));
         self.out.at(i, 0)
     }
 
@@ -84,15 +85,14 @@ impl HeadQueries<'_> {
     fn row<'a, S: Simd>(&self, simd: S, x: &'a [f32], token: usize) -> &'a [f32] {
         let shape = &self.call.shape;
         let at = ((self.sequence * shape.keys + token) * shape.heads + self.head) * shape.head_dim;
-        self.prefetch(simd, x.as_ptr().wrapping_add(at + AHEAD * shape.channels()));
+        let ahead = x.as_ptr().wrapping_add(at + AHEAD * shape.channels());
+        self.lines(ahead).for_each(|line| simd.prefetch_read(line));
         &x[at..at + shape.head_dim]
     }
 
-    /// Prefetches the cache lines of a head.
+    /// Addresses in each of the cache lines of a token's head.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, head: *const f32) {
-        for line in 0..=self.depth() {
-            simd.prefetch(head.wrapping_add(line * LANES));
-        }
+    fn lines(&self, head: *const f32) -> impl Iterator<Item = *const f32> + use<> {
+        (0..=self.depth()).map(move |line| head.wrapping_add(line * LANES))
     }
 }

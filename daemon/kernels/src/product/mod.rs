@@ -97,8 +97,8 @@ fn multiply<S: Simd>(
                 if tap + 1 == taps {
                     for x in tile.clone() {
                         let columns = out.address(y, x);
-                        simd.prefetch(columns);
-                        simd.prefetch(columns.wrapping_add(LANES));
+                        simd.prefetch_write(columns);
+                        simd.prefetch_write(columns.wrapping_add(LANES));
                     }
                 }
                 let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };

@@ -76,9 +76,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, at: *const f32) {
+    fn prefetch_read(self, at: *const f32) {
         // SAFETY: a hint, which reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    /// The compiler takes the hint for reading where it may not assume PREFETCHW, which AVX2 does not imply.
+    #[inline(always)]
+    fn prefetch_write(self, at: *const f32) {
+        // SAFETY: a hint, which writes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
     }
 
     #[inline(always)]

@@ -77,8 +77,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Runs `function` compiled for the level.
     fn run<F: SimdFn>(self, function: F) -> F::Output;
 
-    /// Asks for a cache line that is soon written. Any address will do.
-    fn prefetch(self, at: *const f32);
+    /// Prefetches a cache line that is soon read, perhaps by other threads too. The address need not be valid.
+    fn prefetch_read(self, at: *const f32);
+    /// Prefetches a cache line that is soon written: where the CPU can, for this core alone. The address need not be valid.
+    fn prefetch_write(self, at: *const f32);
     /// The same value in every lane.
     fn splat(self, x: f32) -> Self::F;
     /// The first sixteen values, with zeros after the end of `x`.

@@ -53,9 +53,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn prefetch(self, at: *const f32) {
-        // SAFETY: a hint, which reads nothing.
-        unsafe { std::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags)) }
+    fn prefetch_read(self, at: *const f32) {
+        // SAFETY: a hint: it reads nothing, writes nothing and never faults.
+        unsafe { std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    fn prefetch_write(self, at: *const f32) {
+        // SAFETY: a hint: it reads nothing, writes nothing and never faults.
+        unsafe { std::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
     }
 
     #[inline(always)]

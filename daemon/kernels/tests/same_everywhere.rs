@@ -1,0 +1,94 @@
+//! The same bits on every CPU: a fingerprint of what each kernel computes, which every level of every architecture has to give.
+//!
+//! The other tests compare levels with the scalar one on the same CPU; this compares CPUs. Where a kernel's arithmetic is changed
+//! on purpose, so is its fingerprint here, and with it every picture.
+
+mod common;
+
+use common::{Magnitude, Numbers};
+use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
+use diffused_kernels::{
+    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, Norm,
+    NormOut, Panels, Strip,
+};
+
+/// FNV-1a over the bits of f32.
+fn fingerprint(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|value| value.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[track_caller]
+fn on_every_level(expected: u64, kernel: impl Fn(Level) -> Vec<f32>) {
+    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        let found = fingerprint(&kernel(level));
+        assert_eq!(found, expected, "{level} on {}: {found:#x}, not {expected:#x}", std::env::consts::ARCH);
+    }
+}
+
+/// A 3×3 convolution of 20 channels to 40 features over an image of 9×11, with everything that may follow it.
+fn convolution(level: Level, format: Format) -> Vec<f32> {
+    let mut numbers = Numbers(1);
+    let (k, features) = (20, 40);
+    let layout = Layout { format, k, taps: 9 };
+    let mut bytes = vec![0; 3 * layout.panel_bytes()];
+    for (i, panel) in bytes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
+        let rows: Vec<_> = (0..PANEL.min(features - i * PANEL)).map(|_| numbers.vec(9 * k, Magnitude::Plain)).collect();
+        let bias = numbers.vec(rows.len(), Magnitude::Plain);
+        pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &bias, panel);
+    }
+    let shape = ConvShape { batch: 1, height: 9, width: 11, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+    let x = numbers.vec(99 * k, Magnitude::Plain);
+    let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; 99]);
+    level.quantize_rows(&x, k, &mut q, &mut scale);
+    let x = if format == Format::Int8 { InputRows::Int8 { q: &q, scale: &scale } } else { InputRows::F32(&x) };
+    let time = numbers.vec(features, Magnitude::Plain);
+    let epilogue = Epilogue { activation: Activation::Silu, accumulate: true, time: Some(&time) };
+    let mut out = numbers.vec(99 * features, Magnitude::Plain);
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    level.conv2d(&ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }, &mut out);
+    out
+}
+
+#[test]
+fn convolutions() {
+    on_every_level(0x14d0_62d5_c896_8725, |level| convolution(level, Format::Int8));
+    on_every_level(0xa75b_3d73_842f_623b, |level| convolution(level, Format::F16));
+    on_every_level(0x3303_3939_e404_e885, |level| convolution(level, Format::F32));
+}
+
+#[test]
+fn attention() {
+    let shape = AttentionShape { batch: 1, heads: 2, head_dim: 20, queries: 30, keys: 150, causal: false };
+    let mut numbers = Numbers(2);
+    let q = numbers.vec(30 * 40, Magnitude::Plain);
+    let [k, v] = [(); 2].map(|()| numbers.vec(150 * 40, Magnitude::Plain));
+    let attend = |run: fn(Level, &AttentionCall, &mut [f32]), level| {
+        let mut out = q.clone();
+        run(level, &AttentionCall { k: &k, v: &v, shape }, &mut out);
+        out
+    };
+    on_every_level(0xcbc4_16f9_662b_7315, |level| attend(Level::attention, level));
+    on_every_level(0x4b57_45ff_6f72_fb5f, |level| attend(Level::attention_int8, level));
+}
+
+#[test]
+fn norms() {
+    let mut numbers = Numbers(3);
+    let (x, gamma, beta) =
+        (numbers.vec(60 * 24, Magnitude::Plain), numbers.vec(24, Magnitude::Plain), numbers.vec(24, Magnitude::Plain));
+    let normalize = |level: Level, norm: &Norm| {
+        let mut out = vec![0.0; x.len()];
+        level.normalize(norm, &x, NormOut::F32(&mut out));
+        out
+    };
+    on_every_level(0x5199_3a05_688f_8f88, |level| {
+        let mut sums = GroupSums::new(24);
+        sums.add_rows(level, &x, 6);
+        let (scale, shift) = sums.finish(4, 1e-5, &gamma, &beta);
+        normalize(level, &Norm::Scaled { scale: &scale, shift: &shift, silu: true })
+    });
+    on_every_level(0x2bc1_22d4_36a2_a01f, |level| {
+        normalize(level, &Norm::Layer { gamma: &gamma, beta: &beta, eps: 1e-5 })
+    });
+}
