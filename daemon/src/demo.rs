@@ -201,13 +201,13 @@ impl Device {
     /// The next message; `None` when the connection is there. The broker needs a moment to listen, so first attempts to
     /// connect may fail.
     async fn next(&mut self) -> Result<Option<Publish>> {
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             match self.eventloop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(None),
                 Ok(Event::Incoming(Packet::Publish(message))) => return Ok(Some(message)),
                 Ok(_) => {}
-                Err(error) if Instant::now() > patience => bail!("the demo's broker does not answer: {error}"),
+                Err(error) if Instant::now() > deadline => bail!("the demo's broker does not answer: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

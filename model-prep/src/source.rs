@@ -37,7 +37,7 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) configs: Configs,
     pub(crate) tokenizer: Tokenizer,
-    pub(crate) sampling: sampler::Config,
+    pub(crate) sampling: sampler::SamplingConfig,
     /// The words that the model was trained with (`words.txt`), sorted; `None`: any.
     pub(crate) words: Option<Vec<String>>,
     /// Prompts that show what the model can paint (`examples.txt`).

@@ -86,9 +86,9 @@ pub trait Observer: Send {
 }
 
 /// An observer that ignores every call.
-pub struct Unobserved;
+pub struct NoObserver;
 
-impl Observer for Unobserved {
+impl Observer for NoObserver {
     fn tick(&mut self, _: Stage, _: usize, _: usize) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }

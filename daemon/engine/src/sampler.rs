@@ -1,6 +1,6 @@
 //! The samplers: from noise to latents in a few calls of the UNet, each as diffusers' scheduler of that name does it.
 //!
-//! `SamplerKind` and `Config` say which sampler and how the model was trained, `schedule` which timesteps are visited. Each
+//! `SamplerKind` and `SamplingConfig` say which sampler and how the model was trained, `schedule` which timesteps are visited. Each
 //! sampler is a `Method` in a file of its own: what happens at each call. Coefficients are f64, through `libm`, and latents
 //! f32: the same bits on every platform.
 
@@ -57,7 +57,7 @@ impl Sampler {
     /// # Errors
     ///
     /// `InvalidParam` where the model or the sampler does not take that number of steps, or the strength leaves none.
-    pub fn new(kind: SamplerKind, config: &Config, steps: usize, strength: Option<f64>) -> Result<Sampler> {
+    pub fn new(kind: SamplerKind, config: &SamplingConfig, steps: usize, strength: Option<f64>) -> Result<Sampler> {
         let allowed = allowed_steps(kind, config);
         if !allowed.contains(&steps) {
             let (least, most) = allowed.into_inner();
@@ -111,7 +111,7 @@ impl Sampler {
     }
 }
 
-fn allowed_steps(kind: SamplerKind, config: &Config) -> RangeInclusive<usize> {
+fn allowed_steps(kind: SamplerKind, config: &SamplingConfig) -> RangeInclusive<usize> {
     match kind {
         SamplerKind::Pndm => pndm::least_steps(config)..=config.train_timesteps,
         SamplerKind::Lcm => 1..=lcm::original_steps(config),
@@ -135,7 +135,7 @@ fn first_step(steps: usize, strength: f64) -> Result<usize> {
 /// How a model was trained and is sampled, from its `scheduler_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct SamplingConfig {
     /// The sampler that the model names, if it is one of ours.
     pub default: SamplerKind,
     /// Default number of steps.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use diffused_engine::error::Error;
-use diffused_engine::request::{Request, Unobserved};
+use diffused_engine::request::{NoObserver, Request};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Engine, Options, Resolver, Source};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn latents_that_are_not_finite_are_an_error() {
     let mut paint = |sampler| {
         let request =
             Request { width: sizes.0, height: sizes.1, steps: Some(2), sampler: Some(sampler), ..Request::default() };
-        engine.paint(&resolver.resolve(&request, None).unwrap(), None, &mut Unobserved)
+        engine.paint(&resolver.resolve(&request, None).unwrap(), None, &mut NoObserver)
     };
     let Err(Error::Internal(message)) = paint(SamplerKind::Ddim) else { panic!("alpha is 0 at the first timestep") };
     assert!(message.starts_with("the latents are not finite after step 1 of 2"), "{message}");

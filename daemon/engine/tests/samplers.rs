@@ -1,7 +1,7 @@
 //! Every sampler goes the way of diffusers' scheduler: goldens of tests/goldens/make_samplers.py.
 
 use diffused_engine::error::Error;
-use diffused_engine::sampler::{BetaSchedule, Config, Prediction, Sampler, SamplerKind};
+use diffused_engine::sampler::{BetaSchedule, Prediction, Sampler, SamplerKind, SamplingConfig};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -26,10 +26,10 @@ fn wave(seed: usize) -> Vec<f32> {
     (0..SIZE).map(|i| (((i * 37 + seed * 101) % 256) as f32 - 128.0) / 128.0).collect()
 }
 
-fn config(case: &Case) -> Config {
+fn config(case: &Case) -> SamplingConfig {
     let field = |name: &str| case.config.get(name).cloned();
     let parse = |name: &str| field(name).map(|value| serde_json::from_value(value).unwrap());
-    Config {
+    SamplingConfig {
         default: case.sampler,
         steps: 20,
         cfg_scale: 7.5,

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use diffused_engine::sampler::{BetaSchedule, Config, Prediction, SamplerKind, Spacing};
+use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig, Spacing};
 use serde_json::{Value, json};
 
 use super::keys::Keys;
@@ -42,7 +42,7 @@ const INERT: [&str; 16] = [
 ];
 
 /// Sampling as the bundle has it, and warnings for whoever converts.
-pub(crate) fn open(path: &Path, guidance_embedding: bool) -> Result<(Config, Vec<String>)> {
+pub(crate) fn open(path: &Path, guidance_embedding: bool) -> Result<(SamplingConfig, Vec<String>)> {
     let mut keys = Keys::open(path)?;
     let class = keys.take("_class_name").unwrap_or_default();
     let class = class.as_str().unwrap_or_default();
@@ -120,7 +120,7 @@ fn refuse_variants(keys: &mut Keys) -> Result<()> {
 }
 
 /// What samplers have in common.
-fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> Result<Config> {
+fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> Result<SamplingConfig> {
     keys.only("trained_betas", &[Value::Null])?;
     let schedules = [
         (json!("linear"), BetaSchedule::Linear),
@@ -138,7 +138,7 @@ fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> 
         SamplerKind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
         _ => (0.0001, 0.02, BetaSchedule::Linear),
     };
-    Ok(Config {
+    Ok(SamplingConfig {
         default,
         steps: if lcm { LCM_STEPS } else { STEPS },
         cfg_scale: match (guidance_embedding, lcm) {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use super::manifest::{ManifestFields, PictureSizes, Text};
 use super::{FILES, SCHEMA};
 use crate::hash::is_sha256;
-use crate::sampler::{Config, Sampler};
+use crate::sampler::{Sampler, SamplingConfig};
 
 /// The longest side of an image, pixels.
 pub const MAX_SIDE: usize = 2048;
@@ -94,7 +94,7 @@ fn check_sizes(sizes: &PictureSizes) -> Result<(), String> {
     guidance_embedding.map_or(Ok(()), |width| within("picture.guidance_embedding", width, CHANNELS))
 }
 
-fn check_sampling(config: &Config) -> Result<(), String> {
+fn check_sampling(config: &SamplingConfig) -> Result<(), String> {
     within("sampling.train_timesteps", config.train_timesteps, TRAIN_TIMESTEPS)?;
     within("sampling.steps", config.steps, 1..=MAX_STEPS.min(config.train_timesteps))?;
     within("sampling.cfg_scale", config.cfg_scale, 0.0..=MAX_CFG_SCALE)?;

@@ -34,7 +34,7 @@ pub struct ManifestFields {
     /// The latents' and images' sizes.
     pub picture: PictureSizes,
     /// How the UNet was trained and is sampled.
-    pub sampling: sampler::Config,
+    pub sampling: sampler::SamplingConfig,
     /// Prompts that show what the model can paint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
@@ -180,7 +180,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::bundle::FILES;
-    use crate::sampler::{BetaSchedule, Config, Prediction, SamplerKind};
+    use crate::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig};
 
     fn fields() -> ManifestFields {
         ManifestFields {
@@ -198,7 +198,7 @@ pub(crate) mod tests {
                 latent_scale: 0.18215,
                 guidance_embedding: None,
             },
-            sampling: Config {
+            sampling: SamplingConfig {
                 default: SamplerKind::Pndm,
                 steps: 20,
                 cfg_scale: 7.5,

@@ -1,7 +1,7 @@
 //! DDIM with η = 0 (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
 use super::method::{Alphas, Method, Mix};
-use super::{Config, Prediction, Spacing, schedule};
+use super::{Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug, Clone)]
 pub(super) struct Ddim {
@@ -13,7 +13,7 @@ pub(super) struct Ddim {
 }
 
 impl Ddim {
-    pub(super) fn new(config: &Config, steps: usize) -> Ddim {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Ddim {
         Ddim {
             prediction: config.prediction,
             alphas: Alphas::new(config, config.set_alpha_to_one.unwrap_or(true)),
@@ -24,7 +24,7 @@ impl Ddim {
 }
 
 /// Whole timesteps, by default with leading spacing.
-pub(super) fn whole_timesteps(config: &Config, steps: usize) -> Vec<f64> {
+pub(super) fn whole_timesteps(config: &SamplingConfig, steps: usize) -> Vec<f64> {
     let timesteps = schedule::timesteps(config, config.spacing.unwrap_or(Spacing::Leading), steps);
     timesteps.into_iter().map(libm::rint).collect()
 }

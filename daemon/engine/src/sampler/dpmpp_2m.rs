@@ -2,7 +2,7 @@
 //! `DPMSolverMultistepScheduler`, on the model's own sigmas or on Karras'.
 
 use super::method::{Method, Mix, weighted};
-use super::{BetaSchedule, Config, Prediction, Spacing, schedule};
+use super::{BetaSchedule, Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug, Clone)]
 pub(super) struct Dpmpp2m {
@@ -16,7 +16,7 @@ pub(super) struct Dpmpp2m {
 
 impl Dpmpp2m {
     /// On the sigmas of `steps` timesteps. The way is divided into one part more, and its end is left out.
-    pub(super) fn new(config: &Config, steps: usize) -> Dpmpp2m {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Dpmpp2m {
         let timesteps = match config.spacing.unwrap_or(Spacing::Linspace) {
             Spacing::Trailing => schedule::timesteps(config, Spacing::Trailing, steps),
             spacing => {
@@ -30,13 +30,13 @@ impl Dpmpp2m {
     }
 
     /// On Karras' sigmas and the timesteps that are nearest to them.
-    pub(super) fn on_karras_sigmas(config: &Config, steps: usize) -> Dpmpp2m {
+    pub(super) fn on_karras_sigmas(config: &SamplingConfig, steps: usize) -> Dpmpp2m {
         let round = config.beta_schedule != BetaSchedule::SquaredcosCapV2;
         let (sigmas, timesteps) = schedule::karras(&schedule::training_sigmas(config), steps, round);
         Dpmpp2m::on(sigmas, timesteps, config)
     }
 
-    fn on(sigmas: Vec<f64>, timesteps: Vec<f64>, config: &Config) -> Dpmpp2m {
+    fn on(sigmas: Vec<f64>, timesteps: Vec<f64>, config: &SamplingConfig) -> Dpmpp2m {
         let sigmas = schedule::up_to_zero(sigmas);
         Dpmpp2m { prediction: config.prediction, timesteps, sigmas, earlier: None }
     }

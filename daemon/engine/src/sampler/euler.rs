@@ -2,7 +2,7 @@
 //! `EulerDiscreteScheduler`. Latents are the image plus `sigma` times standard normal noise.
 
 use super::method::{Method, Mix};
-use super::{Config, Prediction, Spacing, schedule};
+use super::{Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug, Clone)]
 pub(super) struct Euler {
@@ -15,7 +15,7 @@ pub(super) struct Euler {
 }
 
 impl Euler {
-    pub(super) fn new(config: &Config, steps: usize) -> Euler {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Euler {
         let spacing = config.spacing.unwrap_or(Spacing::Linspace);
         let timesteps = schedule::timesteps(config, spacing, steps).into_iter().map(|t| f64::from(t as f32));
         let timesteps: Vec<f64> = timesteps.collect();

@@ -1,7 +1,7 @@
 //! Euler's method with ancestral noise, as diffusers' `EulerAncestralDiscreteScheduler` and k-diffusion's
 //! `sample_euler_ancestral`: a step to less noise than the next timestep's, and new noise up to that.
 
-use super::Config;
+use super::SamplingConfig;
 use super::euler::Euler;
 use super::method::{Method, Mix};
 
@@ -9,7 +9,7 @@ use super::method::{Method, Mix};
 pub(super) struct EulerAncestral(Euler);
 
 impl EulerAncestral {
-    pub(super) fn new(config: &Config, steps: usize) -> EulerAncestral {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> EulerAncestral {
         EulerAncestral(Euler::new(config, steps))
     }
 }

@@ -2,7 +2,7 @@
 //! `LCMScheduler`.
 
 use super::method::{Alphas, Method, Mix};
-use super::{Config, Prediction};
+use super::{Prediction, SamplingConfig};
 
 /// The data's deviation and the scale of timesteps in the consistency function's boundary condition (section 4.1).
 const SIGMA_DATA: f64 = 0.5;
@@ -16,13 +16,13 @@ pub(super) struct Lcm {
 }
 
 /// The timesteps that the model was distilled with: the most steps that it can make.
-pub(super) fn original_steps(config: &Config) -> usize {
+pub(super) fn original_steps(config: &SamplingConfig) -> usize {
     config.original_inference_steps.unwrap_or(50).min(config.train_timesteps)
 }
 
 impl Lcm {
     /// `steps` of the timesteps that the model was distilled with.
-    pub(super) fn new(config: &Config, steps: usize) -> Lcm {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Lcm {
         let original = original_steps(config);
         let stride = config.train_timesteps / original;
         let index = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;

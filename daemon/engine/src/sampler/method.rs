@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::{Config, Prediction, schedule};
+use super::{Prediction, SamplingConfig, schedule};
 
 /// What a sampler does at each call of the UNet. Calls are counted from 0, those that the strength leaves out included.
 pub(super) trait Method: Debug + Send + Sync {
@@ -85,7 +85,7 @@ pub(super) struct Alphas {
 
 impl Alphas {
     /// `to_one`: the last step goes to alpha 1, not to the first training alpha.
-    pub(super) fn new(config: &Config, to_one: bool) -> Alphas {
+    pub(super) fn new(config: &SamplingConfig, to_one: bool) -> Alphas {
         let training = schedule::alphas_cumprod(config);
         Alphas { last: if to_one { 1.0 } else { training[0] }, training }
     }

@@ -4,7 +4,7 @@
 
 use super::ddim::whole_timesteps;
 use super::method::{Alphas, Method, Mix, weighted};
-use super::{Config, Prediction};
+use super::{Prediction, SamplingConfig};
 
 #[derive(Debug, Clone)]
 pub(super) struct Pndm {
@@ -26,17 +26,17 @@ pub(super) struct Pndm {
 }
 
 /// The fewest steps: the Runge-Kutta start alone takes four timesteps.
-pub(super) fn least_steps(config: &Config) -> usize {
+pub(super) fn least_steps(config: &SamplingConfig) -> usize {
     if skips_runge_kutta(config) { 1 } else { 4 }
 }
 
-fn skips_runge_kutta(config: &Config) -> bool {
+fn skips_runge_kutta(config: &SamplingConfig) -> bool {
     config.skip_prk_steps.unwrap_or(false)
 }
 
 impl Pndm {
     /// At least `least_steps` steps.
-    pub(super) fn new(config: &Config, steps: usize) -> Pndm {
+    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Pndm {
         let stride = config.train_timesteps / steps;
         let plain = whole_timesteps(config, steps);
         let (runge_kutta, timesteps) = if skips_runge_kutta(config) {

@@ -1,9 +1,9 @@
 //! The noise schedule that a model was trained with, and the timesteps that a sampler visits of it.
 
-use super::{BetaSchedule, Config, Spacing};
+use super::{BetaSchedule, SamplingConfig, Spacing};
 
 /// Cumulative products of the alphas, one for each training timestep, as torch computes them: betas in f32, products in f64.
-pub(super) fn alphas_cumprod(config: &Config) -> Vec<f64> {
+pub(super) fn alphas_cumprod(config: &SamplingConfig) -> Vec<f64> {
     let mut alphas: Vec<f64> = betas(config).iter().map(|beta| f64::from(1.0 - beta)).collect();
     if config.rescale_betas_zero_snr {
         rescale_zero_terminal_snr(&mut alphas);
@@ -18,7 +18,7 @@ pub(super) fn alphas_cumprod(config: &Config) -> Vec<f64> {
         .collect()
 }
 
-fn betas(config: &Config) -> Vec<f32> {
+fn betas(config: &SamplingConfig) -> Vec<f32> {
     let count = config.train_timesteps;
     let line = |from: f64, to: f64| {
         let step = (to - from) / (count.max(2) - 1) as f64;
@@ -65,7 +65,7 @@ fn rescale_zero_terminal_snr(alphas: &mut [f64]) {
 }
 
 /// `count` timesteps, first one first: whole numbers, but for `Spacing::Linspace`, whose samplers round them.
-pub(super) fn timesteps(config: &Config, spacing: Spacing, count: usize) -> Vec<f64> {
+pub(super) fn timesteps(config: &SamplingConfig, spacing: Spacing, count: usize) -> Vec<f64> {
     let train = config.train_timesteps;
     let descending = (0..count).rev();
     match spacing {
@@ -86,7 +86,7 @@ pub(super) fn timesteps(config: &Config, spacing: Spacing, count: usize) -> Vec<
 }
 
 /// Noise's deviation relative to the image's, for each training timestep.
-pub(super) fn training_sigmas(config: &Config) -> Vec<f64> {
+pub(super) fn training_sigmas(config: &SamplingConfig) -> Vec<f64> {
     let mut alphas_cumprod = alphas_cumprod(config);
     if let (true, Some(last)) = (config.rescale_betas_zero_snr, alphas_cumprod.last_mut()) {
         // As the reference: the last sigma would be infinite.
@@ -96,7 +96,7 @@ pub(super) fn training_sigmas(config: &Config) -> Vec<f64> {
 }
 
 /// The sigmas at `timesteps`.
-pub(super) fn sigmas(config: &Config, timesteps: &[f64]) -> Vec<f64> {
+pub(super) fn sigmas(config: &SamplingConfig, timesteps: &[f64]) -> Vec<f64> {
     let all = training_sigmas(config);
     timesteps.iter().map(|t| interpolate(&all, *t)).collect()
 }
