@@ -14,14 +14,14 @@ use std::time::Instant;
 
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{
-    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
     Strip, cpu, peak,
 };
 
 /// Bytes of a block of weights, as bundles have them.
 const BLOCK: usize = 256 << 10;
 
-/// What a run was asked for.
+/// The command line.
 struct BenchOptions {
     smoke: bool,
     level: Level,
@@ -84,9 +84,9 @@ struct KernelCase {
     name: String,
     macs: f64,
     int8: bool,
-    /// Builds the inputs and gives what runs at a level.
+    /// Builds the inputs and returns what runs at a level.
     ours: Box<dyn Fn() -> Ours + Sync>,
-    /// Builds tract's inputs and gives what it runs, which may be a part of the work.
+    /// Builds tract's inputs and returns what it runs, which may be a part of the work.
     tract: Box<dyn Fn() -> Box<dyn FnMut()> + Sync>,
     tract_macs: f64,
 }
@@ -150,12 +150,12 @@ fn blocks(layout: Layout, bytes: &[u8]) -> Vec<&[u8]> {
     bytes.chunks((BLOCK / layout.panel_bytes()).max(1) * layout.panel_bytes()).collect()
 }
 
-fn linear(m: usize, k: usize, n: usize, format: Format, activation: Activation) -> KernelCase {
+fn linear(m: usize, k: usize, n: usize, format: Format, activation: ActivationFn) -> KernelCase {
     let layout = Layout { format, k, taps: 1 };
     let int8 = format == Format::Int8;
-    let note = if activation == Activation::Geglu { " geglu" } else { "" };
+    let note = if activation == ActivationFn::Geglu { " geglu" } else { "" };
     let ours = move || -> Ours {
-        let features = if activation == Activation::Geglu { n / 2 } else { n };
+        let features = if activation == ActivationFn::Geglu { n / 2 } else { n };
         let (input, weights) = (BenchRows::new(m, k), Aligned::new(&matrix(layout, n)));
         let mut out = Aligned::new(&vec![0.0; m * features]);
         Box::new(move |level| {
@@ -219,11 +219,11 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: b
 }
 
 fn cases(smoke: bool) -> Vec<KernelCase> {
-    let (int8, f32, plain) = (Format::Int8, Format::F32, Activation::None);
+    let (int8, f32, plain) = (Format::Int8, Format::F32, ActivationFn::None);
     if smoke {
         return vec![
             linear(20, 64, 48, int8, plain),
-            linear(20, 64, 96, int8, Activation::Geglu),
+            linear(20, 64, 96, int8, ActivationFn::Geglu),
             linear(20, 64, 48, f32, plain),
             conv(32, 9, int8),
             conv(32, 9, f32),
@@ -233,7 +233,7 @@ fn cases(smoke: bool) -> Vec<KernelCase> {
     }
     vec![
         linear(4096, 320, 320, int8, plain),
-        linear(4096, 320, 2560, int8, Activation::Geglu),
+        linear(4096, 320, 2560, int8, ActivationFn::Geglu),
         linear(1024, 640, 640, int8, plain),
         linear(256, 1280, 1280, int8, plain),
         linear(128, 1280, 1280, int8, plain),

@@ -1,6 +1,6 @@
 //! The program's heap: large blocks come back to the system when a stage is over, and are used again until then.
 //!
-//! glibc gives freed memory back too late (32 MiB a block, an arena for each thread) or too early: mapping and unmapping
+//! glibc returns freed memory too late (32 MiB a block, an arena for each thread) or too early: mapping and unmapping
 //! every activation cost a fifth of a step's time in page faults. [`Heap`] keeps freed large blocks for the next request of
 //! the same size, but never more than is free below the most that was in use at once: so it does not raise the process's
 //! peak, whatever comes and goes.
@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on are large, bytes.
 const LARGE: usize = 1 << 20;
-/// Sizes of large blocks are multiples of this, so that almost equal ones can stand in for each other, bytes.
+/// Sizes of large blocks are multiples of this, so that almost equal requests can reuse each other's blocks, bytes.
 const GRAIN: usize = 64 << 10;
 /// Every large block is aligned to this; what wants more is left to the system.
 const ALIGN: usize = 64;

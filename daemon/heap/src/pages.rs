@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) fn page() -> usize {
     static PAGE: AtomicUsize = AtomicUsize::new(0);
     known(&PAGE, || {
-        // SAFETY: asks for a number and has no other effect.
+        // SAFETY: reads a number and has no other effect.
         let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(64 << 10)
     })
@@ -23,7 +23,7 @@ pub(crate) fn huge_page() -> usize {
     static HUGE: AtomicUsize = AtomicUsize::new(0);
     known(&HUGE, || {
         let valid = |size: &usize| size.is_power_of_two() && *size > page();
-        // Where the system does not say: one table of the page tables, each entry of 8 bytes.
+        // Where the system does not report it: what one page table maps, which is a page of entries of 8 bytes.
         system::huge_page().filter(valid).unwrap_or(page() * (page() / 8))
     })
 }
@@ -82,7 +82,7 @@ mod system {
 
     pub(super) fn map(size: usize) -> *mut u8 {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: asks for new pages anywhere, which nobody else has.
+        // SAFETY: maps new pages anywhere; no page in use is replaced.
         let mapped = unsafe { libc::mmap(null_mut(), size, access, flags, -1, 0) };
         if mapped == libc::MAP_FAILED { null_mut() } else { mapped.cast() }
     }
@@ -110,7 +110,7 @@ mod system {
         let _ = (block, size);
     }
 
-    /// What Linux says of its transparent huge pages.
+    /// The size of Linux's transparent huge pages, from /sys.
     pub(super) fn huge_page() -> Option<usize> {
         let mut text = [0u8; 32];
         // SAFETY: the path ends in a zero; the buffer has as many bytes as are read; the file is closed once.

@@ -28,5 +28,5 @@ mod tiles;
 pub use cpu::Level;
 pub use norm::{GroupSums, Norm, NormOut};
 pub use operands::{
-    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, Panels, Strip,
 };

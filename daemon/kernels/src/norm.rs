@@ -7,7 +7,7 @@ use crate::rows::{BATCH, quantize_row};
 use crate::scalar;
 use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
-/// Picture rows whose sums are held at a time.
+/// Image rows whose sums are held at a time.
 const ROWS: usize = 64;
 
 /// Where a norm's result goes.
@@ -24,7 +24,7 @@ pub enum NormOut<'a> {
     },
 }
 
-/// The sums behind a picture's group norm. They are built row by row, so strips pool to the bits of the whole picture.
+/// The sums behind a image's group norm. They are built row by row, so strips pool to the bits of the whole image.
 #[derive(Debug, Clone)]
 pub struct GroupSums {
     sums: Vec<f64>,

@@ -69,7 +69,7 @@ fn pack_int8(layout: &Layout, row: &[f32], output: usize, out: &mut [u8]) {
 ///
 /// # Panics
 ///
-/// If the panel is not as long as the layout says.
+/// If the panel has another length than [`Layout::panel_bytes`].
 pub fn unpack_panel(layout: &Layout, panel: &[u8]) -> (Vec<Vec<f32>>, [f32; PANEL]) {
     assert_eq!(panel.len(), layout.panel_bytes(), "the panel's size");
     let row = |output: usize| {

@@ -20,7 +20,7 @@ mod level_peak {
     }
 }
 
-/// Runs `rounds` rounds of the level's int8 multiply-adds and says how many multiply-adds these were.
+/// Runs `rounds` rounds of the level's int8 multiply-adds and returns the number of multiply-adds.
 ///
 /// # Panics
 ///
@@ -30,7 +30,7 @@ pub fn int8(level: Level, rounds: usize) -> usize {
     level_peak::int8(level, rounds)
 }
 
-/// Runs `rounds` rounds of the level's f32 fused multiply-adds and says how many multiply-adds these were.
+/// Runs `rounds` rounds of the level's f32 fused multiply-adds and returns the number of multiply-adds.
 ///
 /// # Panics
 ///

@@ -152,7 +152,7 @@ impl OutTile<'_> {
 mod tests {
     use super::*;
 
-    /// Cuts of axes of 2 × 7, 5 and 40 positions, of which the last 3 and the first 4 belong to nobody.
+    /// Cuts of axes of 2 × 7, 5 and 40 positions, of which the last 3 and the first 4 belong to no tile.
     fn cuts() -> ([usize; 3], [Cuts; 3]) {
         let values = Cuts { first: 4, groups: 1, len: 5, parts: 3, unit: 8, end: 37 };
         ([14, 5, 40], [Cuts::equal(2, 7, 3), Cuts::equal(1, 5, 2), values])

@@ -5,8 +5,8 @@ mod common;
 use common::{Magnitude, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
 use diffused_kernels::{
-    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, LinearCall,
-    Norm, NormOut, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level,
+    LinearCall, Norm, NormOut, Panels, Strip,
 };
 
 /// All within `tolerance` of the expected values' size.
@@ -45,7 +45,7 @@ fn linear_is_a_matrix_product_with_a_bias() {
     let (layout, bytes, rows, bias) = panel(&mut numbers, k, 1);
     let x = numbers.vec(m * k, Magnitude::Plain);
     let mut out = vec![1.0; m * PANEL];
-    let epilogue = Epilogue { activation: Activation::None, accumulate: true, time: None };
+    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: true, time: None };
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     let call = LinearCall { x: InputRows::F32(&x), panels, features: PANEL, epilogue };
     Level::current().linear(&call, &mut out);
@@ -64,7 +64,7 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
     let x = numbers.vec(k, Magnitude::Plain);
     let mut out = vec![0.0; PANEL];
     let bytes = [values, gates].concat();
-    let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
+    let epilogue = Epilogue { activation: ActivationFn::Geglu, ..Epilogue::NONE };
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     let call = LinearCall { x: InputRows::F32(&x), panels, features: PANEL, epilogue };
     Level::current().linear(&call, &mut out);
@@ -77,9 +77,9 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
     assert_close(&out, &expected.collect::<Vec<_>>(), 1e-6);
 }
 
-/// Every way in which a convolution reads its picture, on a picture that is first written out with its padding.
+/// Every way in which a convolution reads its image, on a image that is first written out with its padding.
 #[test]
-fn convolution_slides_over_the_padded_picture() {
+fn convolution_slides_over_the_padded_image() {
     let (height, width, k) = (5, 6, 3);
     let doubles = [[9, 12], [10, 11], [9, 11], [10, 12], [11, 13]].map(Some);
     let enlarged = doubles.into_iter().flat_map(|size| [(1, false, size), (2, false, size), (2, true, size)]);
@@ -187,7 +187,7 @@ fn norms_give_mean_zero_and_variance_one() {
     out.chunks(channels).for_each(|row| assert_moments(row.iter().copied()));
 }
 
-/// Mean −1 and deviation 2, as gamma and beta ask for.
+/// Mean −1 and deviation 2, as gamma and beta make them.
 fn assert_moments(values: impl Iterator<Item = f32> + Clone) {
     let n = values.clone().count() as f64;
     let mean = values.clone().map(f64::from).sum::<f64>() / n;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
     Strip,
 };
 
@@ -57,7 +57,7 @@ fn nothing_is_allocated_the_second_time() {
     let layout = Layout { format: Format::Int8, k, taps: 1 };
     let bytes = vec![1; 6 * layout.panel_bytes()];
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
-    let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::NONE };
+    let epilogue = Epilogue { activation: ActivationFn::Geglu, ..Epilogue::NONE };
     let call = LinearCall { x, panels, features, epilogue };
     assert_eq!(second(|| level.linear(&call, &mut out)), 0, "linear");
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
-use diffused_kernels::{Activation, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Strip};
+use diffused_kernels::{ActivationFn, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Strip};
 use proptest::prelude::*;
 
 on_every_level! {
@@ -17,8 +17,8 @@ on_every_level! {
 }
 
 const FORMATS: [Format; 3] = [Format::Int8, Format::F16, Format::F32];
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Geglu];
+const ACTIVATIONS: [ActivationFn; 5] =
+    [ActivationFn::None, ActivationFn::Silu, ActivationFn::Gelu, ActivationFn::QuickGelu, ActivationFn::Geglu];
 
 /// A packed matrix of random weights.
 struct PackedMatrix {
@@ -104,7 +104,7 @@ struct LinearCase {
     m: usize,
     k: usize,
     features: usize,
-    activation: Activation,
+    activation: ActivationFn,
     accumulate: bool,
     shift: usize,
     threads: usize,
@@ -123,7 +123,7 @@ fn linear_cases() -> impl Strategy<Value = LinearCase> {
 
 impl LinearCase {
     fn outputs(&self) -> usize {
-        if self.activation == Activation::Geglu { self.features.div_ceil(PANEL) * 2 * PANEL } else { self.features }
+        if self.activation == ActivationFn::Geglu { self.features.div_ceil(PANEL) * 2 * PANEL } else { self.features }
     }
 
     /// The results at the scalar level and at `level`, whose panels come in two chunks.
@@ -181,7 +181,7 @@ fn linear_of_every_length(level: Level) {
                 m: length,
                 k,
                 features: 67 - length.min(66),
-                activation: Activation::None,
+                activation: ActivationFn::None,
                 accumulate: false,
                 shift: length % 4,
                 threads: 1,
@@ -224,17 +224,17 @@ struct ConvCase {
     threads: usize,
 }
 
-/// Rows and columns more than the double less one, where the picture is enlarged.
+/// Rows and columns more than the double less one, where the image is enlarged.
 fn enlargements() -> impl Strategy<Value = Option<[usize; 2]>> {
     proptest::option::of([0..=2usize, 0..=2usize])
 }
 
 fn conv_cases() -> impl Strategy<Value = ConvCase> {
-    let picture = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
+    let image = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
     let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let options = (proptest::sample::select(&FORMATS), any::<bool>(), any::<bool>());
-    (any::<u64>(), magnitudes(), picture, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
-        "a picture smaller than its kernel",
+    (any::<u64>(), magnitudes(), image, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
+        "a image smaller than its kernel",
         |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
             let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
@@ -259,7 +259,7 @@ impl ConvCase {
         let (height, width) = (shape.out_height(), shape.out_width());
         let held = numbers.vec(shape.batch * height * width * features, self.kind);
         let epilogue =
-            Epilogue { activation: Activation::Silu, accumulate: self.accumulate, time: self.time.then_some(&time) };
+            Epilogue { activation: ActivationFn::Silu, accumulate: self.accumulate, time: self.time.then_some(&time) };
         let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let blocks = matrix.all();
@@ -276,21 +276,17 @@ impl ConvCase {
             let call = ConvCall { x: input.rows(), shape, strip: strip.clone(), panels, features, epilogue };
             on_threads(self.threads, || level.conv2d(&call, &mut out));
             let rows = found.chunks_exact_mut(height * width * features);
-            for (picture, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {
-                picture[first * width * features..][..out.len()].copy_from_slice(out);
+            for (image, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {
+                image[first * width * features..][..out.len()].copy_from_slice(out);
             }
         }
         (found, expected)
     }
 }
 
-/// Some rows of each picture.
-fn pick(pictures: &[f32], height: usize, row: usize, rows: &std::ops::Range<usize>) -> Vec<f32> {
-    pictures
-        .chunks_exact(height * row)
-        .flat_map(|picture| &picture[rows.start * row..rows.end * row])
-        .copied()
-        .collect()
+/// Some rows of each image.
+fn pick(images: &[f32], height: usize, row: usize, rows: &std::ops::Range<usize>) -> Vec<f32> {
+    images.chunks_exact(height * row).flat_map(|image| &image[rows.start * row..rows.end * row]).copied().collect()
 }
 
 fn convolution_equals_scalar(level: Level) {

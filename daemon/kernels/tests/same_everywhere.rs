@@ -1,14 +1,14 @@
 //! The same bits on every CPU: a fingerprint of what each kernel computes, which every level of every architecture has to give.
 //!
 //! The other tests compare levels with the scalar one on the same CPU; this compares CPUs. Where a kernel's arithmetic is changed
-//! on purpose, so is its fingerprint here, and with it every picture.
+//! on purpose, so is its fingerprint here, and with it every image.
 
 mod common;
 
 use common::{Magnitude, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
 use diffused_kernels::{
-    Activation, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, Norm,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, Norm,
     NormOut, Panels, Strip,
 };
 
@@ -43,7 +43,7 @@ fn convolution(level: Level, format: Format) -> Vec<f32> {
     level.quantize_rows(&x, k, &mut q, &mut scale);
     let x = if format == Format::Int8 { InputRows::Int8 { q: &q, scale: &scale } } else { InputRows::F32(&x) };
     let time = numbers.vec(features, Magnitude::Plain);
-    let epilogue = Epilogue { activation: Activation::Silu, accumulate: true, time: Some(&time) };
+    let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: true, time: Some(&time) };
     let mut out = numbers.vec(99 * features, Magnitude::Plain);
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     level.conv2d(&ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }, &mut out);

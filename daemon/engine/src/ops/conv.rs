@@ -1,6 +1,6 @@
 //! Convolution over pixels, with the time embedding and the residual added and the result rounded on the way out.
 
-use diffused_kernels::{Activation, ConvCall, Epilogue, Level, Strip};
+use diffused_kernels::{ActivationFn, ConvCall, Epilogue, Level, Strip};
 use tract_onnx::prelude::*;
 
 use super::memory::OperatorMemory;
@@ -32,7 +32,7 @@ pub(super) fn run(
         true => inputs.tensor()?,
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
-    let epilogue = Epilogue { activation: Activation::None, accumulate: *residual, time };
+    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: *residual, time };
     let (rows, y) = (x.rows()?, values_mut(&mut out)?);
     weights.panels(weight, |&panels| {
         let strip = Strip::whole(&shape);

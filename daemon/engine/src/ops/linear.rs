@@ -83,14 +83,14 @@ fn blocks(layer: &Layer, rows: usize, weight: Shape) -> Option<RowBlocks> {
     (scratch < rows * row).then_some(RowBlocks { rows: block, scratch })
 }
 
-impl From<Activation> for kernels::Activation {
-    fn from(activation: Activation) -> kernels::Activation {
+impl From<Activation> for kernels::ActivationFn {
+    fn from(activation: Activation) -> kernels::ActivationFn {
         match activation {
-            Activation::None => kernels::Activation::None,
-            Activation::Silu => kernels::Activation::Silu,
-            Activation::Gelu => kernels::Activation::Gelu,
-            Activation::QuickGelu => kernels::Activation::QuickGelu,
-            Activation::Geglu => kernels::Activation::Geglu,
+            Activation::None => kernels::ActivationFn::None,
+            Activation::Silu => kernels::ActivationFn::Silu,
+            Activation::Gelu => kernels::ActivationFn::Gelu,
+            Activation::QuickGelu => kernels::ActivationFn::QuickGelu,
+            Activation::Geglu => kernels::ActivationFn::Geglu,
         }
     }
 }

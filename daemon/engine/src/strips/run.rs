@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use diffused_kernels::{Activation, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
+use diffused_kernels::{ActivationFn, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
 use super::memory::{PassMemory, held_matrices};
 use super::passes::Pass;
@@ -248,7 +248,7 @@ impl SegmentRun<'_> {
         } else {
             InputRows::F32(self.copied(pass, input, &strip.in_rows, state, copy)?)
         };
-        let epilogue = Epilogue { activation: Activation::None, accumulate: node.inputs.len() > 1, time: None };
+        let epilogue = Epilogue { activation: ActivationFn::None, accumulate: node.inputs.len() > 1, time: None };
         let matrix = state.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
         matrix.panels(|&panels: &Panels| {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };

@@ -6,7 +6,7 @@ use crate::operands::{AttentionCall, AttentionShape};
 use crate::simd::{LANES, Simd};
 use crate::tiles::{self, Cuts, OutTile};
 
-/// Tasks for each thread, so that none waits long for the last.
+/// Tasks for each thread: enough that no thread waits long for the last one.
 const TASKS_PER_THREAD: usize = 4;
 /// How many tokens ahead keys and values are prefetched: a head's lie too far apart for the hardware prefetcher.
 const AHEAD: usize = 12;

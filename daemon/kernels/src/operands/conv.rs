@@ -5,12 +5,12 @@ use std::ops::Range;
 use crate::layout::{Layout, PANEL};
 use crate::operands::matrix::{Epilogue, InputRows, Panels};
 
-/// A convolution over pictures `[batch][height][width][k]`.
+/// A convolution over images `[batch][height][width][k]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvShape {
-    /// Pictures.
+    /// Images.
     pub batch: usize,
-    /// InputRows of a whole input picture.
+    /// Rows of a whole input image.
     pub height: usize,
     /// Pixels of a row.
     pub width: usize,
@@ -40,7 +40,7 @@ impl ConvShape {
         (seen + self.padding() + end - self.kernel) / self.stride + 1
     }
 
-    /// InputRows of an output picture.
+    /// Rows of an output image.
     pub fn out_height(&self) -> usize {
         self.outputs(self.seen()[0])
     }
@@ -50,17 +50,17 @@ impl ConvShape {
         self.outputs(self.seen()[1])
     }
 
-    /// The input row that a tap of an output row reads; none in the padding.
+    /// The input row that a tap of an output row reads; `None` in the padding.
     pub(crate) fn source_row(&self, out: usize, tap: usize) -> Option<usize> {
         self.source(self.height, self.seen()[0], out, tap)
     }
 
-    /// The input column that a tap of an output column reads; none in the padding.
+    /// The input column that a tap of an output column reads; `None` in the padding.
     pub(crate) fn source_column(&self, out: usize, tap: usize) -> Option<usize> {
         self.source(self.width, self.seen()[1], out, tap)
     }
 
-    /// Of `side` pixels, `seen` after enlarging.
+    /// The source of a tap along a side of `side` pixels, `seen` after enlarging.
     fn source(&self, side: usize, seen: usize, out: usize, tap: usize) -> Option<usize> {
         let at = (out * self.stride + tap).checked_sub(self.padding())?;
         (at < seen).then_some(if seen == side { at } else { at * side / seen })
@@ -84,24 +84,24 @@ impl ConvShape {
         let fits =
             self.enlarged.is_none_or(|[height, width]| doubled(self.height, height) && doubled(self.width, width));
         assert!(fits, "{}x{} enlarged to {:?}", self.height, self.width, self.enlarged);
-        assert!(strip.in_rows.end <= self.height && strip.out_rows.end <= self.out_height(), "rows past the picture");
+        assert!(strip.in_rows.end <= self.height && strip.out_rows.end <= self.out_height(), "rows past the image");
         let needed = self.rows_for(&strip.out_rows);
         let held = strip.in_rows.start <= needed.start && needed.end <= strip.in_rows.end;
         assert!(held || strip.out_rows.is_empty(), "needs input rows {needed:?}, has {:?}", strip.in_rows);
     }
 }
 
-/// Which rows a call holds and makes, as rows of the whole picture; zero padding is at the picture's borders only.
+/// Which rows a call holds and makes, as rows of the whole image; zero padding is at the image's borders only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strip {
-    /// The rows of each input picture that `x` holds.
+    /// The rows of each input image that `x` holds.
     pub in_rows: Range<usize>,
-    /// The rows of each output picture that `out` gets.
+    /// The rows of each output image that `out` gets.
     pub out_rows: Range<usize>,
 }
 
 impl Strip {
-    /// The whole picture.
+    /// The whole image.
     pub fn whole(shape: &ConvShape) -> Strip {
         Strip { in_rows: 0..shape.height, out_rows: 0..shape.out_height() }
     }
@@ -111,9 +111,9 @@ impl Strip {
 /// that `panels` covers.
 #[derive(Debug, Clone)]
 pub struct ConvCall<'a> {
-    /// `strip.in_rows` of each picture of the batch: `[batch][strip.in_rows][width][k]`.
+    /// `strip.in_rows` of each image of the batch: `[batch][strip.in_rows][width][k]`.
     pub x: InputRows<'a>,
-    /// The pictures and the kernel.
+    /// The images and the kernel.
     pub shape: ConvShape,
     /// Which rows are read and made.
     pub strip: Strip,
@@ -166,7 +166,7 @@ pub struct LinearCall<'a> {
 }
 
 impl<'a> LinearCall<'a> {
-    /// As a convolution over one row of as many pixels as `out` has rows; none where `out` is empty.
+    /// As a convolution over one row of as many pixels as `out` has rows; `None` where `out` is empty.
     pub(crate) fn as_conv(&self, out: &[f32]) -> Option<ConvCall<'a>> {
         let LinearCall { x, panels, features, epilogue } = *self;
         assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");

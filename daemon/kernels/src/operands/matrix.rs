@@ -71,14 +71,14 @@ impl<'a> Panels<'a> {
     }
 
     /// The panels, each with the index of the 16 columns that it makes; values come with their gates in GEGLU.
-    pub(crate) fn groups(&self, activation: Activation) -> impl Iterator<Item = (usize, &'a [u8], Option<&'a [u8]>)> {
-        let (gated, step) = (activation == Activation::Geglu, activation.panels_per_column());
+    pub(crate) fn groups(&self, activation: ActivationFn) -> impl Iterator<Item = (usize, &'a [u8], Option<&'a [u8]>)> {
+        let (gated, step) = (activation == ActivationFn::Geglu, activation.panels_per_column());
         let group = move |i: usize| ((self.first + i) / step, self.panel(i), gated.then(|| self.panel(i + 1)));
         (0..self.count()).step_by(step).map(group)
     }
 
     pub(crate) fn check(&self, features: usize, epilogue: &Epilogue) {
-        let gated = epilogue.activation == Activation::Geglu;
+        let gated = epilogue.activation == ActivationFn::Geglu;
         let all = features.div_ceil(PANEL) * epilogue.activation.panels_per_column();
         let (whole, size) = (self.blocks.first().map_or(0, |block| block.len()), self.layout.panel_bytes());
         for (i, block) in self.blocks.iter().enumerate() {
@@ -97,7 +97,7 @@ impl<'a> Panels<'a> {
 
 /// What is applied to a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
+pub enum ActivationFn {
     /// Nothing.
     None,
     /// `x · sigmoid(x)`.
@@ -106,15 +106,15 @@ pub enum Activation {
     Gelu,
     /// `x · sigmoid(1.702 x)`.
     QuickGelu,
-    /// `value · gelu(gate)`: panels of 16 values and 16 gates by turns; half as many features as the matrix has outputs.
+    /// `value · gelu(gate)`: panels of 16 values and of 16 gates alternate; half as many features as the matrix has outputs.
     Geglu,
 }
 
-impl Activation {
+impl ActivationFn {
     /// Panels that 16 columns of the result are made of.
     #[inline(always)]
     pub(crate) fn panels_per_column(self) -> usize {
-        if self == Activation::Geglu { 2 } else { 1 }
+        if self == ActivationFn::Geglu { 2 } else { 1 }
     }
 }
 
@@ -122,7 +122,7 @@ impl Activation {
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Applied to the biased result.
-    pub activation: Activation,
+    pub activation: ActivationFn,
     /// The result is added to what `out` holds (the residual).
     pub accumulate: bool,
     /// Added to the bias, one value for each feature (not with GEGLU).
@@ -131,7 +131,7 @@ pub struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// The bias alone.
-    pub const NONE: Epilogue<'static> = Epilogue { activation: Activation::None, accumulate: false, time: None };
+    pub const NONE: Epilogue<'static> = Epilogue { activation: ActivationFn::None, accumulate: false, time: None };
 }
 
 #[cfg(test)]

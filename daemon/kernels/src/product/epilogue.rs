@@ -2,7 +2,7 @@
 
 use super::grid::PixelBlock;
 use crate::layout::{self, Format};
-use crate::operands::{Activation, ConvCall};
+use crate::operands::{ActivationFn, ConvCall};
 use crate::simd::{LANES, Line, Simd, math};
 use crate::tiles::OutTile;
 
@@ -85,10 +85,10 @@ impl Finish<'_> {
     #[inline(always)]
     fn activated<S: Simd>(&self, simd: S, value: S::F) -> S::F {
         match self.call.epilogue.activation {
-            Activation::None | Activation::Geglu => value,
-            Activation::Silu => math::silu(simd, value),
-            Activation::Gelu => math::gelu(simd, value),
-            Activation::QuickGelu => math::quick_gelu(simd, value),
+            ActivationFn::None | ActivationFn::Geglu => value,
+            ActivationFn::Silu => math::silu(simd, value),
+            ActivationFn::Gelu => math::gelu(simd, value),
+            ActivationFn::QuickGelu => math::quick_gelu(simd, value),
         }
     }
 

@@ -64,7 +64,7 @@ impl Gathered {
         self.scales.resize(scales.max(self.scales.len()), 0.0);
     }
 
-    /// Writes one pixel; none is zeros.
+    /// Writes one pixel; `None` is a pixel of zeros.
     #[inline(always)]
     fn put<T: Pod>(&mut self, row: usize, slot: usize, values: Option<&[T]>, flip: u8) {
         let first = row * self.depth * self.pitch + slot;

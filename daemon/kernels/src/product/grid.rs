@@ -14,7 +14,7 @@ const PACKED: usize = 256 << 10;
 const ROWS: usize = 8;
 /// Bytes of weights that a task goes through: all threads read the same at about the same time, from the cache that they share.
 const WEIGHTS: usize = 1 << 20;
-/// Tasks for each thread, so that none waits long for the last.
+/// Tasks for each thread: enough that no thread waits long for the last one.
 const TASKS_PER_THREAD: usize = 6;
 /// Where there are too few panels for that, blocks are made smaller until each thread has this many.
 const LEAST_TASKS_PER_THREAD: usize = 2;
@@ -107,10 +107,10 @@ mod tests {
 
     use super::*;
     use crate::layout::Layout;
-    use crate::operands::{Activation, ConvShape, Epilogue, InputRows, Panels, Strip};
+    use crate::operands::{ActivationFn, ConvShape, Epilogue, InputRows, Panels, Strip};
     use crate::tiles;
 
-    fn call<'a>(shape: ConvShape, panels: Panels<'a>, features: usize, activation: Activation) -> ConvCall<'a> {
+    fn call<'a>(shape: ConvShape, panels: Panels<'a>, features: usize, activation: ActivationFn) -> ConvCall<'a> {
         let epilogue = Epilogue { activation, ..Epilogue::NONE };
         let x = InputRows::Int8 { q: &[], scale: &[] };
         ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }
@@ -128,7 +128,7 @@ mod tests {
         let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         for (side, batch, threads) in [(8, 1, 4), (8, 2, 4), (16, 1, 4), (16, 2, 3)] {
             for tile_rows in [4, 12] {
-                let call = call(square(batch, side), panels, 1280, Activation::None);
+                let call = call(square(batch, side), panels, 1280, ActivationFn::None);
                 let grid = TaskGrid::new(&call, tile_rows, threads);
                 let tasks: usize = grid.cuts.iter().map(Cuts::count).product();
                 assert!(tasks >= threads, "{batch} of {side}x{side}: {tasks} tasks for {threads} threads");
@@ -141,7 +141,7 @@ mod tests {
     fn tasks_have_every_pixel_and_panel_once() {
         let layout = Layout { format: Format::Int8, k: 4, taps: 9 };
         for (activation, first, count) in
-            [(Activation::None, 2, 4), (Activation::None, 3, 2), (Activation::Geglu, 4, 8)]
+            [(ActivationFn::None, 2, 4), (ActivationFn::None, 3, 2), (ActivationFn::Geglu, 4, 8)]
         {
             let bytes = vec![0; count * layout.panel_bytes()];
             let panels = Panels { layout, blocks: &[&bytes], first };

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use self::gather::Gathered;
 use self::grid::{PixelBlock, TaskGrid};
 use crate::layout::Format;
-use crate::operands::{Activation, ConvCall};
+use crate::operands::{ActivationFn, ConvCall};
 use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
 use crate::tiles::{self, OutTile};
 
@@ -60,7 +60,7 @@ impl SimdFn for ProductTask<'_> {
     fn call<S: Simd>(self, simd: S) {
         let ProductTask { call, block, panels, mut out, scratch } = self;
         scratch.gathered.fill::<S>(call, &block);
-        let gated = call.epilogue.activation == Activation::Geglu;
+        let gated = call.epilogue.activation == ActivationFn::Geglu;
         for first in panels.clone().step_by(2) {
             let count = 2.min(panels.end - first);
             reserve_lines(&mut scratch.sums, count * block.pixels());
@@ -141,7 +141,7 @@ fn one_tile<S: Simd>(
         let tile =
             DotTile { rows, chunk_stride, count, panels, weight_sums, pair, k, scales, fresh, sums, panel_stride };
         // SAFETY: the gathered rows hold k values for each of the tile's pixels, the panels k lines from this tap on, the sums a
-        // line for each pixel and panel; `Panels::check` has seen that the panels are whole.
+        // line for each pixel and panel; `Panels::check` has asserted that the panels are whole.
         unsafe { simd.dot_tile(&tile) }
     } else {
         let half = layout.format == Format::F16;

@@ -1,6 +1,6 @@
 //! The functions of one number: our own polynomials, since the platforms' libraries do not agree on the last bit.
 //!
-//! Every step is a single IEEE operation (fused multiply-add where it says so), so every CPU gives the same bits. Accuracy
+//! Every step is a single IEEE operation (fused where `mul_add` is written), so every CPU gives the same bits. Accuracy
 //! was measured against f64: a relative error of at most 1e-6, tested below.
 
 /// `1 / ln 2`.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::math;
 use crate::layout::{self, Format, PANEL};
-use crate::operands::{Activation, ConvCall, InputRows, Panels};
+use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 
 /// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
 ///
@@ -33,7 +33,7 @@ pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     });
 }
 
-/// The row of `x` that a tap of an output row reads; none in the padding.
+/// The row of `x` that a tap of an output row reads; `None` in the padding.
 fn source(call: &ConvCall, row: usize, tap: usize) -> Option<usize> {
     let (shape, strip) = (&call.shape, &call.strip);
     let (rows, width) = (strip.out_rows.len(), shape.out_width());
@@ -43,13 +43,13 @@ fn source(call: &ConvCall, row: usize, tap: usize) -> Option<usize> {
     Some((image * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
 }
 
-fn activate(activation: Activation, value: f32, gate: Option<f32>) -> f32 {
+fn activate(activation: ActivationFn, value: f32, gate: Option<f32>) -> f32 {
     match activation {
-        Activation::None => value,
-        Activation::Silu => math::silu(value),
-        Activation::Gelu => math::gelu(value),
-        Activation::QuickGelu => math::quick_gelu(value),
-        Activation::Geglu => value * math::gelu(gate.unwrap_or(0.0)),
+        ActivationFn::None => value,
+        ActivationFn::Silu => math::silu(value),
+        ActivationFn::Gelu => math::gelu(value),
+        ActivationFn::QuickGelu => math::quick_gelu(value),
+        ActivationFn::Geglu => value * math::gelu(gate.unwrap_or(0.0)),
     }
 }
 

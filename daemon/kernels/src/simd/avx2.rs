@@ -27,7 +27,7 @@ fn enter<W: SimdFn>(simd: Avx2, function: W) -> W::Output {
 }
 
 /// Sixteen f32.
-type F = [__m256; 2];
+type Halves = [__m256; 2];
 
 /// Combines lanes `l` and `l + 4` by `$op` (of four lanes), then `l + 2`, then `l + 1`.
 macro_rules! fold_eight {
@@ -43,7 +43,7 @@ pub(super) use fold_eight;
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
-        fn $name(self, $($arg: F),*) -> F {
+        fn $name(self, $($arg: Halves),*) -> Halves {
             // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
             let half = |$($arg: __m256),*| unsafe { $body };
             [half($($arg[0]),*), half($($arg[1]),*)]
@@ -52,7 +52,7 @@ macro_rules! lanewise {
 }
 
 impl Simd for Avx2 {
-    type F = F;
+    type F = Halves;
     const ROWS: usize = 6;
     const FLIP: u8 = 0;
 
@@ -76,13 +76,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn splat(self, x: f32) -> F {
+    fn splat(self, x: f32) -> Halves {
         // SAFETY: `self` proves the feature.
         unsafe { [_mm256_set1_ps(x); 2] }
     }
 
     #[inline(always)]
-    fn load(self, x: &[f32]) -> F {
+    fn load(self, x: &[f32]) -> Halves {
         let mut copy: [f32; LANES];
         let x = padded!(x, copy);
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
@@ -90,7 +90,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store(self, a: F, out: &mut [f32]) {
+    fn store(self, a: Halves, out: &mut [f32]) {
         let mut lanes = [0.0; LANES];
         let short = out.len() < LANES;
         let to = if short { lanes.as_mut_ptr() } else { out.as_mut_ptr() };
@@ -105,7 +105,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[f16]) -> F {
+    fn load_f16(self, x: &[f16]) -> Halves {
         let mut copy: [f16; LANES];
         let x = padded!(x, copy);
         let x: *const __m128i = x.as_ptr().cast();
@@ -114,7 +114,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_f16(self, a: F, out: &mut [f16]) {
+    fn store_f16(self, a: Halves, out: &mut [f16]) {
         let mut lanes = [f16::ZERO; LANES];
         let at: *mut __m128i = lanes.as_mut_ptr().cast();
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
@@ -127,7 +127,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_i8(self, a: F, out: &mut [i8]) {
+    fn store_i8(self, a: Halves, out: &mut [i8]) {
         let mut lanes = [0; LANES];
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
         unsafe {
@@ -141,7 +141,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_digits(self, a: [F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+    fn store_digits(self, a: [Halves; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
         let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
         for (a, (upper, lower)) in a.into_iter().zip(digits) {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
@@ -175,7 +175,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn interleave(self, a: F, b: F) -> [F; 2] {
+    fn interleave(self, a: Halves, b: Halves) -> [Halves; 2] {
         let mut halves = [a; 2];
         for (half, (a, b)) in halves.iter_mut().zip(a.into_iter().zip(b)) {
             // SAFETY: `self` proves the features.
@@ -188,26 +188,26 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn fold(self, a: F) -> f32 {
+    fn fold(self, a: Halves) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe { fold_eight!(_mm256_add_ps(a[0], a[1]), _mm_add_ps) }
     }
 
     #[inline(always)]
-    fn fold_max(self, a: F) -> f32 {
+    fn fold_max(self, a: Halves) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe { fold_eight!(_mm256_max_ps(a[0], a[1]), _mm_max_ps) }
     }
 
     #[inline(always)]
     unsafe fn dot_tile(self, tile: &DotTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx2_tiles::dot(tile) }
     }
 
     #[inline(always)]
     unsafe fn fma_tile(self, tile: &FmaTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx2_tiles::fma(tile) }
     }
 }

@@ -136,7 +136,7 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn line<const HALF: bool>(at: *const u8) -> [__m256; 2] {
-    // SAFETY: the caller vouches for sixteen values.
+    // SAFETY: the caller guarantees sixteen values.
     unsafe {
         if HALF {
             let at: *const __m128i = at.cast();

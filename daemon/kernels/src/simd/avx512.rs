@@ -40,14 +40,14 @@ fn high(a: __m512) -> __m256 {
     _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
 }
 
-/// Integers of 16 bits: lanes of `a` and of `b` by turns.
+/// Integers of 16 bits: lanes of `a` and of `b` alternate.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn words(a: __m512, b: __m512) -> __m512i {
     _mm512_or_si512(_mm512_cvtps_epi32(a), _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(b)))
 }
 
-/// The lower bytes of words whose upper ones are 0: of `a` and of `b` by turns.
+/// The lower bytes of words whose upper ones are 0: those of `a` and of `b` alternate.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn bytes(a: __m512i, b: __m512i) -> __m512i {
@@ -201,13 +201,13 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn dot_tile(self, tile: &DotTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx512_tiles::dot(tile) }
     }
 
     #[inline(always)]
     unsafe fn fma_tile(self, tile: &FmaTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx512_tiles::fma(tile) }
     }
 }

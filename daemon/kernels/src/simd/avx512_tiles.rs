@@ -130,6 +130,6 @@ unsafe fn fma_rows<const R: usize, const P: usize, const HALF: bool>(tile: &FmaT
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn line<const HALF: bool>(at: *const u8) -> __m512 {
-    // SAFETY: the caller vouches for sixteen values.
+    // SAFETY: the caller guarantees sixteen values.
     unsafe { if HALF { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) } else { _mm512_loadu_ps(at.cast()) } }
 }

@@ -1,7 +1,7 @@
 //! What the vector levels have in common: sixteen lanes of f32, and the two inner loops of every matrix product.
 //!
 //! The kernels are written once over [`Simd`]; a level supplies one instruction (or a few) per method. A value of a type that
-//! implements it is the proof that this CPU has the instructions, so only its constructor asks. [`Simd::run`] enters a
+//! implements it is the proof that this CPU has the instructions, so only its constructor checks. [`Simd::run`] enters a
 //! function that is compiled with them; everything below it is inlined into that function.
 
 #[cfg(target_arch = "x86_64")]
@@ -137,7 +137,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         i
     }
 
-    /// The lanes of `a` and `b` by turns: those of the first eight, and those of the others.
+    /// Alternating lanes of `a` and `b`: `a0 b0 … a7 b7` and `a8 b8 … a15 b15`.
     fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
     /// The sum of the lanes: lanes `l` and `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn fold(self, a: Self::F) -> f32;

@@ -28,12 +28,12 @@ fn enter<const DOT: bool, W: SimdFn>(simd: Neon<DOT>, function: W) -> W::Output 
 }
 
 /// Sixteen f32.
-type F = [float32x4_t; 4];
+type Quarters = [float32x4_t; 4];
 
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
-        fn $name(self, $($arg: F),*) -> F {
+        fn $name(self, $($arg: Quarters),*) -> Quarters {
             // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
             let quarter = |$($arg: float32x4_t),*| unsafe { $body };
             [quarter($($arg[0]),*), quarter($($arg[1]),*), quarter($($arg[2]),*), quarter($($arg[3]),*)]
@@ -42,7 +42,7 @@ macro_rules! lanewise {
 }
 
 impl<const DOT: bool> Simd for Neon<DOT> {
-    type F = F;
+    type F = Quarters;
     const ROWS: usize = 4;
     const FLIP: u8 = 0;
 
@@ -65,13 +65,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn splat(self, x: f32) -> F {
+    fn splat(self, x: f32) -> Quarters {
         // SAFETY: `self` proves the feature.
         unsafe { [vdupq_n_f32(x); 4] }
     }
 
     #[inline(always)]
-    fn load(self, x: &[f32]) -> F {
+    fn load(self, x: &[f32]) -> Quarters {
         let mut copy: [f32; LANES];
         let x = padded!(x, copy);
         // SAFETY: `self` proves the feature; `x` holds sixteen values.
@@ -79,7 +79,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store(self, a: F, out: &mut [f32]) {
+    fn store(self, a: Quarters, out: &mut [f32]) {
         let mut lanes = [0.0; LANES];
         let short = out.len() < LANES;
         let to = if short { lanes.as_mut_ptr() } else { out.as_mut_ptr() };
@@ -93,7 +93,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[f16]) -> F {
+    fn load_f16(self, x: &[f16]) -> Quarters {
         let mut copy: [f16; LANES];
         let x = padded!(x, copy);
         let x: *const u16 = x.as_ptr().cast();
@@ -102,7 +102,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_f16(self, a: F, out: &mut [f16]) {
+    fn store_f16(self, a: Quarters, out: &mut [f16]) {
         let mut lanes = [f16::ZERO; LANES];
         let at: *mut u16 = lanes.as_mut_ptr().cast();
         for (i, quarter) in a.into_iter().enumerate() {
@@ -114,7 +114,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_i8(self, a: F, out: &mut [i8]) {
+    fn store_i8(self, a: Quarters, out: &mut [i8]) {
         let mut lanes = [0; LANES];
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
         unsafe {
@@ -127,7 +127,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_digits(self, a: [F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+    fn store_digits(self, a: [Quarters; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
         let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
         for (a, (upper, lower)) in a.into_iter().zip(digits) {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
@@ -162,7 +162,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn interleave(self, a: F, b: F) -> [F; 2] {
+    fn interleave(self, a: Quarters, b: Quarters) -> [Quarters; 2] {
         // SAFETY: `self` proves the feature.
         unsafe {
             [
@@ -173,7 +173,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn fold(self, a: F) -> f32 {
+    fn fold(self, a: Quarters) -> f32 {
         // SAFETY: `self` proves the feature.
         unsafe {
             let a = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
@@ -183,20 +183,20 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn fold_max(self, a: F) -> f32 {
+    fn fold_max(self, a: Quarters) -> f32 {
         // SAFETY: `self` proves the feature.
         unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(a[0], a[2]), vmaxq_f32(a[1], a[3]))) }
     }
 
     #[inline(always)]
     unsafe fn dot_tile(self, tile: &DotTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { if DOT { neon_tiles::dot_sdot(tile) } else { neon_tiles::dot_smull(tile) } }
     }
 
     #[inline(always)]
     unsafe fn fma_tile(self, tile: &FmaTile) {
-        // SAFETY: `self` proves the features; the caller vouches for the tile.
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { neon_tiles::fma(tile) }
     }
 }

@@ -41,7 +41,7 @@ macro_rules! four_by_four {
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(sums: &mut [[$sums; 4]; 4], panel: *const u8, row: *const u8) {
             let [[s00, s01, s02, s03], [s10, s11, s12, s13], [s20, s21, s22, s23], [s30, s31, s32, s33]] = sums;
-            // SAFETY: reads what the caller vouches for.
+            // SAFETY: reads what the caller guarantees.
             unsafe {
                 asm!(
                     "ldr {x0:q}, [{row}]",
@@ -134,7 +134,7 @@ macro_rules! add_pairs {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn smull(sums: &mut [[int32x4_t; 8]; 2], panel: *const u8, row: *const u8) {
     let [[s00, s01, s02, s03, s04, s05, s06, s07], [s10, s11, s12, s13, s14, s15, s16, s17]] = sums;
-    // SAFETY: reads what the caller vouches for.
+    // SAFETY: reads what the caller guarantees.
     unsafe {
         asm!(
             "ld1r {{{x0:v}.4s}}, [{row}]",

@@ -54,7 +54,7 @@ unsafe fn sdot_line<const R: usize, const LANE: i32>(
     x: &[int8x16_t; R],
 ) {
     for n in 0..4 {
-        // SAFETY: the caller vouches for the line's 64 bytes.
+        // SAFETY: the caller guarantees the line's 64 bytes.
         let weights = unsafe { vld1q_s8(line.add(16 * n).cast()) };
         for r in 0..R {
             sums[r][n] = sdot::<LANE>(sums[r][n], weights, x[r]);
@@ -105,7 +105,7 @@ unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn quad(at: *const u8) -> int8x16_t {
-    // SAFETY: the caller vouches for four bytes.
+    // SAFETY: the caller guarantees four bytes.
     unsafe { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
 }
 
@@ -113,7 +113,7 @@ unsafe fn quad(at: *const u8) -> int8x16_t {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn add_scaled(tile: &DotTile, row: usize, dots: [int32x4_t; 4]) {
-    // SAFETY: the caller vouches for the tile's scale and sums of this row.
+    // SAFETY: the caller guarantees the tile's scale and sums of this row.
     unsafe {
         let scale = *tile.scales.add(row);
         for (n, dots) in dots.into_iter().enumerate() {
@@ -178,7 +178,7 @@ widening!(smlal2, "smlal2 {s:v}.8h, {a:v}.16b, {b:v}.16b", sums);
 #[target_feature(enable = "neon")]
 unsafe fn smull_two_lines<const R: usize>(sums: &mut [[int32x4_t; 8]; R], panel: *const i8, row: *const u8) {
     for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller vouches for the rows' two quads and the panel's two lines.
+        // SAFETY: the caller guarantees the rows' two quads and the panel's two lines.
         unsafe {
             let (x, y) = (quad(row.add(r * CHUNK)), quad(row.add(r * CHUNK + 4)));
             for n in 0..4 {
@@ -260,7 +260,7 @@ unsafe fn fma_line<const R: usize, const HALF: bool, const LANE: i32>(
     x: &[float32x4_t; R],
 ) {
     for n in 0..4 {
-        // SAFETY: the caller vouches for the line's sixteen values.
+        // SAFETY: the caller guarantees the line's sixteen values.
         let weights = unsafe {
             if HALF {
                 vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(line.add(8 * n).cast())))
