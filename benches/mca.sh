@@ -19,8 +19,8 @@ cargo rustc --quiet --release --target "$target" -p diffused-kernels --lib -- \
     --emit "asm=$work/kernels.s" -C codegen-units=1 -C debuginfo=0
 
 # Prints one turn of the loop of a function that has the most of an instruction: what lies between a label and the branch
-# back to it, or, where the loop is unrolled, between the starts of two blocks of assembly. Of two that tie it is the one that does
-# not convert from half precision.
+# back to it, or, where the loop is unrolled, between the starts of two blocks of assembly. Of two loops with as
+# many it prints the one without conversions from half precision.
 loop() {
     awk -v name="$1" -v instruction="$2" '
         function consider() { if (count - converts / 2 > best) { best = count - converts / 2; text = body } }

@@ -79,7 +79,7 @@ impl Job {
         command.args(&words[1..]).args(["generate", "a house", "--seed", "1", "--json"]).args(self.size());
         command.arg("--steps").arg(self.steps.to_string()).arg("--output").arg(folder.join("picture.png"));
         if let Some(image) = &self.init_image {
-            // At the highest strength as many steps are taken as are asked for.
+            // At the highest strength all steps of the request are taken.
             command.arg("--init-image").arg(image).args(["--strength", "1"]);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -112,7 +112,7 @@ impl Job {
 }
 
 impl Run {
-    /// Reads what the program tells.
+    /// Reads what the program prints.
     fn follow(&mut self, pid: u32, start: Instant, output: impl BufRead) -> Result<()> {
         let mut last = (String::new(), 0);
         for line in output.lines() {

@@ -38,7 +38,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 const FLUSH: Duration = Duration::from_secs(5);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the system asks of the service.
+/// A signal of the system to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// Stop.

@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What the worker reports.
 #[derive(Debug)]
 pub enum Report {
-    /// At most one a second.
+    /// Progress of the running job, at most once a second.
     Progress(JobProgress),
     /// An image is ready.
     Painted(Painted),

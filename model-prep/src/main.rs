@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever read our output, `head` for one, has seen enough.
+/// Whether the reader of our output, `head` for one, has closed the pipe.
 fn reader_left(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

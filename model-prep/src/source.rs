@@ -111,7 +111,7 @@ impl Source {
 /// Refuses pipelines of other parts. The safety checker and its like are not part of painting.
 fn check_model_index(path: &Path) -> Result<()> {
     if !path.exists() {
-        let message = "there is no such file, so this is no folder in diffusers' layout (of a single .safetensors file \
+        let message = "there is no such file, so this is not a folder in diffusers' layout (of a single .safetensors file \
                        diffusers makes one: StableDiffusionPipeline.from_single_file, save_pretrained)";
         return Err(Error::file(path, message));
     }

@@ -1,4 +1,5 @@
-//! Models of the true shapes with random weights: what a board bears can be seen before anything is downloaded.
+//! Models of the true shapes with random weights: memory and speed on a board can be measured before anything is
+//! downloaded.
 //!
 //! Which tensors there are and in which shapes comes from the same builders that convert, so a synthetic folder is
 //! complete by construction. Weights are scaled by their fan-in, so that activations neither vanish nor overflow.
@@ -70,7 +71,7 @@ impl Tensor {
     }
 }
 
-/// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is told of bytes done and in all.
+/// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is called with the bytes done and in all.
 pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     if out.exists() {
         return Err(Error::file(out, "is already there; choose another place"));
@@ -117,7 +118,7 @@ fn tensors(networks: &[&Network], prefix: &str) -> BTreeMap<String, Tensor> {
     tensors.collect()
 }
 
-/// Gives 1×1 convolutions the shape that torch has for them; the builders do not tell them from linear layers.
+/// Gives 1×1 convolutions the shape that torch has for them; the builders treat them as linear layers.
 /// Transformers of the UNet begin and end in either.
 fn shape_convolutions(tensors: &mut BTreeMap<String, Tensor>, linear_projections: bool) {
     let convolution = |name: &str| {

@@ -34,7 +34,7 @@ impl Difference {
     }
 }
 
-/// Compares `bundle` with `source`; `each` is told of every tensor in order of first use.
+/// Compares `bundle` with `source`; `each` is called for every tensor in order of first use.
 ///
 /// Errors are those of a bundle that was not made from this source, or not by this program: a graph that differs, a
 /// tensor of another shape.

@@ -3,7 +3,7 @@
 //! A graph is ONNX; a node's `op_type` is the variant's name here and its attributes are the variant's fields
 //! (integers and booleans as INT, floats as FLOAT, names as STRING). Weights are named, never inline: a name is a key of the
 //! network's `.weights` file. Activations are token-major f32: `[batch, tokens, channels]` for text and transformer blocks,
-//! `[batch, height, width, channels]` for pictures. Where `quantize` is set an operator has two outputs instead of one: `q`
+//! `[batch, height, width, channels]` for images. Where `quantize` is set an operator has two outputs instead of one: `q`
 //! (i8, the same shape) and `scale` (f32, the shape without the channels), one scale per row or pixel; these are what a
 //! matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32 input.
 //!
@@ -73,7 +73,7 @@ pub enum Layer {
         quantize: bool,
     },
     /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel) if there is
-    /// one, then the residual (f32, the output's shape) or the picture that gives the size, if there is one.
+    /// one, then the residual (f32, the output's shape) or the image that gives the size, if there is one.
     Conv2d {
         /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
         weight: String,
@@ -85,16 +85,16 @@ pub enum Layer {
         stride: usize,
         /// Ignored by a 1×1 kernel.
         padding: Padding,
-        /// The input is first enlarged, nearest neighbour: twice, unless there is a picture that gives the size.
+        /// The input is first enlarged, nearest neighbour: to twice its height and width, or as `size` says.
         upsample: bool,
-        /// The last input is a picture, of which only the shape is read: the input is enlarged to its height and width, each
+        /// The last input is an image of which only the shape is read: the input is enlarged to its height and width, each
         /// twice the input's or one less or more. Not together with a residual.
         size: bool,
         /// There is a `time` input.
         time: bool,
         /// The last input is added to the result.
         residual: bool,
-        /// The result is rounded to half precision, in which it may wait.
+        /// The result is rounded to half precision, so that it may be kept in f16 until it is used.
         half: bool,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
@@ -119,7 +119,7 @@ pub enum Layer {
         /// Two outputs, `q` and `scale`.
         quantize: bool,
     },
-    /// `softmax(q kᵀ / √d) v` per head. Inputs: `q [batch, n, heads·d]`, `k` and `v [batch, m, heads·d]` (or pictures
+    /// `softmax(q kᵀ / √d) v` per head. Inputs: `q [batch, n, heads·d]`, `k` and `v [batch, m, heads·d]` (or images
     /// `[batch, height, width, heads·d]`, whose pixels are the tokens). Output: the shape of `q`.
     Attention {
         /// Heads.

@@ -64,7 +64,7 @@ fn without_slack(memory: u64) -> u64 {
     memory - memory.div_ceil(SLACK + 1)
 }
 
-/// What a stage needs for pictures of a given size.
+/// What a stage needs for images of a given size.
 #[derive(Debug, Clone)]
 pub(crate) struct Demand {
     /// Bytes of activations at the worst moment, outside of strips.

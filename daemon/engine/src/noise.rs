@@ -1,6 +1,6 @@
 //! The noise that a seed stands for, as torch's CPU generator draws it.
 //!
-//! People share seeds: the same seed must give the picture that diffusers would give. So this is torch's generator, draw for
+//! People share seeds: the same seed must give the image that diffusers would give. So this is torch's generator, draw for
 //! draw: MT19937 (Matsumoto & Nishimura 1998) and the two ways in which `torch.randn` makes normals of it (Box & Muller
 //! 1958). torch computes in f32 with its SIMD library; here it is f64 through `libm`, rounded once, so that every CPU
 //! paints the same bits, within 2e-6 of torch's.

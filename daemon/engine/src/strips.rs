@@ -2,7 +2,7 @@
 //!
 //! Blending tiles would shift colours and leave seams, since each tile would have its own GroupNorm statistics. Here a part
 //! of the graph that works row by row (convolutions, group norms, quantization) streams through *passes*: each pass runs down
-//! the picture once and computes every row of the operators it needs exactly once, keeping only the few rows that the
+//! the image once and computes every row of the operators it needs exactly once, keeping only the few rows that the
 //! next ones still read (`steps`). A group norm's statistics are summed by one pass over its input before any later pass
 //! applies it. Which results are stored in between, and which are computed again by the next pass, is chosen by the budget
 //! (`plan`); it changes the work, never the values, because a result that may be stored is always rounded to the precision

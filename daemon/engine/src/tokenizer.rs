@@ -1,4 +1,4 @@
-//! Prompts to token ids, exactly as transformers' `CLIPTokenizer` makes them: another id is another picture.
+//! Prompts to token ids, exactly as transformers' `CLIPTokenizer` makes them: another id is another image.
 //!
 //! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed (NFC) and
 //! lower-cased character by character; a regular expression finds the words; each word's UTF-8 bytes, the last one marked as

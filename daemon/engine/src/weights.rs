@@ -21,7 +21,7 @@ use stream::{BlockRead, Stream};
 use crate::bundle::Source;
 use crate::error::{Error, Result};
 
-/// What a network may hold of its weights.
+/// Which weights of a network stay in memory, and how far the others are read ahead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Residency {
     /// Which matrices stay in memory once they were read.

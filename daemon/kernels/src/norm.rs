@@ -47,7 +47,7 @@ impl GroupSums {
     /// If `x` holds no whole rows, or the CPU does not have the level.
     pub fn add_rows(&mut self, level: Level, x: &[f32], width: usize) {
         let channels = self.sums.len();
-        assert!(x.len().is_multiple_of(width * channels), "{} values are no rows of {width}x{channels}", x.len());
+        assert!(x.len().is_multiple_of(width * channels), "{} values are not rows of {width}x{channels}", x.len());
         self.pixels += x.len() / channels;
         let mut partial = vec![0.0; ROWS.min(x.len() / (width * channels)) * 2 * channels];
         for rows in x.chunks(ROWS * width * channels) {

@@ -25,11 +25,11 @@ use crate::scalar;
 ///
 /// # Panics
 ///
-/// If a length does not fit the layout, or `k` is no multiple of 4 in int8.
+/// If a length does not fit the layout, or `k` is not a multiple of 4 in int8.
 pub fn pack_panel(layout: &Layout, rows: &[&[f32]], bias: &[f32], out: &mut [u8]) {
     assert!(rows.len() <= PANEL && rows.len() == bias.len(), "{} rows, {} biases", rows.len(), bias.len());
     assert!(rows.iter().all(|row| row.len() == layout.taps * layout.k), "a row is not taps x k long");
-    assert!(layout.format != Format::Int8 || layout.k.is_multiple_of(4), "k = {} is no multiple of 4", layout.k);
+    assert!(layout.format != Format::Int8 || layout.k.is_multiple_of(4), "k = {} is not a multiple of 4", layout.k);
     assert_eq!(out.len(), layout.panel_bytes(), "the panel's size");
     out.fill(0);
     for (output, (row, bias)) in rows.iter().zip(bias).enumerate() {

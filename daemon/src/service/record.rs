@@ -11,7 +11,7 @@ use crate::request::Job;
 /// A job.
 #[derive(Debug)]
 pub(super) struct JobRecord {
-    /// What was asked.
+    /// The request.
     pub(super) job: Arc<Job>,
     /// What is painted; each further image has the next seed.
     pub(super) painting: Painting,

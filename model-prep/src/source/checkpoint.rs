@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// A header longer than this is none (safetensors' own limit).
+/// Most bytes of a header (safetensors' own limit).
 const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor in one of the files.

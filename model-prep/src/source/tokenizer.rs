@@ -125,7 +125,7 @@ fn check_merges(path: &Path, merges: &[u8], ids: &HashMap<String, u32>) -> Resul
         if !known {
             return Err(Error::file(
                 path,
-                format!("line {}: {line:?} is no pair that makes a known token", number + 1),
+                format!("line {}: {line:?} is not a pair that makes a known token", number + 1),
             ));
         }
     }

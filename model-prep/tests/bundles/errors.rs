@@ -151,14 +151,14 @@ fn broken_files_are_named() {
     source.write("vae/config.json", b"{");
     check(&source, &["vae/config.json: no JSON object"]);
     source.remove("model_index.json");
-    check(&source, &["model_index.json: there is no such file", "no folder in diffusers' layout"]);
+    check(&source, &["model_index.json: there is no such file", "not a folder in diffusers' layout"]);
 }
 
 #[test]
 fn tokenizers_are_checked() {
     let source = Source::new();
     source.write("tokenizer/merges.txt", b"#version: 0.2\na b c\n");
-    check(&source, &["tokenizer/merges.txt: line 2: \"a b c\" is no pair"]);
+    check(&source, &["tokenizer/merges.txt: line 2: \"a b c\" is not a pair"]);
     let source = Source::new();
     source.write("tokenizer/vocab.json", br#"{"a": 653}"#);
     check(&source, &["tokenizer/vocab.json: the token \"a\" has the id 653, but", "vocab_size is 653"]);

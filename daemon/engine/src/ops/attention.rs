@@ -12,7 +12,7 @@ use crate::layer::Layer;
 /// `softmax(q kᵀ / √d) v` per head; the result takes the queries' place.
 pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -> Result<Tensor> {
     let Layer::Attention { heads, causal, int8, .. } = *layer else {
-        return Err(Error::Internal(format!("{} is no attention", layer.name())));
+        return Err(Error::Internal(format!("{} is not an attention layer", layer.name())));
     };
     let (mut q, k, v) = (inputs.tensor()?, inputs.value()?, inputs.value()?);
     let batch = q.shape()[0];

@@ -19,7 +19,7 @@ pub(super) fn run(
     pool: &mut Pool,
 ) -> Result<Tensor> {
     let Layer::Conv2d { weight, features, size, time, residual, half, .. } = layer else {
-        return Err(Error::Internal(format!("{} is no convolution", layer.name())));
+        return Err(Error::Internal(format!("{} is not a convolution", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
     let time = if *time { Some(inputs.value()?) } else { None };

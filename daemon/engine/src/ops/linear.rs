@@ -23,7 +23,7 @@ pub(super) fn run(
     pool: &mut Pool,
 ) -> Result<TVec<TValue>> {
     let Layer::Linear { weight, features, activation, residual, quantize } = layer else {
-        return Err(Error::Internal(format!("{} is no linear layer", layer.name())));
+        return Err(Error::Internal(format!("{} is not a linear layer", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
     let rows: usize = leading(x.shape()).iter().product();

@@ -18,7 +18,7 @@ pub(super) fn group(
     pool: &mut Pool,
 ) -> Result<TVec<TValue>> {
     let Layer::GroupNorm { weight, groups, eps, silu, quantize } = layer else {
-        return Err(Error::Internal(format!("{} is no group normalisation", layer.name())));
+        return Err(Error::Internal(format!("{} is not a group normalisation", layer.name())));
     };
     let x = inputs.value()?;
     let (channels, width) = (channels(x.shape()), x.shape()[2]);
@@ -61,7 +61,7 @@ pub(super) fn layer(
     pool: &mut Pool,
 ) -> Result<TVec<TValue>> {
     let Layer::LayerNorm { weight, eps, quantize } = layer else {
-        return Err(Error::Internal(format!("{} is no layer normalisation", layer.name())));
+        return Err(Error::Internal(format!("{} is not a layer normalisation", layer.name())));
     };
     let x = inputs.value()?;
     let channels = channels(x.shape());

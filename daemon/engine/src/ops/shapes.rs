@@ -59,7 +59,7 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
         Layer::GroupNorm { groups, .. } => {
             let x = plain(inputs.next())?;
             if x.len() != 4 || *groups == 0 || !last(&x)?.is_multiple_of(*groups) {
-                return Err(format!("{x:?} is no picture whose channels {groups} groups divide"));
+                return Err(format!("{x:?} is not an image whose channels {groups} groups divide"));
             }
             table(weights, last(&x)?)?;
             x
@@ -142,7 +142,7 @@ pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -
     (fits && enlarges).then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
 }
 
-/// Height and width of a picture of any kind of values.
+/// Height and width of an image of any kind of values.
 fn any_picture(input: Option<&Operand>) -> Checked<[usize; 2]> {
     match input {
         Some((_, shape)) if shape.len() == 4 => Ok([shape[1], shape[2]]),
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes out of a 3×3 convolution over a picture of 5×4, enlarged to that of the second input if there is one.
+    /// What comes out of a 3×3 convolution over an image of 5×4, enlarged to that of the second input if there is one.
     fn enlarged(size: Option<Operand>, residual: bool) -> Checked<TVec<Operand>> {
         let layer = Layer::Conv2d {
             weight: "w".into(),

@@ -2,7 +2,7 @@
 
 use super::{RowOp, Segment};
 
-/// One run down the picture.
+/// One run down the image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pass {
     /// The node that the pass makes from top to bottom; its rows are dropped unless it is stored or the result.

@@ -73,7 +73,7 @@ impl StoredRows {
         }
     }
 
-    /// The whole picture, if it was made in one band.
+    /// The whole image, if it was made in one band.
     pub(super) fn into_whole(mut self) -> Option<Vec<f32>> {
         match (self.bands.pop(), self.bands.is_empty()) {
             (Some(Band::F32(values)), true) => Some(values),

@@ -51,7 +51,7 @@ impl Stream {
         Ok(Stream { empty: Some(empty), filled, buffers, thread: Some(thread) })
     }
 
-    /// How many blocks can be held while as many are read.
+    /// Half of the ring's blocks, at least 1: so many can be in use while as many others are read.
     pub(super) fn half(&self) -> usize {
         (self.buffers / 2).max(1)
     }

@@ -170,7 +170,7 @@ impl<'a> LinearCall<'a> {
     pub(crate) fn as_conv(&self, out: &[f32]) -> Option<ConvCall<'a>> {
         let LinearCall { x, panels, features, epilogue } = *self;
         assert_eq!(panels.layout.taps, 1, "a linear layer has one tap");
-        assert!(features > 0 && out.len().is_multiple_of(features), "{} values are no rows of {features}", out.len());
+        assert!(features > 0 && out.len().is_multiple_of(features), "{} values are not rows of {features}", out.len());
         let shape = ConvShape::row(out.len() / features);
         let call = ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue };
         (shape.width > 0).then_some(call)
