@@ -29,7 +29,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext};
+use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext, ensure};
 
 use net_op::NetOp;
 use segment::SegmentOp;
@@ -46,7 +46,7 @@ const KEPT_SCHEDULES: usize = 4;
 /// Ticks that a segment in strips counts for.
 const SEGMENT_TICKS: usize = 1000;
 
-pub(crate) use input::{InputShape, InputValues};
+pub(crate) use input::{InputShape, InputValues, Signature};
 pub(crate) use shared::Shared;
 
 /// Called with how many ticks are done and how many there are; may cancel the run.
@@ -56,7 +56,7 @@ type RunTick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 pub(crate) struct Graph {
     path: PathBuf,
     model: InferenceModel,
-    schedules: Vec<(Vec<InputShape>, bool, Arc<Schedule>)>,
+    schedules: Vec<(Signature, bool, Arc<Schedule>)>,
 }
 
 impl Graph {
@@ -72,6 +72,10 @@ impl Graph {
         for node in &mut model.nodes {
             if let Some(op) = node.op_as_mut::<NetOp>() {
                 op.bind(weights)?;
+                if op.splits_gates(weights)? {
+                    let message = format!("node {}: its blocks of weights part values from their gates", node.name);
+                    return Err(Error::ModelCorrupt { path, message });
+                }
             }
         }
         Ok(Graph { path, model, schedules: Vec::new() })
@@ -82,19 +86,23 @@ impl Graph {
         self.model.inputs.len()
     }
 
-    /// The schedule for these input shapes. With `strips`, the part that can run in strips is to do so.
-    pub(crate) fn schedule(&mut self, inputs: &[InputShape], strips: bool) -> Result<Arc<Schedule>> {
+    /// The schedule for these shapes. With `strips`, the part that can run in strips is to do so.
+    ///
+    /// # Errors
+    ///
+    /// `ModelCorrupt` if the operators do not fit each other or their weights, or if something else comes out.
+    pub(crate) fn schedule(&mut self, signature: &Signature, strips: bool) -> Result<Arc<Schedule>> {
         let mut kept = self.schedules.iter();
-        if let Some((.., schedule)) = kept.find(|(shapes, striped, _)| shapes == inputs && *striped == strips) {
+        if let Some((.., schedule)) = kept.find(|(shapes, striped, _)| shapes == signature && *striped == strips) {
             return Ok(schedule.clone());
         }
-        let schedule = Schedule::new(self.model.clone(), inputs, strips).map_err(|error| Error::ModelCorrupt {
+        let schedule = Schedule::new(self.model.clone(), signature, strips).map_err(|error| Error::ModelCorrupt {
             path: self.path.clone(),
             message: format!("the graph does not fit together: {error:#}"),
         })?;
         let schedule = Arc::new(schedule);
         self.schedules.truncate(KEPT_SCHEDULES - 1);
-        self.schedules.insert(0, (inputs.to_vec(), strips, schedule.clone()));
+        self.schedules.insert(0, (signature.clone(), strips, schedule.clone()));
         Ok(schedule)
     }
 }
@@ -120,12 +128,15 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    fn new(mut model: InferenceModel, inputs: &[InputShape], strips: bool) -> TractResult<Schedule> {
-        for (index, shape) in inputs.iter().enumerate() {
+    fn new(mut model: InferenceModel, signature: &Signature, strips: bool) -> TractResult<Schedule> {
+        for (index, shape) in signature.inputs.iter().enumerate() {
             model.set_input_fact(index, shape.fact())?;
         }
         let places: HashMap<String, usize> = model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
         let mut model = model.into_optimized()?;
+        let result = model.output_fact(0)?;
+        let fits = result.datum_type == DatumType::F32 && concrete(result)?[..] == signature.output[..];
+        ensure!(fits, "it makes {result:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
         glue_op::replace(&mut model)?;
         let mut plan = order::plan(model, &places)?;
         let tables = net_ops(&plan).map(NetOp::table_bytes).sum();

@@ -34,16 +34,15 @@ impl Models {
     pub(crate) fn demands(&mut self, parameters: &Parameters) -> Result<Vec<(Stage, Demand)>> {
         let batch = if parameters.is_guided(&self.manifest) { 2 } else { 1 };
         let (text, sizes) = (&self.manifest.text, &self.manifest.picture);
-        let latents = |batch| {
-            vec![batch, parameters.height / sizes.factor, parameters.width / sizes.factor, sizes.latent_channels]
-        };
+        let (height, width) = (parameters.height / sizes.factor, parameters.width / sizes.factor);
+        let latents = vec![batch, height, width, sizes.latent_channels];
         let mut demands = vec![(Stage::TextEncoder, self.text_encoder.demand(batch)?)];
         if parameters.strength.is_some() {
             demands.push((Stage::VaeEncoder, self.encoder.demand(parameters.width, parameters.height)?));
         }
         let embeddings = vec![batch, text.tokens, text.channels];
-        demands.push((Stage::Unet, self.unet.demand(latents(batch), embeddings)?));
-        demands.push((Stage::VaeDecoder, self.decoder.demand(latents(1))?));
+        demands.push((Stage::Unet, self.unet.demand(latents, embeddings)?));
+        demands.push((Stage::VaeDecoder, self.decoder.demand(height, width)?));
         Ok(demands)
     }
 

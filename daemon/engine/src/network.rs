@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, InputShape, InputValues, Schedule, Shared};
+use crate::graph::{Graph, InputValues, Schedule, Shared, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
 use crate::strips::{self, StripPlan};
@@ -33,9 +33,9 @@ impl Network {
         Ok(Network { name, graph, shared: Shared::new(weights) })
     }
 
-    /// What a run on these inputs needs.
-    pub(crate) fn demand(&mut self, inputs: &[InputShape]) -> Result<Demand> {
-        let schedule = self.graph.schedule(inputs, true)?;
+    /// What a run of these shapes needs.
+    pub(crate) fn demand(&mut self, signature: &Signature) -> Result<Demand> {
+        let schedule = self.graph.schedule(signature, true)?;
         let shared = self.shared.lock();
         let (mut matrices, mut largest_block) = (Vec::new(), 0);
         for name in schedule.matrices() {
@@ -47,9 +47,9 @@ impl Network {
         Ok(Demand { activations, strips: schedule.segment().cloned(), tables, matrices, largest_block })
     }
 
-    /// Starts reading weights for `runs` runs on these inputs.
-    pub(crate) fn start(&mut self, inputs: &[InputShape], runs: usize, budget: RunBudget) -> Result<NetworkRun<'_>> {
-        let schedule = self.graph.schedule(inputs, budget.strips.is_some())?;
+    /// Starts reading weights for `runs` runs of these shapes.
+    pub(crate) fn start(&mut self, signature: &Signature, runs: usize, budget: RunBudget) -> Result<NetworkRun<'_>> {
+        let schedule = self.graph.schedule(signature, budget.strips.is_some())?;
         let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
         let mut shared = self.shared.lock();
         shared.weights.begin(schedule.matrices(), runs, budget.weights)?;
@@ -58,10 +58,16 @@ impl Network {
         Ok(NetworkRun { schedule, strips, name: self.name, shared: &mut self.shared })
     }
 
-    /// Runs once.
-    pub(crate) fn run(&mut self, inputs: Vec<InputValues>, budget: RunBudget, tick: &mut Tick) -> Result<Vec<f32>> {
-        let shapes: Vec<InputShape> = inputs.iter().map(InputValues::shape).collect();
-        self.start(&shapes, 1, budget)?.run(inputs, tick)
+    /// Runs once; the result has the shape `output`.
+    pub(crate) fn run(
+        &mut self,
+        inputs: Vec<InputValues>,
+        output: Vec<usize>,
+        budget: RunBudget,
+        tick: &mut Tick,
+    ) -> Result<Vec<f32>> {
+        let signature = Signature { inputs: inputs.iter().map(InputValues::shape).collect(), output };
+        self.start(&signature, 1, budget)?.run(inputs, tick)
     }
 
     /// Frees all weights.

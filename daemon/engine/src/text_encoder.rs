@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::bundle::Text;
 use crate::error::Result;
-use crate::graph::{InputShape, InputValues};
+use crate::graph::{InputShape, InputValues, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
 
@@ -36,13 +36,16 @@ impl TextEncoder {
     pub fn encode(&mut self, prompts: &[Vec<u32>], budget: RunBudget, tick: &mut Tick) -> Result<Embeddings> {
         let Text { tokens, channels, .. } = self.sizes;
         let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
-        let values = self.network.run(vec![InputValues::I64(vec![prompts.len(), tokens], ids)], budget, tick)?;
+        let (input, output) = (vec![prompts.len(), tokens], vec![prompts.len(), tokens, channels]);
+        let values = self.network.run(vec![InputValues::I64(input, ids)], output, budget, tick)?;
         Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
     }
 
     /// What encoding `prompts` prompts needs.
     pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
-        self.network.demand(&[InputShape::I64(vec![prompts, self.sizes.tokens])])
+        let Text { tokens, channels, .. } = self.sizes;
+        let inputs = vec![InputShape::I64(vec![prompts, tokens])];
+        self.network.demand(&Signature { inputs, output: vec![prompts, tokens, channels] })
     }
 
     /// Frees the weights.

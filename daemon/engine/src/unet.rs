@@ -2,7 +2,7 @@
 
 use crate::bundle::Bundle;
 use crate::error::Result;
-use crate::graph::{InputShape, InputValues};
+use crate::graph::{InputShape, InputValues, Signature};
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, NetworkRun, Tick};
@@ -34,24 +34,25 @@ impl Unet {
         budget: RunBudget,
     ) -> Result<Steps<'_>> {
         let Embeddings { batch, tokens, channels, values } = embeddings;
-        let kinds = self.inputs(latents.shape(batch), vec![batch, tokens, channels]);
+        let signature = self.signature(latents.shape(batch), vec![batch, tokens, channels]);
         let guidance_embedding = self.guidance_embedding;
         let text = InputValues::F32(vec![batch, tokens, channels], values);
-        Ok(Steps { running: self.network.start(&kinds, steps, budget)?, text, batch, guidance, guidance_embedding })
+        Ok(Steps { running: self.network.start(&signature, steps, budget)?, text, batch, guidance, guidance_embedding })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
     pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>) -> Result<Demand> {
-        let inputs = self.inputs(latents, embeddings);
-        self.network.demand(&inputs)
+        let signature = self.signature(latents, embeddings);
+        self.network.demand(&signature)
     }
 
-    fn inputs(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Vec<InputShape> {
-        let mut kinds = vec![InputShape::F32(latents), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
+    /// A prediction has the shape of the latents.
+    fn signature(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Signature {
+        let mut inputs = vec![InputShape::F32(latents.clone()), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
         if self.guidance_embedding {
-            kinds.push(InputShape::F32(vec![1]));
+            inputs.push(InputShape::F32(vec![1]));
         }
-        kinds
+        Signature { inputs, output: latents }
     }
 
     /// Frees the weights.

@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::bundle::PictureSizes;
 use crate::error::Result;
-use crate::graph::{InputShape, InputValues};
+use crate::graph::{InputShape, InputValues, Signature};
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
@@ -14,26 +14,33 @@ const COLOURS: usize = 3;
 /// The decoder.
 pub struct VaeDecoder {
     network: Network,
-    latent_scale: f64,
+    sizes: PictureSizes,
 }
 
 impl VaeDecoder {
     /// Opens the bundle's `vae_decoder`; reads no weights yet.
     pub fn open(bundle: &Bundle) -> Result<VaeDecoder> {
-        let network = Network::open(bundle, "vae_decoder", 1)?;
-        Ok(VaeDecoder { network, latent_scale: bundle.manifest.picture.latent_scale })
+        Ok(VaeDecoder { network: Network::open(bundle, "vae_decoder", 1)?, sizes: bundle.manifest.picture.clone() })
     }
 
     /// The image of `latents`.
     pub fn decode(&mut self, latents: &Latents, budget: RunBudget, tick: &mut Tick) -> Result<Vec<f32>> {
-        let scale = self.latent_scale as f32;
+        let scale = self.sizes.latent_scale as f32;
         let scaled = latents.values.iter().map(|value| value / scale).collect();
-        self.network.run(vec![InputValues::F32(latents.shape(1), scaled)], budget, tick)
+        let output = self.image(latents.height, latents.width);
+        self.network.run(vec![InputValues::F32(latents.shape(1), scaled)], output, budget, tick)
     }
 
-    /// What decoding latents of this shape needs.
-    pub(crate) fn demand(&mut self, latents: Vec<usize>) -> Result<Demand> {
-        self.network.demand(&[InputShape::F32(latents)])
+    /// What decoding latents of this size needs.
+    pub(crate) fn demand(&mut self, height: usize, width: usize) -> Result<Demand> {
+        let latents = vec![1, height, width, self.sizes.latent_channels];
+        let output = self.image(height, width);
+        self.network.demand(&Signature { inputs: vec![InputShape::F32(latents)], output })
+    }
+
+    /// The shape of the image of latents of this size.
+    fn image(&self, height: usize, width: usize) -> Vec<usize> {
+        vec![1, height * self.sizes.factor, width * self.sizes.factor, COLOURS]
     }
 
     /// Frees the weights.
@@ -73,7 +80,9 @@ impl VaeEncoder {
         budget: RunBudget,
         tick: &mut Tick,
     ) -> Result<Moments> {
-        let values = self.network.run(vec![InputValues::F32(vec![1, height, width, COLOURS], pixels)], budget, tick)?;
+        let output = self.moments(width, height);
+        let input = InputValues::F32(vec![1, height, width, COLOURS], pixels);
+        let values = self.network.run(vec![input], output, budget, tick)?;
         let PictureSizes { factor, latent_channels: channels, latent_scale, .. } = self.sizes;
         let latent_scale = latent_scale as f32;
         Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
@@ -81,7 +90,15 @@ impl VaeEncoder {
 
     /// What encoding an image of this size needs.
     pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
-        self.network.demand(&[InputShape::F32(vec![1, height, width, COLOURS])])
+        let output = self.moments(width, height);
+        let inputs = vec![InputShape::F32(vec![1, height, width, COLOURS])];
+        self.network.demand(&Signature { inputs, output })
+    }
+
+    /// The shape of the distribution of an image of this size: means and log variances.
+    fn moments(&self, width: usize, height: usize) -> Vec<usize> {
+        let PictureSizes { factor, latent_channels, .. } = self.sizes;
+        vec![1, height / factor, width / factor, 2 * latent_channels]
     }
 
     /// Frees the weights.

@@ -28,5 +28,6 @@ mod tiles;
 pub use cpu::Level;
 pub use norm::{GroupSums, Norm, NormOut};
 pub use operands::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, MOST_TERMS,
+    Panels, Strip,
 };

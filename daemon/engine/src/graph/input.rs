@@ -1,4 +1,4 @@
-//! The inputs of a graph in plain Rust: tract's types stay inside `graph` and `ops`.
+//! Inputs and output of a graph in plain Rust: tract's types stay inside `graph` and `ops`.
 
 use tract_onnx::prelude::*;
 
@@ -18,6 +18,13 @@ pub(crate) enum InputShape {
     F32(Vec<usize>),
     /// Token ids.
     I64(Vec<usize>),
+}
+
+/// What goes into a graph and what has to come out: f32 of one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signature {
+    pub(crate) inputs: Vec<InputShape>,
+    pub(crate) output: Vec<usize>,
 }
 
 impl InputValues {

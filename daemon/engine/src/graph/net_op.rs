@@ -8,7 +8,7 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::shared::{Resources, Shared};
 use crate::error::Result;
-use crate::layer::Layer;
+use crate::layer::{Activation, Layer};
 use crate::layer_onnx;
 use crate::ops::{self, Operand, OperatorMemory};
 use crate::weights::{Shape, WeightsFile};
@@ -35,6 +35,13 @@ impl NetOp {
         self.weights =
             self.layer.weights().into_iter().map(|name| Ok(file.entry(name)?.shape())).collect::<Result<_>>()?;
         Ok(())
+    }
+
+    /// Whether a block of its matrix ends between a panel of GEGLU's values and that of their gates.
+    pub(super) fn splits_gates(&self, file: &WeightsFile) -> Result<bool> {
+        let Layer::Linear { weight, activation: Activation::Geglu, .. } = &self.layer else { return Ok(false) };
+        let entry = file.entry(weight)?;
+        Ok(entry.blocks() > 1 && !entry.units_per_block().is_multiple_of(2))
     }
 
     /// The matrices that a run reads, in order.

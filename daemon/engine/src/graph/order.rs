@@ -88,7 +88,7 @@ mod tests {
 
     use crate::bundle::{Bundle, Source};
     use crate::graph::footprint::peak;
-    use crate::graph::{Graph, InputShape};
+    use crate::graph::{Graph, InputShape, Signature};
     use crate::weights::Weights;
 
     #[test]
@@ -96,12 +96,15 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
         let bundle = Bundle::open(Source::Folder(folder)).unwrap();
         let (text, sizes) = (&bundle.manifest.text, &bundle.manifest.picture);
-        let latents = vec![2, 64, 64, sizes.latent_channels];
-        let inputs =
-            [InputShape::F32(latents), InputShape::F32(vec![1]), InputShape::F32(vec![2, text.tokens, text.channels])];
+        let output = vec![2, 64, 64, sizes.latent_channels];
+        let inputs = vec![
+            InputShape::F32(output.clone()),
+            InputShape::F32(vec![1]),
+            InputShape::F32(vec![2, text.tokens, text.channels]),
+        ];
         let weights = Weights::open(&bundle.source, "unet").unwrap();
         let mut graph = Graph::open(&bundle, "unet", weights.file()).unwrap();
-        let schedule = graph.schedule(&inputs, false).unwrap();
+        let schedule = graph.schedule(&Signature { inputs, output }, false).unwrap();
         let model = schedule.plan.model();
         let theirs = peak(model, &model.eval_order().unwrap()).unwrap();
         assert!(schedule.activations() < theirs, "{} and {theirs} bytes", schedule.activations());

@@ -98,7 +98,8 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
     values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each(|(part, out)| {
         for (row, mut out) in (part * rows..).zip(out.chunks_exact_mut(width)) {
             for (source, &width) in sources.iter().zip(&widths) {
-                let to = out.split_off_mut(..width).unwrap_or_default();
+                let to;
+                (to, out) = out.split_at_mut(width);
                 to.copy_from_slice(&source[row * width..(row + 1) * width]);
             }
         }

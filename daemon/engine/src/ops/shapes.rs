@@ -3,8 +3,8 @@
 //! Everything is checked here, when a schedule is made: a graph that does not fit its weights is refused before anything
 //! runs, and the operators themselves need no checks.
 
-use diffused_kernels::ConvShape;
-use diffused_kernels::pack::Format;
+use diffused_kernels::pack::{Format, PANEL};
+use diffused_kernels::{ConvShape, MOST_TERMS};
 use tract_onnx::prelude::*;
 
 use crate::layer::{Activation, Layer, Padding};
@@ -38,6 +38,9 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
         Layer::Linear { features, activation, residual, .. } => {
             let x = activations(inputs, weights)?;
             let halves = if *activation == Activation::Geglu { 2 } else { 1 };
+            if *activation == Activation::Geglu && !features.is_multiple_of(PANEL) {
+                return Err(format!("GEGLU takes features by {PANEL}, not {features}"));
+            }
             let outputs = features.checked_mul(halves).ok_or("it has too many features")?;
             matrix(weights, 1, last(&x)?, outputs)?;
             let out = with_last(&x, *features);
@@ -107,6 +110,9 @@ fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool,
     if heads == 0 || !last(&q)?.is_multiple_of(heads) {
         return Err(format!("{heads} heads do not divide {} channels", last(&q)?));
     }
+    if int8 && last(&q)? / heads > MOST_TERMS {
+        return Err(format!("heads of more than {MOST_TERMS} channels in int8"));
+    }
     if causal && int8 {
         return Err("causal attention in int8".into());
     }
@@ -162,6 +168,9 @@ fn activations(inputs: &mut std::slice::Iter<Operand>, weights: &[Shape]) -> Che
     let Some((I8, x)) = inputs.next() else {
         return Err("an int8 matrix takes quantized inputs".into());
     };
+    if layout.k > MOST_TERMS {
+        return Err(format!("sums of {} products overflow, those of {MOST_TERMS} do not", layout.k));
+    }
     expect(inputs.next(), F32, &x[..x.len().saturating_sub(1)])?;
     Ok(x.clone())
 }

@@ -184,19 +184,20 @@ mod tests {
 
     use super::*;
     use crate::bundle::{Bundle, Source};
-    use crate::graph::InputShape;
+    use crate::graph::{InputShape, Signature};
     use crate::network::Network;
 
-    fn segment(network: &'static str, shape: Vec<usize>) -> Segment {
+    fn segment(network: &'static str, shape: Vec<usize>, output: Vec<usize>) -> Segment {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
         let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), network, 1).unwrap();
-        network.demand(&[InputShape::F32(shape)]).unwrap().strips.unwrap()
+        network.demand(&Signature { inputs: vec![InputShape::F32(shape)], output }).unwrap().strips.unwrap()
     }
 
     #[test]
     fn the_first_strips_of_a_pass_need_as_much_as_all() {
-        for (network, shape) in [("vae_decoder", vec![1, 45, 64, 4]), ("vae_encoder", vec![1, 360, 512, 3])] {
-            let segment = segment(network, shape);
+        let (latents, image, moments) = (vec![1, 45, 64, 4], vec![1, 360, 512, 3], vec![1, 45, 64, 8]);
+        for (network, from, to) in [("vae_decoder", latents, image.clone()), ("vae_encoder", image, moments)] {
+            let segment = segment(network, from, to);
             let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
             for budget in (least.peak..most.peak + PRECISION).step_by(4 * PRECISION) {
                 let plan = plan(&segment, budget);
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_budget_from_the_smallest_on_is_kept_and_more_memory_costs_no_more_work() {
-        let segment = segment("vae_decoder", vec![1, 64, 64, 4]);
+        let segment = segment("vae_decoder", vec![1, 64, 64, 4], vec![1, 512, 512, 3]);
         let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
         assert!(least.peak * 2 < most.peak && least.macs > most.macs, "{least:?}, {most:?}");
         for budget in (least.peak..most.peak + PRECISION).step_by(PRECISION / 2) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::layout::{Format, Layout, PANEL};
 
 /// The most products of two int8 values within ±127 whose sum always fits an i32: 133,144.
-pub(crate) const MOST_TERMS: usize = i32::MAX as usize / (127 * 127);
+pub const MOST_TERMS: usize = i32::MAX as usize / (127 * 127);
 
 /// The rows (tokens or pixels) that a matrix is applied to.
 #[derive(Debug, Clone, Copy)]
