@@ -18,7 +18,7 @@ pub(crate) const MIB: f64 = (1 << 20) as f64;
 
 /// What is painted, and in how much memory.
 #[derive(Clone)]
-pub(crate) struct Job {
+pub(crate) struct ChildJob {
     pub(crate) model: PathBuf,
     /// Bytes.
     pub(crate) budget: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Job {
 }
 
 /// The moment at which a step, or the stage after the last one, began.
-pub(crate) struct Mark {
+pub(crate) struct StageStart {
     /// Seconds since the program's start.
     pub(crate) at: f64,
     /// Bytes that the program has read from files until then, and those of them that came from a disk.
@@ -44,14 +44,14 @@ pub(crate) struct Run {
     pub(crate) memory: Vec<(f64, u64)>,
     /// When each stage began.
     pub(crate) stages: Vec<(f64, String)>,
-    pub(crate) steps: Vec<Mark>,
+    pub(crate) steps: Vec<StageStart>,
     /// `VmHWM`, bytes.
     pub(crate) peak: u64,
     pub(crate) sha256: String,
     pub(crate) timings: Value,
 }
 
-impl Job {
+impl ChildJob {
     /// The plan that the program makes for it.
     pub(crate) fn plan(&self) -> Result<Value> {
         let mut command = Command::new(program());
@@ -65,10 +65,10 @@ impl Job {
     }
 
     /// The same in the smallest budget that the program accepts for it.
-    pub(crate) fn in_smallest(&self) -> Result<Job> {
-        let ample = Job { budget: 1 << 50, ..self.clone() };
+    pub(crate) fn in_smallest(&self) -> Result<ChildJob> {
+        let ample = ChildJob { budget: 1 << 50, ..self.clone() };
         let budget = ample.plan()?["smallest"].as_u64().context("a plan without a smallest budget")?;
-        Ok(Job { budget, ..self.clone() })
+        Ok(ChildJob { budget, ..self.clone() })
     }
 
     /// Paints, with `wrapper` before the program's own command.
@@ -130,7 +130,7 @@ impl Run {
             }
             if stage == "unet" && now != last {
                 let (read, from_disk) = (io(pid, "rchar:"), io(pid, "read_bytes:"));
-                self.steps.push(Mark { at, read, from_disk });
+                self.steps.push(StageStart { at, read, from_disk });
             }
             last = now;
         }

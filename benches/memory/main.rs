@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use child::{Job, MIB, Run};
+use child::{ChildJob, MIB, Run};
 use tempfile::TempDir;
 
 /// A small board's memory.
@@ -102,9 +102,9 @@ impl Bench {
     }
 
     /// A picture of the usual size; `steps` of it.
-    fn job(&self, budget: u64, steps: usize) -> Job {
+    fn job(&self, budget: u64, steps: usize) -> ChildJob {
         let side = if self.smoke { 128 } else { 512 };
-        Job { model: self.model.clone(), budget, width: side, height: side, steps, init_image: None }
+        ChildJob { model: self.model.clone(), budget, width: side, height: side, steps, init_image: None }
     }
 
     /// Predicted and measured peaks by size and budget; the pictures' bytes are the same whatever the budget.
@@ -113,20 +113,20 @@ impl Bench {
         let sizes: &[(usize, usize)] =
             if self.smoke { &[(128, 128)] } else { &[(256, 256), (512, 512), (512, 768), (768, 768)] };
         for &(width, height) in sizes {
-            self.peaks_of(Job { width, height, ..self.job(0, 1) })?;
+            self.peaks_of(ChildJob { width, height, ..self.job(0, 1) })?;
         }
         let image = self.folder.path().join("init.png");
         image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, 90])).save(&image)?;
-        self.peaks_of(Job { init_image: Some(image), ..self.job(0, 1) })
+        self.peaks_of(ChildJob { init_image: Some(image), ..self.job(0, 1) })
     }
 
-    fn peaks_of(&mut self, job: Job) -> Result<()> {
+    fn peaks_of(&mut self, job: ChildJob) -> Result<()> {
         let smallest = job.in_smallest()?.budget;
         let mut pictures = BTreeSet::new();
         let kind = if job.init_image.is_some() { "i2i" } else { "" };
         let size = format!("{}x{}{kind}", job.width, job.height);
         for budget in [smallest].into_iter().chain(BUDGETS).filter(|budget| *budget >= smallest) {
-            let job = Job { budget, ..job.clone() };
+            let job = ChildJob { budget, ..job.clone() };
             let predicted = job.plan()?["peak"].as_u64().context("a plan without a peak")? as f64 / MIB;
             let run = job.run(&[], self.folder.path())?;
             let (measured, budget) = (run.peak as f64 / MIB, budget as f64 / MIB);
@@ -248,7 +248,7 @@ impl Bench {
         let budgets = [smallest.budget, BUDGETS[0], BUDGETS[1]];
         let mut runs = Vec::new();
         for budget in budgets {
-            let run = Job { budget, ..smallest.clone() }.run(&[], self.folder.path())?;
+            let run = ChildJob { budget, ..smallest.clone() }.run(&[], self.folder.path())?;
             let (side, peak) = (smallest.width, run.peak as f64 / MIB);
             let title = format!("--memory {}M: {side} x {side}, 3 steps, {peak:.0} MiB at most", budget >> 20);
             runs.push((title, budget, run));

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::network::Network;
 use crate::parameter::Parameter;
-use crate::place::{Partial, Place};
+use crate::place::{OutputPlace, Partial};
 use crate::source::{Checkpoint, Source};
 
 /// What is converted, and how.
@@ -78,7 +78,7 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<String>> {
     options.check()?;
-    let place = Place::new(out, source, options.force)?;
+    let place = OutputPlace::new(out, source, options.force)?;
     let source = Source::open(source)?;
     let networks = arch::networks(&source.configs, options.weights);
     check_tensors(&source, &networks)?;

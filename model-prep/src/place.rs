@@ -18,7 +18,7 @@ use serde::de::IgnoredAny;
 use crate::error::{Error, Result};
 
 /// The place of a bundle, checked: writing there deletes nothing but an older bundle.
-pub(crate) struct Place {
+pub(crate) struct OutputPlace {
     out: PathBuf,
     source: PathBuf,
     force: bool,
@@ -32,14 +32,14 @@ struct Mark {
     files: BTreeMap<String, IgnoredAny>,
 }
 
-impl Place {
+impl OutputPlace {
     /// The place `out` for a bundle made from `source`; with `force` a bundle that is there is replaced.
     ///
     /// # Errors
     ///
     /// What is there and may not be deleted: a file, a link, the source or a folder around it, a mount point, a folder
     /// that is not a bundle or that also holds something else, or, without `force`, a bundle.
-    pub(crate) fn new(out: &Path, source: &Path, force: bool) -> Result<Place> {
+    pub(crate) fn new(out: &Path, source: &Path, force: bool) -> Result<OutputPlace> {
         if out.file_name().is_none() {
             return Err(Error::file(
                 out,
@@ -47,7 +47,7 @@ impl Place {
             ));
         }
         // Without a slash or dot at the end, which would follow a link.
-        let place = Place { out: out.components().collect(), source: source.to_owned(), force };
+        let place = OutputPlace { out: out.components().collect(), source: source.to_owned(), force };
         place.check()?;
         for leftover in [place.beside("partial"), place.beside("old")] {
             check_leftover(&leftover)?;
@@ -104,7 +104,7 @@ impl Place {
 
 /// A bundle that is not whole yet; dropped before `finish`, it is deleted.
 pub(crate) struct Partial {
-    place: Place,
+    place: OutputPlace,
     /// The folder that is written into.
     pub(crate) path: PathBuf,
     /// Held while this run writes.
@@ -117,7 +117,7 @@ impl Partial {
     /// # Errors
     ///
     /// If another run is writing to the same place.
-    pub(crate) fn create(place: Place) -> Result<Partial> {
+    pub(crate) fn create(place: OutputPlace) -> Result<Partial> {
         let path = place.beside("partial");
         if metadata(&path)?.is_some() {
             let _lock = lock(&path)?;

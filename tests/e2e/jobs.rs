@@ -7,10 +7,10 @@ use image::{ImageFormat, Rgb, RgbImage};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Harness, Message};
+use diffused_tests::mqtt::{Delivery, Harness};
 use diffused_tests::sha256;
 
-fn names(messages: &[Message], id: &str) -> Vec<String> {
+fn names(messages: &[Delivery], id: &str) -> Vec<String> {
     let mut names: Vec<String> = vec![];
     for message in messages {
         let Some(name) = message.topic.strip_prefix(&format!("job/{id}/")) else { continue };
@@ -23,7 +23,7 @@ fn names(messages: &[Message], id: &str) -> Vec<String> {
     names
 }
 
-fn find<'a>(messages: &'a [Message], topic: &str) -> &'a Message {
+fn find<'a>(messages: &'a [Delivery], topic: &str) -> &'a Delivery {
     messages.iter().find(|m| m.topic == topic).unwrap_or_else(|| panic!("no {topic} in {messages:#?}"))
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn a_seed_gives_the_same_bytes_again_and_pictures_count_up() {
 pub(crate) fn plain_text_is_a_prompt_and_its_seed_is_told() {
     let mut harness = Harness::start();
     harness.peer.publish("txt2img", "a blue boat");
-    let done = |message: &Message| message.topic.ends_with("/state") && message.json()["state"] == "done";
+    let done = |message: &Delivery| message.topic.ends_with("/state") && message.json()["state"] == "done";
     let messages = harness.peer.wait_for("done", done);
     let result = messages.iter().find(|message| message.topic.ends_with("/result")).unwrap().json();
     assert_eq!(result["parameters"]["prompt"], "a blue boat");
@@ -122,7 +122,7 @@ pub(crate) fn answers_go_to_the_response_topic_too() {
     let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
     harness.peer.publish_with("txt2img", request("r"), ask("answers/mine"));
     let messages = harness.peer.wait_state("r", "done");
-    let answers: Vec<&Message> = messages.iter().filter(|message| message.topic == "answers/mine").collect();
+    let answers: Vec<&Delivery> = messages.iter().filter(|message| message.topic == "answers/mine").collect();
     assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
     let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
     assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);

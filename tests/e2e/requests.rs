@@ -6,9 +6,9 @@ use base64::Engine as _;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Harness, Message};
+use diffused_tests::mqtt::{Delivery, Harness};
 
-fn rejected(message: &Message) -> bool {
+fn rejected(message: &Delivery) -> bool {
     message.topic.ends_with("/state") && message.json()["state"] == "rejected"
 }
 

@@ -134,7 +134,7 @@ impl Drop for Program {
 
 /// A message that the client received.
 #[derive(Clone)]
-pub struct Message {
+pub struct Delivery {
     /// Without `diffused/test/`, where it begins so.
     pub topic: String,
     /// As it came.
@@ -143,14 +143,14 @@ pub struct Message {
     pub properties: PublishProperties,
 }
 
-impl Message {
+impl Delivery {
     /// The payload as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.payload).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 }
 
-impl std::fmt::Debug for Message {
+impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match std::str::from_utf8(&self.payload) {
             Ok(text) => write!(f, "{} {text}", self.topic),
@@ -162,8 +162,8 @@ impl std::fmt::Debug for Message {
 /// A client that is subscribed to everything below `diffused/test` and to `answers/#`.
 pub struct Peer {
     client: Client,
-    messages: Receiver<Message>,
-    seen: Vec<Message>,
+    messages: Receiver<Delivery>,
+    seen: Vec<Delivery>,
 }
 
 impl Peer {
@@ -212,7 +212,7 @@ impl Peer {
     }
 
     /// Waits for a message for which `wanted` holds and gives all that came up to it.
-    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -236,22 +236,22 @@ impl Peer {
     }
 
     /// Waits until the job's state is `state` and gives all that came up to it.
-    pub fn wait_state(&mut self, id: &str, state: &str) -> Vec<Message> {
+    pub fn wait_state(&mut self, id: &str, state: &str) -> Vec<Delivery> {
         let topic = format!("job/{id}/state");
         self.wait_for(&format!("{state} of {id}"), |m| m.topic == topic && m.json()["state"] == state)
     }
 
     /// Publishes a text-to-image request and waits for its end.
-    pub fn paint(&mut self, request: &Value) -> Vec<Message> {
+    pub fn paint(&mut self, request: &Value) -> Vec<Delivery> {
         self.publish("txt2img", request.to_string());
         self.wait_state(request["id"].as_str().unwrap(), "done")
     }
 }
 
-fn message(publish: Publish) -> Message {
+fn message(publish: Publish) -> Delivery {
     let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
     let topic = topic.strip_prefix("diffused/test/").map(str::to_owned).unwrap_or(topic);
-    Message { topic, payload: publish.payload, properties: publish.properties.unwrap_or_default() }
+    Delivery { topic, payload: publish.payload, properties: publish.properties.unwrap_or_default() }
 }
 
 /// A broker with the program and a client connected to it.
