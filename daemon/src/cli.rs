@@ -16,7 +16,7 @@ pub fn print_line(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Pictures from prompts, on this machine's processor and in little memory.
+/// Images from prompts, on this machine's processor and in little memory.
 #[derive(Debug, Parser)]
 #[command(name = "diffused", version, about)]
 pub struct Cli {

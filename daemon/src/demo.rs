@@ -1,4 +1,4 @@
-//! `diffused demo`: the whole way from a device's MQTT prompt to a picture, on one machine and with nothing to set up.
+//! `diffused demo`: the whole way from a device's MQTT prompt to an image, on one machine and with nothing to set up.
 //! A broker runs in this process on a free port, the real service connects to it, and a client publishes the prompt
 //! and shows every message that passes.
 
@@ -79,7 +79,7 @@ async fn show(arguments: &DemoArgs, folder: PathBuf) -> Result<()> {
 
     stop.send(Signal::Stop).context("the service has ended")?;
     service.await.context("the service")?;
-    device.screen.say(&format!("the picture is in {}", output.display()));
+    device.screen.say(&format!("the image is in {}", output.display()));
     if arguments.prompt.is_none() {
         println!("\n{}", next_steps(&manifest));
     }
@@ -255,8 +255,8 @@ fn shown(payload: &[u8]) -> String {
 
 fn kind(payload: &[u8]) -> &'static str {
     match payload {
-        [0x89, b'P', b'N', b'G', ..] => "a PNG picture",
-        [0xff, 0xd8, ..] => "a JPEG picture",
+        [0x89, b'P', b'N', b'G', ..] => "a PNG image",
+        [0xff, 0xd8, ..] => "a JPEG image",
         _ => "binary",
     }
 }
@@ -287,6 +287,6 @@ mod tests {
     fn payloads_are_shown_on_a_line() {
         assert_eq!(shown(b"online"), "online");
         assert_eq!(shown(&[b'x'; 200]), format!("{}… (200 bytes)", "x".repeat(150)));
-        assert_eq!(shown(b"\x89PNG\r\n\x1a\n\xff"), "(9 bytes: a PNG picture)");
+        assert_eq!(shown(b"\x89PNG\r\n\x1a\n\xff"), "(9 bytes: a PNG image)");
     }
 }

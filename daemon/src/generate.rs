@@ -143,7 +143,7 @@ impl Console {
     fn show(&mut self, progress: JobProgress, now: Instant) {
         let label = match progress.stage {
             Stage::TextEncoder => "reading the prompt".to_owned(),
-            Stage::VaeEncoder => "reading the picture".to_owned(),
+            Stage::VaeEncoder => "encoding the image".to_owned(),
             Stage::Unet => format!("step {} of {}", progress.step, progress.steps),
             Stage::VaeDecoder => "painting".to_owned(),
         };

@@ -29,7 +29,7 @@ pub struct Health {
     pub temperature: Option<f64>,
     /// Whether a Raspberry Pi's firmware slows the processor down now, for heat or low voltage.
     pub throttled: Option<bool>,
-    /// Where pictures are kept, bytes.
+    /// Where images are kept, bytes.
     pub disk_free: Option<u64>,
     /// Waiting jobs.
     pub queue: usize,

@@ -1,4 +1,4 @@
-//! The service and the command line of `diffused`: pictures from prompts that arrive over MQTT.
+//! The service and the command line of `diffused`: images from prompts that arrive over MQTT.
 //!
 //! `mqtt` is the wire, `request` the meaning of what arrives, `queue` and `outbox` the state, `worker` the thread that
 //! paints, `service` the loop that ties them together.

@@ -18,7 +18,7 @@ mod formats;
 /// Qualities that are tried until a JPEG fits.
 const QUALITIES: [u8; 6] = [95, 90, 80, 70, 50, 30];
 
-/// A picture as a file's bytes.
+/// An image as a file's bytes.
 #[derive(Debug, Clone)]
 pub struct ImageFile {
     /// The file.
@@ -59,11 +59,11 @@ pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(ImageFile
     Ok(None)
 }
 
-/// In the folder of pictures: the names of the files that this program wrote, oldest first, one a line. Others are neither
+/// In the folder of images: the names of the files that this program wrote, oldest first, one a line. Others are neither
 /// replaced nor removed.
 const RECORD: &str = ".diffused-pictures";
 
-/// The folder in which pictures are kept, up to a number.
+/// The folder in which images are kept, up to a number.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
@@ -71,7 +71,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// `path` exists; `keep` pictures stay in it.
+    /// `path` exists; `keep` images stay in it.
     pub fn new(path: PathBuf, keep: usize) -> Folder {
         Folder { path, keep }
     }

@@ -1,4 +1,4 @@
-//! `diffused plan`: what painting a picture would need, without painting it.
+//! `diffused plan`: what painting an image would need, without painting it.
 
 use diffused_engine::Options;
 use diffused_engine::memory_plan::{MemoryPlan, StagePlan};
@@ -56,7 +56,7 @@ fn table(plan: &MemoryPlan) -> String {
         text.push('\n');
     }
     let step = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).map_or(0, |unet| unet.streamed);
-    let stays = if plan.keeps_all { "All weights stay in memory from one picture to the next.\n" } else { "" };
+    let stays = if plan.keeps_all { "All weights stay in memory from one image to the next.\n" } else { "" };
     format!("{text}Peak {:.1} MiB; each step reads {:.1} MiB of weights.\n{stays}", mib(plan.peak()), mib(step))
 }
 
