@@ -101,7 +101,7 @@ fn multiply<S: Simd>(
                         simd.prefetch_write(columns.wrapping_add(LANES));
                     }
                 }
-                let place = Place { tap, row, column: right, tile, sums: y * block.columns.len() };
+                let place = TilePlace { tap, row, column: right, tile, sums: y * block.columns.len() };
                 one_tile(simd, call, block, panels, &place, scratch);
             }
         }
@@ -109,7 +109,7 @@ fn multiply<S: Simd>(
 }
 
 /// Where a tile reads and writes: gathered row and tap's column, output columns of the block, first pixel of their row.
-struct Place {
+struct TilePlace {
     tap: usize,
     row: usize,
     column: usize,
@@ -123,7 +123,7 @@ fn one_tile<S: Simd>(
     call: &ConvCall,
     block: &PixelBlock,
     panels: &[&[u8]],
-    place: &Place,
+    place: &TilePlace,
     scratch: &mut ProductScratch,
 ) {
     let layout = &call.panels.layout;
