@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::notify::{self, Watchdog};
 use crate::pictures::Folder;
-use crate::queue::{Effect, Ending, Event, Queue, Ticket};
+use crate::queue::{Effect, Ending, Event, Queue};
 use crate::random;
 use crate::report;
 use crate::request::{Rejection, RequestMode};
@@ -163,8 +163,8 @@ impl Service {
         // A payload that ended the service would be sent again by the broker, for ever.
         let read = catch_panic(|| self.intake.read(received, mode));
         match read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault })) {
-            Ok(ticket) => {
-                let mut ticket = Ticket { work: JobRecord { reply, ..ticket.work }, ..ticket };
+            Ok(mut ticket) => {
+                ticket.work.reply = reply;
                 ticket.work.warnings.extend(refused_reply);
                 self.apply(Event::Submit(ticket));
             }
