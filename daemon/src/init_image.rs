@@ -66,6 +66,11 @@ impl Header {
         Ok(Header { format, width, height, unpacking })
     }
 
+    /// Width and height, pixels.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
     /// Unpacks the file that this is the header of, within the memory that `unpacking` allows.
     ///
     /// # Errors
@@ -110,7 +115,7 @@ impl InitImage {
 
     /// Width and height, pixels.
     pub fn size(&self) -> (u32, u32) {
-        (self.header.width, self.header.height)
+        self.header.size()
     }
 
     /// Refuses an image that cannot be unpacked within the memory of `options`.

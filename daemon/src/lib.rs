@@ -3,6 +3,8 @@
 //! `mqtt` is the wire, `request` the meaning of what arrives, `queue` and `outbox` the state, `worker` the thread that
 //! paints, `service` the loop that ties them together.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod budget;
 pub mod cli;
 pub mod config;

@@ -1,5 +1,7 @@
 //! `diffused`: reads the command line and hands over; the exit status says what kind of thing went wrong.
 
+#![warn(clippy::unwrap_used)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

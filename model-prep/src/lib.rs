@@ -3,6 +3,8 @@
 //! This crate knows architectures, so that the daemon need not: it writes each network as a graph of the engine's
 //! operators, and its weights in the layout that the kernels read.
 
+#![warn(clippy::unwrap_used)]
+
 mod arch;
 mod convert;
 mod error;
@@ -20,5 +22,6 @@ pub use diffused_kernels::pack::Format;
 pub use convert::{Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
+pub use source::read_header;
 pub use synth::{Arch, Dtype, synth};
 pub use verify::{Difference, verify};

@@ -1,5 +1,7 @@
 //! The command line of model-prep.
 
+#![warn(clippy::unwrap_used)]
+
 mod print;
 
 use std::io::{self, Write};

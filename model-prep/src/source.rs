@@ -9,6 +9,8 @@ mod unet_config;
 mod vae_config;
 mod words;
 
+pub use checkpoint::read_header;
+
 use std::path::{Path, PathBuf};
 
 use diffused_engine::hash::Sha256;

@@ -4,6 +4,8 @@
 //! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod bundle;
 pub mod error;
 mod graph;

@@ -8,6 +8,8 @@
 //! A program declares [`Heap`] as its `#[global_allocator]`, calls [`configure_malloc`] first in `main`, and [`trim`] whenever
 //! much of its memory has become free for a while.
 
+#![warn(clippy::unwrap_used)]
+
 mod pages;
 
 use std::alloc::{GlobalAlloc, Layout, System};

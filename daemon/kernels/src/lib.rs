@@ -10,6 +10,7 @@
     not(any(target_arch = "aarch64", target_arch = "x86_64")),
     allow(dead_code, unused_imports, unused_macros, reason = "a CPU without a vector level runs the scalar one alone")
 )]
+#![warn(clippy::unwrap_used)]
 
 mod attention;
 pub mod cpu;

@@ -54,7 +54,8 @@ impl Checkpoint {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let mut file = File::open(&path).map_err(Error::io(&path))?;
-        let (header, data) = read_header(&path, &mut file)?;
+        let len = file.metadata().map_err(Error::io(&path))?.len();
+        let (header, data) = read_header(&path, &mut file, len)?;
         for (name, info) in header.tensors() {
             let entry = Entry {
                 file: self.files.len(),
@@ -169,10 +170,13 @@ fn shards(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// The header and where the data begins.
-fn read_header(path: &Path, file: &mut File) -> Result<(Metadata, u64)> {
+/// Reads the header of a safetensors file of `len` bytes; also where its data begins, bytes.
+///
+/// # Errors
+///
+/// With `path`, where the file is cut off or its header is not what safetensors allows.
+pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metadata, u64)> {
     let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
-    let len = file.metadata().map_err(Error::io(path))?.len();
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| broken(format!("it has {len} bytes")))?;
     let size = u64::from_le_bytes(size);

@@ -161,7 +161,9 @@ impl WeightEntry {
     fn parse(tensor: RawTensor, file_len: u64) -> Result<WeightEntry, String> {
         let RawTensor { offset, kind, block_bytes, checksums } = tensor;
         let shape = kind.shape()?;
-        let (unit, bytes) = (shape.unit_bytes(), shape.checked_bytes()?);
+        // What a unit has is only known not to overflow once the whole has been checked.
+        let bytes = shape.checked_bytes()?;
+        let unit = shape.unit_bytes();
         if !offset.is_multiple_of(PAGE) {
             return Err(format!("its offset is {offset}; allowed are multiples of {PAGE}"));
         }
