@@ -28,13 +28,13 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
-use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext, ensure};
+use tract_onnx::tract_hir::infer::{Factoid, InferenceModel};
+use tract_onnx::tract_hir::internal::{DimLike, EvalContext, OpState, SimpleState, TractErrorContext, ensure};
 
 use net_op::NetOp;
 use segment::SegmentOp;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, WeightsIndex};
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::strips::{self, Segment, StripPlan};
@@ -86,6 +86,20 @@ impl Graph {
         self.model.inputs.len()
     }
 
+    /// Checks that the operators fit each other, their weights and these shapes; cheaper than a schedule.
+    ///
+    /// # Errors
+    ///
+    /// `ModelCorrupt`, as of `schedule`.
+    pub(crate) fn check(&self, signature: &Signature) -> Result<()> {
+        infer(self.model.clone(), signature).map_err(|error| self.unfit(error))
+    }
+
+    fn unfit(&self, error: TractError) -> Error {
+        let message = format!("the graph does not fit together: {error:#}");
+        Error::ModelCorrupt { path: self.path.clone(), message }
+    }
+
     /// The schedule for these shapes. With `strips`, the part that can run in strips is to do so.
     ///
     /// # Errors
@@ -96,10 +110,7 @@ impl Graph {
         if let Some((.., schedule)) = kept.find(|(shapes, striped, _)| shapes == signature && *striped == strips) {
             return Ok(schedule.clone());
         }
-        let schedule = Schedule::new(self.model.clone(), signature, strips).map_err(|error| Error::ModelCorrupt {
-            path: self.path.clone(),
-            message: format!("the graph does not fit together: {error:#}"),
-        })?;
+        let schedule = Schedule::new(self.model.clone(), signature, strips).map_err(|error| self.unfit(error))?;
         let schedule = Arc::new(schedule);
         self.schedules.truncate(KEPT_SCHEDULES - 1);
         self.schedules.insert(0, (signature.clone(), strips, schedule.clone()));
@@ -115,6 +126,35 @@ fn parse(bytes: &[u8]) -> TractResult<InferenceModel> {
     let proto = onnx.proto_model_for_read(&mut &*bytes)?;
     check::check(&proto)?;
     onnx.model_for_proto_model(&proto)
+}
+
+/// Infers all shapes and compares the output's.
+fn infer(mut model: InferenceModel, signature: &Signature) -> TractResult<()> {
+    for (index, shape) in signature.inputs.iter().enumerate() {
+        model.set_input_fact(index, shape.fact())?;
+    }
+    model.analyse(false)?;
+    let output = model.output_fact(0)?;
+    let shape = output.shape.concretize().context("its output has no known shape")?;
+    let shape = shape.iter().map(|dim| Ok(dim.to_usize()?)).collect::<TractResult<Vec<usize>>>()?;
+    let fits = output.datum_type.concretize() == Some(DatumType::F32) && shape == signature.output;
+    ensure!(fits, "it makes {output:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
+    Ok(())
+}
+
+/// Parses the graph `onnx` of weights whose index is `index` (JSON) and checks it for f32 inputs and an output of these
+/// shapes: what the bytes of a bundle can bring about before anything is computed. For fuzzing.
+#[doc(hidden)]
+pub fn check_graph(onnx: &[u8], index: &[u8], inputs: &[Vec<usize>], output: &[usize]) -> Result<()> {
+    let path = PathBuf::from("graph.onnx");
+    let index =
+        WeightsIndex::parse(index, 1 << 40).map_err(|message| Error::ModelCorrupt { path: path.clone(), message })?;
+    let graph = Graph::parse(path.clone(), onnx, &WeightsFile::without_values(index))?;
+    if graph.inputs() != inputs.len() {
+        return Err(Error::ModelCorrupt { path, message: format!("the graph has {} inputs", graph.inputs()) });
+    }
+    let inputs = inputs.iter().cloned().map(InputShape::F32).collect();
+    graph.check(&Signature { inputs, output: output.to_vec() })
 }
 
 /// A graph with all shapes known, in the order in which it runs.

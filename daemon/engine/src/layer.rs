@@ -10,7 +10,8 @@
 //! What is not here is standard ONNX: model-prep writes `Concat` and `Cast`, and a bundle may use a few more operators
 //! that give the same bits on every CPU (`graph::check`).
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What is applied to a linear layer's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,7 @@ pub enum Layer {
         /// Width of the embedding.
         channels: usize,
         /// Cosines first.
+        #[serde(deserialize_with = "flag")]
         flip_sin_to_cos: bool,
         /// diffusers' `downscale_freq_shift`.
         freq_shift: f32,
@@ -68,8 +70,10 @@ pub enum Layer {
         /// Applied before the residual is added.
         activation: Activation,
         /// The last input is added to the result.
+        #[serde(deserialize_with = "flag")]
         residual: bool,
         /// Two outputs, `q` and `scale`.
+        #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
     /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel) if there is
@@ -86,15 +90,20 @@ pub enum Layer {
         /// Ignored by a 1×1 kernel.
         padding: Padding,
         /// The input is first enlarged, nearest neighbour: to twice its height and width, or as `size` says.
+        #[serde(deserialize_with = "flag")]
         upsample: bool,
         /// The last input is an image of which only the shape is read: the input is enlarged to its height and width, each
         /// twice the input's or one less or more. Not together with a residual.
+        #[serde(deserialize_with = "flag")]
         size: bool,
         /// There is a `time` input.
+        #[serde(deserialize_with = "flag")]
         time: bool,
         /// The last input is added to the result.
+        #[serde(deserialize_with = "flag")]
         residual: bool,
         /// The result is rounded to half precision, so that it may be kept in f16 until it is used.
+        #[serde(deserialize_with = "flag")]
         half: bool,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
@@ -106,8 +115,10 @@ pub enum Layer {
         /// Added to the variance.
         eps: f32,
         /// SiLU afterwards.
+        #[serde(deserialize_with = "flag")]
         silu: bool,
         /// Two outputs, `q` and `scale`.
+        #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
     /// Layer normalisation over the last axis, then scale and shift.
@@ -117,6 +128,7 @@ pub enum Layer {
         /// Added to the variance.
         eps: f32,
         /// Two outputs, `q` and `scale`.
+        #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
     /// `softmax(q kᵀ / √d) v` per head. Inputs: `q [batch, n, heads·d]`, `k` and `v [batch, m, heads·d]` (or images
@@ -125,14 +137,29 @@ pub enum Layer {
         /// Heads.
         heads: usize,
         /// A token sees itself and those before it.
+        #[serde(deserialize_with = "flag")]
         causal: bool,
         /// Both products are in int8.
+        #[serde(deserialize_with = "flag")]
         int8: bool,
         /// Two outputs, `q` and `scale`.
+        #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
     /// One int8 scale per row: `scale = max|x| / 127`, `q = round-half-even(x / scale)`. Outputs `q` and `scale`.
     Quantize {},
+}
+
+/// The largest size that an operator may have: channels, outputs, heads or groups.
+const MAX_SIZE: usize = 1 << 20;
+
+/// A boolean, for which ONNX has only integers.
+fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    match i64::deserialize(from)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(D::Error::invalid_value(Unexpected::Signed(other), &"0 or 1")),
+    }
 }
 
 impl Layer {
@@ -151,6 +178,45 @@ impl Layer {
             Layer::LayerNorm { .. } => "LayerNorm",
             Layer::Attention { .. } => "Attention",
             Layer::Quantize {} => "Quantize",
+        }
+    }
+
+    /// Checks the fields for themselves; whether they fit inputs and weights is found when shapes are inferred.
+    ///
+    /// # Errors
+    ///
+    /// The first field that no model has, with its value and what is allowed.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let size = |name: &str, value: usize| match (1..=MAX_SIZE).contains(&value) {
+            true => Ok(()),
+            false => Err(format!("{name} is {value}; allowed is 1 to {MAX_SIZE}")),
+        };
+        let one_of = |name: &str, value: usize, allowed: [usize; 2]| match allowed.contains(&value) {
+            true => Ok(()),
+            false => Err(format!("{name} is {value}; allowed are {} and {}", allowed[0], allowed[1])),
+        };
+        let variance = |eps: f32| match eps > 0.0 && eps < 1.0 {
+            true => Ok(()),
+            false => Err(format!("eps is {eps}; allowed is more than 0 and less than 1")),
+        };
+        match *self {
+            Layer::TimeEmbedding { channels, freq_shift, .. } => {
+                size("channels", channels)?;
+                match freq_shift.abs() <= 1.0 {
+                    true => Ok(()),
+                    false => Err(format!("freq_shift is {freq_shift}; allowed is -1 to 1")),
+                }
+            }
+            Layer::Linear { features, .. } => size("features", features),
+            Layer::Conv2d { features, kernel, stride, .. } => {
+                size("features", features)?;
+                one_of("kernel", kernel, [1, 3])?;
+                one_of("stride", stride, [1, 2])
+            }
+            Layer::GroupNorm { groups, eps, .. } => size("groups", groups).and(variance(eps)),
+            Layer::LayerNorm { eps, .. } => variance(eps),
+            Layer::Attention { heads, .. } => size("heads", heads),
+            Layer::Embedding { .. } | Layer::Quantize {} => Ok(()),
         }
     }
 

@@ -3,23 +3,15 @@
 use serde_json::{Map, Number, Value};
 use tract_onnx::pb::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 
-use crate::error::{Error, Result};
 use crate::layer::Layer;
 
 /// The domain of our operators.
 pub const DOMAIN: &str = "diffused";
 
-/// Attributes that are true or false; ONNX has only integers for them.
-const FLAGS: [&str; 10] =
-    ["causal", "flip_sin_to_cos", "half", "int8", "quantize", "residual", "silu", "size", "time", "upsample"];
-
-/// The node that says `layer`.
+/// `layer` as a node.
 pub fn to_node(layer: &Layer, name: &str, inputs: &[String], outputs: &[String]) -> NodeProto {
-    let fields = match serde_json::to_value(layer) {
-        Ok(Value::Object(variant)) => variant.into_iter().next().map(|(_, fields)| fields),
-        _ => None,
-    };
-    let fields = fields.and_then(|fields| fields.as_object().cloned()).unwrap_or_default();
+    let value = serde_json::to_value(layer).expect("a layer is strings, numbers and flags, all of which JSON has");
+    let fields = value.get(layer.name()).and_then(Value::as_object).expect("a layer is one variant with named fields");
     NodeProto {
         input: inputs.to_vec(),
         output: outputs.to_vec(),
@@ -40,39 +32,40 @@ fn attribute(name: &str, value: &Value) -> AttributeProto {
         }
         Value::Number(number) if number.is_f64() => {
             attribute.set_type(AttributeType::Float);
-            attribute.f = number.as_f64().unwrap_or_default() as f32;
+            attribute.f = number.as_f64().expect("it was just found to be one") as f32;
         }
         Value::Number(number) => {
             attribute.set_type(AttributeType::Int);
-            attribute.i = number.as_i64().unwrap_or_default();
+            attribute.i = number.as_i64().expect("no size of a layer is beyond i64");
         }
         other => {
             attribute.set_type(AttributeType::String);
-            attribute.s = other.as_str().unwrap_or_default().as_bytes().to_vec();
+            attribute.s = other.as_str().expect("what is neither flag nor number is a name").as_bytes().to_vec();
         }
     }
     attribute
 }
 
-/// The layer that `node` says.
+/// The layer that `node` describes.
 ///
 /// # Errors
 ///
-/// `Internal`, naming the node, if an attribute is missing, unknown or of another type.
-pub fn from_node(node: &NodeProto) -> Result<Layer> {
-    let wrong = |what: String| Error::Internal(format!("node {} ({}): {what}", node.name, node.op_type));
+/// Names the node and the attribute that is missing, unknown, of another type or out of range.
+pub fn from_node(node: &NodeProto) -> Result<Layer, String> {
+    let wrong = |what: String| format!("node {} ({}): {what}", node.name, node.op_type);
     let mut fields = Map::new();
     for attribute in &node.attribute {
         let value = value(attribute).ok_or_else(|| wrong(format!("attribute {} cannot be read", attribute.name)))?;
         fields.insert(attribute.name.clone(), value);
     }
     let variant = Map::from_iter([(node.op_type.clone(), Value::Object(fields))]);
-    serde_json::from_value(Value::Object(variant)).map_err(|error| wrong(error.to_string()))
+    let layer: Layer = serde_json::from_value(Value::Object(variant)).map_err(|error| wrong(error.to_string()))?;
+    layer.check().map_err(wrong)?;
+    Ok(layer)
 }
 
 fn value(attribute: &AttributeProto) -> Option<Value> {
     match attribute.r#type() {
-        AttributeType::Int if FLAGS.contains(&attribute.name.as_str()) => Some(Value::Bool(attribute.i != 0)),
         AttributeType::Int => Some(Value::Number(attribute.i.into())),
         AttributeType::Float => Number::from_f64(f64::from(attribute.f)).map(Value::Number),
         AttributeType::String => String::from_utf8(attribute.s.clone()).ok().map(Value::String),
@@ -125,7 +118,28 @@ mod tests {
         let mut node =
             to_node(&Layer::Attention { heads: 8, causal: false, int8: true, quantize: false }, "mid.attn", &[], &[]);
         node.attribute.push(attribute("mask", &Value::Bool(true)));
-        let message = from_node(&node).unwrap_err().to_string();
+        let message = from_node(&node).unwrap_err();
         assert!(message.contains("mid.attn") && message.contains("mask"), "{message}");
+    }
+
+    #[test]
+    fn attributes_out_of_range_are_refused_by_name() {
+        let attention = Layer::Attention { heads: 8, causal: false, int8: true, quantize: false };
+        let norm = Layer::LayerNorm { weight: "w".into(), eps: 1e-5, quantize: false };
+        let time = Layer::TimeEmbedding { channels: 320, flip_sin_to_cos: true, freq_shift: 0.0 };
+        for (layer, name, value, wanted) in [
+            (&attention, "heads", Value::from(0), "heads is 0; allowed is 1 to 1048576"),
+            (&attention, "heads", Value::from(-1), "invalid value: integer `-1`"),
+            (&attention, "int8", Value::from(2), "invalid value: integer `2`, expected 0 or 1"),
+            (&norm, "eps", Value::from(0.0), "eps is 0"),
+            (&time, "channels", Value::from(i64::MAX), "channels is 9223372036854775807"),
+            (&time, "freq_shift", Value::from(2.0), "freq_shift is 2; allowed is -1 to 1"),
+        ] {
+            let mut node = to_node(layer, "n", &[], &[]);
+            node.attribute.retain(|attribute| attribute.name != name);
+            node.attribute.push(attribute(name, &value));
+            let message = from_node(&node).unwrap_err();
+            assert!(message.starts_with("node n (") && message.contains(wanted), "{message}");
+        }
     }
 }

@@ -40,6 +40,8 @@ use bundle::Manifest;
 pub use bundle::{Bundle, Source};
 pub use diffused_kernels::cpu;
 use error::{Error, Result};
+#[doc(hidden)]
+pub use graph::check_graph;
 use latents::Latents;
 use memory_plan::MemoryPlan;
 use models::Models;

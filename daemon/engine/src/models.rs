@@ -21,13 +21,23 @@ pub(crate) struct Models {
 impl Models {
     /// Opens every part; reads no weights yet.
     pub(crate) fn open(bundle: &Bundle) -> Result<Models> {
-        Ok(Models {
+        let models = Models {
             manifest: bundle.manifest.clone(),
             text_encoder: TextEncoder::open(bundle)?,
             unet: Unet::open(bundle)?,
             decoder: VaeDecoder::open(bundle)?,
             encoder: VaeEncoder::open(bundle)?,
-        })
+        };
+        models.check()?;
+        Ok(models)
+    }
+
+    /// Checks the graphs and their weights against the manifest's sizes, for the smallest image.
+    fn check(&self) -> Result<()> {
+        self.text_encoder.check()?;
+        self.unet.check(&self.manifest.text, &self.manifest.picture)?;
+        self.decoder.check()?;
+        self.encoder.check()
     }
 
     /// What the stages need that `parameters` run through.

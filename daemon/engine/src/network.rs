@@ -33,6 +33,16 @@ impl Network {
         Ok(Network { name, graph, shared: Shared::new(weights) })
     }
 
+    /// Checks that the graph has these shapes; `keys` says where they come from in `bundle.json`.
+    pub(crate) fn check(&self, signature: &Signature, keys: &str) -> Result<()> {
+        self.graph.check(signature).map_err(|error| match error {
+            Error::ModelCorrupt { path, message } => {
+                Error::ModelCorrupt { path, message: format!("{message}; bundle.json has {keys}") }
+            }
+            other => other,
+        })
+    }
+
     /// What a run of these shapes needs.
     pub(crate) fn demand(&mut self, signature: &Signature) -> Result<Demand> {
         let schedule = self.graph.schedule(signature, true)?;

@@ -41,6 +41,13 @@ impl TextEncoder {
         Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
     }
 
+    /// Checks that a prompt gives embeddings of the manifest's size.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Text { tokens, channels, .. } = self.sizes;
+        let signature = Signature { inputs: vec![InputShape::I64(vec![1, tokens])], output: vec![1, tokens, channels] };
+        self.network.check(&signature, &format!("text.tokens {tokens} and text.channels {channels}"))
+    }
+
     /// What encoding `prompts` prompts needs.
     pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
         let Text { tokens, channels, .. } = self.sizes;

@@ -1,6 +1,6 @@
 //! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once.
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, PictureSizes, Text};
 use crate::error::Result;
 use crate::graph::{InputShape, InputValues, Signature};
 use crate::latents::Latents;
@@ -44,6 +44,13 @@ impl Unet {
     pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>) -> Result<Demand> {
         let signature = self.signature(latents, embeddings);
         self.network.demand(&signature)
+    }
+
+    /// Checks that latents and embeddings of the manifest's sizes give latents again.
+    pub(crate) fn check(&self, text: &Text, sizes: &PictureSizes) -> Result<()> {
+        let signature = self.signature(sizes.smallest_latents().to_vec(), vec![1, text.tokens, text.channels]);
+        let (latents, channels) = (sizes.latent_channels, text.channels);
+        self.network.check(&signature, &format!("picture.latent_channels {latents} and text.channels {channels}"))
     }
 
     /// A prediction has the shape of the latents.

@@ -31,6 +31,14 @@ impl VaeDecoder {
         self.network.run(vec![InputValues::F32(latents.shape(1), scaled)], output, budget, tick)
     }
 
+    /// Checks that the smallest latents give an image of the manifest's size.
+    pub(crate) fn check(&self) -> Result<()> {
+        let latents = self.sizes.smallest_latents();
+        let output = self.image(latents[1], latents[2]);
+        let signature = Signature { inputs: vec![InputShape::F32(latents.to_vec())], output };
+        self.network.check(&signature, &keys(&self.sizes))
+    }
+
     /// What decoding latents of this size needs.
     pub(crate) fn demand(&mut self, height: usize, width: usize) -> Result<Demand> {
         let latents = vec![1, height, width, self.sizes.latent_channels];
@@ -88,6 +96,14 @@ impl VaeEncoder {
         Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
     }
 
+    /// Checks that the smallest image gives latents of the manifest's size.
+    pub(crate) fn check(&self) -> Result<()> {
+        let side = self.sizes.smallest;
+        let inputs = vec![InputShape::F32(vec![1, side, side, COLOURS])];
+        let signature = Signature { inputs, output: self.moments(side, side) };
+        self.network.check(&signature, &keys(&self.sizes))
+    }
+
     /// What encoding an image of this size needs.
     pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
         let output = self.moments(width, height);
@@ -105,6 +121,11 @@ impl VaeEncoder {
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
+}
+
+/// What the autoencoder's shapes come from.
+fn keys(sizes: &PictureSizes) -> String {
+    format!("picture.factor {} and picture.latent_channels {}", sizes.factor, sizes.latent_channels)
 }
 
 impl Moments {

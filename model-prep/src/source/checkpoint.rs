@@ -185,13 +185,18 @@ pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metad
     }
     let mut header = vec![0; size as usize];
     file.read_exact(&mut header).map_err(Error::io(path))?;
-    let header: Metadata = serde_json::from_slice(&header).map_err(|error| broken(format!("its header: {error}")))?;
-    let (data, needed) = (8 + size, header.data_len() as u64);
-    if len - data < needed {
-        return Err(broken(format!(
-            "its tensors need {needed} bytes, but {} follow the header; copy it again",
-            len - data
-        )));
-    }
+    let data = 8 + size;
+    let header = parse_header(&header, len - data).map_err(broken)?;
     Ok((header, data))
+}
+
+/// The header of a safetensors file, behind which `data` bytes follow. Every tensor lies in them, in the size that its shape
+/// and type need.
+pub(crate) fn parse_header(header: &[u8], data: u64) -> std::result::Result<Metadata, String> {
+    let header: Metadata = serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
+    let needed = header.data_len() as u64;
+    match needed <= data {
+        true => Ok(header),
+        false => Err(format!("its tensors need {needed} bytes, but {data} follow the header; copy it again")),
+    }
 }

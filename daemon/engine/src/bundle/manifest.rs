@@ -126,6 +126,14 @@ pub struct PictureSizes {
     pub guidance_embedding: Option<usize>,
 }
 
+impl PictureSizes {
+    /// The shape of the smallest image's latents: `[batch, height, width, channels]`.
+    pub(crate) fn smallest_latents(&self) -> [usize; 4] {
+        let side = self.smallest / self.factor;
+        [1, side, side, self.latent_channels]
+    }
+}
+
 impl Manifest {
     /// Checks the fields of a manifest.
     ///

@@ -77,6 +77,11 @@ enum Content {
 }
 
 impl SourceFile {
+    /// A file of no bytes.
+    pub(super) fn empty(name: &str) -> SourceFile {
+        SourceFile { path: name.into(), content: Content::Memory(&[]) }
+    }
+
     /// Length in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         match &self.content {

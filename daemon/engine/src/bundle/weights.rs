@@ -48,6 +48,11 @@ impl WeightsFile {
         Ok(WeightsFile { file, index })
     }
 
+    /// A file of which only the index is known; it has no blocks to read.
+    pub(crate) fn without_values(index: WeightsIndex) -> WeightsFile {
+        WeightsFile { file: SourceFile::empty("weights"), index }
+    }
+
     /// What the file holds.
     pub fn index(&self) -> &WeightsIndex {
         &self.index

@@ -95,7 +95,8 @@ fn declared(value: &ValueInfoProto) -> TractResult<()> {
 fn operator(node: &NodeProto) -> TractResult<()> {
     let mut outputs = 1;
     if Layer::NAMES.contains(&&*node.op_type) {
-        outputs = if layer_onnx::from_node(node)?.quantizes() { 2 } else { 1 };
+        outputs =
+            if layer_onnx::from_node(node).map_err(|message| format_err!("{message}"))?.quantizes() { 2 } else { 1 };
     } else if !STANDARD.contains(&&*node.op_type) {
         bail!("unknown operator; besides those of diffused a bundle may use {}", STANDARD.join(", "));
     }

@@ -25,7 +25,7 @@ impl Eq for NetOp {}
 
 /// Builds the operator of `node`; tract calls it while it parses.
 pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let layer = layer_onnx::from_node(node)?;
+    let layer = layer_onnx::from_node(node).map_err(|message| format_err!("{message}"))?;
     Ok((Box::new(NetOp { layer, weights: Vec::new() }), Vec::new()))
 }
 

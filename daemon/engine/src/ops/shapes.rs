@@ -15,6 +15,9 @@ pub(crate) type Operand = (DatumType, TVec<usize>);
 
 type Checked<T> = Result<T, String>;
 
+/// The most pixels of a side; a graph that enlarges beyond them is not a model's.
+const MAX_PIXELS: usize = 1 << 16;
+
 const F32: DatumType = DatumType::F32;
 const I8: DatumType = DatumType::I8;
 
@@ -143,8 +146,10 @@ pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -
     let doubled = |(twice, seen): (usize, usize)| twice.abs_diff(seen) <= 1;
     let enlarges = enlarged.is_none() || twice.into_iter().zip(seen).all(doubled);
     let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
-    let fits =
-        matches!(kernel, 1 | 3) && matches!(stride, 1 | 2) && batch > 0 && seen.iter().all(|&side| side >= least);
+    let fits = matches!(kernel, 1 | 3)
+        && matches!(stride, 1 | 2)
+        && batch > 0
+        && seen.iter().all(|side| (least..=MAX_PIXELS).contains(side));
     (fits && enlarges).then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
 }
 
