@@ -19,9 +19,9 @@ fn index(network: &str) -> Vec<u8> {
 }
 
 /// Numbers without any pattern (Knuth's linear congruential generator).
-struct Numbers(u64);
+struct Mutator(u64);
 
-impl Numbers {
+impl Mutator {
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % end.max(1)
@@ -29,7 +29,7 @@ impl Numbers {
 }
 
 /// `bytes` with one to four places changed: a bit, a byte, a digit, a part left out, or a part there twice.
-fn changed(bytes: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+fn changed(bytes: &[u8], numbers: &mut Mutator) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..1 + numbers.below(4) {
         let (at, len) = (numbers.below(bytes.len()), 1 + numbers.below(8));
@@ -50,7 +50,7 @@ fn changed(bytes: &[u8], numbers: &mut Numbers) -> Vec<u8> {
 
 /// Calls `open` with `cases` changes of `bytes`; returns how many of them were still taken.
 fn taken(bytes: &[u8], cases: usize, mut open: impl FnMut(&[u8]) -> bool) -> usize {
-    let mut numbers = Numbers(1);
+    let mut numbers = Mutator(1);
     (0..cases).filter(|_| open(&changed(bytes, &mut numbers))).count()
 }
 
