@@ -165,6 +165,7 @@ pub(crate) struct Schedule {
     segment: Option<Arc<Segment>>,
     tables: usize,
     activations: usize,
+    standard: usize,
 }
 
 impl Schedule {
@@ -189,12 +190,18 @@ impl Schedule {
         let ticks = net_ops(&plan).count() + segment.as_ref().map_or(0, |_| SEGMENT_TICKS);
         let matrices = net_ops(&plan).flat_map(NetOp::matrices).map(Arc::from).collect();
         let activations = footprint::peak(plan.model(), order)?;
-        Ok(Schedule { matrices, ticks, segment, tables, activations, plan })
+        let standard = footprint::standard_outputs(plan.model(), order)?;
+        Ok(Schedule { matrices, ticks, segment, tables, activations, standard, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
     pub(crate) fn activations(&self) -> usize {
         self.activations
+    }
+
+    /// Bytes of activations that the pool may count with: those of standard operators are tract's, never the pool's.
+    pub(crate) fn pooled(&self) -> usize {
+        self.activations.saturating_sub(self.standard)
     }
 
     /// Bytes of the small tables that stay in memory.

@@ -63,7 +63,7 @@ impl Network {
         let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
         let mut shared = self.shared.lock();
         shared.weights.begin(schedule.matrices(), runs, budget.weights)?;
-        shared.pool = Pool::new(schedule.activations() + budget.spare);
+        shared.pool = Pool::new(schedule.pooled() + budget.spare);
         drop(shared);
         Ok(NetworkRun { schedule, strips, name: self.name, shared: &mut self.shared })
     }

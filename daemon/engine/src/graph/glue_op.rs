@@ -7,7 +7,7 @@ use crate::ops::Glue;
 
 /// An operator of ours that a bundle has as standard ONNX.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct GlueOp(Glue);
+pub(super) struct GlueOp(Glue);
 
 /// Puts ours in the place of those of tract's that do the same.
 pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {

@@ -20,8 +20,7 @@ pub(super) fn tokens(
     let &[batch, length] = ids.shape() else {
         return Err(Error::Internal(format!("token ids of shape {:?}", ids.shape())));
     };
-    let row = |&id: &i64| usize::try_from(id).map_err(|_| Error::Internal(format!("token id {id} is negative")));
-    let wanted: Vec<usize> = values::<i64>(&ids)?.iter().map(row).collect::<Result<_>>()?;
+    let wanted = values::<i64>(&ids)?.iter().map(|&id| row(id)).collect::<Result<Vec<_>>>()?;
     let rows = weights.rows(tokens, &wanted)?;
     let positions = weights.table(positions)?;
     let channels = rows.len() / wanted.len();
@@ -31,6 +30,11 @@ pub(super) fn tokens(
         *out = row + position;
     }
     Ok(out)
+}
+
+/// The table's row of a token.
+fn row(id: i64) -> Result<usize> {
+    usize::try_from(id).map_err(|_| Error::Internal(format!("token id {id} is negative")))
 }
 
 /// diffusers' `get_timestep_embedding`: sines and cosines of the timestep at geometrically spaced frequencies.
@@ -70,6 +74,12 @@ mod tests {
         let found = embedding(1.0, 4, false, 1.0);
         let wanted = [0.841_471, 1e-4, 0.540_302_3, 1.0];
         assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-7), "{found:?}");
+    }
+
+    #[test]
+    fn a_negative_token_id_is_an_error() {
+        assert_eq!(row(7).unwrap(), 7);
+        assert!(row(-1).unwrap_err().to_string().contains("token id -1"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Tensors that have served, kept for the next of their size.
+//! Tensors that are used no more, kept for the next operator that needs one of their type and size.
 //!
-//! A step makes gigabytes of activations, in a few sizes that return again and again. tract would fill each with zeros
-//! first, on one thread, though every value is written anyway. What is kept never adds to what the plan counts with:
-//! it goes as soon as its room is needed.
+//! A step makes gigabytes of activations in a few sizes. tract would fill each new one with zeros, on one thread, though
+//! every value is written anyway. Kept tensors never add to the peak that the schedule predicts: the longest unused are
+//! freed as soon as a new tensor needs their room.
 
 use tract_onnx::prelude::tract_num_traits::Zero;
 use tract_onnx::prelude::*;
@@ -13,18 +13,20 @@ use crate::error::Result;
 /// Smaller tensors are not worth keeping, bytes.
 const SMALLEST: usize = 64 << 10;
 
-/// Tensors that nobody uses.
+/// Unused tensors, and the bytes of all that operators took.
 #[derive(Default)]
 pub(crate) struct Pool {
     free: Vec<Tensor>,
-    /// Bytes of `free`, of what was taken and not given back, and of both at most.
+    /// Bytes of `free`.
     kept: usize,
+    /// Bytes of what was taken and not given back.
     taken: usize,
+    /// The most bytes of both together.
     most: usize,
 }
 
 impl Pool {
-    /// For runs that together with what is kept may hold `most` bytes.
+    /// A pool for runs whose tensors, the unused ones included, may have `most` bytes.
     pub(crate) fn new(most: usize) -> Pool {
         Pool { most, ..Pool::default() }
     }
@@ -40,7 +42,7 @@ impl Pool {
         self.kept = 0;
     }
 
-    /// A tensor to write all of: it holds anything.
+    /// A tensor whose values are arbitrary: the caller writes all of them.
     pub(super) fn take<T: Datum + Zero>(&mut self, shape: &[usize]) -> Result<Tensor> {
         let len: usize = shape.iter().product();
         let bytes = len * size_of::<T>();
@@ -74,7 +76,7 @@ impl Pool {
         self.taken = self.taken.saturating_sub(bytes);
     }
 
-    /// Keeps `value` if nobody else holds it.
+    /// Keeps `value` if this is the only reference to it.
     pub(super) fn give(&mut self, value: TValue) {
         let bytes = bytes(&value);
         if bytes < SMALLEST || !value.is_exclusive() {

@@ -251,6 +251,42 @@ mod tests {
         outputs(&layer, &weights, &inputs)
     }
 
+    fn linear(activation: Activation, features: usize, format: Format, k: usize, n: usize) -> Checked<TVec<Operand>> {
+        let layer = Layer::Linear { weight: "w".into(), features, activation, residual: false, quantize: false };
+        let weights = [Shape::Matrix { layout: Layout { format, k, taps: 1 }, n }];
+        let inputs = match format {
+            Format::Int8 => vec![(I8, tvec![3, k]), (F32, tvec![3])],
+            Format::F16 | Format::F32 => vec![(F32, tvec![3, k])],
+        };
+        outputs(&layer, &weights, &inputs)
+    }
+
+    #[test]
+    fn what_kernels_cannot_multiply_is_refused() {
+        assert_eq!(linear(Activation::Geglu, 32, Format::F32, 8, 64).unwrap()[0].1[..], [3, 32]);
+        let message = linear(Activation::Geglu, 24, Format::F32, 8, 48).unwrap_err();
+        assert!(message.contains("not 24"), "{message}");
+        let message = linear(Activation::Geglu, usize::MAX - 15, Format::F32, 8, 32).unwrap_err();
+        assert!(message.contains("too many features"), "{message}");
+        assert!(linear(Activation::None, 16, Format::Int8, MOST_TERMS / 4 * 4, 16).is_ok());
+        let message = linear(Activation::None, 16, Format::Int8, MOST_TERMS / 4 * 4 + 4, 16).unwrap_err();
+        assert!(message.contains("overflow"), "{message}");
+    }
+
+    #[test]
+    fn results_of_absurd_sizes_are_refused() {
+        let embedding = |channels| Layer::TimeEmbedding { channels, flip_sin_to_cos: true, freq_shift: 0.0 };
+        assert!(outputs(&embedding(320), &[], &[(F32, tvec![1])]).is_ok());
+        for channels in [0, 1, MAX_EMBEDDING + 1, usize::MAX] {
+            let message = outputs(&embedding(channels), &[], &[(F32, tvec![1])]).unwrap_err();
+            assert!(message.contains("channels"), "{message}");
+        }
+        for dims in [tvec![1 << 20, 1 << 20], tvec![usize::MAX, usize::MAX], tvec![0, 4]] {
+            let message = outputs(&Layer::Quantize {}, &[], &[(F32, dims)]).unwrap_err();
+            assert!(message.contains("its result would be"), "{message}");
+        }
+    }
+
     #[test]
     fn a_picture_is_doubled_or_enlarged_to_the_size_of_another() {
         assert_eq!(enlarged(None, false).unwrap()[0].1[..], [1, 10, 8, 6]);
