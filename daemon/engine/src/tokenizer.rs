@@ -238,8 +238,11 @@ fn byte_alphabet() -> impl Iterator<Item = char> {
     })
 }
 
+/// A pair of tokens and what it becomes.
+type RankedPair = ((u32, u32), MergeRule);
+
 /// The pairs of `merges.txt`, one a line, best first.
-fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<((u32, u32), MergeRule)>, String> {
+fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<RankedPair>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.trim().is_empty());
     let mut merges = Vec::new();
     for (rank, line) in lines {

@@ -1,6 +1,7 @@
 //! Tensors of safetensors files, read piece by piece: a tensor larger than memory is never held whole.
 //!
 //! Plain reads at an offset and not a memory map: what a conversion holds in memory is then what it asked for.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,7 +85,7 @@ impl Checkpoint {
 
     /// An error of tensor `name`, which may be missing.
     pub(crate) fn error(&self, name: &str, message: impl Into<String>) -> Error {
-        let file = self.tensors.get(name).map(|entry| &self.files[entry.file].0);
+        let file = self.tensors.get(name).and_then(|entry| Some(&self.files.get(entry.file)?.0));
         Error::tensor(file.unwrap_or(&self.folder), name, message)
     }
 
@@ -107,7 +108,7 @@ impl Checkpoint {
     pub(crate) fn read(&self, name: &str, first: usize, values: &mut [f32]) -> Result<()> {
         let entry = self.tensors.get(name).ok_or_else(|| self.error(name, "is missing"))?;
         let size = entry.dtype.bitsize() / 8;
-        let (path, file) = &self.files[entry.file];
+        let (path, file) = self.files.get(entry.file).ok_or_else(|| self.error(name, "is missing"))?;
         let mut bytes = vec![0; values.len() * size];
         file.read_exact_at(&mut bytes, entry.offset + (first * size) as u64).map_err(Error::io(path))?;
         match entry.dtype {
@@ -115,8 +116,8 @@ impl Checkpoint {
             Dtype::F16 => decode(&bytes, values, |bytes| f16::from_le_bytes(bytes).to_f32()),
             _ => decode(&bytes, values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         }
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(at) => Err(self.error(name, format!("value {} is {}", first + at, values[at]))),
+        match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            Some((at, value)) => Err(self.error(name, format!("value {} is {value}", first + at))),
             None => Ok(()),
         }
     }
@@ -135,7 +136,7 @@ fn decode<const N: usize>(bytes: &[u8], values: &mut [f32], value: impl Fn([u8; 
 
 fn without_ones(shape: &[usize]) -> &[usize] {
     let end = shape.iter().rposition(|size| *size != 1).map_or(1, |last| last + 1);
-    &shape[..end.min(shape.len())]
+    shape.get(..end).unwrap_or(shape)
 }
 
 /// The files of a network: whole before sharded, full precision before f16.
@@ -180,10 +181,11 @@ pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metad
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| broken(format!("it has {len} bytes")))?;
     let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER || size > len.saturating_sub(8) {
+    let fits = size <= MAX_HEADER && size <= len.saturating_sub(8);
+    let Some(fitting) = usize::try_from(size).ok().filter(|_| fits) else {
         return Err(broken(format!("a header of {size} bytes in a file of {len}")));
-    }
-    let mut header = vec![0; size as usize];
+    };
+    let mut header = vec![0; fitting];
     file.read_exact(&mut header).map_err(Error::io(path))?;
     let data = 8 + size;
     let header = parse_header(&header, len - data).map_err(broken)?;

@@ -171,8 +171,11 @@ pub struct NewTensor {
     pub pairs: bool,
 }
 
-/// Writes a `.weights` file of `tensors`, in their order, to `path`, where there must be none. `encode` writes one panel or
-/// row of one of them, given by their indices; `progress` is called with the bytes of each block.
+/// Writes one panel or row: the tensor's number, the panel's or row's in it, and its bytes.
+pub type EncodeUnit<'a, E> = dyn FnMut(usize, usize, &mut [u8]) -> Result<(), E> + 'a;
+
+/// Writes a `.weights` file of `tensors`, in their order, to `path`, where there must be none. `encode` fills in the
+/// bytes; `progress` is called with the bytes of each block.
 ///
 /// The index comes first in the file but is known last, when all checksums are; its length does not depend on them, so
 /// room is left for it and it is written at the end.
@@ -183,7 +186,7 @@ pub struct NewTensor {
 pub fn write_weights<E: From<Error>>(
     path: &Path,
     tensors: &[NewTensor],
-    encode: &mut dyn FnMut(usize, usize, &mut [u8]) -> Result<(), E>,
+    encode: &mut EncodeUnit<E>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), E> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
