@@ -25,9 +25,3 @@ pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use source::read_header;
 pub use synth::{Arch, Dtype, synth};
 pub use verify::{Difference, verify};
-
-/// Parses the header of a safetensors file of `data` bytes of tensors, and returns how many there are. For fuzzing.
-#[doc(hidden)]
-pub fn check_header(header: &[u8], data: u64) -> std::result::Result<usize, String> {
-    source::parse_header(header, data).map(|header| header.tensors().len())
-}

@@ -17,7 +17,7 @@ use diffused_engine::hash::Sha256;
 use diffused_engine::sampler;
 use serde_json::{Value, json};
 
-pub(crate) use checkpoint::{Checkpoint, parse_header};
+pub(crate) use checkpoint::Checkpoint;
 use keys::Keys;
 pub(crate) use text_config::TextConfig;
 pub(crate) use tokenizer::Tokenizer;

@@ -99,7 +99,7 @@ const DELETERS: [&str; 5] = [
     "daemon/src/demo",       // the state of the demo's service, in a folder of the demo's own
     "daemon/src/init_image", // an init image's temporary file
     "daemon/src/pictures",   // the oldest pictures that the service itself has written
-    "model-prep/src/",       // a bundle that is being made, or is replaced
+    "model-prep/src/place",  // a bundle that is being made, or is replaced
     "benches/",              // folders made for a bench
 ];
 

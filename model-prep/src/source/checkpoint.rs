@@ -194,7 +194,7 @@ pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metad
 
 /// The header of a safetensors file, behind which `data` bytes follow. Every tensor lies in them, in the size that its shape
 /// and type need.
-pub(crate) fn parse_header(header: &[u8], data: u64) -> std::result::Result<Metadata, String> {
+fn parse_header(header: &[u8], data: u64) -> std::result::Result<Metadata, String> {
     let header: Metadata = serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
     let needed = header.data_len() as u64;
     match needed <= data {
