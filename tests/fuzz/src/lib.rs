@@ -18,8 +18,11 @@ use diffused_engine::tokenizer::Tokenizer;
 use diffused_engine::{Bundle, Options, Resolver, Source};
 use tempfile::TempDir;
 
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
 /// Every target, by the name of its folder in `corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("graph", graph),
     ("init_image", init_image),
     ("manifest", manifest),

@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
-use diffused_fuzz::TARGETS;
+use diffused_fuzz::{TARGETS, Target};
 
-static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let wanted = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
     TARGETS.iter().find(|(name, _)| *name == wanted).expect("a target of that name").1
 });
