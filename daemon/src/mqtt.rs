@@ -20,8 +20,11 @@ use rumqttc::v5::{AsyncClient, Event as ClientEvent, EventLoop, MqttOptions};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
-use crate::outbox::{Message, Outbox};
-use crate::random;
+use crate::outbox::{Loss, Message, Outbox, Refused};
+use backoff::Backoff;
+
+mod backoff;
+mod trouble;
 
 /// How long the broker keeps our session while we are away.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -29,10 +32,6 @@ const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 const RECEIVE_MAXIMUM: u16 = 16;
 /// Slots between us and the client; far more than acknowledgements, subscriptions and one message can fill.
 const CHANNEL: usize = 1024;
-/// The longest wait between two attempts to connect.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// A connection that held for this long was a good one: after it, attempts start from the shortest wait again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(30);
 
 /// How to connect, and what to publish at each connection.
 #[derive(Debug, Clone)]
@@ -64,6 +63,8 @@ pub enum WireEvent {
     Connected,
     /// It is gone, or an attempt failed; the next follows by itself.
     Disconnected(String),
+    /// The broker does not take an image. It keeps its place in the order until `Mqtt::resolve` says what takes it.
+    Refused(Box<Refused>),
     /// A message came in. It is to be acknowledged once it is in the queue or answered.
     Received(Box<Received>),
 }
@@ -112,6 +113,8 @@ struct Link {
     connected_at: Option<Instant>,
     last_poll: Instant,
     finished: bool,
+    /// Refusals that were logged over this connection.
+    reported: Vec<PubAckReason>,
     events: mpsc::UnboundedSender<WireEvent>,
 }
 
@@ -128,6 +131,7 @@ impl Mqtt {
             connected_at: None,
             last_poll: Instant::now(),
             finished: false,
+            reported: vec![],
             events,
         };
         let mqtt = Mqtt { link: Arc::new(Mutex::new(link)), sent: Arc::default() };
@@ -135,13 +139,19 @@ impl Mqtt {
         (mqtt, received)
     }
 
-    /// Sends `message` as soon as that can be. One that is larger than the broker takes is dropped with an error in
-    /// the log: see `max_packet`.
+    /// Sends `message` as soon as that can be. One that is larger than the broker takes is dropped with a warning in
+    /// the log, an image given back as an event: see `max_packet`.
     pub fn publish(&self, message: Message) {
         let mut link = self.lock();
-        if let Err(message) = link.outbox.push(message) {
-            report_too_large(&message);
-        }
+        let refused = link.outbox.push(message);
+        link.give_back(refused);
+        link.pump();
+    }
+
+    /// Sends `instead` where the refused image of `place` was; `change` corrects the job's result if it waits already.
+    pub fn resolve(&self, place: u64, instead: Vec<Message>, change: impl Fn(&mut Message)) {
+        let mut link = self.lock();
+        link.outbox.resolve(place, instead, change);
         link.pump();
     }
 
@@ -206,7 +216,7 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
     loop {
         let timeout = eventloop.options.keep_alive() * 2 + Duration::from_secs(2);
         let outcome = tokio::time::timeout(timeout, eventloop.poll()).await;
-        let reason = match outcome {
+        let (reason, loss) = match outcome {
             Ok(Ok(event)) => {
                 let finished = mqtt.lock().handle(event);
                 mqtt.sent.notify_waiters();
@@ -215,14 +225,14 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
                 }
                 continue;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the broker was silent for {} s", timeout.as_secs()),
+            Ok(Err(error)) => (error.to_string(), trouble::loss(&error)),
+            Err(_) => (format!("the broker was silent for {} s", timeout.as_secs()), Loss::Silence),
         };
         let lasted = {
             let mut link = mqtt.lock();
             eventloop.clean();
             eventloop.pending.clear();
-            link.disconnect(reason)
+            link.disconnect(reason, loss)
         };
         mqtt.sent.notify_waiters();
         tokio::time::sleep(backoff.next(lasted)).await;
@@ -261,14 +271,17 @@ impl Link {
         if let Err(error) = self.client.try_subscribe_many(filters) {
             error!("cannot subscribe: {error}");
         }
-        self.outbox.connect(limit, &self.options.greetings).iter().for_each(report_too_large);
+        self.reported.clear();
+        let refused = self.outbox.connect(limit, &self.options.greetings);
+        self.give_back(refused);
         self.emit(WireEvent::Connected);
     }
 
     /// Returns how long the connection had held.
-    fn disconnect(&mut self, reason: String) -> Duration {
+    fn disconnect(&mut self, reason: String, loss: Loss) -> Duration {
         self.last_poll = Instant::now();
-        self.outbox.disconnect();
+        let refused = self.outbox.disconnect(loss);
+        self.give_back(refused);
         self.emit(WireEvent::Disconnected(reason));
         self.connected_at.take().map(|at| at.elapsed()).unwrap_or_default()
     }
@@ -290,10 +303,32 @@ impl Link {
     }
 
     fn acknowledged(&mut self, puback: &PubAck) {
-        let Some(topic) = self.outbox.acknowledged(puback.pkid) else { return };
+        let taken = matches!(puback.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
+        let Some((topic, refused)) = self.outbox.acknowledged(puback.pkid, taken) else { return };
         match puback.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => debug!(topic, "delivered"),
-            reason => error!(topic, "the broker refused a message ({reason:?}); do its access rules let us write?"),
+            _ if taken => return debug!(topic, "delivered"),
+            reason if self.reported.contains(&reason) => debug!(topic, "refused: {reason:?}"),
+            reason => {
+                let advice = trouble::advice(reason);
+                error!(topic, "the broker refused a message ({reason:?}); {advice}; further ones are not logged");
+                self.reported.push(reason);
+            }
+        }
+        self.give_back(refused.filter(|refused| refused.place.is_some()));
+    }
+
+    /// Images go back to the service, which has something smaller to send; the rest is dropped.
+    fn give_back(&self, refused: impl IntoIterator<Item = Refused>) {
+        for refused in refused {
+            let (message, limit) = (&refused.message, self.outbox.limit());
+            let (topic, bytes) = (&message.topic, message.packet_size());
+            match refused.place {
+                Some(_) => self.emit(WireEvent::Refused(Box::new(refused))),
+                None if limit.is_some_and(|limit| bytes > limit) => {
+                    warn!(topic, bytes, limit, "dropped: larger than the broker takes");
+                }
+                None => error!(topic, bytes, "dropped: the broker ends each connection over which it is sent"),
+            }
         }
     }
 
@@ -348,41 +383,4 @@ fn client_options(options: &MqttSettings) -> MqttOptions {
         client.set_credentials(name, password);
     }
     client
-}
-
-fn report_too_large(message: &Message) {
-    warn!(topic = message.topic, bytes = message.payload.len(), "dropped: larger than the broker takes");
-}
-
-/// Waits between attempts to connect: 1 s, doubled up to a minute, less up to a half by chance so that the devices of
-/// a house do not come back to their broker all at once.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    fn next(&mut self, lasted: Duration) -> Duration {
-        if lasted >= GOOD_CONNECTION {
-            self.failures = 0;
-        }
-        let longest = Duration::from_secs(1 << self.failures.min(6)).min(MAX_BACKOFF);
-        self.failures += 1;
-        longest.mul_f64(1.0 - random::fraction() / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_a_minute_and_start_again_after_a_good_connection() {
-        let mut backoff = Backoff::default();
-        for longest in [1, 2, 4, 8, 16, 32, 60, 60] {
-            let wait = backoff.next(Duration::ZERO).as_secs_f64();
-            assert!(wait <= f64::from(longest) && wait >= f64::from(longest) / 2.0, "{wait} of {longest}");
-        }
-        assert!(backoff.next(GOOD_CONNECTION) <= Duration::from_secs(1));
-    }
 }

@@ -22,6 +22,33 @@ pub struct Message {
     pub content_type: &'static str,
     /// MQTT 5's correlation data, returned to the client that sent it.
     pub correlation: Option<Bytes>,
+    /// What it carries of a job.
+    pub part: Part,
+}
+
+/// What a message carries of a job, where that matters once the broker refuses an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Part {
+    /// Neither of the following.
+    #[default]
+    Other,
+    /// The position of this job: a newer one replaces it as long as it is not sent.
+    Position(String),
+    /// An image.
+    Image(SentImage),
+    /// The result of this job.
+    Result(String),
+}
+
+/// The image of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentImage {
+    /// Its job.
+    pub job: String,
+    /// Its number in the job, from 0.
+    pub index: u64,
+    /// Whether it is a smaller copy of one that the broker refused.
+    pub reduced: bool,
 }
 
 impl Message {
@@ -33,12 +60,17 @@ impl Message {
 
     /// A QoS 1 message of any kind.
     pub fn new(topic: String, payload: Bytes, content_type: &'static str) -> Message {
-        Message { topic, payload, certain: true, retain: false, content_type, correlation: None }
+        Message { topic, payload, certain: true, retain: false, content_type, correlation: None, part: Part::Other }
     }
 
     /// Whether the payload is UTF-8 text, as MQTT 5's payload format has it.
     pub fn is_text(&self) -> bool {
         !self.content_type.starts_with("image/")
+    }
+
+    /// Whether `newer` makes this one superfluous.
+    fn replaced_by(&self, newer: &Message) -> bool {
+        matches!(self.part, Part::Position(_)) && self.part == newer.part && self.topic == newer.topic
     }
 
     /// Bytes of the packet that carries it, rounded up.
@@ -51,13 +83,52 @@ impl Message {
 /// More than the fixed header, packet id, and the properties' lengths and keys can take.
 pub const PACKET_OVERHEAD: usize = 64;
 
+/// A message that the broker does not take.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    /// The message.
+    pub message: Message,
+    /// Of an image: its place in the outbox, which is kept until `resolve` says what takes it. Nothing behind it is sent.
+    pub place: Option<u64>,
+}
+
+/// Why a connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The broker did not answer any more.
+    Silence,
+    /// The broker, or what is between, ended it.
+    Ended,
+    /// The broker refused the message that was on its way.
+    Refused,
+}
+
+/// Connections that may end while one message is on its way: after the last, the message is taken for their cause.
+const LOST_CONNECTIONS: u32 = 3;
+
 /// Messages in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: VecDeque<Message>,
+    entries: VecDeque<Entry>,
     head: Head,
     connected: bool,
-    limit: Option<usize>,
+    /// The largest packet, as the last CONNACK has it.
+    announced: Option<usize>,
+    /// The largest packet, as refused images have taught.
+    learned: Option<usize>,
+    /// Topics of greetings that the broker does not take.
+    barred: Vec<String>,
+    places: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    place: u64,
+    message: Message,
+    /// Connections that ended while it was on its way.
+    lost: u32,
+    /// An image that the broker refused: it is not sent.
+    refused: bool,
 }
 
 /// What has become of the first entry.
@@ -74,44 +145,72 @@ enum Head {
 impl Outbox {
     /// Puts `message` last. Gives it back if it is larger than the broker takes; one that need not arrive is dropped
     /// while there is no connection.
-    pub fn push(&mut self, message: Message) -> Result<(), Message> {
-        if self.is_too_large(&message) {
-            return Err(message);
+    pub fn push(&mut self, message: Message) -> Option<Refused> {
+        if !message.certain && !self.connected {
+            return None;
         }
-        if message.certain || self.connected {
-            self.entries.push_back(message);
+        if matches!(message.part, Part::Position(_)) {
+            // The first entry may be on its way.
+            if let Some(older) = self.entries.iter_mut().skip(1).rfind(|entry| entry.message.replaced_by(&message)) {
+                older.message = message;
+                return None;
+            }
         }
-        Ok(())
+        let fits = self.fits(&message);
+        let entry = self.entry(message);
+        self.entries.push_back(entry);
+        if fits { None } else { self.refuse(self.entries.len() - 1) }
     }
 
     /// A connection is there, which takes packets of `limit` bytes; `greetings` go before all else. Gives back what is
     /// too large for it.
-    pub fn connect(&mut self, limit: Option<usize>, greetings: &[Message]) -> Vec<Message> {
-        (self.connected, self.limit, self.head) = (true, limit, Head::Waiting);
-        let replaced = |entry: &Message| greetings.iter().any(|greeting| greeting.topic == entry.topic);
-        self.entries.retain(|entry| !replaced(entry));
-        greetings.iter().rev().for_each(|greeting| self.entries.push_front(greeting.clone()));
-        let fits = |entry: &Message| limit.is_none_or(|limit| entry.packet_size() <= limit);
-        let (kept, large): (VecDeque<_>, VecDeque<_>) = self.entries.drain(..).partition(fits);
-        self.entries = kept;
-        large.into()
+    pub fn connect(&mut self, limit: Option<usize>, greetings: &[Message]) -> Vec<Refused> {
+        (self.connected, self.announced, self.head) = (true, limit, Head::Waiting);
+        let lost =
+            |entries: &VecDeque<Entry>, topic: &str| entries.iter().find(|e| e.message.topic == topic).map(|e| e.lost);
+        let wanted = greetings.iter().filter(|greeting| !self.barred.contains(&greeting.topic));
+        let wanted: Vec<_> = wanted.map(|greeting| (greeting.clone(), lost(&self.entries, &greeting.topic))).collect();
+        self.entries.retain(|entry| greetings.iter().all(|greeting| greeting.topic != entry.message.topic));
+        for (greeting, lost) in wanted.into_iter().rev() {
+            let entry = Entry { lost: lost.unwrap_or(0), ..self.entry(greeting) };
+            self.entries.push_front(entry);
+        }
+        self.refuse_large()
     }
 
-    /// The connection is gone: what was not acknowledged will be sent again.
-    pub fn disconnect(&mut self) {
+    /// The connection is gone: what was not acknowledged will be sent again, unless it is what ends the connections.
+    /// Gives back what will not.
+    pub fn disconnect(&mut self, loss: Loss) -> Vec<Refused> {
+        let on_its_way = self.head != Head::Waiting;
         (self.connected, self.head) = (false, Head::Waiting);
-        self.entries.retain(|entry| entry.certain);
+        self.entries.retain(|entry| entry.message.certain);
+        let Some(first) = self.entries.front_mut().filter(|_| on_its_way && loss != Loss::Silence) else {
+            return vec![];
+        };
+        let is_image = matches!(first.message.part, Part::Image(_));
+        first.lost += if is_image && loss == Loss::Refused { LOST_CONNECTIONS } else { 1 };
+        if first.lost < LOST_CONNECTIONS {
+            return vec![];
+        }
+        let size = first.message.packet_size();
+        let refused = self.refuse(0);
+        match is_image {
+            true => self.learned = Some(self.learned.unwrap_or(usize::MAX).min(size / 2)),
+            false => self.barred.extend(refused.iter().filter(|r| r.message.retain).map(|r| r.message.topic.clone())),
+        }
+        refused.into_iter().chain(self.refuse_large()).collect()
     }
 
     /// What to hand to the client now, if anything.
     pub fn next(&self) -> Option<&Message> {
-        self.entries.front().filter(|_| self.connected && self.head == Head::Waiting)
+        let first = self.entries.front().filter(|_| self.connected && self.head == Head::Waiting);
+        first.filter(|entry| !entry.refused).map(|entry| &entry.message)
     }
 
     /// The client has taken the message that `next` gave.
     pub fn handed_over(&mut self) {
         match self.entries.front() {
-            Some(message) if message.certain => self.head = Head::HandedOver,
+            Some(entry) if entry.message.certain => self.head = Head::HandedOver,
             _ => drop(self.entries.pop_front()),
         }
     }
@@ -123,13 +222,30 @@ impl Outbox {
         }
     }
 
-    /// The broker has acknowledged the packet `id`; gives the message's topic.
-    pub fn acknowledged(&mut self, id: u16) -> Option<String> {
+    /// The broker has acknowledged the packet `id`, and has taken it or not; gives the message's topic, and the message
+    /// if it was not taken.
+    pub fn acknowledged(&mut self, id: u16, taken: bool) -> Option<(String, Option<Refused>)> {
         if self.head != Head::Sent(id) {
             return None;
         }
         self.head = Head::Waiting;
-        self.entries.pop_front().map(|message| message.topic)
+        let topic = self.entries.front()?.message.topic.clone();
+        let refused = if taken { self.entries.pop_front().and(None) } else { self.refuse(0) };
+        Some((topic, refused))
+    }
+
+    /// Puts `instead` where the refused image of `place` was, and lets `change` correct the job's result behind it.
+    pub fn resolve(&mut self, place: u64, instead: Vec<Message>, change: impl Fn(&mut Message)) {
+        let Some(at) = self.entries.iter().position(|entry| entry.place == place) else { return };
+        let Some(Entry { message: Message { part: Part::Image(image), .. }, .. }) = self.entries.remove(at) else {
+            return;
+        };
+        let result = Part::Result(image.job);
+        self.entries.iter_mut().skip(at).filter(|e| e.message.part == result).for_each(|e| change(&mut e.message));
+        for message in instead.into_iter().rev() {
+            let entry = self.entry(message);
+            self.entries.insert(at, entry);
+        }
     }
 
     /// Is everything sent and acknowledged?
@@ -142,97 +258,45 @@ impl Outbox {
         self.connected
     }
 
-    /// The largest packet that the broker takes, as its last CONNACK has it.
+    /// The largest packet that the broker takes, as far as is known.
     pub fn limit(&self) -> Option<usize> {
-        self.limit
+        self.announced.into_iter().chain(self.learned).min()
     }
 
-    fn is_too_large(&self, message: &Message) -> bool {
-        self.limit.is_some_and(|limit| message.packet_size() > limit)
+    fn entry(&mut self, message: Message) -> Entry {
+        self.places += 1;
+        Entry { place: self.places, message, lost: 0, refused: false }
+    }
+
+    /// What refused images have taught holds for images: nothing is known of what is smaller.
+    fn fits(&self, message: &Message) -> bool {
+        let limit = if matches!(message.part, Part::Image(_)) { self.limit() } else { self.announced };
+        limit.is_none_or(|limit| message.packet_size() <= limit)
+    }
+
+    fn refuse_large(&mut self) -> Vec<Refused> {
+        let mut refused = vec![];
+        let mut at = 0;
+        while at < self.entries.len() {
+            let before = self.entries.len();
+            if !self.fits(&self.entries[at].message) {
+                refused.extend(self.refuse(at));
+            }
+            at += usize::from(self.entries.len() == before);
+        }
+        refused
+    }
+
+    /// Takes the entry out, or an image out of what is sent. `None`: it was refused before.
+    fn refuse(&mut self, at: usize) -> Option<Refused> {
+        let entry = self.entries.get_mut(at)?;
+        if !matches!(entry.message.part, Part::Image(_)) || !entry.message.certain {
+            return self.entries.remove(at).map(|entry| Refused { message: entry.message, place: None });
+        }
+        let known = std::mem::replace(&mut entry.refused, true);
+        (!known).then(|| Refused { message: entry.message.clone(), place: Some(entry.place) })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(topic: &str, certain: bool) -> Message {
-        Message { certain, ..Message::new(topic.into(), Bytes::from_static(b"x"), "text/plain") }
-    }
-
-    fn connected(topics: &[&str]) -> Outbox {
-        let mut outbox = Outbox::default();
-        outbox.connect(None, &[]);
-        topics.iter().for_each(|topic| outbox.push(message(topic, true)).unwrap());
-        outbox
-    }
-
-    fn next(outbox: &Outbox) -> Option<&str> {
-        outbox.next().map(|message| message.topic.as_str())
-    }
-
-    #[test]
-    fn one_at_a_time_until_it_is_acknowledged() {
-        let mut outbox = connected(&["a", "b"]);
-        assert_eq!(next(&outbox), Some("a"));
-        outbox.handed_over();
-        assert_eq!(next(&outbox), None);
-        outbox.sent(7);
-        assert_eq!(outbox.acknowledged(6), None, "another packet's");
-        assert_eq!(outbox.acknowledged(7).as_deref(), Some("a"));
-        assert_eq!(next(&outbox), Some("b"));
-    }
-
-    #[test]
-    fn what_was_not_acknowledged_is_sent_again() {
-        let mut outbox = connected(&["a", "b"]);
-        outbox.handed_over();
-        outbox.sent(1);
-        outbox.disconnect();
-        assert_eq!(next(&outbox), None);
-        assert_eq!(outbox.acknowledged(1), None);
-        outbox.connect(None, &[]);
-        assert_eq!(next(&outbox), Some("a"));
-    }
-
-    #[test]
-    fn what_need_not_arrive_is_sent_once_and_only_over_a_connection() {
-        let mut outbox = connected(&["a"]);
-        outbox.push(message("progress", false)).unwrap();
-        outbox.push(message("b", true)).unwrap();
-        outbox.handed_over();
-        outbox.sent(1);
-        outbox.acknowledged(1);
-        assert_eq!(next(&outbox), Some("progress"));
-        outbox.handed_over();
-        assert_eq!(next(&outbox), Some("b"));
-        outbox.disconnect();
-        outbox.push(message("progress", false)).unwrap();
-        outbox.connect(None, &[]);
-        outbox.handed_over();
-        outbox.sent(2);
-        outbox.acknowledged(2);
-        assert!(outbox.is_empty());
-    }
-
-    #[test]
-    fn greetings_go_first_and_replace_their_elders() {
-        let mut outbox = Outbox::default();
-        outbox.push(message("result", true)).unwrap();
-        outbox.push(message("status", true)).unwrap();
-        outbox.connect(None, &[message("status", true), message("info", true)]);
-        let topics: Vec<_> = outbox.entries.iter().map(|entry| entry.topic.as_str()).collect();
-        assert_eq!(topics, ["status", "info", "result"]);
-    }
-
-    #[test]
-    fn what_the_broker_would_not_take_is_given_back() {
-        let mut outbox = connected(&["a"]);
-        let large = Message::new("large".into(), vec![0; 500].into(), "image/png");
-        outbox.push(large.clone()).unwrap();
-        outbox.disconnect();
-        assert_eq!(outbox.connect(Some(300), &[]), std::slice::from_ref(&large));
-        assert_eq!(outbox.push(large.clone()), Err(large));
-        assert_eq!(next(&outbox), Some("a"));
-    }
-}
+mod tests;

@@ -28,6 +28,13 @@ pub struct ImageFile {
 }
 
 impl ImageFile {
+    /// Reads a file that `Folder::store` wrote.
+    pub fn read(path: &Path) -> io::Result<ImageFile> {
+        let is_png = path.extension().is_some_and(|extension| extension == FileFormat::Png.extension());
+        let format = if is_png { FileFormat::Png } else { FileFormat::Jpeg };
+        Ok(ImageFile { bytes: fs::read(path)?, format })
+    }
+
     /// SHA-256 of the file, hexadecimal.
     pub fn sha256(&self) -> String {
         hex(&Sha256::digest(&self.bytes))

@@ -3,6 +3,8 @@
 //!
 //! One job runs at a time. Waiting jobs are ordered by priority, then by arrival. A deadline holds for the start of a
 //! job: a job that runs is finished.
+//!
+//! Each job causes a bounded number of effects, however many wait.
 
 use std::time::Instant;
 
@@ -84,6 +86,10 @@ pub enum Effect<W> {
     },
 }
 
+/// The first waiting jobs, of which each change of position is reported. Of those behind them only the arrival is: else the
+/// messages would grow with the square of the queue.
+const FRONT: usize = 8;
+
 /// Waiting jobs and the running one.
 #[derive(Debug)]
 pub struct Queue<W> {
@@ -119,7 +125,7 @@ impl<W> Queue<W> {
         match event {
             Event::Submit(ticket) => self.submit(ticket, now, &mut effects),
             Event::Cancel(id) => self.cancel(&id, "cancelled before it was started", &mut effects),
-            Event::CancelAll(why) => self.ids().iter().for_each(|id| self.cancel(id, why, &mut effects)),
+            Event::CancelAll(why) => self.cancel_all(why, &mut effects),
             Event::Finished(ending) => self.finish(ending, &mut effects),
             Event::Pause => self.paused = true,
             Event::Resume => self.paused = false,
@@ -196,9 +202,22 @@ impl<W> Queue<W> {
             let cancelled = Ending::Cancelled(Fault::new(Code::Cancelled, why));
             effects.push(self.waiting.remove(at).ticket.ended(cancelled));
         }
-        if let Some(running) = self.running.as_mut().filter(|running| running.id == id && !running.cancelled) {
+        if self.running().is_some_and(|running| running == id) {
+            self.stop(effects);
+        }
+    }
+
+    fn cancel_all(&mut self, why: &str, effects: &mut Vec<Effect<W>>) {
+        self.stop(effects);
+        let cancelled = |waiting: Waiting<W>| waiting.ticket.ended(Ending::Cancelled(Fault::new(Code::Cancelled, why)));
+        effects.extend(self.waiting.drain(..).map(cancelled));
+    }
+
+    /// Stops the running job, once.
+    fn stop(&mut self, effects: &mut Vec<Effect<W>>) {
+        if let Some(running) = self.running.as_mut().filter(|running| !running.cancelled) {
             running.cancelled = true;
-            effects.push(Effect::Stop { id: id.to_owned() });
+            effects.push(Effect::Stop { id: running.id.clone() });
         }
     }
 
@@ -221,7 +240,8 @@ impl<W> Queue<W> {
         for (index, waiting) in self.waiting.iter_mut().enumerate() {
             let position = index + ahead;
             let is_new = waiting.reported.is_none();
-            if is_new || (waiting.reported != Some(position) && !(starting && index == 0)) {
+            let has_moved = waiting.reported != Some(position) && index < FRONT;
+            if is_new || (has_moved && !(starting && index == 0)) {
                 waiting.reported = Some(position);
                 effects.push(Effect::Queued { id: waiting.ticket.id.clone(), position });
             }

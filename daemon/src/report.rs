@@ -3,11 +3,12 @@
 use diffused_engine::Resolver;
 use diffused_engine::request::Parameters;
 use diffused_engine::sampler::SamplerKind;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::pictures::ImageFile;
 use crate::progress::Timings;
 use crate::queue::Ending;
 use crate::worker::Painted;
@@ -92,12 +93,12 @@ pub struct JobResult<'a> {
 }
 
 /// One of `images` in a result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Image {
     /// Where it was published; without one, the rest describes the file at `path`.
     pub topic: Option<String>,
     /// MIME type.
-    pub content_type: &'static str,
+    pub content_type: String,
     /// The file's length.
     pub bytes: usize,
     /// The file's checksum, hexadecimal.
@@ -111,10 +112,24 @@ impl Image {
     pub fn new(painted: &Painted, topic: &str) -> Image {
         Image {
             topic: painted.fits.then(|| topic.to_owned()),
-            content_type: painted.file.format.content_type(),
+            content_type: painted.file.format.content_type().to_owned(),
             bytes: painted.file.bytes.len(),
             sha256: painted.file.sha256(),
             path: painted.path.clone(),
+        }
+    }
+}
+
+impl Image {
+    /// `file` was published instead, or nothing: then the rest describes the file at `path`.
+    pub fn replace(&mut self, file: Option<&ImageFile>) {
+        let kept = self.path.as_deref().filter(|_| file.is_none()).and_then(|path| ImageFile::read(path).ok());
+        if file.is_none() {
+            self.topic = None;
+        }
+        if let Some(file) = file.or(kept.as_ref()) {
+            file.format.content_type().clone_into(&mut self.content_type);
+            (self.bytes, self.sha256) = (file.bytes.len(), file.sha256());
         }
     }
 }

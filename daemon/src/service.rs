@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::fault::{Code, catch_panic};
+use crate::fault::{Code, Fault, catch_panic};
 use crate::health::{self, Health};
 use crate::model::Model;
 use crate::mqtt::{Mqtt, Received, WireEvent};
@@ -32,10 +32,12 @@ mod commands;
 mod intake;
 mod publisher;
 mod record;
+mod refusals;
 
 /// How long the running job may take to notice that it is to stop, and how long last messages may take.
 const DRAIN: Duration = Duration::from_secs(8);
 const FLUSH: Duration = Duration::from_secs(5);
+const STOPPED: &str = "the service was stopped; send the request again";
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A signal of the system to the service.
@@ -134,6 +136,7 @@ impl Service {
                 warn!("no connection to the broker: {reason}; trying again");
                 notify::status("no connection to the broker");
             }
+            WireEvent::Refused(refused) => self.refused(*refused),
             WireEvent::Received(received) => self.receive(&received),
         }
     }
@@ -274,14 +277,14 @@ impl Service {
     async fn drain(mut self) {
         info!("stopping");
         notify::stopping();
-        self.apply(Event::CancelAll("the service was stopped; send the request again"));
+        self.apply(Event::CancelAll(STOPPED));
         let deadline = tokio::time::Instant::now() + DRAIN;
         while !self.queue.is_empty() {
             match tokio::time::timeout_at(deadline, self.reports.recv()).await {
                 Ok(Some(report)) => self.on_report(report),
                 _ => {
-                    warn!("the running job did not stop in time");
-                    break;
+                    warn!("the running job did not stop in time: it is left behind");
+                    self.apply(Event::Finished(Ending::Cancelled(Fault::new(Code::Cancelled, STOPPED))));
                 }
             }
         }

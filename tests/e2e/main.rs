@@ -8,6 +8,7 @@ use diffused_tests::mqtt::has_broker;
 use libtest_mimic::{Arguments, Trial};
 
 mod jobs;
+mod refusals;
 mod requests;
 mod times;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         jobs::a_picture_becomes_another,
         jobs::answers_go_to_the_response_topic_too,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
+        refusals::an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path,
         requests::bad_requests_are_refused_and_good_ones_served,
         requests::what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait,
         requests::what_has_no_effect_is_a_warning_in_the_result,
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         times::a_broker_that_comes_late_is_found,
         times::a_result_survives_a_broker_that_forgets_everything,
         times::a_stopped_service_ends_its_jobs_and_says_goodbye,
+        times::a_job_that_does_not_notice_the_stop_ends_as_cancelled,
         times::the_broker_speaks_for_a_killed_service,
         times::a_request_published_while_the_service_is_away_is_served,
         times::a_reload_with_a_broken_file_changes_nothing,

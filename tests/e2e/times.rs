@@ -1,5 +1,7 @@
 //! Bad times: the broker comes late or dies, the program is stopped or killed.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use diffused_tests::mqtt::{Broker, Harness, Peer, Program, config, wait_until};
@@ -40,6 +42,20 @@ pub(crate) fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
     let cancelled =
         |id: &str| offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled");
     assert!(cancelled("a") && cancelled("b"), "{offline:#?}");
+    assert_eq!(harness.program.wait().code(), Some(0));
+}
+
+/// One thread takes longer for a single operator of the largest size than the service waits.
+pub(crate) fn a_job_that_does_not_notice_the_stop_ends_as_cancelled() {
+    let mut harness = Harness::start_configured("", "threads = 1\n");
+    let request = json!({"prompt": "a", "steps": 9, "id": "a", "width": 2048, "height": 2048});
+    harness.peer.publish("txt2img", request.to_string());
+    harness.peer.wait_state("a", "running");
+    std::thread::sleep(Duration::from_secs(2));
+    harness.program.signal("TERM");
+    let offline = harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+    let ends = offline.iter().filter(|m| m.topic == "job/a/state" && m.json()["state"] == "cancelled");
+    assert_eq!(ends.count(), 1, "{offline:#?}");
     assert_eq!(harness.program.wait().code(), Some(0));
 }
 

@@ -175,3 +175,39 @@ fn a_paused_queue_takes_and_starts_nothing() {
     fixture.check(Event::Resume, &["c start"]);
     assert!(!fixture.queue.is_paused());
 }
+
+#[test]
+fn effects_grow_with_the_number_of_jobs_and_not_with_its_square() {
+    const JOBS: usize = 1000;
+    let fill = |queue: &mut Queue<()>, now| {
+        let submitted = (0..JOBS).map(|n| queue.apply(job(&n.to_string()), now).len());
+        submitted.sum::<usize>()
+    };
+    let mut fixture = Fixture::new(JOBS);
+    fixture.queue.apply(Event::Pause, fixture.now);
+    assert_eq!(fill(&mut fixture.queue, fixture.now), JOBS, "each arrival is reported");
+    let mut effects = fixture.queue.apply(Event::Resume, fixture.now).len();
+    for _ in 0..JOBS {
+        effects += fixture.queue.apply(done(), fixture.now).len();
+    }
+    assert!(fixture.queue.is_empty() && effects < (FRONT + 2) * JOBS, "{effects}");
+
+    let mut fixture = Fixture::new(JOBS);
+    fixture.queue.apply(Event::Pause, fixture.now);
+    fill(&mut fixture.queue, fixture.now);
+    let effects = fixture.queue.apply(Event::CancelAll("all"), fixture.now);
+    assert_eq!(effects.len(), JOBS, "no positions of jobs that go");
+}
+
+#[test]
+fn the_first_jobs_are_told_where_they_are() {
+    let mut fixture = Fixture::new(20);
+    for n in 0..12 {
+        fixture.queue.apply(job(&n.to_string()), fixture.now);
+    }
+    let moved =
+        ["0 done", "2 queued 1", "3 queued 2", "4 queued 3", "5 queued 4", "6 queued 5", "7 queued 6", "8 queued 7"];
+    let effects: Vec<_> = fixture.queue.apply(done(), fixture.now).iter().map(show).collect();
+    assert_eq!(effects[..8], moved);
+    assert_eq!(effects[8..], ["1 start"]);
+}

@@ -38,15 +38,18 @@ impl Service {
 
     /// `{"id": …}` or `{"all": true}`
     fn cancel(&mut self, wanted: &Value) -> Result<Value, String> {
-        let id = wanted.get("id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+        let id = wanted
+            .get("id")
+            .filter(|id| !id.is_null())
+            .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
         let all = wanted.get("all").and_then(Value::as_bool).unwrap_or(false);
-        let cancelled = match id {
+        let (cancelled, event) = match id {
             Some(id) if !self.queue.contains(&id) => return Err(format!("there is no job `{id}` in the queue")),
-            Some(id) => vec![id],
-            None if all => self.queue.ids(),
+            Some(id) => (vec![id.clone()], Event::Cancel(id)),
+            None if all => (self.queue.ids(), Event::CancelAll("cancelled before it was started")),
             None => return Err("expected {\"id\": …} or {\"all\": true}".into()),
         };
-        cancelled.iter().for_each(|id| self.apply(Event::Cancel(id.clone())));
+        self.apply(event);
         Ok(json!({"cancelled": cancelled}))
     }
 }

@@ -13,7 +13,8 @@ use super::JobRecord;
 use crate::config::Config;
 use crate::health::Health;
 use crate::mqtt::{self, Mqtt, Receipt, Received};
-use crate::outbox::Message;
+use crate::outbox::{Message, Part, SentImage};
+use crate::pictures::ImageFile;
 use crate::progress::{JobProgress, Timings};
 use crate::queue::Ending;
 use crate::report::{self, JobResult, JobState};
@@ -75,11 +76,12 @@ impl Publisher {
     pub(super) fn state(&self, id: &str, record: &JobRecord, state: &'static str, position: Option<usize>) {
         let (transaction, warnings) = (record.job.transaction.as_ref(), record.warnings.as_slice());
         let state = JobState { id, transaction, state, position, error: None, warnings };
-        self.answer(self.topics.job(id, "state"), record.reply.as_ref(), &state);
+        let part = if position.is_some() { Part::Position(id.to_owned()) } else { Part::Other };
+        self.answer(self.topics.job(id, "state"), record.reply.as_ref(), &state, part);
     }
 
     pub(super) fn ended(&self, id: &str, transaction: Option<&Value>, reply: Option<&Reply>, ending: &Ending) {
-        self.answer(self.topics.job(id, "state"), reply, &JobState::ended(id, transaction, ending));
+        self.answer(self.topics.job(id, "state"), reply, &JobState::ended(id, transaction, ending), Part::Other);
     }
 
     pub(super) fn progress(&self, id: &str, progress: &JobProgress) {
@@ -93,13 +95,29 @@ impl Publisher {
         record.images.push(report::Image::new(&painted, &topic));
         record.warnings.extend(painted.warnings);
         if painted.fits {
-            let content_type = painted.file.format.content_type();
-            let image = Message::new(topic, Bytes::from(painted.file.bytes), content_type);
-            let latest =
-                Message { topic: self.topics.of("image"), certain: false, retain: self.retain_image, ..image.clone() };
-            self.mqtt.publish(image);
-            self.mqtt.publish(latest);
+            let image = SentImage { job: id.to_owned(), index: painted.index, reduced: false };
+            self.image_messages(image, painted.file).into_iter().for_each(|message| self.mqtt.publish(message));
         }
+    }
+
+    /// The image for its job's topic and as the latest.
+    fn image_messages(&self, image: SentImage, file: ImageFile) -> Vec<Message> {
+        let topic = self.topics.job(&image.job, &format!("image/{}", image.index));
+        let message = Message::new(topic, Bytes::from(file.bytes), file.format.content_type());
+        let message = Message { part: Part::Image(image), ..message };
+        let latest =
+            Message { topic: self.topics.of("image"), certain: false, retain: self.retain_image, ..message.clone() };
+        vec![message, latest]
+    }
+
+    /// Sends `file`, or nothing, where the refused image was, and lets `change` correct a result that waits behind it.
+    pub(super) fn resolve(&self, place: u64, image: SentImage, file: Option<ImageFile>, change: impl Fn(&mut Vec<u8>)) {
+        let instead = file.map(|file| self.image_messages(image, file)).unwrap_or_default();
+        self.mqtt.resolve(place, instead, |result| {
+            let mut payload = result.payload.to_vec();
+            change(&mut payload);
+            result.payload = payload.into();
+        });
     }
 
     pub(super) fn result(&self, id: &str, record: &JobRecord, timings: &Timings) {
@@ -113,7 +131,7 @@ impl Publisher {
             images: &record.images,
             warnings: &record.warnings,
         };
-        self.answer(self.topics.job(id, "result"), record.reply.as_ref(), &result);
+        self.answer(self.topics.job(id, "result"), record.reply.as_ref(), &result, Part::Result(id.to_owned()));
     }
 
     pub(super) fn health(&self, health: &Health) {
@@ -123,7 +141,7 @@ impl Publisher {
 
     /// Answers the command `name`, which may be anything that fits into a topic.
     pub(super) fn response(&self, name: &str, reply: Option<&Reply>, response: &Value) {
-        self.copy(reply, response);
+        self.copy(reply, response, Part::Other);
         if is_safe_level(name) {
             self.mqtt.publish(Message::json(self.topics.of(&format!("response/{name}")), response));
         }
@@ -138,15 +156,15 @@ impl Publisher {
     }
 
     /// To `topic`, and a copy to the client's response topic.
-    fn answer(&self, topic: String, reply: Option<&Reply>, value: &impl Serialize) {
-        self.copy(reply, value);
-        self.mqtt.publish(Message::json(topic, value));
+    fn answer(&self, topic: String, reply: Option<&Reply>, value: &impl Serialize, part: Part) {
+        self.copy(reply, value, part.clone());
+        self.mqtt.publish(Message { part, ..Message::json(topic, value) });
     }
 
-    fn copy(&self, reply: Option<&Reply>, value: &impl Serialize) {
+    fn copy(&self, reply: Option<&Reply>, value: &impl Serialize, part: Part) {
         if let Some(Reply { topic, correlation }) = reply {
             let copy = Message::json(topic.clone(), value);
-            self.mqtt.publish(Message { correlation: correlation.clone(), ..copy });
+            self.mqtt.publish(Message { correlation: correlation.clone(), part, ..copy });
         }
     }
 }

@@ -1,0 +1,42 @@
+//! Brokers that do not take what the service sends.
+
+use serde_json::{Value, json};
+
+use diffused_tests::mqtt::{Delivery, Harness};
+use diffused_tests::sha256;
+
+fn result(messages: &[Delivery], id: &str) -> Value {
+    let topic = format!("job/{id}/result");
+    messages.iter().find(|m| m.topic == topic).unwrap_or_else(|| panic!("no {topic} in {messages:#?}")).json()
+}
+
+fn request(id: &str, size: u32) -> Value {
+    json!({"prompt": "a red house", "steps": 1, "seed": 7, "id": id, "width": size, "height": size})
+}
+
+/// mosquitto does not announce this limit, and answers what is larger with a PUBACK of code 0x95.
+pub(crate) fn an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path() {
+    let mut harness = Harness::start_with("message_size_limit 5000");
+    for request in [request("large", 256), request("small", 32), request("next", 256)] {
+        harness.peer.publish("txt2img", request.to_string());
+    }
+    let messages = harness.peer.wait_state("next", "done");
+    for id in ["large", "small", "next"] {
+        let result = result(&messages, id);
+        let listed = &result["images"][0];
+        let topic = format!("job/{id}/image/0");
+        match messages.iter().find(|m| m.topic == topic) {
+            Some(image) => assert_eq!(listed["sha256"], sha256(&image.payload), "{result}"),
+            None => {
+                assert_eq!((id == "small", &listed["topic"]), (false, &Value::Null), "{result}");
+                assert!(result["warnings"].to_string().contains("not published, see its path"), "{result}");
+                assert_eq!(listed["sha256"], sha256(&std::fs::read(listed["path"].as_str().unwrap()).unwrap()));
+            }
+        }
+        image::open(listed["path"].as_str().unwrap()).unwrap();
+        let ends = messages.iter().filter(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "done");
+        assert_eq!(ends.count(), 1, "{id}");
+    }
+    let log = harness.program.log();
+    assert!(log.contains("raise the broker's limit on messages"), "{log}");
+}
