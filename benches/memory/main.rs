@@ -1,7 +1,7 @@
 //! Memory: what the planner predicts and what the program really holds, as child processes of their own.
 //!
 //! Without arguments: Stable Diffusion 1.5's shapes (made under `target/`, or `--model BUNDLE`), about half an hour on two cores.
-//! `--smoke`: the demo model, seconds. `--chart FILE` draws memory over time. Other words pick the parts that contain them:
+//! `--smoke`: the demo model, seconds. `--chart FILE` draws memory over time. Other words pick the sections that contain them:
 //! peaks, streaming, board, service, chart. Prints tables; ends with status 1 if something that is promised does not hold.
 
 mod chart;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-type Part = fn(&mut Bench) -> Result<()>;
+type Section = fn(&mut Bench) -> Result<()>;
 
 struct Bench {
     smoke: bool,
@@ -80,14 +80,14 @@ impl Bench {
     }
 
     fn run(&mut self) -> Result<()> {
-        let parts: [(&str, Part); 5] = [
+        let sections: [(&str, Section); 5] = [
             ("peaks", Bench::peaks),
             ("streaming", Bench::streaming),
             ("board", Bench::board),
             ("service", Bench::service),
             ("chart", Bench::draw),
         ];
-        for (name, part) in parts {
+        for (name, part) in sections {
             if self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str())) {
                 part(self).with_context(|| name.to_owned())?;
             }

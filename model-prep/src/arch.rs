@@ -7,11 +7,11 @@ mod vae;
 
 use diffused_kernels::pack::Format;
 
-use crate::network::Network;
+use crate::network::BuiltNetwork;
 use crate::source::Configs;
 
 /// The bundle's networks, in the order of `bundle::NETWORKS`.
-pub(crate) fn networks(configs: &Configs, weights: Format) -> [Network; 4] {
+pub(crate) fn networks(configs: &Configs, weights: Format) -> [BuiltNetwork; 4] {
     [
         text_encoder::build(&configs.text, weights),
         unet::build(&configs.unet, weights),

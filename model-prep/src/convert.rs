@@ -17,10 +17,10 @@ use diffused_kernels::pack::Format;
 use crate::arch;
 use crate::error::{Error, Result};
 use crate::files::sha256;
-use crate::network::Network;
+use crate::network::BuiltNetwork;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
-use crate::source::{Checkpoint, Source};
+use crate::source::{Checkpoint, ModelFolder};
 
 /// What is converted, and how.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ pub fn convert(
 ) -> Result<Vec<String>> {
     options.check()?;
     let place = OutputPlace::new(out, source, options.force)?;
-    let source = Source::open(source)?;
+    let source = ModelFolder::open(source)?;
     let networks = arch::networks(&source.configs, options.weights);
     check_tensors(&source, &networks)?;
     let partial = Partial::create(place)?;
@@ -93,8 +93,8 @@ pub fn convert(
 }
 
 /// Every tensor that is needed is there in the right shape, and every tensor that is there is needed.
-pub(crate) fn check_tensors(source: &Source, networks: &[Network]) -> Result<()> {
-    let check = |checkpoint: &Checkpoint, networks: &[Network]| {
+pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> Result<()> {
+    let check = |checkpoint: &Checkpoint, networks: &[BuiltNetwork]| {
         let mut needed = BTreeSet::new();
         for parameter in networks.iter().flat_map(|network| &network.parameters) {
             for (name, shape) in parameter.tensors() {
@@ -113,8 +113,8 @@ pub(crate) fn check_tensors(source: &Source, networks: &[Network]) -> Result<()>
 }
 
 fn write_networks(
-    source: &Source,
-    networks: &[Network],
+    source: &ModelFolder,
+    networks: &[BuiltNetwork],
     folder: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
@@ -134,7 +134,7 @@ fn write_networks(
     Ok(())
 }
 
-fn manifest(source: &Source, options: &Options, files: BTreeMap<String, String>) -> Result<Manifest> {
+fn manifest(source: &ModelFolder, options: &Options, files: BTreeMap<String, String>) -> Result<Manifest> {
     let (configs, tokenizer) = (&source.configs, &source.tokenizer);
     let mut sampling = source.sampling.clone();
     sampling.steps = options.steps.unwrap_or(sampling.steps);

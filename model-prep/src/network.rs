@@ -8,7 +8,7 @@ mod onnx;
 use diffused_engine::layer::{Activation, Layer, Padding};
 use diffused_kernels::pack::Format;
 
-use crate::parameter::{Parameter, Shape};
+use crate::parameter::{Parameter, ParameterShape};
 
 /// The format of a matrix of `k` inputs in a bundle whose matrices are in `weights`.
 fn matrix_format(weights: Format, k: usize, precise: bool) -> Format {
@@ -64,7 +64,7 @@ pub(crate) enum Dim {
 
 /// A finished network.
 #[derive(Debug, Clone)]
-pub(crate) struct Network {
+pub(crate) struct BuiltNetwork {
     /// Its name in the bundle.
     pub(crate) name: &'static str,
     inputs: Vec<Input>,
@@ -188,7 +188,7 @@ impl Builder {
         output
     }
 
-    fn parameter(&mut self, name: &str, shape: Shape) -> String {
+    fn parameter(&mut self, name: &str, shape: ParameterShape) -> String {
         self.parameters.push(Parameter { name: name.to_owned(), shape });
         name.to_owned()
     }
@@ -202,7 +202,7 @@ impl Builder {
         channels: usize,
     ) -> Value {
         let half = self.weights != Format::F32;
-        let table = |rows| Shape::Table { rows, columns: channels, half };
+        let table = |rows| ParameterShape::Table { rows, columns: channels, half };
         let tokens = self.parameter(&format!("{name}.token_embedding"), table(vocabulary));
         let positions = self.parameter(&format!("{name}.position_embedding"), table(length));
         self.node(name, Op::Layer(Layer::Embedding { tokens, positions }), &[ids], channels)
@@ -220,7 +220,7 @@ impl Builder {
         let format = matrix_format(self.weights, x.channels, precise);
         let gated = activation == Activation::Geglu;
         let n = if gated { 2 * features } else { features };
-        let weight = self.parameter(name, Shape::Matrix { n, k: x.channels, kernel: 1, bias, gated, format });
+        let weight = self.parameter(name, ParameterShape::Matrix { n, k: x.channels, kernel: 1, bias, gated, format });
         let residual_there = residual.is_some();
         let layer = Layer::Linear { weight, features, activation, residual: residual_there, quantize: false };
         let inputs: Vec<Value> = [Some(x), residual].into_iter().flatten().collect();
@@ -231,7 +231,7 @@ impl Builder {
     pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
         let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half } = settings;
         let format = matrix_format(self.weights, x.channels, precise);
-        let shape = Shape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
+        let shape = ParameterShape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
         let weight = self.parameter(name, shape);
         let layer = Layer::Conv2d {
             weight,
@@ -252,14 +252,14 @@ impl Builder {
     /// A group normalisation.
     pub(crate) fn group_norm(&mut self, x: Value, name: &str, settings: GroupNorm) -> Value {
         let GroupNorm { groups, eps, silu } = settings;
-        let weight = self.parameter(name, Shape::Norm { channels: x.channels });
+        let weight = self.parameter(name, ParameterShape::Norm { channels: x.channels });
         let layer = Layer::GroupNorm { weight, groups, eps, silu, quantize: false };
         self.node(name, Op::Layer(layer), &[x], x.channels)
     }
 
     /// A layer normalisation.
     pub(crate) fn layer_norm(&mut self, x: Value, name: &str, eps: f32) -> Value {
-        let weight = self.parameter(name, Shape::Norm { channels: x.channels });
+        let weight = self.parameter(name, ParameterShape::Norm { channels: x.channels });
         self.node(name, Op::Layer(Layer::LayerNorm { weight, eps, quantize: false }), &[x], x.channels)
     }
 
@@ -286,8 +286,8 @@ impl Builder {
     }
 
     /// The finished network, with `output` as its only output, called `output_name`.
-    pub(crate) fn finish(self, name: &'static str, output: Value, output_name: &'static str) -> Network {
+    pub(crate) fn finish(self, name: &'static str, output: Value, output_name: &'static str) -> BuiltNetwork {
         let Builder { inputs, nodes, parameters, .. } = self;
-        Network { name, inputs, nodes, output: (output_name, output.id), parameters }
+        BuiltNetwork { name, inputs, nodes, output: (output_name, output.id), parameters }
     }
 }

@@ -16,12 +16,12 @@ pub(crate) struct Parameter {
     /// The source's module.
     pub(crate) name: String,
     /// What it holds.
-    pub(crate) shape: Shape,
+    pub(crate) shape: ParameterShape,
 }
 
 /// What a weight holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ParameterShape {
     /// A linear layer's or convolution's matrix.
     Matrix {
         /// Outputs; GEGLU's values and gates together.
@@ -58,42 +58,42 @@ impl Parameter {
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (weight, bias) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
         match self.shape {
-            Shape::Matrix { n, k, kernel, bias: there, .. } => {
+            ParameterShape::Matrix { n, k, kernel, bias: there, .. } => {
                 let shape = if kernel == 1 { vec![n, k] } else { vec![n, k, kernel, kernel] };
                 let bias = there.then_some((bias, vec![n]));
                 [Some((weight, shape)), bias].into_iter().flatten().collect()
             }
-            Shape::Norm { channels } => vec![(weight, vec![channels]), (bias, vec![channels])],
-            Shape::Table { rows, columns, .. } => vec![(weight, vec![rows, columns])],
+            ParameterShape::Norm { channels } => vec![(weight, vec![channels]), (bias, vec![channels])],
+            ParameterShape::Table { rows, columns, .. } => vec![(weight, vec![rows, columns])],
         }
     }
 
     /// It is a matrix in int8.
     pub(crate) fn is_int8(&self) -> bool {
-        matches!(self.shape, Shape::Matrix { format: Format::Int8, .. })
+        matches!(self.shape, ParameterShape::Matrix { format: Format::Int8, .. })
     }
 
     /// As the bundle holds it.
     pub(crate) fn stored(&self) -> WeightShape {
         match self.shape {
-            Shape::Matrix { .. } => WeightShape::Matrix { layout: self.layout(), n: self.outputs() },
-            Shape::Norm { channels } => WeightShape::Table { rows: 2, columns: channels, half: false },
-            Shape::Table { rows, columns, half } => WeightShape::Table { rows, columns, half },
+            ParameterShape::Matrix { .. } => WeightShape::Matrix { layout: self.layout(), n: self.outputs() },
+            ParameterShape::Norm { channels } => WeightShape::Table { rows: 2, columns: channels, half: false },
+            ParameterShape::Table { rows, columns, half } => WeightShape::Table { rows, columns, half },
         }
     }
 
     /// What is written for it; of GEGLU whole pairs of panels.
     pub(crate) fn tensor(&self) -> NewTensor {
-        let pairs = matches!(self.shape, Shape::Matrix { gated: true, .. });
+        let pairs = matches!(self.shape, ParameterShape::Matrix { gated: true, .. });
         NewTensor { name: self.name.clone(), shape: self.stored(), pairs }
     }
 
     /// Outputs of a matrix as stored: GEGLU's halves each fill whole panels.
     fn outputs(&self) -> usize {
         match self.shape {
-            Shape::Matrix { n, gated: true, .. } => 2 * (n / 2).next_multiple_of(PANEL),
-            Shape::Matrix { n, .. } => n,
-            Shape::Norm { .. } | Shape::Table { .. } => 0,
+            ParameterShape::Matrix { n, gated: true, .. } => 2 * (n / 2).next_multiple_of(PANEL),
+            ParameterShape::Matrix { n, .. } => n,
+            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => 0,
         }
     }
 
@@ -105,8 +105,10 @@ impl Parameter {
 
     fn layout(&self) -> Layout {
         match self.shape {
-            Shape::Matrix { k, kernel, format, .. } => Layout { format, k, taps: kernel * kernel },
-            Shape::Norm { channels: k } | Shape::Table { columns: k, .. } => Layout { format: Format::F32, k, taps: 1 },
+            ParameterShape::Matrix { k, kernel, format, .. } => Layout { format, k, taps: kernel * kernel },
+            ParameterShape::Norm { channels: k } | ParameterShape::Table { columns: k, .. } => {
+                Layout { format: Format::F32, k, taps: 1 }
+            }
         }
     }
 
@@ -114,18 +116,18 @@ impl Parameter {
     pub(crate) fn encode(&self, source: &Checkpoint, index: usize, out: &mut [u8]) -> Result<()> {
         let rows = self.source_rows(source, index)?;
         match self.shape {
-            Shape::Matrix { format, .. } => {
+            ParameterShape::Matrix { format, .. } => {
                 let values: Vec<&[f32]> = rows.values.chunks_exact(rows.len).collect();
                 if format == Format::F16 {
                     self.check_half(source, &rows.values)?;
                 }
                 pack_panel(&self.layout(), &values, &rows.bias, out);
             }
-            Shape::Table { half: true, .. } => {
+            ParameterShape::Table { half: true, .. } => {
                 self.check_half(source, &rows.values)?;
                 write(out, &rows.values, |value| f16::from_f32(value).to_le_bytes());
             }
-            Shape::Norm { .. } | Shape::Table { .. } => write(out, &rows.values, f32::to_le_bytes),
+            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => write(out, &rows.values, f32::to_le_bytes),
         }
         Ok(())
     }
@@ -134,13 +136,13 @@ impl Parameter {
     pub(crate) fn compare(&self, source: &Checkpoint, index: usize, unit: &[u8]) -> Result<Vec<(f32, f32)>> {
         let wanted = self.source_rows(source, index)?;
         let found: Vec<f32> = match self.shape {
-            Shape::Matrix { .. } => {
+            ParameterShape::Matrix { .. } => {
                 let (rows, bias) = unpack_panel(&self.layout(), unit);
                 let (rows, bias) = (&rows[..wanted.bias.len()], &bias[..wanted.bias.len()]);
                 rows.iter().flatten().chain(bias).copied().collect()
             }
-            Shape::Table { half: true, .. } => read(unit, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Shape::Norm { .. } | Shape::Table { .. } => read(unit, f32::from_le_bytes),
+            ParameterShape::Table { half: true, .. } => read(unit, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => read(unit, f32::from_le_bytes),
         };
         Ok(found.into_iter().zip(wanted.values.into_iter().chain(wanted.bias)).collect())
     }
@@ -149,18 +151,18 @@ impl Parameter {
     fn source_rows(&self, source: &Checkpoint, index: usize) -> Result<Rows> {
         let (weight, bias_name) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
         let (first, count, len) = match self.shape {
-            Shape::Matrix { n, k, kernel, gated, .. } => {
+            ParameterShape::Matrix { n, k, kernel, gated, .. } => {
                 let (first, end) = panel_outputs(n, gated, index);
                 (first, end - first, k * kernel * kernel)
             }
-            Shape::Norm { channels } => (0, 1, channels),
-            Shape::Table { columns, .. } => (index, 1, columns),
+            ParameterShape::Norm { channels } => (0, 1, channels),
+            ParameterShape::Table { columns, .. } => (index, 1, columns),
         };
         let mut values = vec![0.0; count * len];
-        let gamma = !matches!(self.shape, Shape::Norm { .. }) || index == 0;
+        let gamma = !matches!(self.shape, ParameterShape::Norm { .. }) || index == 0;
         source.read(if gamma { &weight } else { &bias_name }, first * len, &mut values)?;
         let mut bias = Vec::new();
-        if let Shape::Matrix { kernel, bias: there, .. } = self.shape {
+        if let ParameterShape::Matrix { kernel, bias: there, .. } = self.shape {
             bias.resize(count, 0.0);
             if there {
                 source.read(&bias_name, first, &mut bias)?;
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn both_halves_of_a_gated_matrix_fill_panels() {
-        let shape = Shape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
+        let shape = ParameterShape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
         let parameter = Parameter { name: "ff".into(), shape };
         assert_eq!((parameter.outputs(), parameter.stored().units()), (64, 4));
         assert!(parameter.tensor().pairs);

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 pub(crate) use checkpoint::Checkpoint;
 use keys::Keys;
 pub(crate) use text_config::TextConfig;
-pub(crate) use tokenizer::Tokenizer;
-pub(crate) use unet_config::{Block, Middle, UnetConfig};
+pub(crate) use tokenizer::TokenizerFiles;
+pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
 use crate::error::{Error, Result};
@@ -35,10 +35,10 @@ pub(crate) struct Configs {
 }
 
 /// A diffusers folder.
-pub(crate) struct Source {
+pub(crate) struct ModelFolder {
     pub(crate) path: PathBuf,
     pub(crate) configs: Configs,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: TokenizerFiles,
     pub(crate) sampling: sampler::SamplingConfig,
     /// The words that the model was trained with (`words.txt`), sorted; `None`: any.
     pub(crate) words: Option<Vec<String>>,
@@ -71,12 +71,12 @@ impl Configs {
     }
 }
 
-impl Source {
+impl ModelFolder {
     /// Opens the folder `path`.
-    pub(crate) fn open(path: &Path) -> Result<Source> {
+    pub(crate) fn open(path: &Path) -> Result<ModelFolder> {
         check_model_index(&path.join("model_index.json"))?;
         let configs = Configs::open(path)?;
-        let tokenizer = Tokenizer::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
+        let tokenizer = TokenizerFiles::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
         let (sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
@@ -88,7 +88,7 @@ impl Source {
         let mut vae = Checkpoint::open(&path.join("vae"), "diffusion_pytorch_model")?;
         vae.rename(|name| Some(vae_name(name)));
         let path = path.to_owned();
-        Ok(Source { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
+        Ok(ModelFolder { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
     }
 
     /// The tensors of one of the bundle's networks.

@@ -22,8 +22,8 @@ use random::Random;
 
 use crate::arch;
 use crate::error::{Error, Result};
-use crate::network::Network;
-use crate::parameter::{Parameter, Shape};
+use crate::network::BuiltNetwork;
+use crate::parameter::{Parameter, ParameterShape};
 use crate::source::Configs;
 
 /// How a synthetic model's values are stored.
@@ -60,12 +60,12 @@ struct Draw {
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq)]
-struct Tensor {
+struct RandomTensor {
     shape: Vec<usize>,
     draw: Draw,
 }
 
-impl Tensor {
+impl RandomTensor {
     fn values(&self) -> usize {
         self.shape.iter().product()
     }
@@ -89,7 +89,7 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
         ("vae/diffusion_pytorch_model.safetensors", tensors(&[&decoder, &encoder], "")),
     ];
     files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
-    let values = |tensors: &BTreeMap<String, Tensor>| tensors.values().map(Tensor::values).sum::<usize>();
+    let values = |tensors: &BTreeMap<String, RandomTensor>| tensors.values().map(RandomTensor::values).sum::<usize>();
     let total = files.iter().map(|(_, tensors)| values(tensors) as u64).sum::<u64>() * dtype.bytes();
     let mut done = 0;
     for (file, tensors) in &files {
@@ -109,18 +109,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The tensors that `networks` are made of.
-fn tensors(networks: &[&Network], prefix: &str) -> BTreeMap<String, Tensor> {
+fn tensors(networks: &[&BuiltNetwork], prefix: &str) -> BTreeMap<String, RandomTensor> {
     let parameters = networks.iter().flat_map(|network| &network.parameters);
     let tensors = parameters.flat_map(|parameter| {
         let weight = parameter.tensors().into_iter().zip(draws(parameter));
-        weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), Tensor { shape, draw }))
+        weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), RandomTensor { shape, draw }))
     });
     tensors.collect()
 }
 
 /// Gives 1×1 convolutions the shape that torch has for them; the builders treat them as linear layers.
 /// Transformers of the UNet begin and end in either.
-fn shape_convolutions(tensors: &mut BTreeMap<String, Tensor>, linear_projections: bool) {
+fn shape_convolutions(tensors: &mut BTreeMap<String, RandomTensor>, linear_projections: bool) {
     let convolution = |name: &str| {
         let projection = name.ends_with(".proj_in.weight") || name.ends_with(".proj_out.weight");
         name.ends_with("conv_shortcut.weight")
@@ -136,19 +136,19 @@ fn shape_convolutions(tensors: &mut BTreeMap<String, Tensor>, linear_projections
 fn draws(parameter: &Parameter) -> [Draw; 2] {
     let draw = |mean, deviation| Draw { mean, deviation };
     match parameter.shape {
-        Shape::Matrix { k, kernel, .. } => {
+        ParameterShape::Matrix { k, kernel, .. } => {
             let adds = ["conv2", "to_out.0", "out_proj", "proj_out", "ff.net.2", "mlp.fc2"];
             let gain = if adds.iter().any(|end| parameter.name.ends_with(end)) { 0.3 } else { 1.0 };
             [draw(0.0, gain / ((k * kernel * kernel) as f32).sqrt()), draw(0.0, 0.01)]
         }
-        Shape::Norm { .. } => [draw(1.0, 0.05), draw(0.0, 0.05)],
-        Shape::Table { .. } => [draw(0.0, 0.02), draw(0.0, 0.02)],
+        ParameterShape::Norm { .. } => [draw(1.0, 0.05), draw(0.0, 0.05)],
+        ParameterShape::Table { .. } => [draw(0.0, 0.02), draw(0.0, 0.02)],
     }
 }
 
 fn write_safetensors(
     path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
+    tensors: &BTreeMap<String, RandomTensor>,
     dtype: Dtype,
     seed: u64,
     progress: &mut dyn FnMut(u64),
@@ -176,7 +176,7 @@ fn write_safetensors(
 }
 
 /// A safetensors header: every tensor's type, shape and place, padded so that the data is aligned.
-fn header(tensors: &BTreeMap<String, Tensor>, dtype: Dtype) -> String {
+fn header(tensors: &BTreeMap<String, RandomTensor>, dtype: Dtype) -> String {
     let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({"format": "pt"}))]);
     let mut start = 0;
     for (name, tensor) in tensors {
@@ -230,7 +230,8 @@ mod tests {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
             let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Format::F32);
-            let values = |networks: &[&Network]| tensors(networks, "").values().map(Tensor::values).sum::<usize>();
+            let values =
+                |networks: &[&BuiltNetwork]| tensors(networks, "").values().map(RandomTensor::values).sum::<usize>();
             assert_eq!(values(&[&networks[0]]), text, "{arch:?}");
             assert_eq!(values(&[&networks[1]]), unet, "{arch:?}");
             assert_eq!(values(&[&networks[2], &networks[3]]), 83_653_863, "{arch:?}");

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use diffused_engine::bundle::WeightsFile;
-use diffused_engine::{Bundle, Source as BundleSource};
+use diffused_engine::{Bundle, Source};
 use diffused_kernels::pack::Format;
 
 use crate::arch;
 use crate::convert::check_tensors;
 use crate::error::{Error, Result};
-use crate::network::Network;
+use crate::network::BuiltNetwork;
 use crate::parameter::Parameter;
-use crate::source::{Checkpoint, Source};
+use crate::source::{Checkpoint, ModelFolder};
 
 /// How far a tensor of the bundle is from its source.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,9 +39,9 @@ impl Difference {
 /// Errors are those of a bundle that was not made from this source, or not by this program: a graph that differs, a
 /// tensor of another shape.
 pub fn verify(bundle: &Path, source: &Path, each: &mut dyn FnMut(Difference)) -> Result<()> {
-    let opened = Bundle::open(BundleSource::Folder(bundle.to_owned()))?;
+    let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
-    let source = Source::open(source)?;
+    let source = ModelFolder::open(source)?;
     let networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
     for network in &networks {
@@ -52,7 +52,7 @@ pub fn verify(bundle: &Path, source: &Path, each: &mut dyn FnMut(Difference)) ->
 
 fn verify_network(
     bundle: &Path,
-    network: &Network,
+    network: &BuiltNetwork,
     source: &Checkpoint,
     each: &mut dyn FnMut(Difference),
 ) -> Result<()> {
@@ -61,7 +61,7 @@ fn verify_network(
         return Err(Error::file(&path, "is not the graph that the source's configuration describes; convert it anew"));
     }
     let path = bundle.join(format!("{}.weights", network.name));
-    let file = WeightsFile::open(&BundleSource::Folder(bundle.to_owned()), network.name)?;
+    let file = WeightsFile::open(&Source::Folder(bundle.to_owned()), network.name)?;
     for parameter in &network.parameters {
         let (network, tensor, format) = (network.name, parameter.name.clone(), parameter.stored().format());
         each(Difference { network, tensor, format, relative: relative(&path, &file, parameter, source)? });

@@ -20,16 +20,16 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 type Output = (&'static str, Vec<f32>);
 
 /// A tensor in f32, as torch has it: channels first.
-struct Tensor {
+struct PlainTensor {
     shape: Vec<usize>,
     values: Vec<f32>,
 }
 
-impl Tensor {
-    fn read(tensors: &SafeTensors, name: &str) -> Result<Tensor, Box<dyn Error>> {
+impl PlainTensor {
+    fn read(tensors: &SafeTensors, name: &str) -> Result<PlainTensor, Box<dyn Error>> {
         let view = tensors.tensor(name)?;
         let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        Ok(Tensor { shape: view.shape().to_vec(), values })
+        Ok(PlainTensor { shape: view.shape().to_vec(), values })
     }
 
     /// Of `[1][channels][height][width]`.
@@ -57,20 +57,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
     let streamed = RunBudget::streamed;
-    let ids = Tensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
+    let ids = PlainTensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
     let text = TextEncoder::open(bundle)?.encode(&[ids], streamed(), &mut go_on)?.values;
 
-    let latents = Tensor::read(inputs, "unet.in")?.latents();
-    let timestep = Tensor::read(inputs, "unet.timestep")?.values[0];
-    let Tensor { shape, values } = Tensor::read(inputs, "unet.text")?;
+    let latents = PlainTensor::read(inputs, "unet.in")?.latents();
+    let timestep = PlainTensor::read(inputs, "unet.timestep")?.values[0];
+    let PlainTensor { shape, values } = PlainTensor::read(inputs, "unet.text")?;
     let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values };
     let mut unet = Unet::open(bundle)?;
     let noise = unet.start(&latents, embeddings, 1.0, 1, streamed())?.predict(&latents, timestep.into(), &mut go_on)?;
 
-    let latents = Tensor::read(inputs, "decode.in")?.latents();
+    let latents = PlainTensor::read(inputs, "decode.in")?.latents();
     let pixels = VaeDecoder::open(bundle)?.decode(&latents, streamed(), &mut go_on)?;
 
-    let Latents { height, width, values, .. } = Tensor::read(inputs, "encode.in")?.latents();
+    let Latents { height, width, values, .. } = PlainTensor::read(inputs, "encode.in")?.latents();
     let moments = VaeEncoder::open(bundle)?.encode(values, (width, height), streamed(), &mut go_on)?;
     let (rows, columns, channels) = moments.shape();
     let means = moments.sample(&vec![0.0; rows * columns * channels]).values;

@@ -21,7 +21,7 @@ pub(crate) struct Goldens {
 }
 
 /// `values` of `[channels][height][width]`, or of two dimensions.
-pub(crate) struct Tensor {
+pub(crate) struct GoldenTensor {
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Vec<f32>,
 }
@@ -41,23 +41,23 @@ impl Goldens {
         cases
     }
 
-    pub(crate) fn get(&self, name: &str) -> Tensor {
+    pub(crate) fn get(&self, name: &str) -> GoldenTensor {
         let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
         let view = tensors.tensor(name).unwrap();
         let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let shape = view.shape().iter().copied().skip(usize::from(view.shape().len() == 4)).collect();
-        Tensor { shape, values }
+        GoldenTensor { shape, values }
     }
 
     /// The embeddings of the first prompt.
     pub(crate) fn embeddings(&self) -> Embeddings {
-        let Tensor { shape, mut values } = self.get("text.out");
+        let GoldenTensor { shape, mut values } = self.get("text.out");
         values.truncate(shape[1] * shape[2]);
         Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values }
     }
 }
 
-impl Tensor {
+impl GoldenTensor {
     /// Pixel by pixel.
     pub(crate) fn latents(&self) -> Latents {
         Latents::from_planes(&self.values, self.shape[1], self.shape[2], self.shape[0])

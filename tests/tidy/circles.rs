@@ -8,9 +8,6 @@ use crate::files::TextFile;
 const CRATES: [&str; 6] =
     ["daemon/engine/src/", "daemon/heap/src/", "daemon/kernels/src/", "daemon/src/", "model-prep/src/", "tests/src/"];
 
-/// Modules that still go in a circle: the list shrinks until it is empty.
-const TO_BE_OPENED: [(&str, &[&str]); 0] = [];
-
 /// The crate's root, `lib.rs`, as a module.
 const ROOT: &str = "lib";
 
@@ -30,11 +27,7 @@ fn circles_of(folder: &str, files: &[TextFile]) -> Vec<String> {
             found.entry(circle.iter().copied().collect()).or_insert_with(|| circle.join(" → "));
         }
     }
-    let known = |modules: &BTreeSet<&str>| {
-        let lists = TO_BE_OPENED.iter().filter(|(known, _)| *known == folder);
-        lists.into_iter().any(|(_, list)| modules.iter().all(|module| list.contains(module)))
-    };
-    found.iter().filter(|(modules, _)| !known(modules)).map(|(_, circle)| format!("{folder}: {circle}")).collect()
+    found.values().map(|circle| format!("{folder}: {circle}")).collect()
 }
 
 /// A shortest way from one module to another, both included.

@@ -16,22 +16,6 @@ const SHARED: [(&str, &str); 8] = [
     ("Result", "each library has its own, of its error"),
 ];
 
-/// Names that still mean several things, each with how often they are declared: the list shrinks until it is empty.
-const TO_BE_RENAMED: [(&str, usize); 12] = [
-    ("Activation", 2),
-    ("Attention", 2),
-    ("Block", 2),
-    ("F", 2),
-    ("Model", 2),
-    ("Network", 2),
-    ("Part", 2),
-    ("Shape", 2),
-    ("Source", 3),
-    ("Tensor", 4),
-    ("Tokenizer", 2),
-    ("Unet", 2),
-];
-
 /// A type's declaration: its name, and where it is.
 fn declarations(file: &TextFile) -> Vec<(String, String)> {
     if !file.is_rust() {
@@ -57,8 +41,7 @@ pub(crate) fn twice_declared(files: &[TextFile]) -> Vec<String> {
     for (name, place) in files.iter().flat_map(declarations) {
         places.entry(name).or_default().push(place);
     }
-    let allowed = |name: &str| TO_BE_RENAMED.iter().find(|(known, _)| *known == name).map_or(1, |(_, times)| *times);
     let shared = |name: &str| SHARED.iter().any(|(known, _)| *known == name);
-    let offending = places.into_iter().filter(|(name, places)| places.len() > allowed(name) && !shared(name));
+    let offending = places.into_iter().filter(|(name, places)| places.len() > 1 && !shared(name));
     offending.map(|(name, places)| format!("{name} is declared in {}", places.join(", "))).collect()
 }

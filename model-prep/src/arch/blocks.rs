@@ -41,7 +41,7 @@ impl Resnets {
 }
 
 /// Attention with its four projections (`to_q`, `to_k`, `to_v`, `to_out.0`); `residual` is added to the result.
-pub(super) struct Attention {
+pub(super) struct AttentionBlock {
     pub(super) heads: usize,
     /// Biases of the first three projections.
     pub(super) bias: bool,
@@ -50,7 +50,7 @@ pub(super) struct Attention {
     pub(super) precise: bool,
 }
 
-impl Attention {
+impl AttentionBlock {
     /// Queries from `x`, keys and values from `context`.
     pub(super) fn add(&self, b: &mut Builder, x: Value, context: Value, name: &str) -> Value {
         let (channels, project) = (x.channels, Linear { bias: self.bias, ..Linear::default() });

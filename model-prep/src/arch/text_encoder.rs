@@ -1,11 +1,11 @@
 //! CLIPTextModel: a causal transformer over a prompt's tokens; the last layer's output after the final norm.
 
-use crate::network::{Attention, Builder, Dim, Linear, Network, Value};
+use crate::network::{Attention, Builder, BuiltNetwork, Dim, Linear, Value};
 use crate::source::TextConfig;
 use diffused_kernels::pack::Format;
 
 /// The text encoder's network.
-pub(super) fn build(config: &TextConfig, weights: Format) -> Network {
+pub(super) fn build(config: &TextConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
     let ids = b.ids("input_ids", &[Dim::Any("batch"), Dim::Any("tokens")]);
     let mut x = b.embedding(ids, "embeddings", (config.vocabulary, config.positions), config.channels);

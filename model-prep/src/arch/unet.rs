@@ -2,9 +2,9 @@
 
 use diffused_engine::layer::Activation;
 
-use super::blocks::{Attention, Resnets};
-use crate::network::{Builder, Conv, Dim, GroupNorm, Linear, Network, Value};
-use crate::source::{Block, Middle, UnetConfig};
+use super::blocks::{AttentionBlock, Resnets};
+use crate::network::{Builder, BuiltNetwork, Conv, Dim, GroupNorm, Linear, Value};
+use crate::source::{Middle, UnetBlock, UnetConfig};
 use diffused_kernels::pack::Format;
 
 /// Added to the variance by a transformer's own group norm.
@@ -15,7 +15,7 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 const FEED_FORWARD: usize = 4;
 
 /// The UNet's network.
-pub(super) fn build(config: &UnetConfig, weights: Format) -> Network {
+pub(super) fn build(config: &UnetConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
     let picture = [Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(config.latent_channels)];
     let sample = b.input("sample", &picture);
@@ -27,11 +27,11 @@ pub(super) fn build(config: &UnetConfig, weights: Format) -> Network {
     let resnets = Resnets { groups: config.groups, eps: config.eps, time: Some(time), half: false };
     let conv_in = Conv { kernel: config.conv_in_kernel, precise: true, ..Conv::default() };
     let x = b.conv(sample, "conv_in", config.blocks[0].channels, conv_in);
-    let mut unet = Unet { b, config, resnets, text, skips: Vec::new() };
+    let mut unet = UnetBuilder { b, config, resnets, text, skips: Vec::new() };
     let x = unet.down(x);
     let x = unet.middle(x);
     let x = unet.up(x);
-    let Unet { mut b, .. } = unet;
+    let UnetBuilder { mut b, .. } = unet;
     let x = b.group_norm(x, "conv_norm_out", resnets.norm());
     let conv_out = Conv { kernel: config.conv_out_kernel, precise: true, ..Conv::default() };
     let x = b.conv(x, "conv_out", config.latent_channels, conv_out);
@@ -52,7 +52,7 @@ fn time(b: &mut Builder, config: &UnetConfig, timestep: Value, guidance: Option<
     b.linear(x, "time_embedding.linear_2", config.time_channels, silu)
 }
 
-struct Unet<'a> {
+struct UnetBuilder<'a> {
     b: Builder,
     config: &'a UnetConfig,
     resnets: Resnets,
@@ -61,7 +61,7 @@ struct Unet<'a> {
     skips: Vec<Value>,
 }
 
-impl Unet<'_> {
+impl UnetBuilder<'_> {
     fn down(&mut self, mut x: Value) -> Value {
         self.skip(x);
         let last = self.config.blocks.len() - 1;
@@ -89,7 +89,8 @@ impl Unet<'_> {
         };
         let x = self.resnets.add(&mut self.b, x, "mid_block.resnets.0", lowest.channels);
         let Some(depth) = depth else { return x };
-        let x = self.transformer(x, "mid_block.attentions.0", &Block { only_cross: false, ..lowest.clone() }, depth);
+        let x =
+            self.transformer(x, "mid_block.attentions.0", &UnetBlock { only_cross: false, ..lowest.clone() }, depth);
         self.resnets.add(&mut self.b, x, "mid_block.resnets.1", lowest.channels)
     }
 
@@ -125,7 +126,7 @@ impl Unet<'_> {
     }
 
     /// A residual block, and a transformer where the block has them.
-    fn layer(&mut self, x: Value, name: &str, layer: usize, block: &Block, depths: Option<&[usize]>) -> Value {
+    fn layer(&mut self, x: Value, name: &str, layer: usize, block: &UnetBlock, depths: Option<&[usize]>) -> Value {
         let x = self.resnets.add(&mut self.b, x, &format!("{name}.resnets.{layer}"), block.channels);
         match depths {
             None => x,
@@ -134,7 +135,7 @@ impl Unet<'_> {
     }
 
     /// Transformer2DModel; its projections are linear layers whether stored as such or as 1×1 convolutions.
-    fn transformer(&mut self, x: Value, name: &str, block: &Block, depth: usize) -> Value {
+    fn transformer(&mut self, x: Value, name: &str, block: &UnetBlock, depth: usize) -> Value {
         let norm = GroupNorm { groups: self.config.groups, eps: TRANSFORMER_EPS, silu: false };
         let h = self.b.group_norm(x, &format!("{name}.norm"), norm);
         let mut h = self.b.linear(h, &format!("{name}.proj_in"), x.channels, Linear::default());
@@ -146,9 +147,9 @@ impl Unet<'_> {
     }
 
     /// BasicTransformerBlock: attention to the picture, attention to the text, feed-forward.
-    fn transformer_block(&mut self, x: Value, name: &str, block: &Block) -> Value {
+    fn transformer_block(&mut self, x: Value, name: &str, block: &UnetBlock) -> Value {
         let (b, text) = (&mut self.b, self.text);
-        let attention = |residual, precise| Attention { heads: block.heads, bias: false, residual, precise };
+        let attention = |residual, precise| AttentionBlock { heads: block.heads, bias: false, residual, precise };
         let h = b.layer_norm(x, &format!("{name}.norm1"), LAYER_NORM_EPS);
         let context = if block.only_cross { text } else { h };
         let x = attention(x, block.only_cross).add(b, h, context, &format!("{name}.attn1"));

@@ -5,8 +5,8 @@
 
 use diffused_engine::layer::Padding;
 
-use super::blocks::{Attention, Resnets};
-use crate::network::{Builder, Conv, Dim, GroupNorm, Network, Value};
+use super::blocks::{AttentionBlock, Resnets};
+use crate::network::{Builder, BuiltNetwork, Conv, Dim, GroupNorm, Value};
 use crate::source::VaeConfig;
 use diffused_kernels::pack::Format;
 
@@ -29,7 +29,7 @@ const OUTER: Conv = Conv {
 };
 
 /// The decoder's network.
-pub(super) fn decoder(config: &VaeConfig, weights: Format) -> Network {
+pub(super) fn decoder(config: &VaeConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
     let mut x = picture(&mut b, "latents", config.latent_channels);
     if config.post_quant_conv {
@@ -54,7 +54,7 @@ pub(super) fn decoder(config: &VaeConfig, weights: Format) -> Network {
 }
 
 /// The encoder's network; its output holds means, then log variances.
-pub(super) fn encoder(config: &VaeConfig, weights: Format) -> Network {
+pub(super) fn encoder(config: &VaeConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
     let x = picture(&mut b, "image", COLOURS);
     let last = config.channels.len() - 1;
@@ -94,7 +94,7 @@ fn middle(b: &mut Builder, x: Value, name: &str, config: &VaeConfig) -> Value {
         let attention = format!("{name}.attentions.0");
         let norm = GroupNorm { groups: config.groups, eps: EPS, silu: false };
         let h = b.group_norm(x, &format!("{attention}.group_norm"), norm);
-        x = Attention { heads: 1, bias: true, residual: x, precise: true }.add(b, h, h, &attention);
+        x = AttentionBlock { heads: 1, bias: true, residual: x, precise: true }.add(b, h, h, &attention);
     }
     resnets(config, false).add(b, x, &format!("{name}.resnets.1"), x.channels)
 }

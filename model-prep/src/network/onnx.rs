@@ -16,7 +16,7 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
-use super::{Dim, Input, Network, Node, Op};
+use super::{BuiltNetwork, Dim, Input, Node, Op};
 
 /// The version of ONNX's own operators.
 const OPSET: i64 = 18;
@@ -25,7 +25,7 @@ const IR_VERSION: i64 = 8;
 /// Axis of the channels of a picture.
 const CHANNELS_AXIS: i64 = 3;
 
-impl Network {
+impl BuiltNetwork {
     /// The model file's bytes.
     pub(crate) fn to_onnx(&self) -> Vec<u8> {
         let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
@@ -52,7 +52,7 @@ impl Network {
 
 /// Nodes being written.
 struct Lowering<'a> {
-    network: &'a Network,
+    network: &'a BuiltNetwork,
     /// Names of the int8 matrices.
     int8: HashSet<&'a str>,
     /// Values' names.
@@ -62,7 +62,7 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(network: &'a Network) -> Lowering<'a> {
+    fn new(network: &'a BuiltNetwork) -> Lowering<'a> {
         let inputs = network.inputs.iter().enumerate().map(|(id, input)| (id, input.name.to_owned()));
         let nodes = network.nodes.iter().map(|node| (node.output, node.name.clone()));
         let output = (network.output.1, network.output.0.to_owned());

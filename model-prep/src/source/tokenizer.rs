@@ -17,7 +17,7 @@ const END: &str = "<|endoftext|>";
 
 /// A tokenizer.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Tokenizer {
+pub(crate) struct TokenizerFiles {
     /// `vocab.json`, as it is.
     pub(crate) vocab: Vec<u8>,
     /// `merges.txt`, as it is.
@@ -32,9 +32,9 @@ pub(crate) struct Tokenizer {
     pub(crate) tokens: usize,
 }
 
-impl Tokenizer {
+impl TokenizerFiles {
     /// Reads `folder` for a text encoder of `vocabulary` tokens and prompts of at most `positions`.
-    pub(crate) fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<Tokenizer> {
+    pub(crate) fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<TokenizerFiles> {
         let files = Files::read(folder)?;
         let ids = ids(&files.vocab.0, &files.vocab.1, vocabulary)?;
         check_merges(&files.merges.0, &files.merges.1, &ids)?;
@@ -47,7 +47,7 @@ impl Tokenizer {
         };
         let (bos, eos) = (id("bos_token", START)?, id("eos_token", END)?);
         let pad = id("pad_token", END)?;
-        Ok(Tokenizer { bos, eos, pad, tokens, vocab: files.vocab.1, merges: files.merges.1 })
+        Ok(TokenizerFiles { bos, eos, pad, tokens, vocab: files.vocab.1, merges: files.merges.1 })
     }
 }
 
@@ -70,7 +70,7 @@ impl Files {
     /// Of `tokenizer.json`, as the tokenizers library writes it.
     fn split(path: PathBuf) -> Result<Files> {
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let Together { model: Model { vocab, merges } } = serde_json::from_slice(&bytes)
+        let Together { model: TokenizerModel { vocab, merges } } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::file(&path, format!("no byte pair encoding: {error}")))?;
         let pairs = merges.iter().map(|merge| match merge {
             Merge::Line(line) => format!("{line}\n"),
@@ -85,11 +85,11 @@ impl Files {
 /// What is needed of `tokenizer.json`.
 #[derive(Deserialize)]
 struct Together {
-    model: Model,
+    model: TokenizerModel,
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct TokenizerModel {
     vocab: BTreeMap<String, u32>,
     merges: Vec<Merge>,
 }

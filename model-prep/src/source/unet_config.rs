@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// A resolution of the UNet, as it is built on the way down; the way up mirrors it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Block {
+pub(crate) struct UnetBlock {
     /// Channels of its output.
     pub(crate) channels: usize,
     /// Residual blocks on the way down; on the way up there is one more.
@@ -56,7 +56,7 @@ pub(crate) struct UnetConfig {
     /// Width of the guidance-scale embedding (LCM).
     pub(crate) guidance_channels: Option<usize>,
     /// The resolutions, finest first.
-    pub(crate) blocks: Vec<Block>,
+    pub(crate) blocks: Vec<UnetBlock>,
     /// Transformer blocks of the way up, coarsest resolution first.
     pub(crate) up: Vec<Option<Vec<usize>>>,
     /// The lowest resolution.
@@ -102,7 +102,7 @@ impl UnetConfig {
         let latent_channels = latent_channels(&mut keys)?;
         let blocks = blocks(&mut keys, &channels)?;
         let (down, up, middle) = transformers(&mut keys, &blocks)?;
-        let blocks = blocks.into_iter().zip(down).map(|(block, down)| Block { down, ..block }).collect();
+        let blocks = blocks.into_iter().zip(down).map(|(block, down)| UnetBlock { down, ..block }).collect();
         let kernel = [(json!(1), 1), (json!(3), 3)];
         let padding = [(json!(1), Padding::Same), (json!(0), Padding::End)];
         let config = UnetConfig {
@@ -164,7 +164,7 @@ fn refuse_variants(keys: &mut Keys) -> Result<()> {
 }
 
 /// The resolutions, their attentions left open.
-fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<Block>> {
+fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<UnetBlock>> {
     let n = channels.len();
     let layers = keys.count_per_block("layers_per_block", n, 2)?;
     // diffusers' well-known misnomer: attention_head_dim is the number of heads.
@@ -177,7 +177,7 @@ fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<Block>> {
             return Err(keys.refuse("attention_head_dim", &json!(heads), &divides));
         }
     }
-    let block = |i: usize| Block {
+    let block = |i: usize| UnetBlock {
         channels: channels[i],
         layers: layers[i],
         heads: heads[i],
@@ -203,7 +203,7 @@ fn only_cross(keys: &mut Keys, blocks: usize) -> Result<Vec<bool>> {
 type Attentions = Vec<Option<Vec<usize>>>;
 
 /// Where there are transformers and of how many blocks: on the way down, on the way up, in the middle.
-fn transformers(keys: &mut Keys, blocks: &[Block]) -> Result<(Attentions, Attentions, Middle)> {
+fn transformers(keys: &mut Keys, blocks: &[UnetBlock]) -> Result<(Attentions, Attentions, Middle)> {
     let n = blocks.len();
     let down_types = block_types(keys, "down_block_types", n, ("CrossAttnDownBlock2D", "DownBlock2D"), n - 1)?;
     let up_types = block_types(keys, "up_block_types", n, ("CrossAttnUpBlock2D", "UpBlock2D"), 0)?;

@@ -16,23 +16,23 @@ pub(crate) fn demo() -> PathBuf {
 
 /// A tensor of a file that is being rewritten.
 #[derive(Clone)]
-pub(crate) struct Tensor {
+pub(crate) struct TensorData {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Vec<u8>,
 }
 
 /// A copy of the demo model's source.
-pub(crate) struct Source {
+pub(crate) struct SourceCopy {
     folder: TempDir,
 }
 
-impl Source {
+impl SourceCopy {
     /// An unchanged copy.
-    pub(crate) fn new() -> Source {
+    pub(crate) fn new() -> SourceCopy {
         let folder = tempfile::tempdir().unwrap();
         link(&demo(), &folder.path().join("model"));
-        Source { folder }
+        SourceCopy { folder }
     }
 
     /// The folder.
@@ -65,10 +65,10 @@ impl Source {
     }
 
     /// The tensors of a file.
-    pub(crate) fn tensors(&self, file: &str) -> BTreeMap<String, Tensor> {
+    pub(crate) fn tensors(&self, file: &str) -> BTreeMap<String, TensorData> {
         let bytes = fs::read(self.path().join(file)).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let tensor = |view: &TensorView| Tensor {
+        let tensor = |view: &TensorView| TensorData {
             dtype: view.dtype(),
             shape: view.shape().to_vec(),
             bytes: view.data().to_vec(),
@@ -77,15 +77,15 @@ impl Source {
     }
 
     /// Writes tensors to a file.
-    pub(crate) fn write_tensors(&self, file: &str, tensors: &BTreeMap<String, Tensor>) {
-        let views = tensors.iter().map(|(name, Tensor { dtype, shape, bytes })| {
+    pub(crate) fn write_tensors(&self, file: &str, tensors: &BTreeMap<String, TensorData>) {
+        let views = tensors.iter().map(|(name, TensorData { dtype, shape, bytes })| {
             (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
         });
         self.write(file, &safetensors::serialize(views, None).unwrap());
     }
 
     /// Changes the tensors of a file.
-    pub(crate) fn change(&self, file: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) {
+    pub(crate) fn change(&self, file: &str, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) {
         let mut tensors = self.tensors(file);
         change(&mut tensors);
         self.write_tensors(file, &tensors);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::changed::{Source, Tensor, demo};
-use diffused_engine::Source as BundleSource;
+use crate::changed::{SourceCopy, TensorData, demo};
+use diffused_engine::Source;
 use diffused_engine::bundle::{Manifest, NETWORKS, PAGE, WeightsFile};
 use diffused_engine::layer::Layer;
 use diffused_engine::layer_onnx::from_node;
@@ -43,7 +43,7 @@ fn layers(bundle: &Path, network: &str) -> Vec<Layer> {
 }
 
 fn weights(bundle: &Path, network: &str) -> WeightsFile {
-    WeightsFile::open(&BundleSource::Folder(bundle.to_owned()), network).unwrap()
+    WeightsFile::open(&Source::Folder(bundle.to_owned()), network).unwrap()
 }
 
 #[test]
@@ -142,18 +142,18 @@ fn exact_bundles_round_nothing() {
 /// As older programs wrote models: prefixes, other names, shards, other types.
 #[test]
 fn other_forms_of_the_same_model_give_the_same_bundle() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.change(TEXT, |tensors| {
         *tensors =
             std::mem::take(tensors).into_iter().map(|(name, t)| (format!("text_model.{name}"), widened(t))).collect();
-        let ids = Tensor { dtype: Dtype::I64, shape: vec![1, 77], bytes: vec![0; 8 * 77] };
+        let ids = TensorData { dtype: Dtype::I64, shape: vec![1, 77], bytes: vec![0; 8 * 77] };
         tensors.insert("text_model.embeddings.position_ids".into(), ids);
     });
     source.change(VAE, |tensors| {
         *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (old_vae_name(&name), tensor)).collect();
     });
     shard(&source);
-    let plain = Source::new();
+    let plain = SourceCopy::new();
     convert_to(&source.path(), &source.bundle(), Format::Int8);
     convert_to(&plain.path(), &plain.bundle(), Format::Int8);
     let (found, wanted) = (manifest(&source.bundle()), manifest(&plain.bundle()));
@@ -166,13 +166,13 @@ fn old_vae_name(name: &str) -> String {
     old.iter().fold(name.to_owned(), |name, (new, old)| name.replace(new, old))
 }
 
-fn widened(tensor: Tensor) -> Tensor {
+fn widened(tensor: TensorData) -> TensorData {
     let values = tensor.bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32());
-    Tensor { dtype: Dtype::F32, bytes: values.flat_map(f32::to_le_bytes).collect(), ..tensor }
+    TensorData { dtype: Dtype::F32, bytes: values.flat_map(f32::to_le_bytes).collect(), ..tensor }
 }
 
 /// The UNet's tensors in two files and an index.
-fn shard(source: &Source) {
+fn shard(source: &SourceCopy) {
     let mut first = source.tensors(UNET);
     let second = first.split_off("mid_block");
     let mut index = BTreeMap::new();
@@ -188,7 +188,7 @@ fn shard(source: &Source) {
 
 #[test]
 fn bf16_is_read() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.change(TEXT, |tensors| {
         for tensor in tensors.values_mut() {
             let values = tensor.bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32());
@@ -206,7 +206,7 @@ fn bf16_is_read() {
 
 #[test]
 fn the_f16_variant_is_taken_where_there_is_no_other() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.write("unet/diffusion_pytorch_model.fp16.safetensors", &fs::read(source.path().join(UNET)).unwrap());
     source.remove(UNET);
     convert_to(&source.path(), &source.bundle(), Format::Int8);
@@ -215,7 +215,7 @@ fn the_f16_variant_is_taken_where_there_is_no_other() {
 /// As transformers 5 saves a tokenizer: vocabulary and merges in one file.
 #[test]
 fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
-    let plain = Source::new();
+    let plain = SourceCopy::new();
     convert_to(&plain.path(), &plain.bundle(), Format::Int8);
     let vocab: serde_json::Value =
         serde_json::from_slice(&fs::read(plain.path().join("tokenizer/vocab.json")).unwrap()).unwrap();
@@ -223,7 +223,7 @@ fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
     let lines = || merges.lines().skip(1);
     let pairs: Vec<Vec<&str>> = lines().map(|line| line.split(' ').collect()).collect();
     for merges in [serde_json::json!(pairs), serde_json::json!(lines().collect::<Vec<_>>())] {
-        let source = Source::new();
+        let source = SourceCopy::new();
         let model = serde_json::json!({"type": "BPE", "vocab": vocab, "merges": merges});
         let json = serde_json::json!({"version": "1.0", "model": model});
         source.write("tokenizer/tokenizer.json", json.to_string().as_bytes());
@@ -240,7 +240,7 @@ fn a_tokenizer_in_one_file_is_the_same_tokenizer() {
 
 #[test]
 fn padding_is_the_tokenizers_own() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     let special = r#"{"bos_token": {"content": "<|startoftext|>"}, "eos_token": "<|endoftext|>", "pad_token": "!"}"#;
     source.write("tokenizer/special_tokens_map.json", special.as_bytes());
     convert_to(&source.path(), &source.bundle(), Format::Int8);
@@ -252,7 +252,7 @@ fn padding_is_the_tokenizers_own() {
 
 #[test]
 fn words_and_examples_come_from_the_source() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.write("words.txt", b"# in any order\nRed\nhouse\na\nred\n");
     source.write("examples.txt", "a red house\n\n# the end\na house, a house\n".as_bytes());
     convert_to(&source.path(), &source.bundle(), Format::Int8);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::changed::{Source, Tensor, demo};
+use crate::changed::{SourceCopy, TensorData, demo};
 use half::f16;
 use model_prep::{Format, Options, convert, inspect, verify};
 use safetensors::Dtype;
@@ -12,7 +12,7 @@ const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 /// The error of converting `source`; nothing may be left behind.
-fn error(source: &Source, weights: Format) -> String {
+fn error(source: &SourceCopy, weights: Format) -> String {
     let error = convert(&source.path(), &source.bundle(), &Options { weights, ..Options::default() }, &mut |_| ());
     let left: Vec<_> = fs::read_dir(source.path().parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -20,7 +20,7 @@ fn error(source: &Source, weights: Format) -> String {
 }
 
 #[track_caller]
-fn check(source: &Source, parts: &[&str]) {
+fn check(source: &SourceCopy, parts: &[&str]) {
     let error = error(source, Format::Int8);
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
@@ -29,14 +29,14 @@ fn check(source: &Source, parts: &[&str]) {
 
 #[track_caller]
 fn check_key(file: &str, key: &str, value: Value, supported: &str) {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.set(file, key, value.clone());
     check(&source, &[file, &format!(": {key} is {value}; supported: {supported}")]);
 }
 
 #[track_caller]
-fn check_tensor(tensor: &str, message: &str, change: impl FnOnce(&mut Tensor)) {
-    let source = Source::new();
+fn check_tensor(tensor: &str, message: &str, change: impl FnOnce(&mut TensorData)) {
+    let source = SourceCopy::new();
     source.change(UNET, |tensors| change(tensors.get_mut(tensor).unwrap()));
     check(&source, &[UNET, &format!("tensor {tensor}: {message}")]);
 }
@@ -80,7 +80,7 @@ fn larger_families_are_refused_by_name() {
 
 #[test]
 fn defaults_that_no_picture_could_have_are_refused() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     let refused =
         |options: Options| convert(&source.path(), &source.bundle(), &options, &mut |_| ()).unwrap_err().to_string();
     assert_eq!(refused(Options { steps: Some(0), ..Options::default() }), "steps is 0; allowed is 1 to 1000");
@@ -101,7 +101,7 @@ fn sampling_that_cannot_be_done_is_refused() {
 
 #[test]
 fn a_scheduler_that_we_do_not_have_is_a_warning() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.set(SCHEDULER, "_class_name", json!("HeunDiscreteScheduler"));
     source.set(SCHEDULER, "use_magic", json!(true));
     let warnings = convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap().join("\n");
@@ -113,11 +113,11 @@ fn tensors_are_named() {
     check_tensor("conv_in.weight", "has the shape [64, 36] instead of [64, 4, 3, 3]", |t| t.shape = vec![64, 36]);
     check_tensor("conv_in.bias", "holds I16; supported: F32, F16, BF16", |t| t.dtype = Dtype::I16);
     check_tensor("conv_out.bias", "value 1 is NaN", |t| t.bytes[2..4].copy_from_slice(&f16::NAN.to_le_bytes()));
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.change(UNET, |tensors| drop(tensors.remove("conv_in.bias")));
     check(&source, &["unet: tensor conv_in.bias: is missing; its shape should be [64]"]);
     source.change(UNET, |tensors| {
-        let bias = Tensor { dtype: Dtype::F16, shape: vec![64], bytes: vec![0; 128] };
+        let bias = TensorData { dtype: Dtype::F16, shape: vec![64], bytes: vec![0; 128] };
         tensors.extend([("conv_in.bias".to_owned(), bias.clone()), ("conv_in.extra".to_owned(), bias)]);
     });
     check(&source, &[UNET, "tensor conv_in.extra: is not part of the network"]);
@@ -125,7 +125,7 @@ fn tensors_are_named() {
 
 #[test]
 fn values_that_f16_cannot_hold_are_refused() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.change(UNET, |tensors| {
         let weight = tensors.get_mut("conv_in.weight").unwrap();
         weight.bytes = [70_000f32.to_le_bytes(); 64 * 4 * 9].concat();
@@ -136,7 +136,7 @@ fn values_that_f16_cannot_hold_are_refused() {
 
 #[test]
 fn broken_files_are_named() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     let whole = fs::read(demo().join(UNET)).unwrap();
     source.write(UNET, &whole[..whole.len() - 1]);
     check(&source, &[UNET, "not a whole safetensors file: its tensors need"]);
@@ -156,17 +156,17 @@ fn broken_files_are_named() {
 
 #[test]
 fn tokenizers_are_checked() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.write("tokenizer/merges.txt", b"#version: 0.2\na b c\n");
     check(&source, &["tokenizer/merges.txt: line 2: \"a b c\" is not a pair"]);
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.write("tokenizer/vocab.json", br#"{"a": 653}"#);
     check(&source, &["tokenizer/vocab.json: the token \"a\" has the id 653, but", "vocab_size is 653"]);
 }
 
 #[test]
 fn a_bundle_is_replaced_only_when_asked() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     let (path, out) = (source.path(), source.bundle());
     let mut options = Options::default();
     convert(&path, &out, &options, &mut |_| ()).unwrap();
@@ -180,7 +180,7 @@ fn a_bundle_is_replaced_only_when_asked() {
 
 #[test]
 fn words_and_examples_are_checked() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     source.write("words.txt", b"# colours\nred\nlight blue\n");
     check(&source, &["words.txt: \"light blue\" is not one word"]);
     source.write("words.txt", b"# none\n");
@@ -192,7 +192,7 @@ fn words_and_examples_are_checked() {
 
 #[test]
 fn bundles_that_were_changed_are_noticed() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
     let weights = source.bundle().join("unet.weights");
     let whole = fs::read(&weights).unwrap();
@@ -207,7 +207,7 @@ fn bundles_that_were_changed_are_noticed() {
 
 #[test]
 fn a_bundle_of_another_model_is_noticed() {
-    let source = Source::new();
+    let source = SourceCopy::new();
     convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
     source.set("unet/config.json", "flip_sin_to_cos", json!(false));
     let error = verify(&source.bundle(), &source.path(), &mut |_| ()).unwrap_err().to_string();
