@@ -117,12 +117,12 @@ fn a_greeting_that_ends_three_connections_is_not_sent_again() {
     let mut outbox = Outbox::default();
     let info = Message { retain: true, ..message("info", true) };
     for _ in 0..3 {
-        outbox.connect(None, &[info.clone()]);
+        outbox.connect(None, std::slice::from_ref(&info));
         assert_eq!(next(&outbox), Some("info"));
         outbox.handed_over();
         outbox.disconnect(Loss::Ended);
     }
-    outbox.connect(None, &[info.clone()]);
+    outbox.connect(None, std::slice::from_ref(&info));
     assert_eq!(next(&outbox), None);
 }
 
