@@ -5,7 +5,7 @@
 use image::{RgbImage, imageops};
 
 use crate::caption::{BACKGROUNDS, Background, COLOURS, KINDS, PLACES, Scene};
-use crate::shapes::{Part, Shape};
+use crate::shapes::{FigurePart, Shape};
 
 /// Squared distance of two colours from which on one does not explain the other at all. It is also the most that a
 /// pixel can cost, so that suns, clouds and rainbows weigh no more than their area.
@@ -130,14 +130,14 @@ impl View {
 }
 
 /// The colour of a part of an object whose own colour is `colour`.
-fn paint(part: Part, name: &str, colour: [u8; 3]) -> [f32; 3] {
+fn paint(part: FigurePart, name: &str, colour: [u8; 3]) -> [f32; 3] {
     let own = colour.map(f32::from);
     match part {
-        Part::Body => own,
-        Part::Dark => own.map(|c| c * 0.72),
-        Part::Light => own.map(|c| c + (255.0 - c) * 0.35),
-        Part::Fixed(fixed) => fixed.map(f32::from),
-        Part::FixedBut(fixed, but, other) => if name == but { other } else { fixed }.map(f32::from),
+        FigurePart::Body => own,
+        FigurePart::Dark => own.map(|c| c * 0.72),
+        FigurePart::Light => own.map(|c| c + (255.0 - c) * 0.35),
+        FigurePart::Fixed(fixed) => fixed.map(f32::from),
+        FigurePart::FixedBut(fixed, but, other) => if name == but { other } else { fixed }.map(f32::from),
     }
 }
 

@@ -5,7 +5,7 @@ use std::f32::consts::PI;
 
 /// What a point of an object is coloured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum FigurePart {
     /// The object's colour.
     Body,
     /// The object's colour, darker.
@@ -49,22 +49,22 @@ fn inside_polygon(points: &[[f32; 2]], x: f32, y: f32) -> bool {
 }
 
 /// One kind of object, its parts in the order in which they are painted.
-pub(crate) struct Shape(Vec<(Outline, Part)>);
+pub(crate) struct Shape(Vec<(Outline, FigurePart)>);
 
 impl Shape {
     /// What lies at a point, or `None` beside the object.
-    pub(crate) fn part_at(&self, x: f32, y: f32) -> Option<Part> {
+    pub(crate) fn part_at(&self, x: f32, y: f32) -> Option<FigurePart> {
         self.0.iter().rev().find(|(outline, _)| outline.contains(x, y)).map(|(_, part)| *part)
     }
 
     /// The shape of a kind, by its name in captions.
     pub(crate) fn of(kind: &str) -> Shape {
         Shape(match kind {
-            "circle" => vec![(Outline::Ellipse([-1.0, -1.0, 1.0, 1.0]), Part::Body)],
-            "square" => vec![(Outline::Rectangle([-0.88, -0.88, 0.88, 0.88]), Part::Body)],
-            "triangle" => vec![(polygon(&[[0.0, -1.0], [0.95, 0.8], [-0.95, 0.8]]), Part::Body)],
-            "star" => vec![(star(), Part::Body)],
-            "heart" => vec![(heart(), Part::Body)],
+            "circle" => vec![(Outline::Ellipse([-1.0, -1.0, 1.0, 1.0]), FigurePart::Body)],
+            "square" => vec![(Outline::Rectangle([-0.88, -0.88, 0.88, 0.88]), FigurePart::Body)],
+            "triangle" => vec![(polygon(&[[0.0, -1.0], [0.95, 0.8], [-0.95, 0.8]]), FigurePart::Body)],
+            "star" => vec![(star(), FigurePart::Body)],
+            "heart" => vec![(heart(), FigurePart::Body)],
             "house" => house(),
             "tree" => tree(),
             "boat" => boat(),
@@ -103,77 +103,77 @@ fn heart() -> Outline {
     Outline::Polygon((0..60).map(point).collect())
 }
 
-fn house() -> Vec<(Outline, Part)> {
-    let window = |x: f32| (Outline::Rectangle([x - 0.16, 0.05, x + 0.16, 0.37]), Part::Fixed([252, 240, 180]));
+fn house() -> Vec<(Outline, FigurePart)> {
+    let window = |x: f32| (Outline::Rectangle([x - 0.16, 0.05, x + 0.16, 0.37]), FigurePart::Fixed([252, 240, 180]));
     vec![
-        (Outline::Rectangle([-0.75, -0.2, 0.75, 0.95]), Part::Body),
-        (polygon(&[[-0.98, -0.15], [0.0, -1.0], [0.98, -0.15]]), Part::Dark),
-        (Outline::Rectangle([-0.18, 0.35, 0.18, 0.95]), Part::Fixed([92, 60, 40])),
+        (Outline::Rectangle([-0.75, -0.2, 0.75, 0.95]), FigurePart::Body),
+        (polygon(&[[-0.98, -0.15], [0.0, -1.0], [0.98, -0.15]]), FigurePart::Dark),
+        (Outline::Rectangle([-0.18, 0.35, 0.18, 0.95]), FigurePart::Fixed([92, 60, 40])),
         window(-0.47),
         window(0.47),
     ]
 }
 
-fn tree() -> Vec<(Outline, Part)> {
+fn tree() -> Vec<(Outline, FigurePart)> {
     let crown = [(0.0, -0.5, 0.5), (-0.4, -0.05, 0.45), (0.4, -0.05, 0.45), (0.0, 0.0, 0.45)];
-    let trunk = (Outline::Rectangle([-0.13, 0.2, 0.13, 1.0]), Part::Fixed([112, 72, 42]));
-    std::iter::once(trunk).chain(crown.map(|(x, y, r)| (ellipse(x, y, r, r), Part::Body))).collect()
+    let trunk = (Outline::Rectangle([-0.13, 0.2, 0.13, 1.0]), FigurePart::Fixed([112, 72, 42]));
+    std::iter::once(trunk).chain(crown.map(|(x, y, r)| (ellipse(x, y, r, r), FigurePart::Body))).collect()
 }
 
-fn boat() -> Vec<(Outline, Part)> {
+fn boat() -> Vec<(Outline, FigurePart)> {
     vec![
-        (polygon(&[[-1.0, 0.35], [1.0, 0.35], [0.65, 0.9], [-0.65, 0.9]]), Part::Dark),
-        (Outline::Rectangle([-0.05, -0.95, 0.03, 0.35]), Part::Fixed([90, 62, 44])),
-        (polygon(&[[0.07, -0.9], [0.85, 0.22], [0.07, 0.22]]), Part::Body),
-        (polygon(&[[-0.1, -0.7], [-0.7, 0.22], [-0.1, 0.22]]), Part::Light),
+        (polygon(&[[-1.0, 0.35], [1.0, 0.35], [0.65, 0.9], [-0.65, 0.9]]), FigurePart::Dark),
+        (Outline::Rectangle([-0.05, -0.95, 0.03, 0.35]), FigurePart::Fixed([90, 62, 44])),
+        (polygon(&[[0.07, -0.9], [0.85, 0.22], [0.07, 0.22]]), FigurePart::Body),
+        (polygon(&[[-0.1, -0.7], [-0.7, 0.22], [-0.1, 0.22]]), FigurePart::Light),
     ]
 }
 
-fn flower() -> Vec<(Outline, Part)> {
+fn flower() -> Vec<(Outline, FigurePart)> {
     let petal = |i: usize| {
         let angle = i as f32 * PI / 3.0;
-        (ellipse(angle.cos() * 0.42, -0.35 + angle.sin() * 0.42, 0.28, 0.28), Part::Body)
+        (ellipse(angle.cos() * 0.42, -0.35 + angle.sin() * 0.42, 0.28, 0.28), FigurePart::Body)
     };
-    let stem = (Outline::Rectangle([-0.06, 0.0, 0.06, 1.0]), Part::Fixed([40, 120, 50]));
-    let leaf = (Outline::Ellipse([0.02, 0.5, 0.5, 0.75]), Part::Fixed([56, 140, 62]));
-    let centre = (ellipse(0.0, -0.35, 0.22, 0.22), Part::FixedBut([250, 214, 70], "yellow", [150, 90, 40]));
+    let stem = (Outline::Rectangle([-0.06, 0.0, 0.06, 1.0]), FigurePart::Fixed([40, 120, 50]));
+    let leaf = (Outline::Ellipse([0.02, 0.5, 0.5, 0.75]), FigurePart::Fixed([56, 140, 62]));
+    let centre = (ellipse(0.0, -0.35, 0.22, 0.22), FigurePart::FixedBut([250, 214, 70], "yellow", [150, 90, 40]));
     [stem, leaf].into_iter().chain((0..6).map(petal)).chain([centre]).collect()
 }
 
-fn car() -> Vec<(Outline, Part)> {
-    let glass = Part::Fixed([200, 226, 244]);
+fn car() -> Vec<(Outline, FigurePart)> {
+    let glass = FigurePart::Fixed([200, 226, 244]);
     let wheel = |x: f32| {
-        let tyre = (ellipse(x, 0.5, 0.24, 0.24), Part::Fixed([30, 30, 32]));
-        [tyre, (ellipse(x, 0.5, 0.1, 0.1), Part::Fixed([190, 190, 195]))]
+        let tyre = (ellipse(x, 0.5, 0.24, 0.24), FigurePart::Fixed([30, 30, 32]));
+        [tyre, (ellipse(x, 0.5, 0.1, 0.1), FigurePart::Fixed([190, 190, 195]))]
     };
     let body = [
-        (Outline::Rectangle([-1.0, -0.05, 1.0, 0.5]), Part::Body),
-        (polygon(&[[-0.6, 0.0], [-0.38, -0.48], [0.35, -0.48], [0.65, 0.0]]), Part::Dark),
+        (Outline::Rectangle([-1.0, -0.05, 1.0, 0.5]), FigurePart::Body),
+        (polygon(&[[-0.6, 0.0], [-0.38, -0.48], [0.35, -0.48], [0.65, 0.0]]), FigurePart::Dark),
         (polygon(&[[-0.44, -0.04], [-0.3, -0.38], [-0.04, -0.38], [-0.04, -0.04]]), glass),
         (polygon(&[[0.04, -0.04], [0.04, -0.38], [0.28, -0.38], [0.48, -0.04]]), glass),
     ];
     body.into_iter().chain(wheel(-0.55)).chain(wheel(0.55)).collect()
 }
 
-fn fish() -> Vec<(Outline, Part)> {
+fn fish() -> Vec<(Outline, FigurePart)> {
     vec![
-        (polygon(&[[0.5, 0.0], [1.0, -0.5], [1.0, 0.5]]), Part::Dark),
-        (Outline::Ellipse([-0.95, -0.5, 0.65, 0.5]), Part::Body),
-        (Outline::Ellipse([-0.68, -0.22, -0.46, 0.0]), Part::Fixed([255, 255, 255])),
-        (Outline::Ellipse([-0.62, -0.16, -0.52, -0.06]), Part::Fixed([10, 10, 10])),
+        (polygon(&[[0.5, 0.0], [1.0, -0.5], [1.0, 0.5]]), FigurePart::Dark),
+        (Outline::Ellipse([-0.95, -0.5, 0.65, 0.5]), FigurePart::Body),
+        (Outline::Ellipse([-0.68, -0.22, -0.46, 0.0]), FigurePart::Fixed([255, 255, 255])),
+        (Outline::Ellipse([-0.62, -0.16, -0.52, -0.06]), FigurePart::Fixed([10, 10, 10])),
     ]
 }
 
-fn cat() -> Vec<(Outline, Part)> {
-    let ear = |s: f32| (polygon(&[[s * 0.5, -0.95], [s * 0.08, -0.6], [s * 0.52, -0.3]]), Part::Dark);
-    let eye = |x: f32| (ellipse(x, -0.35, 0.1, 0.1), Part::FixedBut([250, 250, 250], "white", [60, 60, 60]));
+fn cat() -> Vec<(Outline, FigurePart)> {
+    let ear = |s: f32| (polygon(&[[s * 0.5, -0.95], [s * 0.08, -0.6], [s * 0.52, -0.3]]), FigurePart::Dark);
+    let eye = |x: f32| (ellipse(x, -0.35, 0.1, 0.1), FigurePart::FixedBut([250, 250, 250], "white", [60, 60, 60]));
     vec![
-        (ellipse(0.0, 0.5, 0.6, 0.5), Part::Body),
+        (ellipse(0.0, 0.5, 0.6, 0.5), FigurePart::Body),
         ear(-1.0),
         ear(1.0),
-        (ellipse(0.0, -0.3, 0.52, 0.48), Part::Body),
+        (ellipse(0.0, -0.3, 0.52, 0.48), FigurePart::Body),
         eye(-0.2),
         eye(0.2),
-        (polygon(&[[-0.08, -0.15], [0.08, -0.15], [0.0, -0.04]]), Part::Fixed([230, 120, 130])),
+        (polygon(&[[-0.08, -0.15], [0.08, -0.15], [0.0, -0.04]]), FigurePart::Fixed([230, 120, 130])),
     ]
 }

@@ -22,7 +22,7 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor in one of the files.
 #[derive(Debug, Clone)]
-struct Entry {
+struct TensorEntry {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -34,7 +34,7 @@ struct Entry {
 pub(crate) struct Checkpoint {
     folder: PathBuf,
     files: Vec<(PathBuf, File)>,
-    tensors: BTreeMap<String, Entry>,
+    tensors: BTreeMap<String, TensorEntry>,
 }
 
 /// `NAME.safetensors.index.json`: which shard holds which tensor.
@@ -58,7 +58,7 @@ impl Checkpoint {
         let len = file.metadata().map_err(Error::io(&path))?.len();
         let (header, data) = read_header(&path, &mut file, len)?;
         for (name, info) in header.tensors() {
-            let entry = Entry {
+            let entry = TensorEntry {
                 file: self.files.len(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
