@@ -45,6 +45,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// On one line, for the log: what clients write may hold line breaks.
+    pub fn one_line(&self) -> String {
+        self.to_string().replace(char::is_control, " ")
+    }
+
     /// A fault of no particular field.
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
         Fault { code, message: message.into(), field: None }

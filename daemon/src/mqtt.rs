@@ -13,48 +13,25 @@ use bytes::Bytes;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties, RetainForwardRule, SubAck,
+    ConnAck, Filter, Packet, PubAck, PubAckReason, Publish, PublishProperties, RetainForwardRule, SubAck,
     SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, Event as ClientEvent, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, Event as ClientEvent, EventLoop};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
 use crate::outbox::{Loss, Message, Outbox, Refused};
 use backoff::Backoff;
 
+pub use settings::MqttSettings;
+use settings::client_options;
+
 mod backoff;
+mod settings;
 mod trouble;
 
-/// How long the broker keeps our session while we are away.
-const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Messages that the broker may send before we acknowledge the first.
-const RECEIVE_MAXIMUM: u16 = 16;
 /// Slots between us and the client; far more than acknowledgements, subscriptions and one message can fill.
 const CHANNEL: usize = 1024;
-
-/// How to connect, and what to publish at each connection.
-#[derive(Debug, Clone)]
-pub struct MqttSettings {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Identifies our session; of two clients with one id, the broker disconnects the older.
-    pub client_id: String,
-    /// User name and password.
-    pub login: Option<(String, String)>,
-    /// The longest silence before a ping, at least 5 s.
-    pub keep_alive: Duration,
-    /// The largest packet that the broker may send us.
-    pub max_packet: u32,
-    /// What to subscribe to.
-    pub filters: Vec<String>,
-    /// Sent first over each connection.
-    pub greetings: Vec<Message>,
-    /// What the broker publishes if the connection breaks without a DISCONNECT.
-    pub last_will: Message,
-}
 
 /// What happened on the wire.
 #[derive(Debug)]
@@ -113,6 +90,10 @@ struct Link {
     connected_at: Option<Instant>,
     last_poll: Instant,
     finished: bool,
+    /// Whether the broker takes retained messages.
+    keeps: bool,
+    /// Whether it takes QoS 1.
+    confirms: bool,
     /// Refusals that were logged over this connection.
     reported: Vec<PubAckReason>,
     events: mpsc::UnboundedSender<WireEvent>,
@@ -132,6 +113,8 @@ impl Mqtt {
             last_poll: Instant::now(),
             finished: false,
             reported: vec![],
+            keeps: true,
+            confirms: true,
             events,
         };
         let mqtt = Mqtt { link: Arc::new(Mutex::new(link)), sent: Arc::default() };
@@ -213,11 +196,16 @@ impl Mqtt {
 /// Drives the client: the only place that awaits it.
 async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
     let mut backoff = Backoff::default();
+    let keep_alive = eventloop.options.keep_alive();
     loop {
         let timeout = eventloop.options.keep_alive() * 2 + Duration::from_secs(2);
         let outcome = tokio::time::timeout(timeout, eventloop.poll()).await;
         let (reason, loss) = match outcome {
             Ok(Ok(event)) => {
+                if eventloop.options.keep_alive().is_zero() {
+                    // The broker asks for no pings at all; the client would send them without a pause.
+                    eventloop.options.set_keep_alive(keep_alive);
+                }
                 let finished = mqtt.lock().handle(event);
                 mqtt.sent.notify_waiters();
                 if finished {
@@ -225,7 +213,11 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
                 }
                 continue;
             }
-            Ok(Err(error)) => (error.to_string(), trouble::loss(&error)),
+            Ok(Err(error)) => {
+                let met = mqtt.lock().outbox.is_connected();
+                trouble::adapt(&mut eventloop.options, &error);
+                (trouble::explain(&error, met), trouble::loss(&error))
+            }
             Err(_) => (format!("the broker was silent for {} s", timeout.as_secs()), Loss::Silence),
         };
         let lasted = {
@@ -235,6 +227,13 @@ async fn poll(mqtt: Mqtt, mut eventloop: EventLoop) {
             link.disconnect(reason, loss)
         };
         mqtt.sent.notify_waiters();
+        if backoff.ended_early(lasted) {
+            let id = eventloop.options.client_id();
+            warn!(
+                id,
+                "connections end soon after they begin: is there another client of this id, or a device of this name?"
+            );
+        }
         tokio::time::sleep(backoff.next(lasted)).await;
     }
 }
@@ -261,6 +260,14 @@ impl Link {
         self.connected_at = Some(Instant::now());
         let properties = connack.properties.as_ref();
         let limit = properties.and_then(|p| p.max_packet_size).map(|size| size as usize);
+        self.keeps = properties.and_then(|p| p.retain_available) != Some(0);
+        self.confirms = properties.and_then(|p| p.max_qos) != Some(0);
+        if !self.keeps {
+            warn!("the broker keeps no retained messages: who subscribes later does not get status and info");
+        }
+        if !self.confirms {
+            warn!("the broker confirms nothing (QoS 0 alone): messages may be lost");
+        }
         info!(session_present = connack.session_present, max_packet_size = ?limit, "connected");
         let filters = self.options.filters.iter().map(|filter| Filter {
             // A retained request is to be recognised even if it arrives live.
@@ -332,18 +339,26 @@ impl Link {
         }
     }
 
-    fn subscribed(&self, suback: &SubAck) {
-        for (filter, code) in self.options.filters.iter().zip(&suback.return_codes) {
-            if !matches!(code, SubscribeReasonCode::Success(_)) {
-                error!(filter, "the broker refused a subscription ({code:?}); do its access rules let us read?");
-            }
+    fn subscribed(&mut self, suback: &SubAck) {
+        let refused = |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+        for (filter, code) in self.options.filters.iter().zip(&suback.return_codes).filter(|(_, code)| refused(code)) {
+            error!(
+                filter,
+                "the broker refused a subscription ({code:?}); do its access rules let us read? until then the status is offline"
+            );
+        }
+        if suback.return_codes.iter().any(refused) {
+            // Nobody is to rely on a device that hears nothing.
+            let offline = self.options.last_will.clone();
+            let too_large = self.outbox.push(offline);
+            self.give_back(too_large);
         }
     }
 
     /// Hands over what can be sent now.
     fn pump(&mut self) {
         while let Some(message) = self.outbox.next() {
-            let qos = if message.certain { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            let qos = if message.certain && self.confirms { QoS::AtLeastOnce } else { QoS::AtMostOnce };
             let properties = PublishProperties {
                 payload_format_indicator: Some(message.is_text().into()),
                 content_type: Some(message.content_type.to_owned()),
@@ -351,8 +366,9 @@ impl Link {
                 ..PublishProperties::default()
             };
             let (topic, payload) = (message.topic.clone(), message.payload.clone());
-            match self.client.try_publish_with_properties(topic, qos, message.retain, payload, properties) {
-                Ok(()) => self.outbox.handed_over(),
+            let retain = message.retain && self.keeps;
+            match self.client.try_publish_with_properties(topic, qos, retain, payload, properties) {
+                Ok(()) => self.outbox.handed_over(self.confirms),
                 // The channel is full: the next event tries again.
                 Err(_) => return,
             }
@@ -363,24 +379,4 @@ impl Link {
         // The service has gone only when the program ends.
         let _ = self.events.send(event);
     }
-}
-
-fn client_options(options: &MqttSettings) -> MqttOptions {
-    let will = &options.last_will;
-    let last_will = LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain, None);
-    let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);
-    client
-        .set_keep_alive(options.keep_alive)
-        .set_clean_start(false)
-        .set_session_expiry_interval(Some(SESSION_EXPIRY.as_secs() as u32))
-        .set_max_packet_size(Some(options.max_packet))
-        .set_receive_maximum(Some(RECEIVE_MAXIMUM))
-        .set_manual_acks(true)
-        .set_last_will(last_will);
-    // The client keeps a slot for each; we have one message under way, and subscriptions.
-    client.set_outgoing_inflight_upper_limit(16);
-    if let Some((name, password)) = &options.login {
-        client.set_credentials(name, password);
-    }
-    client
 }

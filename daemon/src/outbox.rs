@@ -207,10 +207,10 @@ impl Outbox {
         first.filter(|entry| !entry.refused).map(|entry| &entry.message)
     }
 
-    /// The client has taken the message that `next` gave.
-    pub fn handed_over(&mut self) {
+    /// The client has taken the message that `next` gave; `confirmed`: whether the broker acknowledges what it should.
+    pub fn handed_over(&mut self, confirmed: bool) {
         match self.entries.front() {
-            Some(entry) if entry.message.certain => self.head = Head::HandedOver,
+            Some(entry) if entry.message.certain && confirmed => self.head = Head::HandedOver,
             _ => drop(self.entries.pop_front()),
         }
     }

@@ -8,16 +8,18 @@ use base64::Engine as _;
 use diffused_engine::request::Request;
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Options, Painting, Resolver};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::init_image::InitImage;
 use crate::random;
 use crate::topics::is_safe_level;
 use fields::Fields;
+use payload::Payload;
 
 mod fields;
+mod payload;
 
 /// The longest prompt that is taken, in bytes; the model itself reads no more than about 77 words.
 const MAX_PROMPT: usize = 20_000;
@@ -95,13 +97,35 @@ pub struct Rejection {
     pub fault: Fault,
 }
 
+impl Rejection {
+    /// Of a payload that is not read but for its names.
+    pub fn of_names(payload: &[u8], fault: Fault) -> Rejection {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Names {
+            id: Option<Value>,
+            transaction: Option<Value>,
+        }
+        let names: Names = serde_json::from_slice(payload).unwrap_or_default();
+        let names = [("id", names.id), ("transaction", names.transaction)];
+        let small = names.into_iter().filter_map(|(key, value)| {
+            // What is too large is not returned.
+            value.filter(|value| value.to_string().len() <= 1024).map(|value| (key.to_owned(), value))
+        });
+        let mut fields = Fields::new(small.collect());
+        let transaction = fields.take("transaction");
+        let id = identify(&mut fields, transaction.as_ref()).unwrap_or_default();
+        Rejection { id, transaction, fault }
+    }
+}
+
 impl Job {
     /// Reads a payload; its init image waits in a file in `folder`.
     pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<Job, Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
-        let mut fields = match read(payload).map_err(anonymous)? {
-            Payload::Prompt(prompt) => Fields::of_prompt(prompt),
-            Payload::Object(fields) => fields,
+        let (mut fields, warning) = match payload::read(payload).map_err(anonymous)? {
+            Payload::Prompt(prompt, warning) => (Fields::of_prompt(prompt), warning),
+            Payload::Object(fields) => (fields, None),
         };
         let transaction = fields.take("transaction");
         let id = identify(&mut fields, transaction.as_ref()).map_err(|fault| Rejection {
@@ -116,6 +140,7 @@ impl Job {
         })?;
         job.id = id.unwrap_or_else(random::id);
         job.transaction = transaction;
+        job.warnings.extend(warning);
         Ok(job)
     }
 
@@ -124,34 +149,6 @@ impl Job {
         let painting = resolver.resolve(&self.request, self.init_image.as_ref().map(InitImage::size))?;
         self.init_image.as_ref().map_or(Ok(()), |image| image.check(painting.parameters(), options))?;
         Ok(painting)
-    }
-}
-
-/// A payload's two forms.
-enum Payload {
-    Object(Fields),
-    Prompt(String),
-}
-
-/// An object is a request, any other text is the prompt itself.
-fn read(payload: &[u8]) -> Result<Payload, Fault> {
-    let invalid = |message: String| Fault::new(Code::InvalidJson, message);
-    let text = std::str::from_utf8(payload)
-        .map_err(|_| invalid("the payload is neither a JSON object nor a prompt in UTF-8".into()))?
-        .trim();
-    if text.is_empty() {
-        return Err(Fault::param("prompt", "the payload is empty; send a prompt or a JSON object"));
-    }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(Payload::Object(Fields::new(object))),
-        Ok(Value::String(prompt)) => Ok(Payload::Prompt(prompt)),
-        Ok(_) => {
-            Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
-        }
-        Err(error) if text.starts_with('{') => {
-            Err(invalid(format!("the payload looks like JSON but does not parse: {error}")))
-        }
-        Err(_) => Ok(Payload::Prompt(text.to_owned())),
     }
 }
 
@@ -165,7 +162,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
         None => Ok(transaction.map(text).filter(|id| is_safe_level(id))),
         Some(id @ (Value::String(_) | Value::Number(_))) if is_safe_level(&text(&id)) => Ok(Some(text(&id))),
         Some(id) => {
-            let shown: String = text(&id).chars().take(80).collect();
+            let shown = text(&id).chars().take(80).collect::<String>().escape_debug().to_string();
             Err(Fault::param("id", format!("`{shown}` cannot be an id: use 1 to 64 letters, digits, `-`, `_` and `.`")))
         }
     }
@@ -218,10 +215,11 @@ fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.
 fn seed(fields: &mut Fields) -> Result<u64, Fault> {
-    match fields.take("seed") {
-        None => Ok(random::seed()),
-        Some(value) if value.as_i64() == Some(-1) => Ok(random::seed()),
-        Some(value) => value.as_u64().ok_or_else(|| {
+    let Some(value) = fields.take("seed") else { return Ok(random::seed()) };
+    match fields::whole(&value) {
+        Some(-1) => Ok(random::seed()),
+        Some(seed) if seed >= 0 => Ok(seed as u64),
+        _ => value.as_u64().ok_or_else(|| {
             Fault::param(
                 "seed",
                 format!("expected a whole number from 0, or -1 for a random one; got {}", fields::shown(&value)),
@@ -264,7 +262,7 @@ fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {
     let after_epoch = Duration::try_from_secs_f64(seconds).ok();
     let time = after_epoch.and_then(|duration| SystemTime::UNIX_EPOCH.checked_add(duration));
     time.map(Some)
-        .ok_or_else(|| Fault::param("not_after", format!("{seconds} is out of range; expected seconds since 1970")))
+        .ok_or_else(|| Fault::param("not_after", format!("{seconds:e} is out of range; expected seconds since 1970")))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use intake::Intake;
 use publisher::{Publisher, Reply};
 use record::JobRecord;
 
+mod client_id;
 mod commands;
 mod intake;
 mod publisher;
@@ -79,7 +80,8 @@ impl Service {
         let topics = config.topics();
         let options: Options = model.options();
         let info = report::info(&config, &resolver, options.memory);
-        let (mqtt, wire) = Mqtt::start(publisher::mqtt_options(&config, &topics, &info)?);
+        let (mqtt, wire) =
+            Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
         let (worker, reports) = Worker::start(model, engine, folder).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
@@ -87,7 +89,7 @@ impl Service {
         Ok(Service {
             queue: Queue::new(config.queue_length.0 as usize),
             publisher: Publisher::new(mqtt, topics, resolver.model_sha256().to_owned(), config.mqtt.retain_image),
-            intake: Intake::new(resolver, options, state_dir.clone()),
+            intake: Intake::new(resolver, options, state_dir.clone(), config.mqtt.max_packet.0 as usize),
             memory: options.memory,
             config,
             config_path,
@@ -173,7 +175,7 @@ impl Service {
             }
             Err(Rejection { id, transaction, fault }) => {
                 let id = self.free_id(id);
-                warn!(id, "rejected: {fault}");
+                warn!(id, "rejected: {}", fault.one_line());
                 self.publisher.ended(&id, transaction.as_ref(), reply.as_ref(), &Ending::Rejected(fault));
             }
         }
@@ -215,8 +217,8 @@ impl Service {
         let id = if matches!(ending, Ending::Rejected(_)) { self.free_id(Some(id)) } else { id };
         match ending {
             Ending::Done => info!(id, "done"),
-            Ending::Cancelled(fault) => info!(id, "ended: {fault}"),
-            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {fault}"),
+            Ending::Cancelled(fault) => info!(id, "ended: {}", fault.one_line()),
+            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {}", fault.one_line()),
         }
         self.publisher.ended(&id, record.job.transaction.as_ref(), record.reply.as_ref(), ending);
     }

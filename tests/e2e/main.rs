@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod jobs;
 mod refusals;
 mod requests;
+mod scripted;
 mod times;
 
 /// Tests, named as their functions are.
@@ -32,6 +33,15 @@ fn main() -> ExitCode {
         jobs::answers_go_to_the_response_topic_too,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
         refusals::an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path,
+        scripted::a_broker_that_hangs_up_on_images_gets_all_else,
+        scripted::a_broker_whose_refusals_are_unknown_gets_all_else,
+        scripted::a_broker_that_is_full_gets_all_else_over_one_connection,
+        scripted::a_service_that_may_not_subscribe_is_offline,
+        scripted::a_broker_of_mqtt_3_is_named,
+        scripted::a_broker_that_wants_no_pings_is_served,
+        scripted::a_broker_that_keeps_nothing_is_sent_nothing_to_keep,
+        refusals::brokers_without_retain_or_qos_1_are_served,
+        requests::a_request_over_the_limit_is_answered,
         requests::bad_requests_are_refused_and_good_ones_served,
         requests::what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait,
         requests::what_has_no_effect_is_a_warning_in_the_result,

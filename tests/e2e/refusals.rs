@@ -40,3 +40,11 @@ pub(crate) fn an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_on
     let log = harness.program.log();
     assert!(log.contains("raise the broker's limit on messages"), "{log}");
 }
+
+pub(crate) fn brokers_without_retain_or_qos_1_are_served() {
+    let mut harness = Harness::start_with("retain_available false");
+    harness.peer.paint(&request("a", 32));
+    // The client of these tests publishes with QoS 1: here it listens only.
+    let harness = Harness::start_with("max_qos 0");
+    assert!(harness.program.log().contains("QoS 0 alone"));
+}

@@ -186,3 +186,13 @@ pub(crate) fn a_full_queue_says_so() {
     let refused = harness.peer.wait_for("rejection", rejected).pop().unwrap();
     assert_eq!((refused.topic.as_str(), &refused.json()["error"]["code"]), ("job/n32/state", &json!("queue_full")));
 }
+
+pub(crate) fn a_request_over_the_limit_is_answered() {
+    let mut harness = Harness::start_configured("", "", "max_packet = \"64K\"\n");
+    let request = json!({"prompt": "x".repeat(80_000), "id": "large", "transaction": "t"});
+    harness.peer.publish("txt2img", request.to_string());
+    let messages = harness.peer.wait_state("large", "rejected");
+    let rejected = messages.last().unwrap().json();
+    assert_eq!((&rejected["error"]["code"], &rejected["transaction"]), (&json!("too_large"), &json!("t")));
+    harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
+}

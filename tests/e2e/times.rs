@@ -47,7 +47,7 @@ pub(crate) fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
 
 /// One thread takes longer for a single operator of the largest size than the service waits.
 pub(crate) fn a_job_that_does_not_notice_the_stop_ends_as_cancelled() {
-    let mut harness = Harness::start_configured("", "threads = 1\n");
+    let mut harness = Harness::start_configured("", "threads = 1\n", "");
     let request = json!({"prompt": "a", "steps": 9, "id": "a", "width": 2048, "height": 2048});
     harness.peer.publish("txt2img", request.to_string());
     harness.peer.wait_state("a", "running");

@@ -274,16 +274,16 @@ impl Harness {
 
     /// `broker` goes into the broker's configuration.
     pub fn start_with(broker: &str) -> Harness {
-        Harness::start_configured(broker, "")
+        Harness::start_configured(broker, "", "")
     }
 
-    /// `program` goes in front of the program's configuration.
-    pub fn start_configured(broker: &str, program: &str) -> Harness {
+    /// `keys` go in front of the program's configuration, `mqtt` into its section `[mqtt]`.
+    pub fn start_configured(broker: &str, keys: &str, mqtt: &str) -> Harness {
         let folder = tempfile::tempdir().unwrap();
         let mut broker = Broker::prepare(folder.path(), broker);
         broker.start();
         let mut peer = Peer::connect(broker.port);
-        let program = Program::start(folder.path(), &format!("{program}{}", config(folder.path(), broker.port)));
+        let program = Program::start(folder.path(), &format!("{keys}{}{mqtt}", config(folder.path(), broker.port)));
         peer.wait_online();
         Harness { program, peer, broker, folder }
     }

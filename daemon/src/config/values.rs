@@ -117,7 +117,13 @@ impl TryFrom<String> for Url {
     type Error = String;
 
     fn try_from(text: String) -> Result<Url, String> {
-        let wrong = |why: &str| Err(format!("`{text}` {why}; an address looks like mqtt://127.0.0.1:1883"));
+        // A login in the address is not to be seen in logs.
+        let shown = match (text.split_once("://"), text.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+            (None, Some((_, host))) => format!("…@{host}"),
+            _ => text.clone(),
+        };
+        let wrong = |why: &str| Err(format!("`{shown}` {why}; an address looks like mqtt://127.0.0.1:1883"));
         let Some((scheme, rest)) = text.split_once("://") else { return wrong("lacks mqtt://") };
         match scheme {
             "mqtt" => {}

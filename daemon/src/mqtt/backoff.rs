@@ -14,9 +14,22 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
+    /// Connections in a row that were short.
+    short: u32,
 }
 
 impl Backoff {
+    /// Counts a connection that ended; whether it is the third in a row that was short, as where two clients of one id
+    /// throw each other out. `ZERO`: there was no connection.
+    pub(super) fn ended_early(&mut self, lasted: Duration) -> bool {
+        match lasted {
+            Duration::ZERO => return false,
+            _ if lasted >= GOOD_CONNECTION => self.short = 0,
+            _ => self.short += 1,
+        }
+        self.short == 3
+    }
+
     pub(super) fn next(&mut self, lasted: Duration) -> Duration {
         if lasted >= GOOD_CONNECTION {
             self.failures = 0;
@@ -39,5 +52,12 @@ mod tests {
             assert!(wait <= f64::from(longest) && wait >= f64::from(longest) / 2.0, "{wait} of {longest}");
         }
         assert!(backoff.next(GOOD_CONNECTION) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn three_short_connections_in_a_row_are_noticed_once() {
+        let mut backoff = Backoff::default();
+        let mut ended = |seconds: u64| backoff.ended_early(Duration::from_secs(seconds));
+        assert_eq!([1, 2, 0, 60, 1, 1, 1, 1].map(&mut ended), [false, false, false, false, false, false, true, false]);
     }
 }

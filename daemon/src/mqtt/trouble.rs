@@ -1,8 +1,9 @@
 //! What an error of the client means for what was on its way, and what to do about a refusal.
 
 use rumqttc::v5::mqttbytes::Error as PacketError;
-use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, PubAckReason};
-use rumqttc::v5::{ConnectionError, StateError};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason};
+use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
 
 use crate::outbox::Loss;
 
@@ -16,6 +17,35 @@ pub(super) fn loss(error: &ConnectionError) -> Loss {
         StateError::ServerDisconnect { reason_code: DisconnectReasonCode::PacketTooLarge, .. } => Loss::Refused,
         _ => Loss::Ended,
     }
+}
+
+/// `error` as people read it; `met`: whether the broker had answered our CONNECT.
+pub(super) fn explain(error: &ConnectionError, met: bool) -> String {
+    use ConnectReturnCode::{RefusedProtocolVersion, UnsupportedProtocolVersion};
+    let speaks_3 = match error {
+        ConnectionError::ConnectionRefused(RefusedProtocolVersion | UnsupportedProtocolVersion) => true,
+        // Such brokers close the connection, do not answer, or answer in the form of MQTT 3, which does not parse.
+        ConnectionError::MqttState(_) | ConnectionError::Timeout(_) => !met,
+        _ => false,
+    };
+    match speaks_3 {
+        true => {
+            format!("{error}; does the broker speak MQTT 5 (mosquitto 1.6 or newer does)? MQTT 3.1.1 is not enough")
+        }
+        false => error.to_string(),
+    }
+}
+
+/// Lowers what the broker has just refused, for the next attempt.
+pub(super) fn adapt(options: &mut MqttOptions, error: &ConnectionError) {
+    use ConnectReturnCode::{QoSNotSupported, RetainNotSupported};
+    let (ConnectionError::ConnectionRefused(code), Some(mut will)) = (error, options.last_will()) else { return };
+    match code {
+        RetainNotSupported => will.retain = false,
+        QoSNotSupported => will.qos = QoS::AtMostOnce,
+        _ => return,
+    }
+    options.set_last_will(will);
 }
 
 /// What may be done about a refused message.

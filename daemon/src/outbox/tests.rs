@@ -21,7 +21,7 @@ fn next(outbox: &Outbox) -> Option<&str> {
 fn one_at_a_time_until_it_is_acknowledged() {
     let mut outbox = connected(&["a", "b"]);
     assert_eq!(next(&outbox), Some("a"));
-    outbox.handed_over();
+    outbox.handed_over(true);
     assert_eq!(next(&outbox), None);
     outbox.sent(7);
     assert_eq!(outbox.acknowledged(6, true), None, "another packet's");
@@ -32,7 +32,7 @@ fn one_at_a_time_until_it_is_acknowledged() {
 #[test]
 fn what_was_not_acknowledged_is_sent_again() {
     let mut outbox = connected(&["a", "b"]);
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(1);
     outbox.disconnect(Loss::Ended);
     assert_eq!(next(&outbox), None);
@@ -46,16 +46,16 @@ fn what_need_not_arrive_is_sent_once_and_only_over_a_connection() {
     let mut outbox = connected(&["a"]);
     assert_eq!(outbox.push(message("progress", false)), None);
     assert_eq!(outbox.push(message("b", true)), None);
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(1);
     outbox.acknowledged(1, true);
     assert_eq!(next(&outbox), Some("progress"));
-    outbox.handed_over();
+    outbox.handed_over(true);
     assert_eq!(next(&outbox), Some("b"));
     outbox.disconnect(Loss::Ended);
     assert_eq!(outbox.push(message("progress", false)), None);
     outbox.connect(None, &[]);
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(2);
     outbox.acknowledged(2, true);
     assert!(outbox.is_empty());
@@ -91,7 +91,7 @@ fn image(bytes: usize) -> Message {
 /// Sends the first message over a connection that ends before it is acknowledged.
 fn lose(outbox: &mut Outbox, loss: Loss) -> Vec<Refused> {
     outbox.connect(None, &[]);
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(1);
     outbox.disconnect(loss)
 }
@@ -119,7 +119,7 @@ fn a_greeting_that_ends_three_connections_is_not_sent_again() {
     for _ in 0..3 {
         outbox.connect(None, std::slice::from_ref(&info));
         assert_eq!(next(&outbox), Some("info"));
-        outbox.handed_over();
+        outbox.handed_over(true);
         outbox.disconnect(Loss::Ended);
     }
     outbox.connect(None, std::slice::from_ref(&info));
@@ -140,11 +140,11 @@ fn a_refused_image_keeps_its_place_until_something_takes_it() {
     assert_eq!(next(&outbox), None);
     outbox.resolve(refused[0].place.unwrap(), vec![image(100)], |result| result.payload = "changed".into());
     assert_eq!(outbox.next().map(|message| message.payload.len()), Some(100));
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(2);
     outbox.acknowledged(2, true);
     assert_eq!(outbox.next().map(|message| &message.payload[..]), Some(&b"changed"[..]));
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(3);
     outbox.acknowledged(3, true);
     assert_eq!(next(&outbox), None);
@@ -157,7 +157,7 @@ fn a_refused_image_keeps_its_place_until_something_takes_it() {
 fn an_image_whose_acknowledgement_is_a_refusal_keeps_its_place() {
     let mut outbox = connected(&[]);
     assert_eq!(outbox.push(image(10)), None);
-    outbox.handed_over();
+    outbox.handed_over(true);
     outbox.sent(1);
     let (_, refused) = outbox.acknowledged(1, false).unwrap();
     assert!(refused.unwrap().place.is_some() && outbox.next().is_none());
@@ -175,4 +175,13 @@ fn a_newer_position_replaces_one_that_was_not_sent() {
     }
     let payloads: Vec<_> = outbox.entries.iter().map(|entry| &entry.message.payload[..]).collect();
     assert_eq!(payloads, [&b"x"[..], b"0", b"2"]);
+}
+
+#[test]
+fn a_broker_that_confirms_nothing_gets_each_message_once() {
+    let mut outbox = connected(&["a", "b"]);
+    outbox.handed_over(false);
+    assert_eq!(next(&outbox), Some("b"));
+    outbox.handed_over(false);
+    assert!(outbox.is_empty());
 }

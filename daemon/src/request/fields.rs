@@ -32,7 +32,11 @@ impl Fields {
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Fault> {
         match self.take(key) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
+            // Tools in C send the end of their strings too.
+            Some(Value::String(text)) => match text.trim_end_matches('\0') {
+                text if text.contains('\0') => Err(Fault::param(key, "holds a NUL character")),
+                text => Ok(Some(text.to_owned())),
+            },
             Some(other) => Err(Fault::param(key, format!("expected text, got {}", shown(&other)))),
         }
     }
@@ -46,8 +50,7 @@ impl Fields {
     /// A whole number within `range`; 20.0 is one too.
     pub(super) fn whole(&mut self, key: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        let from_float = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e15).map(|n| n as i64);
-        let Some(number) = value.as_i64().or_else(from_float) else {
+        let Some(number) = whole(&value) else {
             return Err(Fault::param(key, format!("expected a whole number, got {}", shown(&value))));
         };
         if !range.contains(&number) {
@@ -70,6 +73,12 @@ impl Fields {
         };
         self.0.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| warning(key)).take(20).collect()
     }
+}
+
+/// A whole number; 20.0 is one too.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    let from_float = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e15).map(|n| n as i64);
+    value.as_i64().or_else(from_float)
 }
 
 /// A value as errors show it: short.

@@ -6,6 +6,7 @@ use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
 use super::*;
+use crate::fault::Code;
 use crate::model::Model;
 
 fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
@@ -185,4 +186,63 @@ fn what_has_no_effect_is_a_warning() {
         warnings(json!({"prompt": "a house", "negative_prompt": long, "cfg_scale": 1})),
         ["negative_prompt has no effect without guidance (cfg_scale 1; above 1 it has)"]
     );
+}
+
+fn text(payload: &[u8]) -> Job {
+    Job::parse(payload, RequestMode::Txt2Img, &std::env::temp_dir()).unwrap()
+}
+
+#[test]
+fn what_tools_add_around_a_payload_is_taken_off() {
+    let job = text(b"\xef\xbb\xbf{\"prompt\": \"a red house\\u0000\", \"id\": \"bom\"}\0\0");
+    assert_eq!((job.request.prompt.as_str(), job.id.as_str()), ("a red house", "bom"));
+    assert_eq!(text(b"a red house\0").request.prompt, "a red house");
+    check_refused(RequestMode::Txt2Img, b"a red\0house", Code::InvalidJson, None);
+    check_refused(RequestMode::Txt2Img, br#"{"prompt": "a\u0000b"}"#, Code::InvalidParam, Some("prompt"));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_and_null_is_a_key_left_out() {
+    check_refused(RequestMode::Txt2Img, br#"{"prompt": "a", "steps": 1, "steps": 2}"#, Code::InvalidJson, None);
+    let job = txt2img(json!({"prompt": "a", "id": null, "steps": null, "seed": null, "unknown": null}));
+    assert!(job.request.steps.is_none() && job.warnings.is_empty());
+}
+
+#[test]
+fn a_seed_may_be_a_whole_float() {
+    assert_eq!(txt2img(json!({"prompt": "a", "seed": 7.0})).request.seed, 7);
+    assert_eq!(txt2img(json!({"prompt": "a", "seed": u64::MAX})).request.seed, u64::MAX);
+    assert!(txt2img(json!({"prompt": "a", "seed": -1.0})).request.seed <= u64::from(u32::MAX));
+    for seed in [json!(7.5), json!(-2), json!(-2.0), json!("7")] {
+        let payload = json!({"prompt": "a", "seed": seed}).to_string();
+        check_refused(RequestMode::Txt2Img, payload.as_bytes(), Code::InvalidParam, Some("seed"));
+    }
+}
+
+#[test]
+fn a_prompt_that_looks_like_broken_json_has_a_warning() {
+    for payload in ["'{\"prompt\":\"a\"}'", "[{\"prompt\":\"a\"}", "\"prompt\": \"a cat\", \"steps\": 1"] {
+        assert!(text(payload.as_bytes()).warnings[0].contains("looks like JSON"), "{payload}");
+    }
+    assert!(text(b"a cat [cat:dog]").warnings.is_empty());
+}
+
+#[test]
+fn errors_are_short_and_on_one_line() {
+    let message = |value: Value| parse(RequestMode::Txt2Img, value).unwrap_err().fault.to_string();
+    let not_after = message(json!({"prompt": "a", "not_after": 1e300}));
+    assert!(not_after.len() < 100, "{not_after}");
+    assert!(!message(json!({"prompt": "a", "id": "a\nb"})).contains('\n'));
+}
+
+#[test]
+fn a_payload_that_is_not_read_keeps_its_names() {
+    let names = |payload: &str| {
+        let rejection = Rejection::of_names(payload.as_bytes(), Fault::too_large("request", ""));
+        (rejection.id, rejection.transaction)
+    };
+    assert_eq!(names(r#"{"prompt": "a", "id": "a", "transaction": 7}"#), (Some("a".into()), Some(json!(7))));
+    assert_eq!(names(r#"{"prompt": "a", "id": "a/b"}"#), (None, None));
+    assert_eq!(names("a cat"), (None, None));
+    assert_eq!(names(&json!({"transaction": "x".repeat(2000)}).to_string()), (None, None));
 }

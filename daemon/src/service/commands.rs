@@ -1,6 +1,7 @@
 //! Commands and cancellations, answered on `…/response/<name>`.
 
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::Service;
 use crate::mqtt::Received;
@@ -19,6 +20,9 @@ impl Service {
             Ok(value) if name == "cancel" => self.cancel(&value),
             Ok(_) => self.execute(name),
         };
+        if let Err(error) = &outcome {
+            warn!("a command was refused: {error}");
+        }
         let (reply, _) = self.publisher.reply(received);
         self.publisher.response(name, reply.as_ref(), &report::response(outcome, transaction));
     }
@@ -29,7 +33,7 @@ impl Service {
             "pause" => self.apply(Event::Pause),
             "resume" => self.apply(Event::Resume),
             "reload" => return self.reload(),
-            _ => return Err(format!("`{name}` is unknown; there are list, pause, resume and reload")),
+            _ => return Err(format!("`{}` is unknown; there are list, pause, resume and reload", shown(name))),
         }
         let running = self.queue.running();
         let waiting: Vec<String> = self.queue.ids().into_iter().filter(|id| Some(id.as_str()) != running).collect();
@@ -44,7 +48,9 @@ impl Service {
             .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
         let all = wanted.get("all").and_then(Value::as_bool).unwrap_or(false);
         let (cancelled, event) = match id {
-            Some(id) if !self.queue.contains(&id) => return Err(format!("there is no job `{id}` in the queue")),
+            Some(id) if !self.queue.contains(&id) => {
+                return Err(format!("there is no job `{}` in the queue", shown(&id)));
+            }
             Some(id) => (vec![id.clone()], Event::Cancel(id)),
             None if all => (self.queue.ids(), Event::CancelAll("cancelled before it was started")),
             None => return Err("expected {\"id\": …} or {\"all\": true}".into()),
@@ -52,4 +58,9 @@ impl Service {
         self.apply(event);
         Ok(json!({"cancelled": cancelled}))
     }
+}
+
+/// What a client wrote, as errors show it: short and on one line.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect::<String>().escape_debug().to_string()
 }

@@ -25,17 +25,24 @@ pub(super) struct Intake {
     options: Options,
     /// Init images wait here.
     folder: PathBuf,
+    /// The largest payload that is taken. The broker is told twice as much, so that what is a little larger is answered.
+    max_payload: usize,
     /// Packet ids and checksums of the last requests.
     recent: VecDeque<(u16, u64)>,
 }
 
 impl Intake {
-    pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf) -> Intake {
-        Intake { resolver, options, folder, recent: VecDeque::new() }
+    pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf, max_payload: usize) -> Intake {
+        Intake { resolver, options, folder, max_payload, recent: VecDeque::new() }
     }
 
     /// Parses and resolves a request.
     pub(super) fn read(&self, received: &Received, mode: RequestMode) -> Result<Ticket<JobRecord>, Rejection> {
+        if received.payload.len() > self.max_payload {
+            let message =
+                format!("{} bytes; {} are allowed (mqtt.max_packet)", received.payload.len(), self.max_payload);
+            return Err(Rejection::of_names(&received.payload, Fault::too_large("request", message)));
+        }
         let mut job = Job::parse(&received.payload, mode, &self.folder)?;
         let reject =
             |job: &Job, fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };

@@ -144,6 +144,8 @@ impl Publisher {
         self.copy(reply, response, Part::Other);
         if is_safe_level(name) {
             self.mqtt.publish(Message::json(self.topics.of(&format!("response/{name}")), response));
+        } else if reply.is_none() {
+            warn!(name, "a command's name cannot be part of a topic, so it has no answer");
         }
     }
 
@@ -176,13 +178,18 @@ fn status(topics: &Topics, text: &'static str) -> Message {
 }
 
 /// How to connect, and what is published at each connection and when it breaks.
-pub(super) fn mqtt_options(config: &Config, topics: &Topics, info: &Value) -> Result<mqtt::MqttSettings> {
+pub(super) fn mqtt_options(
+    config: &Config,
+    topics: &Topics,
+    info: &Value,
+    client_id: String,
+) -> Result<mqtt::MqttSettings> {
     let login = config.mqtt.username.clone().zip(Some(config.password()?.unwrap_or_default()));
     let info = Message { retain: true, ..Message::json(topics.of("info"), info) };
     Ok(mqtt::MqttSettings {
         host: config.mqtt.url.host.clone(),
         port: config.mqtt.url.port,
-        client_id: format!("diffused-{}", config.device.0),
+        client_id,
         login,
         keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
         max_packet: config.mqtt.max_packet.0,

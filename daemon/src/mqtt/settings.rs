@@ -1,0 +1,57 @@
+//! How to connect, and what the client is told of it.
+
+use std::time::Duration;
+
+use rumqttc::v5::MqttOptions;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::LastWill;
+
+use crate::outbox::Message;
+
+/// How long the broker keeps our session while we are away.
+const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Messages that the broker may send before we acknowledge the first.
+const RECEIVE_MAXIMUM: u16 = 16;
+/// How to connect, and what to publish at each connection.
+#[derive(Debug, Clone)]
+pub struct MqttSettings {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Identifies our session; of two clients with one id, the broker disconnects the older.
+    pub client_id: String,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+    /// The longest silence before a ping, at least 5 s.
+    pub keep_alive: Duration,
+    /// The largest packet that is taken: the broker may send twice as much, so that what is larger is answered.
+    pub max_packet: u32,
+    /// What to subscribe to.
+    pub filters: Vec<String>,
+    /// Sent first over each connection.
+    pub greetings: Vec<Message>,
+    /// What the broker publishes if the connection breaks without a DISCONNECT.
+    pub last_will: Message,
+}
+
+/// The same for the client.
+pub(super) fn client_options(options: &MqttSettings) -> MqttOptions {
+    let will = &options.last_will;
+    let last_will = LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain, None);
+    let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);
+    client
+        .set_keep_alive(options.keep_alive)
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(SESSION_EXPIRY.as_secs() as u32))
+        .set_max_packet_size(Some(options.max_packet.saturating_mul(2)))
+        .set_receive_maximum(Some(RECEIVE_MAXIMUM))
+        .set_manual_acks(true)
+        .set_last_will(last_will);
+    // The client keeps a slot for each; we have one message under way, and subscriptions.
+    client.set_outgoing_inflight_upper_limit(16);
+    if let Some((name, password)) = &options.login {
+        client.set_credentials(name, password);
+    }
+    client
+}
