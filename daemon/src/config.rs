@@ -2,6 +2,8 @@
 //! misspelt one would otherwise be ignored for ever. Values are checked by their types, so that every error has the
 //! file, the line and the key.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,8 @@
 //! only where that fits the memory budget, when its job runs and nothing else needs the memory. Until then its file waits
 //! on disk: a queue of them would take more memory than painting does.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! From a message's bytes to what is asked: the names of the A1111 web API, because people know them, and our own
 //! beside them. All of it is untrusted input, so each value is checked, and each error names its key.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,7 @@
 //! A diffusers folder, opened and checked: configurations, tokenizer, and the tensors of the three networks.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 mod checkpoint;
 mod keys;
 mod sampling_config;

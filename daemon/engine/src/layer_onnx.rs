@@ -1,5 +1,7 @@
 //! Operators as ONNX nodes: a layer's fields are the node's attributes, each of its own type, and nothing else is accepted.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 use serde_json::{Map, Number, Value};
 use tract_onnx::pb::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 
@@ -23,6 +25,7 @@ pub fn to_node(layer: &Layer, name: &str, inputs: &[String], outputs: &[String])
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a layer's numbers are f32; JSON holds them as f64")]
 fn attribute(name: &str, value: &Value) -> AttributeProto {
     let mut attribute = AttributeProto { name: name.to_owned(), ..Default::default() };
     match value {

@@ -30,6 +30,7 @@ impl ByteSize {
     const MOST: u64 = 1 << 53;
 
     /// `text` is quoted in the error.
+    #[expect(clippy::cast_possible_truncation, reason = "a fraction of a byte is cut off; the range is checked")]
     fn new(bytes: f64, text: &str) -> Result<ByteSize, String> {
         match bytes {
             ..1.0 => Err(format!("`{text}` is too small; a size is at least 1 byte")),
@@ -96,10 +97,9 @@ impl TryFrom<ByteSize> for PacketSize {
     type Error = String;
 
     fn try_from(size: ByteSize) -> Result<PacketSize, String> {
-        match size.0 {
-            bytes @ 1024..=0x1000_0000 => Ok(PacketSize(bytes as u32)),
-            bytes => Err(format!("{bytes} bytes are out of range; 1K to 256M, which is MQTT's own limit, are allowed")),
-        }
+        let bytes = u32::try_from(size.0).ok().filter(|bytes| (1024..=0x1000_0000).contains(bytes));
+        let wrong = || format!("{} bytes are out of range; 1K to 256M, which is MQTT's own limit, are allowed", size.0);
+        bytes.map(PacketSize).ok_or_else(wrong)
     }
 }
 

@@ -62,7 +62,7 @@ impl Fields {
 
     /// A whole number from 0; the model's own range is checked later.
     pub(super) fn size(&mut self, key: &str) -> Result<Option<usize>, Fault> {
-        Ok(self.whole(key, 0..=i64::from(i32::MAX))?.map(|number| number as usize))
+        Ok(self.whole(key, 0..=i64::from(i32::MAX))?.and_then(|number| usize::try_from(number).ok()))
     }
 
     /// A warning for each key that was not taken.
@@ -76,6 +76,7 @@ impl Fields {
 }
 
 /// A whole number; 20.0 is one too.
+#[expect(clippy::cast_possible_truncation, reason = "the float is a whole number below 1e15")]
 pub(super) fn whole(value: &Value) -> Option<i64> {
     let from_float = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e15).map(|n| n as i64);
     value.as_i64().or_else(from_float)

@@ -84,6 +84,12 @@ impl Keys {
         }
     }
 
+    /// A number as f32, which is what the graphs hold.
+    #[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest f32")]
+    pub(crate) fn single(&mut self, key: &str, default: f64) -> Result<f32> {
+        Ok(self.number(key, default)? as f32)
+    }
+
     /// A boolean.
     pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool> {
         match self.take(key) {

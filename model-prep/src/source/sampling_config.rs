@@ -162,6 +162,6 @@ fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> 
 
 fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
     let Some(value) = keys.some("steps_offset") else { return Ok(None) };
-    let offset = value.as_u64().ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?;
-    Ok(Some(offset as usize))
+    let offset = value.as_u64().and_then(|offset| usize::try_from(offset).ok());
+    Ok(Some(offset.ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?))
 }

@@ -116,7 +116,7 @@ impl TextConfig {
             layers: keys.count("num_hidden_layers", 12)?,
             heads: keys.count("num_attention_heads", 8)?,
             activation: keys.choice("hidden_act", &activations)?.unwrap_or(Activation::QuickGelu),
-            eps: keys.number("layer_norm_eps", 1e-5)? as f32,
+            eps: keys.single("layer_norm_eps", 1e-5)?,
         };
         if !config.channels.is_multiple_of(config.heads) {
             let divides = format!("a number that divides hidden_size, {}", config.channels);

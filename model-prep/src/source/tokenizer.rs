@@ -141,7 +141,7 @@ fn settings(folder: &Path, positions: usize) -> Result<(HashMap<String, String>,
         let mut keys = Keys::open(&config)?;
         keys.only("do_lower_case", &[json!(true), Value::Null])?;
         if let Some(length) = keys.some("model_max_length").and_then(|length| length.as_u64()) {
-            tokens = positions.min(length as usize);
+            tokens = positions.min(usize::try_from(length).unwrap_or(usize::MAX));
         }
         add_special(&mut special, |key| keys.take(key));
     }

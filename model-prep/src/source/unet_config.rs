@@ -111,14 +111,14 @@ impl UnetConfig {
             conv_in_kernel: keys.choice("conv_in_kernel", &kernel)?.unwrap_or(3),
             conv_out_kernel: keys.choice("conv_out_kernel", &kernel)?.unwrap_or(3),
             flip_sin_to_cos: keys.flag("flip_sin_to_cos", true)?,
-            freq_shift: keys.number("freq_shift", 0.0)? as f32,
-            time_channels: keys.optional_count("time_embedding_dim")?.unwrap_or(channels[0] * 4),
+            freq_shift: keys.single("freq_shift", 0.0)?,
+            time_channels: time_channels(&mut keys, &channels)?,
             guidance_channels: keys.optional_count("time_cond_proj_dim")?,
             blocks,
             up,
             middle,
             groups: groups(&mut keys, &channels)?,
-            eps: keys.number("norm_eps", 1e-5)? as f32,
+            eps: keys.single("norm_eps", 1e-5)?,
             downsample_padding: keys.choice("downsample_padding", &padding)?.unwrap_or(Padding::Same),
         };
         keys.finish()?;
@@ -163,6 +163,11 @@ fn refuse_variants(keys: &mut Keys) -> Result<()> {
     keys.only("time_embedding_type", &[json!("positional")])
 }
 
+#[expect(clippy::indexing_slicing, reason = "`Keys::counts` refuses an empty list")]
+fn time_channels(keys: &mut Keys, channels: &[usize]) -> Result<usize> {
+    Ok(keys.optional_count("time_embedding_dim")?.unwrap_or(channels[0].saturating_mul(4)))
+}
+
 /// The resolutions, their attentions left open.
 fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<UnetBlock>> {
     let n = channels.len();
@@ -177,15 +182,16 @@ fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<UnetBlock>> {
             return Err(keys.refuse("attention_head_dim", &json!(heads), &divides));
         }
     }
-    let block = |i: usize| UnetBlock {
-        channels: channels[i],
-        layers: layers[i],
-        heads: heads[i],
-        text_channels: text_channels[i],
-        only_cross: only_cross[i],
+    let lists = channels.iter().zip(layers).zip(heads).zip(text_channels).zip(only_cross);
+    let block = |((((&channels, layers), heads), text_channels), only_cross)| UnetBlock {
+        channels,
+        layers,
+        heads,
+        text_channels,
+        only_cross,
         down: None,
     };
-    Ok((0..n).map(block).collect())
+    Ok(lists.map(block).collect())
 }
 
 fn only_cross(keys: &mut Keys, blocks: usize) -> Result<Vec<bool>> {
@@ -203,6 +209,7 @@ fn only_cross(keys: &mut Keys, blocks: usize) -> Result<Vec<bool>> {
 type Attentions = Vec<Option<Vec<usize>>>;
 
 /// Where there are transformers and of how many blocks: on the way down, on the way up, in the middle.
+#[expect(clippy::indexing_slicing, reason = "a UNet has a block, a block has a layer, and a layer has a depth")]
 fn transformers(keys: &mut Keys, blocks: &[UnetBlock]) -> Result<(Attentions, Attentions, Middle)> {
     let n = blocks.len();
     let down_types = block_types(keys, "down_block_types", n, ("CrossAttnDownBlock2D", "DownBlock2D"), n - 1)?;
