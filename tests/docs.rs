@@ -57,14 +57,14 @@ fn every_configuration_key_is_documented_once() {
 
 #[test]
 fn every_request_key_is_documented_once() {
-    let code = read("daemon/src/request.rs");
+    let code = read("daemon/src/jobs/request.rs");
     let mut known: Vec<String> = vec!["init_images".to_owned()];
     for call in ["take", "text", "size", "number", "whole"] {
         let start = format!("fields.{call}(\"");
         let keys = code.split(&start).skip(1);
         known.extend(keys.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
     }
-    let fields = read("daemon/src/request/fields.rs");
+    let fields = read("daemon/src/jobs/request/fields.rs");
     let (_, not_yet) = fields.split_once("const NOT_YET").expect("the keys that are not supported yet");
     let list = not_yet.split(';').nth(1).expect("a list");
     known.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
@@ -73,7 +73,7 @@ fn every_request_key_is_documented_once() {
 
 #[test]
 fn every_error_code_is_documented_once() {
-    let code = read("daemon/src/fault.rs");
+    let code = read("daemon/src/contract/fault.rs");
     let (_, rest) = code.split_once("pub enum Code {").expect("the codes");
     let body = rest.split('}').next().expect("the enum's end");
     let variants = body.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use diffused::model::Model;
+use diffused::painting::model::Model;
 use diffused_engine::Options;
 use diffused_engine::error::Error;
 use diffused_engine::request::Request;

@@ -13,7 +13,7 @@ use std::io::{Write, stderr};
 use std::path::Path;
 
 use caption::Scene;
-use diffused::model::Model;
+use diffused::painting::model::Model;
 use diffused_engine::Options;
 use diffused_engine::request::{NoObserver, Request};
 use diffused_engine::sampler::SamplerKind;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::topics::{self, TopicBase, TopicLevel, Topics};
+use crate::contract::topics::{self, TopicBase, TopicLevel, Topics};
 
 pub use values::{Bounded, ByteSize, NotYet, PacketSize, Url};
 

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::fault::{Code, Fault};
-use crate::model::NoModel;
+use crate::contract::fault::{Code, Fault};
+use crate::painting::model::NoModel;
 
 /// Why the program ends without success, in one line.
 #[derive(Debug, thiserror::Error)]

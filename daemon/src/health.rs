@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
-
 /// The process's memory, bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessMemory {
@@ -12,33 +10,6 @@ pub struct ProcessMemory {
     pub resident: Option<u64>,
     /// The most since the start.
     pub peak: Option<u64>,
-}
-
-/// The payload of `…/health`.
-#[derive(Debug, Serialize)]
-pub struct Health {
-    /// ProcessMemory held, bytes.
-    pub rss: Option<u64>,
-    /// The most memory held since the start, bytes.
-    pub peak_rss: Option<u64>,
-    /// The most that painting may take, bytes: as configured, or what was free at the start.
-    pub memory_limit: Option<u64>,
-    /// Share of the last 10 s in which some process waited for memory, percent.
-    pub memory_pressure: Option<f64>,
-    /// Of the processor, °C.
-    pub temperature: Option<f64>,
-    /// Whether a Raspberry Pi's firmware slows the processor down now, for heat or low voltage.
-    pub throttled: Option<bool>,
-    /// Where images are kept, bytes.
-    pub disk_free: Option<u64>,
-    /// Waiting jobs.
-    pub queue: usize,
-    /// Whether a job runs.
-    pub busy: bool,
-    /// Whether the queue is paused.
-    pub paused: bool,
-    /// Of the last job.
-    pub seconds_per_step: Option<f64>,
 }
 
 /// From `/proc/self/status`.

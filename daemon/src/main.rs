@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use diffused::cli::{Cli, Command};
-use diffused::{doctor, generate, plan, run};
+use diffused::commands::cli::{Cli, Command};
+use diffused::commands::{doctor, generate, plan, run};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         #[cfg(feature = "demo")]
-        Command::Demo(arguments) => diffused::demo::run(&arguments),
+        Command::Demo(arguments) => diffused::commands::demo::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,13 +20,14 @@ use rumqttc::v5::{AsyncClient, Event as ClientEvent, EventLoop};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
-use crate::outbox::{Loss, Message, Outbox, Refused};
 use backoff::Backoff;
+use outbox::{Loss, Message, Outbox, Refused};
 
 pub use settings::MqttSettings;
 use settings::client_options;
 
 mod backoff;
+pub mod outbox;
 mod settings;
 mod trouble;
 

@@ -12,25 +12,27 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::fault::{Code, Fault, catch_panic};
-use crate::health::{self, Health};
-use crate::model::Model;
+use crate::contract::fault::{Code, Fault, catch_panic};
+use crate::contract::messages::{Ending, Health, State};
+use crate::contract::topics::InputTopic;
+use crate::health;
+use crate::jobs::queue::{Effect, Event, Queue};
+use crate::jobs::request::{Rejection, RequestMode};
 use crate::mqtt::{Mqtt, Received, WireEvent};
-use crate::notify::{self, Watchdog};
-use crate::pictures::Folder;
-use crate::queue::{Effect, Ending, Event, Queue};
+use crate::painting::model::Model;
+use crate::painting::pictures::Folder;
+use crate::painting::worker::{Report, Worker};
 use crate::random;
-use crate::report;
-use crate::request::{Rejection, RequestMode};
-use crate::topics::InputTopic;
-use crate::worker::{Report, Worker};
 use intake::Intake;
+use notify::Watchdog;
 use publisher::{Publisher, Reply};
 use record::JobRecord;
 
 mod client_id;
 mod commands;
+mod info;
 mod intake;
+mod notify;
 mod publisher;
 mod record;
 mod refusals;
@@ -79,7 +81,7 @@ impl Service {
         let state_dir = config.state_dir()?;
         let topics = config.topics();
         let options: Options = model.options();
-        let info = report::info(&config, &resolver, options.memory);
+        let info = info::info(&config, &resolver, options.memory);
         let (mqtt, wire) =
             Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
@@ -192,7 +194,7 @@ impl Service {
             match effect {
                 Effect::Queued { id, position } => {
                     if let Some(record) = self.queue.get(&id) {
-                        self.publisher.state(&id, record, "queued", Some(position));
+                        self.publisher.state(&id, record, State::Queued, Some(position));
                     }
                 }
                 Effect::Start { id } => self.start_job(&id),
@@ -208,7 +210,7 @@ impl Service {
     fn start_job(&mut self, id: &str) {
         let Some(record) = self.queue.get(id) else { return };
         info!(id, steps = record.painting.parameters().steps, "running");
-        self.publisher.state(id, record, "running", None);
+        self.publisher.state(id, record, State::Running, None);
         let limit = self.publisher.image_limit(id);
         self.worker.run(record.job.clone(), record.painting.clone(), limit);
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use diffused::pictures::hex;
+use diffused::painting::pictures::hex;
 use image::{ImageBuffer, Rgba};
 use sha2::{Digest, Sha256};
 

@@ -79,9 +79,10 @@ fn uses(folder: &str, files: &[TextFile]) -> Uses {
     uses
 }
 
-/// The module at the top of the crate in `folder` to which a file belongs; a program's `main.rs` stands above all.
+/// The module at the top of the crate in `folder` to which a file belongs; a program's `main.rs` stands above all, and
+/// files of tests use what they like.
 fn module<'a>(folder: &str, file: &'a TextFile) -> Option<&'a str> {
-    let path = file.path.strip_prefix(folder).filter(|path| path.ends_with(".rs"))?;
+    let path = file.path.strip_prefix(folder).filter(|path| path.ends_with(".rs") && !path.ends_with("/tests.rs"))?;
     let first = path.split('/').next()?;
     Some(first.trim_end_matches(".rs")).filter(|module| *module != "main")
 }

@@ -39,8 +39,8 @@ const BOUNDARIES: [(&str, &[&str]); 3] = [
             "model-prep/",
         ],
     ),
-    ("rumqttc", &["daemon/src/mqtt", "daemon/src/demo", "daemon/tests/", "tests/"]),
-    ("rumqttd", &["daemon/src/demo"]),
+    ("rumqttc", &["daemon/src/mqtt", "daemon/src/commands/demo", "daemon/tests/", "tests/"]),
+    ("rumqttd", &["daemon/src/commands/demo"]),
 ];
 
 pub(crate) fn crosses_a_boundary(file: &TextFile) -> Vec<String> {
@@ -96,11 +96,11 @@ pub(crate) fn script_goes_on(file: &TextFile) -> Vec<String> {
 
 /// Who may delete files or replace them, beside tests, each in folders or files that are its own.
 const DELETERS: [&str; 5] = [
-    "daemon/src/demo",       // the state of the demo's service, in a folder of the demo's own
-    "daemon/src/init_image", // an init image's temporary file
-    "daemon/src/pictures",   // the oldest pictures that the service itself has written
-    "model-prep/src/place",  // a bundle that is being made, or is replaced
-    "benches/",              // folders made for a bench
+    "daemon/src/commands/demo",   // the state of the demo's service, in a folder of the demo's own
+    "daemon/src/jobs/init_image", // an init image's temporary file
+    "daemon/src/painting/pictures", // the oldest pictures that the service itself has written
+    "model-prep/src/place",       // a bundle that is being made, or is replaced
+    "benches/",                   // folders made for a bench
 ];
 
 pub(crate) fn deletes_files(file: &TextFile) -> Vec<String> {

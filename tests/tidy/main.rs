@@ -111,7 +111,7 @@ fn every_rule_can_fail() {
         (unsafe_elsewhere, "daemon/engine/src/a.rs", "let x = unsafe { *p };"),
         (unsafe_elsewhere, "tests/a.rs", "pub unsafe fn f() {}"),
         (crosses_a_boundary, "daemon/engine/src/vae.rs", "use tract_onnx::prelude::*;"),
-        (crosses_a_boundary, "daemon/src/queue.rs", "use rumqttc::v5::Event;"),
+        (crosses_a_boundary, "daemon/src/jobs/queue.rs", "use rumqttc::v5::Event;"),
         (crosses_a_boundary, "daemon/src/mqtt.rs", "use rumqttd::Broker;"),
         (engine_looks_outside, "daemon/engine/src/lib.rs", "let t = std::time::Instant::now();"),
         (unfinished, "model-prep/src/a.rs", "    todo!()"),
@@ -126,9 +126,9 @@ fn every_rule_can_fail() {
         (depends_upward, "daemon/kernels/Cargo.toml", "[dev-dependencies]\ndiffused-engine.workspace = true"),
         (depends_upward, "daemon/engine/Cargo.toml", "[dependencies]\nrt = { package = \"tokio\", version = \"1\" }"),
         (depends_upward, "daemon/heap/Cargo.toml", "[dependencies.kernels]\npackage = \"diffused-kernels\""),
-        (deletes_files, "daemon/src/queue.rs", "    let _ = std::fs::remove_dir_all(folder);"),
-        (deletes_files, "daemon/src/outbox.rs", "    fs::rename(a, b)?;"),
-        (sets_up_the_allocator, "daemon/src/worker.rs", "    diffused_heap::configure_malloc();"),
+        (deletes_files, "daemon/src/jobs/queue.rs", "    let _ = std::fs::remove_dir_all(folder);"),
+        (deletes_files, "daemon/src/mqtt/outbox.rs", "    fs::rename(a, b)?;"),
+        (sets_up_the_allocator, "daemon/src/painting/worker.rs", "    diffused_heap::configure_malloc();"),
         (unlisted_test, "tests/e2e/jobs.rs", "#[test]\nfn a() {}"),
     ];
     for (i, (rule, path, text)) in cases.into_iter().enumerate() {

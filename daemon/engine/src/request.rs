@@ -29,7 +29,7 @@ pub struct Request {
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Parameters {
     /// As asked.
     pub prompt: String,
@@ -49,7 +49,7 @@ pub struct Parameters {
     #[serde(rename = "sampler_name")]
     pub sampler: SamplerKind,
     /// Only for image to image.
-    #[serde(rename = "denoising_strength", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "denoising_strength", default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
 }
 
@@ -61,7 +61,7 @@ impl Parameters {
 }
 
 /// Where the engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Prompt to embeddings.

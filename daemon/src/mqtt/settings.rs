@@ -6,7 +6,7 @@ use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::LastWill;
 
-use crate::outbox::Message;
+use crate::mqtt::outbox::Message;
 
 /// How long the broker keeps our session while we are away.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use tracing::warn;
 
-use crate::pictures::write_atomically;
+use crate::contract::topics::{TopicLevel, is_safe_level};
+use crate::painting::pictures::write_atomically;
 use crate::random;
-use crate::topics::{TopicLevel, is_safe_level};
 
 const FILE: &str = ".diffused-client-id";
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Service;
+use crate::contract::messages;
+use crate::jobs::queue::Event;
 use crate::mqtt::Received;
-use crate::queue::Event;
-use crate::report;
 
 impl Service {
     pub(super) fn command(&mut self, received: &Received, name: &str) {
@@ -24,7 +24,7 @@ impl Service {
             warn!("a command was refused: {error}");
         }
         let (reply, _) = self.publisher.reply(received);
-        self.publisher.response(name, reply.as_ref(), &report::response(outcome, transaction));
+        self.publisher.response(name, reply.as_ref(), &messages::response(outcome, transaction));
     }
 
     fn execute(&mut self, name: &str) -> Result<Value, String> {

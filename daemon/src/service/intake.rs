@@ -10,10 +10,10 @@ use std::time::{Instant, SystemTime};
 use diffused_engine::{Options, Resolver};
 
 use super::JobRecord;
-use crate::fault::Fault;
+use crate::contract::fault::Fault;
+use crate::jobs::queue::Ticket;
+use crate::jobs::request::{Job, Rejection, RequestMode};
 use crate::mqtt::Received;
-use crate::queue::Ticket;
-use crate::request::{Job, Rejection, RequestMode};
 
 /// How many requests are remembered, to recognise those that the broker sends again.
 const RECENT: usize = 64;

@@ -11,15 +11,12 @@ use tracing::warn;
 
 use super::JobRecord;
 use crate::config::Config;
-use crate::health::Health;
+use crate::contract::messages::{Ending, Health, Image, JobProgress, JobResult, JobState, State, Timings};
+use crate::contract::topics::{Topics, is_safe_level};
+use crate::mqtt::outbox::{Message, Part, SentImage};
 use crate::mqtt::{self, Mqtt, Receipt, Received};
-use crate::outbox::{Message, Part, SentImage};
-use crate::pictures::ImageFile;
-use crate::progress::{JobProgress, Timings};
-use crate::queue::Ending;
-use crate::report::{self, JobResult, JobState};
-use crate::topics::{Topics, is_safe_level};
-use crate::worker::Painted;
+use crate::painting::pictures::ImageFile;
+use crate::painting::worker::Painted;
 
 /// A client's response topic and correlation data (MQTT 5), checked.
 #[derive(Debug, Clone)]
@@ -73,15 +70,16 @@ impl Publisher {
         self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()))
     }
 
-    pub(super) fn state(&self, id: &str, record: &JobRecord, state: &'static str, position: Option<usize>) {
-        let (transaction, warnings) = (record.job.transaction.as_ref(), record.warnings.as_slice());
-        let state = JobState { id, transaction, state, position, error: None, warnings };
+    pub(super) fn state(&self, id: &str, record: &JobRecord, state: State, position: Option<usize>) {
+        let (transaction, warnings) = (record.job.transaction.clone(), record.warnings.clone());
+        let state = JobState { id: id.to_owned(), transaction, state, position, error: None, warnings };
         let part = if position.is_some() { Part::Position(id.to_owned()) } else { Part::Other };
         self.answer(self.topics.job(id, "state"), record.reply.as_ref(), &state, part);
     }
 
     pub(super) fn ended(&self, id: &str, transaction: Option<&Value>, reply: Option<&Reply>, ending: &Ending) {
-        self.answer(self.topics.job(id, "state"), reply, &JobState::ended(id, transaction, ending), Part::Other);
+        let state = JobState::ended(id.to_owned(), transaction.cloned(), ending);
+        self.answer(self.topics.job(id, "state"), reply, &state, Part::Other);
     }
 
     pub(super) fn progress(&self, id: &str, progress: &JobProgress) {
@@ -92,7 +90,7 @@ impl Publisher {
     /// Publishes an image and enters it in the job's record.
     pub(super) fn image(&self, id: &str, record: &mut JobRecord, painted: Painted) {
         let topic = self.topics.job(id, &format!("image/{}", painted.index));
-        record.images.push(report::Image::new(&painted, &topic));
+        record.images.push(image(&painted, &topic));
         record.warnings.extend(painted.warnings);
         if painted.fits {
             let image = SentImage { job: id.to_owned(), index: painted.index, reduced: false };
@@ -122,14 +120,14 @@ impl Publisher {
 
     pub(super) fn result(&self, id: &str, record: &JobRecord, timings: &Timings) {
         let result = JobResult {
-            id,
-            transaction: record.job.transaction.as_ref(),
-            status: "done",
-            parameters: record.painting.parameters(),
-            model_sha256: &self.model_sha256,
-            timings,
-            images: &record.images,
-            warnings: &record.warnings,
+            id: id.to_owned(),
+            transaction: record.job.transaction.clone(),
+            status: State::Done,
+            parameters: record.painting.parameters().clone(),
+            model_sha256: self.model_sha256.clone(),
+            timings: timings.clone(),
+            images: record.images.clone(),
+            warnings: record.warnings.clone(),
         };
         self.answer(self.topics.job(id, "result"), record.reply.as_ref(), &result, Part::Result(id.to_owned()));
     }
@@ -168,6 +166,17 @@ impl Publisher {
             let copy = Message::json(topic.clone(), value);
             self.mqtt.publish(Message { correlation: correlation.clone(), part, ..copy });
         }
+    }
+}
+
+/// An image that is published to `topic` if it fits.
+fn image(painted: &Painted, topic: &str) -> Image {
+    Image {
+        topic: painted.fits.then(|| topic.to_owned()),
+        content_type: painted.file.format.content_type().to_owned(),
+        bytes: painted.file.bytes.len(),
+        sha256: painted.file.sha256(),
+        path: painted.path.clone(),
     }
 }
 

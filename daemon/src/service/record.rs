@@ -5,8 +5,8 @@ use std::sync::Arc;
 use diffused_engine::Painting;
 
 use super::Reply;
-use crate::report;
-use crate::request::Job;
+use crate::contract::messages;
+use crate::jobs::request::Job;
 
 /// A job.
 #[derive(Debug)]
@@ -20,5 +20,5 @@ pub(super) struct JobRecord {
     /// What the client should know, each once.
     pub(super) warnings: Vec<String>,
     /// What was painted so far.
-    pub(super) images: Vec<report::Image>,
+    pub(super) images: Vec<messages::Image>,
 }

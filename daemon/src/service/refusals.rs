@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::Service;
-use crate::outbox::{Message, Part, Refused, SentImage};
-use crate::pictures::{self, ImageFile};
-use crate::report;
+use crate::contract::messages::Image;
+use crate::mqtt::outbox::{Message, Part, Refused, SentImage};
+use crate::painting::pictures::{self, ImageFile};
 
 impl Service {
     pub(super) fn refused(&mut self, Refused { message, place }: Refused) {
@@ -25,7 +25,7 @@ impl Service {
         let file = smaller.map(|(file, _)| file);
         if let Some((_, record)) = self.queue.running_mut().filter(|(id, _)| *id == job) {
             if let Some(image) = record.images.get_mut(index as usize) {
-                image.replace(file.as_ref());
+                replace(image, file.as_ref());
             }
             record.warnings.push(warning.clone());
         }
@@ -49,10 +49,22 @@ impl Service {
 fn corrected(result: &[u8], index: u64, file: Option<&ImageFile>, warning: &str) -> Option<Vec<u8>> {
     let mut result: Value = serde_json::from_slice(result).ok()?;
     let described = result.get_mut("images")?.get_mut(index as usize)?;
-    let mut image: report::Image = serde_json::from_value(described.take()).ok()?;
-    image.replace(file);
+    let mut image: Image = serde_json::from_value(described.take()).ok()?;
+    replace(&mut image, file);
     *described = json!(image);
     let warnings = result.as_object_mut()?.entry("warnings").or_insert_with(|| Value::Array(vec![]));
     warnings.as_array_mut()?.push(warning.into());
     serde_json::to_vec(&result).ok()
+}
+
+/// `file` was published instead of `image`, or nothing: then the rest describes the file at its path.
+fn replace(image: &mut Image, file: Option<&ImageFile>) {
+    let kept = image.path.as_deref().filter(|_| file.is_none()).and_then(|path| ImageFile::read(path).ok());
+    if file.is_none() {
+        image.topic = None;
+    }
+    if let Some(file) = file.or(kept.as_ref()) {
+        file.format.content_type().clone_into(&mut image.content_type);
+        (image.bytes, image.sha256) = (file.bytes.len(), file.sha256());
+    }
 }

@@ -8,8 +8,8 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use diffused::init_image::Header;
-use diffused::request::{Job, RequestMode};
+use diffused::jobs::init_image::Header;
+use diffused::jobs::request::{Job, RequestMode};
 use diffused_engine::bundle::{Manifest, Text, WeightsIndex};
 use diffused_engine::hash::sha256;
 use diffused_engine::sampler::{Sampler, SamplerKind};

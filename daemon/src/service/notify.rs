@@ -13,35 +13,35 @@ fn notify(states: &[NotifyState]) {
 }
 
 /// The model is open and the service runs, whether there is a broker or not.
-pub fn ready() {
+pub(super) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
 /// One line for `systemctl status`.
-pub fn status(text: &str) {
+pub(super) fn status(text: &str) {
     notify(&[NotifyState::Status(text)]);
 }
 
 /// We are on our way out.
-pub fn stopping() {
+pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
 /// The pings that systemd waits for, if it does.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(super) struct Watchdog {
     timeout: Option<Duration>,
     last: Instant,
 }
 
 impl Watchdog {
     /// As systemd's environment has it.
-    pub fn from_environment() -> Watchdog {
+    pub(super) fn from_environment() -> Watchdog {
         Watchdog { timeout: sd_notify::watchdog_enabled(), last: Instant::now() }
     }
 
     /// Pings three times within systemd's timeout, as long as the last activity of each part is no older than it.
-    pub fn ping(&mut self, activity: &[Instant], now: Instant) {
+    pub(super) fn ping(&mut self, activity: &[Instant], now: Instant) {
         let Some(timeout) = self.timeout else { return };
         let alive = activity.iter().all(|at| now.saturating_duration_since(*at) < timeout);
         if alive && now - self.last >= timeout / 3 {

@@ -8,7 +8,8 @@
 
 use std::time::Instant;
 
-use crate::fault::{Code, Fault};
+use crate::contract::fault::{Code, Fault};
+use crate::contract::messages::Ending;
 
 /// A job as the queue knows it; `W` is all else that is known of it, which the queue only carries.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,19 +41,6 @@ pub enum Event<W> {
     Resume,
     /// Time went by.
     Tick,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
-    /// All its images were painted.
-    Done,
-    /// A client or the service cancelled it.
-    Cancelled(Fault),
-    /// An error ended it.
-    Failed(Fault),
-    /// It was not accepted.
-    Rejected(Fault),
 }
 
 /// What is to be done.

@@ -13,14 +13,15 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::cli::{GenerateArgs, print_line};
+use crate::commands::cli::{GenerateArgs, print_line};
+use crate::contract::messages::JobProgress;
 use crate::failure::Failure;
-use crate::init_image::InitImage;
-use crate::model::Model;
-use crate::pictures::{self, free_name};
-use crate::progress::{JobProgress, Meter};
+use crate::jobs::init_image::InitImage;
+use crate::jobs::request::FileFormat;
+use crate::painting::model::Model;
+use crate::painting::pictures::{self, free_name};
+use crate::painting::progress::Meter;
 use crate::random;
-use crate::request::FileFormat;
 
 /// Paints and writes the image.
 pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {

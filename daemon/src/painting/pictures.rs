@@ -9,9 +9,9 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::fault::Fault;
-use crate::request::FileFormat;
-use crate::topics::is_safe;
+use crate::contract::fault::Fault;
+use crate::contract::topics::is_safe;
+use crate::jobs::request::FileFormat;
 
 mod formats;
 

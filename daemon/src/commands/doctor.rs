@@ -6,11 +6,11 @@ use std::path::Path;
 use diffused_engine::{Engine, Options, cpu};
 
 use crate::budget;
-use crate::cli;
+use crate::commands::cli;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::failure::Failure;
 use crate::health;
-use crate::model::Model;
+use crate::painting::model::Model;
 
 /// Prints a line for each part. Ends with an error at the first part that is wrong.
 pub fn run(path: Option<&Path>) -> Result<(), Failure> {

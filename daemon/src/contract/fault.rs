@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diffused_engine::error::Error;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::error;
 
 /// The stable codes of the MQTT contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The payload is neither a JSON object nor text.
@@ -33,7 +33,7 @@ pub enum Code {
 }
 
 /// What clients get as `error`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}{message}", field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default())]
 pub struct Fault {
     /// For programs.

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use diffused_engine::sampler::SamplerKind;
 
 use crate::config::ByteSize;
-use crate::fault::Fault;
+use crate::contract::fault::Fault;
 use crate::random;
 
 /// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the work.

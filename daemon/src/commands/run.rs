@@ -10,11 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::budget;
-use crate::cli::print_line;
+use crate::commands::cli::print_line;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::logging;
-use crate::model::Model;
+use crate::painting::model::Model;
 use crate::service::{Service, Signal};
 
 /// The service's log levels: our own messages from `info` on, those of dependencies from `warn` on.

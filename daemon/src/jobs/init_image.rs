@@ -14,7 +14,7 @@ use diffused_engine::picture::scale;
 use diffused_engine::request::Parameters;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::fault::{Code, Fault};
+use crate::contract::fault::{Code, Fault};
 
 /// The widest and the highest image that is read.
 const MAX_SIDE: u32 = 8192;

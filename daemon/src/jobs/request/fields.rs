@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::fault::Fault;
+use crate::contract::fault::Fault;
 
 /// Keys of the contract that this version does not act on. They are left out with a warning, as unknown keys are.
 const NOT_YET: [&str; 2] = ["output", "preview"];

@@ -15,12 +15,13 @@ use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
-use crate::fault::{Code, Fault, catch_panic};
+use crate::contract::fault::{Code, Fault, catch_panic};
+use crate::contract::messages::{JobProgress, Timings};
 use crate::health;
-use crate::model::Model;
-use crate::pictures::{self, Folder, ImageFile};
-use crate::progress::{JobProgress, Meter, Timings};
-use crate::request::Job;
+use crate::jobs::request::Job;
+use crate::painting::model::Model;
+use crate::painting::pictures::{self, Folder, ImageFile};
+use crate::painting::progress::Meter;
 
 /// The contract's "at most one a second".
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

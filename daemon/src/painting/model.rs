@@ -10,7 +10,7 @@ use diffused_engine::{Engine, Options, Resolver, Source};
 #[cfg(feature = "demo-model")]
 macro_rules! demo_bundle {
     ($($file:literal),+ $(,)?) => {
-        &[$(($file, include_bytes!(concat!("../assets/demo/", $file)))),+]
+        &[$(($file, include_bytes!(concat!("../../assets/demo/", $file)))),+]
     };
 }
 

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use diffused_engine::request::{Parameters, Stage};
-use serde::Serialize;
+
+use crate::contract::messages::{JobProgress, Timings};
 
 /// The stages in their order, with the names that results use.
 const STAGES: [(Stage, &str); 4] = [
@@ -16,25 +17,6 @@ const STAGES: [(Stage, &str); 4] = [
 
 /// The share of a job after which its end can be guessed from its beginning.
 const ENOUGH: f64 = 0.02;
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct JobProgress {
-    /// 0 to 1.
-    pub progress: f64,
-    /// Seconds to go, if the rest goes as the beginning did.
-    pub eta_relative: Option<f64>,
-    /// Where the engine is.
-    pub stage: Stage,
-    /// Sampling steps that are done.
-    pub step: usize,
-    /// Of so many, for each image.
-    pub steps: usize,
-    /// The image that is painted, from 0.
-    pub image: u64,
-    /// Of so many.
-    pub images: u64,
-}
 
 /// Keeps account of one job.
 #[derive(Debug)]
@@ -121,23 +103,6 @@ impl Meter {
             images: self.images,
         }
     }
-}
-
-/// Where the time went, in seconds, and the memory that was needed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Timings {
-    /// Prompts to embeddings.
-    pub text_encoder: f64,
-    /// Init image to latents.
-    pub vae_encoder: f64,
-    /// All sampling steps.
-    pub unet: f64,
-    /// Latents to pixels.
-    pub vae_decoder: f64,
-    /// From the job's start to its end, files included.
-    pub total: f64,
-    /// The most memory that the process has held since it was started, bytes.
-    pub peak_rss: Option<u64>,
 }
 
 /// To a thousandth: more is noise in a message.

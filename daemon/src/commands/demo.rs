@@ -20,13 +20,14 @@ use rumqttd::{Broker, ConnectionSettings, RouterConfig, ServerSettings};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::cli::DemoArgs;
+use crate::commands::cli::DemoArgs;
 use crate::config::{Config, Url};
+use crate::contract::topics::TopicLevel;
 use crate::failure::Failure;
-use crate::model::Model;
+use crate::painting::model::Model;
+use crate::painting::pictures;
 use crate::service::{Service, Signal};
-use crate::topics::TopicLevel;
-use crate::{logging, pictures, random};
+use crate::{logging, random};
 
 /// The device's name in the demo.
 const DEVICE: &str = "demo";

@@ -6,8 +6,8 @@ use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
 use super::*;
-use crate::fault::Code;
-use crate::model::Model;
+use crate::contract::fault::Code;
+use crate::painting::model::Model;
 
 fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
     Job::parse(value.to_string().as_bytes(), kind, &std::env::temp_dir())

@@ -6,9 +6,9 @@ use diffused_engine::request::{Request, Stage};
 use serde_json::json;
 
 use crate::budget;
-use crate::cli::{PlanArgs, print_line};
+use crate::commands::cli::{PlanArgs, print_line};
 use crate::failure::Failure;
-use crate::model::Model;
+use crate::painting::model::Model;
 
 /// Prints how the memory would be divided.
 pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {

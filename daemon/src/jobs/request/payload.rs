@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use crate::fault::{Code, Fault};
+use crate::contract::fault::{Code, Fault};
 
 /// A payload's two forms.
 pub(super) enum Payload {

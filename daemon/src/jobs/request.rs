@@ -13,10 +13,10 @@ use diffused_engine::{Options, Painting, Resolver};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::Fault;
-use crate::init_image::InitImage;
+use crate::contract::fault::Fault;
+use crate::contract::topics::is_safe_level;
+use crate::jobs::init_image::InitImage;
 use crate::random;
-use crate::topics::is_safe_level;
 use fields::Fields;
 use payload::Payload;
 

@@ -4,7 +4,7 @@ use diffused_engine::request::Parameters;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
-use crate::fault::{Code, Fault};
+use crate::contract::fault::{Code, Fault};
 
 /// Writes a PNG with its parameters in a text chunk.
 pub(super) fn png(image: &RgbImage, parameters: &Parameters) -> Result<Vec<u8>, Fault> {

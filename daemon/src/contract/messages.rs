@@ -1,0 +1,191 @@
+//! The payloads that the device publishes, a type for each topic.
+
+use std::path::PathBuf;
+
+use diffused_engine::request::{Parameters, Stage};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::contract::fault::Fault;
+
+/// The version of the topics and payloads.
+pub const SCHEMA: u32 = 1;
+
+/// `…/job/<id>/state`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobState {
+    /// The job.
+    pub id: String,
+    /// The client's own name for it, returned as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Value>,
+    /// What has become of it.
+    pub state: State,
+    /// Of a queued job: how many are before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
+    /// Why no image came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault>,
+    /// What the client should know of its request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What has become of a job: `queued` and `running`, then one of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It waits.
+    Queued,
+    /// It is painted.
+    Running,
+    /// All its images were painted.
+    Done,
+    /// An error ended it.
+    Failed,
+    /// A client cancelled it.
+    Cancelled,
+    /// It was not accepted.
+    Rejected,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// All its images were painted.
+    Done,
+    /// A client cancelled it.
+    Cancelled(Fault),
+    /// An error ended it.
+    Failed(Fault),
+    /// It was not accepted.
+    Rejected(Fault),
+}
+
+impl JobState {
+    /// Of a job that ended.
+    pub fn ended(id: String, transaction: Option<Value>, ending: &Ending) -> JobState {
+        let (state, error) = match ending {
+            Ending::Done => (State::Done, None),
+            Ending::Cancelled(fault) => (State::Cancelled, Some(fault)),
+            Ending::Failed(fault) => (State::Failed, Some(fault)),
+            Ending::Rejected(fault) => (State::Rejected, Some(fault)),
+        };
+        JobState { id, transaction, state, position: None, error: error.cloned(), warnings: vec![] }
+    }
+}
+
+/// `…/job/<id>/progress`: how far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// 0 to 1.
+    pub progress: f64,
+    /// Seconds to go, if the rest goes as the beginning did.
+    pub eta_relative: Option<f64>,
+    /// Where the engine is.
+    pub stage: Stage,
+    /// Sampling steps that are done.
+    pub step: usize,
+    /// Of so many, for each image.
+    pub steps: usize,
+    /// The image that is painted, from 0.
+    pub image: u64,
+    /// Of so many.
+    pub images: u64,
+}
+
+/// `…/job/<id>/result`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The job.
+    pub id: String,
+    /// The client's own name for it, returned as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Value>,
+    /// `done`
+    pub status: State,
+    /// As resolved; each further image has the next seed.
+    pub parameters: Parameters,
+    /// The model that painted it.
+    pub model_sha256: String,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Its images.
+    pub images: Vec<Image>,
+    /// What the client should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Where the time went, in seconds, and the memory that was needed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Prompts to embeddings.
+    pub text_encoder: f64,
+    /// Init image to latents.
+    pub vae_encoder: f64,
+    /// All sampling steps.
+    pub unet: f64,
+    /// Latents to pixels.
+    pub vae_decoder: f64,
+    /// From the job's start to its end, files included.
+    pub total: f64,
+    /// The most memory that the process has held since it was started, bytes.
+    pub peak_rss: Option<u64>,
+}
+
+/// One of `images` in a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Where it was published; without one, the rest describes the file at `path`.
+    pub topic: Option<String>,
+    /// MIME type.
+    pub content_type: String,
+    /// The file's length.
+    pub bytes: usize,
+    /// The file's checksum, hexadecimal.
+    pub sha256: String,
+    /// Where it is kept, in the format that was asked for.
+    pub path: Option<PathBuf>,
+}
+
+/// `…/health`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Memory held, bytes.
+    pub rss: Option<u64>,
+    /// The most memory held since the start, bytes.
+    pub peak_rss: Option<u64>,
+    /// The most that painting may take, bytes: as configured, or what was free at the start.
+    pub memory_limit: Option<u64>,
+    /// Share of the last 10 s in which some process waited for memory, percent.
+    pub memory_pressure: Option<f64>,
+    /// Of the processor, °C.
+    pub temperature: Option<f64>,
+    /// Whether a Raspberry Pi's firmware slows the processor down now, for heat or low voltage.
+    pub throttled: Option<bool>,
+    /// Where images are kept, bytes.
+    pub disk_free: Option<u64>,
+    /// Waiting jobs.
+    pub queue: usize,
+    /// Whether a job runs.
+    pub busy: bool,
+    /// Whether the queue is paused.
+    pub paused: bool,
+    /// Of the last job.
+    pub seconds_per_step: Option<f64>,
+}
+
+/// `…/response/<command>`, in zigbee2mqtt's form.
+pub fn response(outcome: Result<Value, String>, transaction: Option<Value>) -> Value {
+    let mut message = match outcome {
+        Ok(data) => json!({"status": "ok", "data": data}),
+        Err(error) => json!({"status": "error", "data": {}, "error": error}),
+    };
+    if let Some(transaction) = transaction {
+        message["transaction"] = transaction;
+    }
+    message
+}

@@ -1,0 +1,5 @@
+//! Requests and what becomes of them, before and after they are painted.
+
+pub mod init_image;
+pub mod queue;
+pub mod request;

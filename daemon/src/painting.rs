@@ -1,0 +1,6 @@
+//! From a job to image files: the thread that owns the engine.
+
+pub mod model;
+pub mod pictures;
+pub mod progress;
+pub mod worker;
