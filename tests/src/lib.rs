@@ -2,6 +2,9 @@
 
 pub mod mqtt;
 mod program;
+pub mod scripted;
+pub mod tap;
+pub mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};

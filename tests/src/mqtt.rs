@@ -67,6 +67,24 @@ impl Broker {
             child.wait().unwrap();
         }
     }
+
+    /// Ends it as an administrator would.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal("TERM", child.id());
+            child.wait().unwrap();
+        }
+    }
+
+    /// Sends a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        signal(name, self.child.as_ref().expect("a broker that runs").id());
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    let status = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
+    assert!(status.unwrap().success(), "kill -{name}");
 }
 
 impl Drop for Broker {
@@ -84,20 +102,40 @@ pub struct Program {
 impl Program {
     /// Starts the service; its configuration and its log lie in `folder`.
     pub fn start(folder: &Path, config: &str) -> Program {
+        Program::start_with(folder, config, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub fn start_with(folder: &Path, config: &str, environment: &[(&str, PathBuf)]) -> Program {
         let path = folder.join("config.toml");
         fs::write(&path, config).unwrap();
         let log = folder.join("diffused.log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(program());
-        command.args(["run", "--config"]).arg(&path).env("DIFFUSED_LOG", "debug");
+        command.args(["run", "--config"]).arg(&path).env("DIFFUSED_LOG", "info,diffused=debug");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Program { child, log }
     }
 
     /// Sends a signal: `TERM`, `HUP`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
+        signal(name, self.child.id());
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// The most memory that it had at once, and what it has now, MiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a program that runs");
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+        };
+        (value("VmHWM:"), value("VmRSS:"))
     }
 
     /// Waits for its end.

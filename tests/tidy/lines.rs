@@ -123,9 +123,11 @@ pub(crate) fn sets_up_the_allocator(file: &TextFile) -> Vec<String> {
     file.offending_lines(|line| calls.iter().any(|call| has_word(line, call)))
 }
 
-/// The end-to-end tests have a harness of their own, which knows of no attribute and runs what its `main` lists.
+/// Programs of tests with a harness of their own, which knows of no attribute and runs what its `main` lists.
+const LISTS: [&str; 2] = ["tests/e2e/", "tests/faults/"];
+
 pub(crate) fn unlisted_test(file: &TextFile) -> Vec<String> {
-    if !file.is_under(&["tests/e2e/"]) {
+    if !file.is_under(&LISTS) {
         return vec![];
     }
     file.offending_lines(|line| line.contains("#[test]"))

@@ -105,7 +105,7 @@ fn modules_do_not_go_in_circles() {
 #[test]
 fn every_rule_can_fail() {
     let long = "//! x\n".repeat(451);
-    let cases: [(Rule, &str, &str); 24] = [
+    let cases: [(Rule, &str, &str); 25] = [
         (no_module_doc, "daemon/src/a.rs", "use std::fs;"),
         (too_long, "daemon/src/a.rs", &long),
         (unsafe_elsewhere, "daemon/engine/src/a.rs", "let x = unsafe { *p };"),
@@ -130,6 +130,7 @@ fn every_rule_can_fail() {
         (deletes_files, "daemon/src/mqtt/outbox.rs", "    fs::rename(a, b)?;"),
         (sets_up_the_allocator, "daemon/src/painting/worker.rs", "    diffused_heap::configure_malloc();"),
         (unlisted_test, "tests/e2e/jobs.rs", "#[test]\nfn a() {}"),
+        (unlisted_test, "tests/faults/flood.rs", "#[test]\nfn a() {}"),
     ];
     for (i, (rule, path, text)) in cases.into_iter().enumerate() {
         let file = TextFile { path: path.to_owned(), text: text.to_owned() };
