@@ -10,10 +10,12 @@ use diffused_tests::mqtt::has_broker;
 use libtest_mimic::Arguments;
 
 mod brokers;
+mod clock;
 mod flood;
 mod malformed;
 mod refusals;
 mod rig;
+mod shim;
 mod stops;
 mod table;
 
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         refusals::subscription_refused: "SUBACK 0x87",
         refusals::connection_refused: "CONNACK 0x85, 0x86, 0x87",
         flood::prompts_at_once: "prompts at once, then one cancelled, then all",
+        clock::jumps: "clock jumps",
+        clock::start_in_1970: "start in 1970",
         stops::second_sigterm: "SIGTERM twice in a long operator",
         malformed::payloads: "malformed requests",
         malformed::large_packets: "packets of 1, 16 and 250 MB",
