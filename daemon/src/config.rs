@@ -5,9 +5,11 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{Access, access};
 use serde::Deserialize;
 
 use crate::contract::topics::{self, TopicBase, TopicLevel, Topics};
@@ -67,6 +69,8 @@ pub struct MqttConfig {
     pub keep_alive: Bounded<5, 65535>,
     /// The largest incoming message.
     pub max_packet: PacketSize,
+    /// The most bytes of images that wait for the broker.
+    pub outbox: ByteSize,
     /// Allowed prefixes of response topics; "" allows all, an empty list none.
     pub response_topics: Vec<String>,
     /// Whether the broker keeps the latest image of `…/image`.
@@ -120,6 +124,7 @@ impl Default for MqttConfig {
             base: TopicBase::default(),
             keep_alive: Bounded(30),
             max_packet: PacketSize(8 << 20),
+            outbox: ByteSize(512 << 20),
             response_topics: vec![String::new()],
             retain_image: false,
         }
@@ -189,7 +194,13 @@ impl Config {
     /// Where images are kept; created if it is missing. Without the key: systemd's state directory, else
     /// /var/lib/diffused if it is writable, else the user's own state folder.
     pub fn state_dir(&self) -> Result<PathBuf> {
-        let make = |folder: &Path| fs::create_dir_all(folder.join("pictures"));
+        // A folder that exists may be another user's.
+        let make = |folder: &Path| {
+            let pictures = folder.join("pictures");
+            fs::create_dir_all(&pictures)?;
+            [folder, &pictures].iter().try_for_each(|folder| access(*folder, Access::WRITE_OK | Access::EXEC_OK))?;
+            io::Result::Ok(())
+        };
         if let Some(folder) = &self.state_dir {
             make(folder).with_context(|| format!("state_dir: {}", folder.display()))?;
             return Ok(folder.clone());

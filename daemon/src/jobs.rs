@@ -1,5 +1,7 @@
 //! Requests and what becomes of them, before and after they are painted.
 
 pub mod init_image;
+pub mod journal;
 pub mod queue;
+pub mod record;
 pub mod request;

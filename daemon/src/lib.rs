@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod contract;
 pub mod failure;
+pub mod files;
 pub mod health;
 pub mod jobs;
 pub mod logging;

@@ -6,6 +6,8 @@
 //! - Acknowledgements carry the number of the connection, since a packet id means nothing on the next one.
 //! - The largest packet that the broker takes is known before anything is sent over a connection.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,13 +23,17 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error, info, warn};
 
 use backoff::Backoff;
-use outbox::{Loss, Message, Outbox, Refused};
+use message::Message;
+use outbox::{Loss, Outbox, Refused};
+use receipts::{Receipt, Receipts};
 
 pub use settings::MqttSettings;
 use settings::client_options;
 
 mod backoff;
+pub mod message;
 pub mod outbox;
+pub mod receipts;
 mod settings;
 mod trouble;
 
@@ -41,8 +47,10 @@ pub enum WireEvent {
     Connected,
     /// It is gone, or an attempt failed; the next follows by itself.
     Disconnected(String),
-    /// The broker does not take an image. It keeps its place in the order until `Mqtt::resolve` says what takes it.
+    /// An image or a result is not sent. It keeps its place in the order until `Mqtt::resolve` says what takes it.
     Refused(Box<Refused>),
+    /// The message of this number in the journal was delivered or dropped.
+    Left(u64),
     /// A message came in. It is to be acknowledged once it is in the queue or answered.
     Received(Box<Received>),
 }
@@ -68,13 +76,6 @@ pub struct Received {
     pub receipt: Receipt,
 }
 
-/// Stands for a message that is to be acknowledged over the connection by which it came.
-#[derive(Debug)]
-pub struct Receipt {
-    connection: u64,
-    publish: Publish,
-}
-
 /// The service's end of the connection.
 #[derive(Clone)]
 pub struct Mqtt {
@@ -87,7 +88,8 @@ struct Link {
     client: AsyncClient,
     outbox: Outbox,
     options: MqttSettings,
-    connection: u64,
+    /// What came over this connection and is to be acknowledged.
+    receipts: Receipts<Publish>,
     connected_at: Option<Instant>,
     last_poll: Instant,
     finished: bool,
@@ -107,9 +109,9 @@ impl Mqtt {
         let (events, received) = mpsc::unbounded_channel();
         let link = Link {
             client,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(options.outbox_limit),
             options,
-            connection: 0,
+            receipts: Receipts::default(),
             connected_at: None,
             last_poll: Instant::now(),
             finished: false,
@@ -124,7 +126,7 @@ impl Mqtt {
     }
 
     /// Sends `message` as soon as that can be. One that is larger than the broker takes is dropped with a warning in
-    /// the log, an image given back as an event: see `max_packet`.
+    /// the log, an image or result given back as an event: see `max_packet`.
     pub fn publish(&self, message: Message) {
         let mut link = self.lock();
         let refused = link.outbox.push(message);
@@ -132,18 +134,34 @@ impl Mqtt {
         link.pump();
     }
 
-    /// Sends `instead` where the refused image of `place` was; `change` corrects the job's result if it waits already.
-    pub fn resolve(&self, place: u64, instead: Vec<Message>, change: impl Fn(&mut Message)) {
+    /// Sends `instead` where the refused message of `place` was; `change` corrects the job's result and ending if they wait
+    /// already, and returns whether it did. Gives what was changed.
+    pub fn resolve(&self, place: u64, instead: Vec<Message>, change: impl Fn(&mut Message) -> bool) -> Vec<Message> {
         let mut link = self.lock();
-        link.outbox.resolve(place, instead, change);
+        let changed = link.outbox.resolve(place, instead, change);
         link.pump();
+        changed
     }
 
-    /// Sends a message's PUBACK. Returns false if the connection by which it came is gone: then the broker sends it again.
-    pub fn acknowledge(&self, receipt: &Receipt) -> bool {
-        let link = self.lock();
-        let current = link.outbox.is_connected() && link.connection == receipt.connection;
-        current && link.client.try_ack(&receipt.publish).is_ok()
+    /// Sends a message's PUBACK, after those of all that came before it. Returns false if the connection by which it came is
+    /// gone: then the broker sends it again.
+    pub fn acknowledge(&self, receipt: Receipt) -> bool {
+        self.lock().acknowledge(receipt)
+    }
+
+    /// The files of images that wait to be sent.
+    pub fn waiting_files(&self) -> HashSet<PathBuf> {
+        self.lock().outbox.files().map(Path::to_owned).collect()
+    }
+
+    /// How many messages wait to be sent.
+    pub fn waiting(&self) -> usize {
+        self.lock().outbox.len()
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.lock().outbox.is_connected()
     }
 
     /// The largest packet that the broker takes, if it announced one.
@@ -257,7 +275,7 @@ impl Link {
     }
 
     fn connect(&mut self, connack: &ConnAck) {
-        self.connection += 1;
+        self.receipts.forget();
         self.connected_at = Some(Instant::now());
         let properties = connack.properties.as_ref();
         let limit = properties.and_then(|p| p.max_packet_size).map(|size| size as usize);
@@ -288,6 +306,7 @@ impl Link {
     /// Returns how long the connection had held.
     fn disconnect(&mut self, reason: String, loss: Loss) -> Duration {
         self.last_poll = Instant::now();
+        self.receipts.forget();
         let refused = self.outbox.disconnect(loss);
         self.give_back(refused);
         self.emit(WireEvent::Disconnected(reason));
@@ -305,7 +324,7 @@ impl Link {
             correlation: properties.as_ref().and_then(|p| p.correlation_data.clone()),
             expiry: properties.as_ref().and_then(|p| p.message_expiry_interval).map(|s| Duration::from_secs(s.into())),
             duplicate: (publish.dup, publish.pkid),
-            receipt: Receipt { connection: self.connection, publish },
+            receipt: self.receipts.issue(publish),
         };
         self.emit(WireEvent::Received(Box::new(received)));
     }
@@ -325,7 +344,13 @@ impl Link {
         self.give_back(refused.filter(|refused| refused.place.is_some()));
     }
 
-    /// Images go back to the service, which has something smaller to send; the rest is dropped.
+    /// Returns whether the connection by which it came is still there.
+    fn acknowledge(&mut self, receipt: Receipt) -> bool {
+        let ready = self.receipts.handled(receipt);
+        ready.is_some_and(|ready| ready.iter().all(|publish| self.client.try_ack(publish).is_ok()))
+    }
+
+    /// Images and results go back to the service, which has something smaller to send; the rest is dropped.
     fn give_back(&self, refused: impl IntoIterator<Item = Refused>) {
         for refused in refused {
             let (message, limit) = (&refused.message, self.outbox.limit());
@@ -351,27 +376,46 @@ impl Link {
         if suback.return_codes.iter().any(refused) {
             // Nobody is to rely on a device that hears nothing.
             let offline = self.options.last_will.clone();
-            let too_large = self.outbox.push(offline);
-            self.give_back(too_large);
+            let refused = self.outbox.push(offline);
+            self.give_back(refused);
         }
     }
 
     /// Hands over what can be sent now.
     fn pump(&mut self) {
         while let Some(message) = self.outbox.next() {
+            let Ok(payload) = message.payload.read().inspect_err(|error| {
+                warn!(topic = message.topic, "the file of an image is gone before it was sent: {error}");
+            }) else {
+                let refused = self.outbox.unreadable();
+                self.give_back(refused);
+                continue;
+            };
             let qos = if message.certain && self.confirms { QoS::AtLeastOnce } else { QoS::AtMostOnce };
             let properties = PublishProperties {
                 payload_format_indicator: Some(message.is_text().into()),
-                content_type: Some(message.content_type.to_owned()),
+                content_type: Some(message.content_type.to_string()),
                 correlation_data: message.correlation.clone(),
                 ..PublishProperties::default()
             };
-            let (topic, payload) = (message.topic.clone(), message.payload.clone());
-            let retain = message.retain && self.keeps;
+            let (topic, retain) = (message.topic.clone(), message.retain && self.keeps);
             match self.client.try_publish_with_properties(topic, qos, retain, payload, properties) {
                 Ok(()) => self.outbox.handed_over(self.confirms),
                 // The channel is full: the next event tries again.
-                Err(_) => return,
+                Err(_) => break,
+            }
+        }
+        self.let_go();
+    }
+
+    /// Acknowledges what was answered by messages that have left the outbox, and passes on their numbers.
+    fn let_go(&mut self) {
+        for left in self.outbox.left() {
+            if let Some(receipt) = left.answers {
+                self.acknowledge(receipt);
+            }
+            if let Some(number) = left.number {
+                self.emit(WireEvent::Left(number));
             }
         }
     }

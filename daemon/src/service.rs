@@ -5,43 +5,48 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use diffused_engine::{Engine, Options, Resolver};
+use diffused_engine::{Engine, Options, Painting, Resolver};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
+use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::contract::fault::{Code, Fault, catch_panic};
-use crate::contract::messages::{Ending, Health, State};
+use crate::contract::fault::Fault;
+use crate::contract::messages::{Health, JobResult};
 use crate::contract::topics::InputTopic;
 use crate::health;
-use crate::jobs::queue::{Effect, Event, Queue};
-use crate::jobs::request::{Rejection, RequestMode};
+use crate::jobs::journal::{EndedJobs, Record};
+use crate::jobs::queue::{Event, Queue};
+use crate::jobs::record::JobRecord;
+use crate::jobs::request::RequestMode;
 use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::painting::model::Model;
 use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
-use crate::random;
 use intake::Intake;
 use notify::Watchdog;
-use publisher::{Publisher, Reply};
-use record::JobRecord;
+use publisher::Publisher;
+use storage::Storage;
 
 mod client_id;
 mod commands;
 mod info;
 mod intake;
+mod known;
+mod lifecycle;
 mod notify;
 mod publisher;
-mod record;
 mod refusals;
+mod restore;
+mod storage;
 
 /// How long the running job may take to notice that it is to stop, and how long last messages may take.
-const DRAIN: Duration = Duration::from_secs(8);
-const FLUSH: Duration = Duration::from_secs(5);
-const STOPPED: &str = "the service was stopped; send the request again";
+const DRAIN: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(3);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+/// The most events of the wire that are handled in one turn: requests among them are brought to the disk together.
+const BATCH: usize = 256;
 
 /// A signal of the system to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,19 +63,37 @@ pub struct Service {
     config_path: Option<PathBuf>,
     /// The memory budget, for `…/health`.
     memory: Option<u64>,
+    model_sha256: String,
     state_dir: PathBuf,
+    storage: Storage,
     intake: Intake,
     publisher: Publisher,
     wire: UnboundedReceiver<WireEvent>,
     worker: Worker,
     reports: UnboundedReceiver<Report>,
-    queue: Queue<JobRecord>,
+    queue: Queue<Box<JobRecord>>,
+    /// Jobs that have ended, for requests that come again.
+    ended: EndedJobs,
+    running: RunningState,
+    folder: Folder,
+    /// Whether images may have become superfluous.
+    prune: bool,
     seconds_per_step: Option<f64>,
     watchdog: Watchdog,
 }
 
+/// What is known of the running job alone.
+#[derive(Default)]
+struct RunningState {
+    painting: Option<Painting>,
+    result: Option<JobResult>,
+    /// Why the service ends it.
+    fault: Option<Fault>,
+}
+
 impl Service {
-    /// Starts the worker with an `engine` that `model` opened, and the connection. Needs a tokio runtime.
+    /// Starts the worker with an `engine` that `model` opened, and the connection; goes on with what an earlier run has left.
+    /// Needs a tokio runtime.
     pub fn start(
         config: Config,
         config_path: Option<PathBuf>,
@@ -79,29 +102,39 @@ impl Service {
         engine: Engine,
     ) -> Result<Service> {
         let state_dir = config.state_dir()?;
+        let (storage, journal) = Storage::open(&state_dir)?;
         let topics = config.topics();
         let options: Options = model.options();
         let info = info::info(&config, &resolver, options.memory);
         let (mqtt, wire) =
             Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
-        let (worker, reports) = Worker::start(model, engine, folder).context("the worker thread")?;
+        let (worker, reports) = Worker::start(model, engine, folder.clone()).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
-        Ok(Service {
+        let max_payload = config.mqtt.max_packet.0 as usize;
+        let mut service = Service {
             queue: Queue::new(config.queue_length.0 as usize),
-            publisher: Publisher::new(mqtt, topics, resolver.model_sha256().to_owned(), config.mqtt.retain_image),
-            intake: Intake::new(resolver, options, state_dir.clone(), config.mqtt.max_packet.0 as usize),
+            publisher: Publisher::new(mqtt, topics, config.mqtt.retain_image),
+            model_sha256: resolver.model_sha256().to_owned(),
+            intake: Intake::new(resolver, options, storage.init_images(), max_payload),
             memory: options.memory,
+            ended: EndedJobs::default(),
+            running: RunningState::default(),
+            prune: true,
             config,
             config_path,
             state_dir,
+            storage,
             wire,
             worker,
             reports,
+            folder,
             seconds_per_step: None,
             watchdog: Watchdog::from_environment(),
-        })
+        };
+        service.restore(journal);
+        Ok(service)
     }
 
     /// Serves until `signals` says stop; then drains.
@@ -113,8 +146,11 @@ impl Service {
         notify::ready();
         notify::status("connecting");
         loop {
+            // What was noted is in the journal before anything that follows from it leaves the process: messages are sent
+            // while this task waits.
+            self.storage.flush().await;
             tokio::select! {
-                Some(event) = self.wire.recv() => self.on_wire(event),
+                Some(event) = self.wire.recv() => self.on_wire(event).await,
                 Some(report) = self.reports.recv() => self.on_report(report),
                 _ = tick.tick() => self.on_tick(),
                 _ = health.tick() => self.send_health(),
@@ -130,7 +166,24 @@ impl Service {
         self.drain().await;
     }
 
-    fn on_wire(&mut self, event: WireEvent) {
+    /// Handles `event` and those that are there already.
+    async fn on_wire(&mut self, event: WireEvent) {
+        let mut next = Some(event);
+        for _ in 0..BATCH {
+            let Some(event) = next.take() else { break };
+            match event {
+                WireEvent::Received(received) => self.receive(&received).await,
+                event => self.on_connection(event).await,
+            }
+            next = self.wire.try_recv().ok();
+        }
+        self.settle().await;
+        if let Some(event) = next {
+            Box::pin(self.on_wire(event)).await;
+        }
+    }
+
+    async fn on_connection(&mut self, event: WireEvent) {
         match event {
             WireEvent::Connected => {
                 notify::status("connected");
@@ -140,112 +193,41 @@ impl Service {
                 warn!("no connection to the broker: {reason}; trying again");
                 notify::status("no connection to the broker");
             }
-            WireEvent::Refused(refused) => self.refused(*refused),
-            WireEvent::Received(received) => self.receive(&received),
+            WireEvent::Refused(refused) => self.refused(*refused).await,
+            WireEvent::Left(message) => {
+                self.storage.note(&Record::Left { message });
+                self.prune = true;
+            }
+            WireEvent::Received(_) => {}
         }
     }
 
-    /// Each message is answered, and acknowledged to the broker only once it is in the queue or answered.
-    fn receive(&mut self, received: &Received) {
-        match self.publisher.topics().input(&received.topic) {
+    /// Each message is answered, and acknowledged to the broker only once it is in the journal or the answer has arrived.
+    async fn receive(&mut self, received: &Received) {
+        let input = self.publisher.topics().input(&received.topic);
+        match input {
             // An empty retained message only clears one that the broker kept.
-            Some(_) if received.retain && received.payload.is_empty() => {}
-            Some(InputTopic::Txt2Img) => self.request(received, RequestMode::Txt2Img),
-            Some(InputTopic::Img2Img) => self.request(received, RequestMode::Img2Img),
-            Some(InputTopic::Cancel) => self.command(received, "cancel"),
-            Some(InputTopic::Command(name)) => self.command(received, &name),
-            None => warn!(topic = received.topic, "a message on an unknown topic"),
-        }
-        if !self.publisher.acknowledge(&received.receipt) {
-            debug!(topic = received.topic, "not acknowledged: the connection is gone");
-        }
-    }
-
-    /// A request for images.
-    fn request(&mut self, received: &Received, mode: RequestMode) {
-        if self.intake.is_repeated(received) {
-            return debug!("the broker sent a request again");
-        }
-        let (reply, refused_reply) = self.publisher.reply(received);
-        // A payload that ended the service would be sent again by the broker, for ever.
-        let read = catch_panic(|| self.intake.read(received, mode));
-        match read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault })) {
-            Ok(mut ticket) => {
-                ticket.work.reply = reply;
-                ticket.work.warnings.extend(refused_reply);
-                self.apply(Event::Submit(ticket));
-            }
-            Err(Rejection { id, transaction, fault }) => {
-                let id = self.free_id(id);
-                warn!(id, "rejected: {}", fault.one_line());
-                self.publisher.ended(&id, transaction.as_ref(), reply.as_ref(), &Ending::Rejected(fault));
+            Some(_) if received.retain && received.payload.is_empty() => self.publisher.acknowledge(received.receipt),
+            Some(InputTopic::Txt2Img) => self.request(received, RequestMode::Txt2Img).await,
+            Some(InputTopic::Img2Img) => self.request(received, RequestMode::Img2Img).await,
+            Some(InputTopic::Cancel) => self.settle_then_command(received, "cancel").await,
+            Some(InputTopic::Command(name)) => self.settle_then_command(received, &name).await,
+            None => {
+                warn!(topic = received.topic, "a message on an unknown topic");
+                self.publisher.acknowledge(received.receipt);
             }
         }
     }
 
-    /// The id under which a request is rejected: never that of a job in the queue.
-    fn free_id(&self, id: Option<String>) -> String {
-        id.filter(|id| !self.queue.contains(id)).unwrap_or_else(random::id)
-    }
-
-    /// Changes the queue and carries out what follows from it.
-    fn apply(&mut self, event: Event<JobRecord>) {
-        for effect in self.queue.apply(event, Instant::now()) {
-            match effect {
-                Effect::Queued { id, position } => {
-                    if let Some(record) = self.queue.get(&id) {
-                        self.publisher.state(&id, record, State::Queued, Some(position));
-                    }
-                }
-                Effect::Start { id } => self.start_job(&id),
-                Effect::Stop { id } => {
-                    debug!(id, "asked to stop");
-                    self.worker.stop();
-                }
-                Effect::Ended { id, work, ending } => self.end(id, &work, &ending),
-            }
-        }
-    }
-
-    fn start_job(&mut self, id: &str) {
-        let Some(record) = self.queue.get(id) else { return };
-        info!(id, steps = record.painting.parameters().steps, "running");
-        self.publisher.state(id, record, State::Running, None);
-        let limit = self.publisher.image_limit(id);
-        self.worker.run(record.job.clone(), record.painting.clone(), limit);
-    }
-
-    fn end(&mut self, id: String, record: &JobRecord, ending: &Ending) {
-        let id = if matches!(ending, Ending::Rejected(_)) { self.free_id(Some(id)) } else { id };
-        match ending {
-            Ending::Done => info!(id, "done"),
-            Ending::Cancelled(fault) => info!(id, "ended: {}", fault.one_line()),
-            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {}", fault.one_line()),
-        }
-        self.publisher.ended(&id, record.job.transaction.as_ref(), record.reply.as_ref(), ending);
-    }
-
-    fn on_report(&mut self, report: Report) {
-        let Some((id, record)) = self.queue.running_mut() else { return };
-        match report {
-            Report::Progress(progress) => self.publisher.progress(id, &progress),
-            Report::Painted(painted) => self.publisher.image(id, record, painted),
-            Report::Finished(Ok(timings)) => {
-                self.publisher.result(id, record, &timings);
-                let calls = record.painting.calls() * record.images.len().max(1);
-                self.seconds_per_step = Some(timings.unet / calls.max(1) as f64);
-                self.apply(Event::Finished(Ending::Done));
-            }
-            Report::Finished(Err(fault)) => {
-                let cancelled = self.worker.is_stopping() && fault.code == Code::Cancelled;
-                let ending = if cancelled { Ending::Cancelled(fault) } else { Ending::Failed(fault) };
-                self.apply(Event::Finished(ending));
-            }
-        }
+    /// A command may concern the requests before it.
+    async fn settle_then_command(&mut self, received: &Received, name: &str) {
+        self.settle().await;
+        self.command(received, name);
     }
 
     fn on_tick(&mut self) {
         self.apply(Event::Tick);
+        self.prune_images(&[]);
         let activity = [Some(self.publisher.last_poll()), self.worker.last_activity()];
         let activity: Vec<Instant> = activity.into_iter().flatten().collect();
         self.watchdog.ping(&activity, Instant::now());
@@ -264,6 +246,8 @@ impl Service {
             queue: self.queue.waiting(),
             busy: self.worker.last_activity().is_some(),
             paused: self.queue.is_paused(),
+            undelivered: self.publisher.mqtt().waiting(),
+            problems: self.storage.problem().map(str::to_owned).into_iter().collect(),
             seconds_per_step: self.seconds_per_step,
         });
     }
@@ -277,24 +261,34 @@ impl Service {
         Err("the configuration has changed and is right; restart the service to use it".into())
     }
 
-    /// Ends all jobs and reports it, then disconnects.
+    /// Puts the running job aside, to go on with at the next start, then disconnects. Waiting jobs are in the journal.
     async fn drain(mut self) {
         info!("stopping");
         notify::stopping();
-        self.apply(Event::CancelAll(STOPPED));
         let deadline = tokio::time::Instant::now() + DRAIN;
-        while !self.queue.is_empty() {
-            match tokio::time::timeout_at(deadline, self.reports.recv()).await {
+        self.apply(Event::Pause);
+        self.worker.stop();
+        while self.queue.running().is_some() {
+            match timeout_at(deadline, self.reports.recv()).await {
+                Ok(Some(Report::Finished(Err(_)))) => break,
                 Ok(Some(report)) => self.on_report(report),
                 _ => {
                     warn!("the running job did not stop in time: it is left behind");
-                    self.apply(Event::Finished(Ending::Cancelled(Fault::new(Code::Cancelled, STOPPED))));
+                    break;
                 }
             }
         }
+        self.put_aside();
+        self.storage.flush().await;
         if !self.publisher.finish(FLUSH).await {
-            warn!("not every message reached the broker");
+            warn!("not every message reached the broker; the rest is sent after the next start");
         }
+        while let Ok(event) = self.wire.try_recv() {
+            if let WireEvent::Left(message) = event {
+                self.storage.note(&Record::Left { message });
+            }
+        }
+        self.storage.flush().await;
         info!("stopped");
     }
 }

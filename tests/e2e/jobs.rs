@@ -33,6 +33,11 @@ fn encoded(picture: &RgbImage) -> String {
     base64::engine::general_purpose::STANDARD.encode(file.into_inner())
 }
 
+/// A small init image in base64.
+pub(crate) fn small_image() -> String {
+    encoded(&RgbImage::from_pixel(64, 64, Rgb([9, 8, 7])))
+}
+
 pub(crate) fn a_prompt_becomes_a_picture() {
     let mut harness = Harness::start();
     let request =

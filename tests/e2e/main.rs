@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use diffused_tests::mqtt::has_broker;
 use libtest_mimic::{Arguments, Trial};
 
+mod durable;
 mod jobs;
 mod refusals;
 mod requests;
@@ -51,10 +52,19 @@ fn main() -> ExitCode {
         requests::commands_are_answered,
         requests::waiting_and_running_jobs_are_cancelled,
         requests::a_full_queue_says_so,
+        durable::a_stopped_service_goes_on_with_its_jobs,
+        durable::accepted_jobs_outlive_a_kill_and_paint_the_same,
+        durable::what_was_not_delivered_is_sent_after_a_restart,
+        durable::a_repeated_request_is_answered_with_the_job_that_there_is,
+        durable::what_was_cancelled_may_be_asked_for_again,
+        durable::a_pause_outlives_the_process,
+        durable::an_init_image_outlives_the_process_and_goes_with_its_job,
+        durable::a_job_that_ends_the_process_twice_is_not_tried_again,
+        durable::a_second_service_on_the_folder_is_refused,
+        durable::a_damaged_journal_costs_the_damaged_lines_alone,
         times::a_broker_that_comes_late_is_found,
         times::a_result_survives_a_broker_that_forgets_everything,
-        times::a_stopped_service_ends_its_jobs_and_says_goodbye,
-        times::a_job_that_does_not_notice_the_stop_ends_as_cancelled,
+        times::a_job_that_does_not_notice_the_stop_is_put_aside,
         times::the_broker_speaks_for_a_killed_service,
         times::a_request_published_while_the_service_is_away_is_served,
         times::a_reload_with_a_broken_file_changes_nothing,

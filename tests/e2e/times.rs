@@ -1,6 +1,6 @@
 //! Bad times: the broker comes late or dies, the program is stopped or killed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -31,32 +31,21 @@ pub(crate) fn a_result_survives_a_broker_that_forgets_everything() {
     harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
 }
 
-pub(crate) fn a_stopped_service_ends_its_jobs_and_says_goodbye() {
-    let mut harness = Harness::start();
-    let long = |id: &str| json!({"prompt": "a", "steps": 900, "id": id}).to_string();
-    harness.peer.publish("txt2img", long("a"));
-    harness.peer.publish("txt2img", long("b"));
-    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
-    harness.program.signal("TERM");
-    let offline = harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
-    let cancelled =
-        |id: &str| offline.iter().any(|m| m.topic == format!("job/{id}/state") && m.json()["state"] == "cancelled");
-    assert!(cancelled("a") && cancelled("b"), "{offline:#?}");
-    assert_eq!(harness.program.wait().code(), Some(0));
-}
-
 /// One thread takes longer for a single operator of the largest size than the service waits.
-pub(crate) fn a_job_that_does_not_notice_the_stop_ends_as_cancelled() {
+pub(crate) fn a_job_that_does_not_notice_the_stop_is_put_aside() {
     let mut harness = Harness::start_configured("", "threads = 1\n", "");
     let request = json!({"prompt": "a", "steps": 9, "id": "a", "width": 2048, "height": 2048});
     harness.peer.publish("txt2img", request.to_string());
     harness.peer.wait_state("a", "running");
     std::thread::sleep(Duration::from_secs(2));
     harness.program.signal("TERM");
-    let offline = harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
-    let ends = offline.iter().filter(|m| m.topic == "job/a/state" && m.json()["state"] == "cancelled");
-    assert_eq!(ends.count(), 1, "{offline:#?}");
+    let stopped = Instant::now();
+    let messages = harness.peer.wait_for("offline", |m| m.topic == "status" && m.payload == "offline");
     assert_eq!(harness.program.wait().code(), Some(0));
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert!(messages.iter().all(|message| message.topic != "job/a/state"), "{messages:#?}");
+    harness.restart();
+    harness.peer.wait_state("a", "running");
 }
 
 pub(crate) fn the_broker_speaks_for_a_killed_service() {

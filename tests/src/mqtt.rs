@@ -268,6 +268,15 @@ impl Peer {
         }
     }
 
+    /// Waits until messages reach this client, as after a broker without persistence was started again.
+    pub fn wait_subscribed(&mut self) {
+        wait_until("the client is subscribed", || {
+            self.publish("probe", "x");
+            thread::sleep(Duration::from_millis(50));
+            self.messages.try_iter().any(|message| message.topic == "probe")
+        });
+    }
+
     /// Waits until the service says that it is there.
     pub fn wait_online(&mut self) {
         self.wait_for("online", |message| message.topic == "status" && message.payload == "online");
@@ -324,6 +333,13 @@ impl Harness {
         let program = Program::start(folder.path(), &format!("{keys}{}{mqtt}", config(folder.path(), broker.port)));
         peer.wait_online();
         Harness { program, peer, broker, folder }
+    }
+
+    /// Starts the program again, with the configuration and the state that it had.
+    pub fn restart(&mut self) {
+        let folder = self.folder.path();
+        let config = fs::read_to_string(folder.join("config.toml")).unwrap();
+        self.program = Program::start(folder, &config);
     }
 }
 

@@ -95,12 +95,13 @@ pub(crate) fn script_goes_on(file: &TextFile) -> Vec<String> {
 }
 
 /// Who may delete files or replace them, beside tests, each in folders or files that are its own.
-const DELETERS: [&str; 5] = [
-    "daemon/src/commands/demo",   // the state of the demo's service, in a folder of the demo's own
-    "daemon/src/jobs/init_image", // an init image's temporary file
+const DELETERS: [&str; 6] = [
+    "daemon/src/commands/demo", // the state of the demo's service, in a folder of the demo's own
+    "daemon/src/files",         // a file that is being written
     "daemon/src/painting/pictures", // the oldest pictures that the service itself has written
-    "model-prep/src/place",       // a bundle that is being made, or is replaced
-    "benches/",                   // folders made for a bench
+    "daemon/src/service/storage", // init images of jobs that have ended
+    "model-prep/src/place",     // a bundle that is being made, or is replaced
+    "benches/",                 // folders made for a bench
 ];
 
 pub(crate) fn deletes_files(file: &TextFile) -> Vec<String> {

@@ -6,7 +6,7 @@ use crate::bundle::Manifest;
 use crate::sampler::SamplerKind;
 
 /// An image to paint. `None` means the model's own default.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// What to paint.
     pub prompt: String,

@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::painting::model::Model;
 use crate::painting::pictures;
 use crate::service::{Service, Signal};
-use crate::{logging, random};
+use crate::{files, logging, random};
 
 /// The device's name in the demo.
 const DEVICE: &str = "demo";
@@ -76,7 +76,7 @@ async fn show(arguments: &DemoArgs, folder: PathBuf) -> Result<()> {
     let mut device = Device::connect(port, screen);
     let picture = device.ask(&prompt, seed).await?;
     let output = arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &prompt, seed));
-    pictures::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
+    files::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
 
     stop.send(Signal::Stop).context("the service has ended")?;
     service.await.context("the service")?;

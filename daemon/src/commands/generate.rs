@@ -1,6 +1,5 @@
 //! `diffused generate`: one image from the command line.
 
-use std::fs::File;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,6 +15,7 @@ use crate::budget;
 use crate::commands::cli::{GenerateArgs, print_line};
 use crate::contract::messages::JobProgress;
 use crate::failure::Failure;
+use crate::files;
 use crate::jobs::init_image::InitImage;
 use crate::jobs::request::FileFormat;
 use crate::painting::model::Model;
@@ -54,7 +54,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let image = engine.paint(&painting, init_image, &mut console)?;
     diffused_heap::trim();
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
-    pictures::write_atomically(&output, &file.bytes)
+    files::write_atomically(&output, &file.bytes)
         .map_err(|error| Failure::Other(format!("--output: {}: {error}", output.display())))?;
     let mut result = json!({
         "event": "done",
@@ -84,8 +84,7 @@ fn warnings(painting: &Painting, json: bool) -> Vec<String> {
 fn request(arguments: &GenerateArgs) -> Result<(Request, Option<InitImage>), Failure> {
     let init_image = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
-        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        InitImage::open(file).map_err(|fault| wrong(fault.message))
+        InitImage::open(path).map_err(|fault| wrong(fault.message))
     });
     let request = Request {
         prompt: arguments.prompt.clone(),

@@ -176,6 +176,10 @@ pub struct Health {
     pub paused: bool,
     /// Of the last job.
     pub seconds_per_step: Option<f64>,
+    /// Messages that the broker has not taken yet.
+    pub undelivered: usize,
+    /// What keeps the device from its work, for people.
+    pub problems: Vec<String>,
 }
 
 /// `…/response/<command>`, in zigbee2mqtt's form.

@@ -5,9 +5,8 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
 
 use diffused_engine::Options;
 use diffused_engine::picture::scale;
@@ -15,6 +14,7 @@ use diffused_engine::request::Parameters;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::contract::fault::{Code, Fault};
+use crate::files::write_atomically;
 
 /// The widest and the highest image that is read.
 const MAX_SIDE: u32 = 8192;
@@ -90,29 +90,36 @@ impl Header {
 /// A PNG or JPEG file of which the header was read.
 #[derive(Debug, Clone)]
 pub struct InitImage {
-    file: Arc<File>,
+    path: PathBuf,
     /// Bytes of the file.
     len: u64,
     header: Header,
 }
 
 impl InitImage {
-    /// Writes the bytes of an image file to an unnamed file in `folder`, which is gone with the job or the program, and
-    /// reads its header.
-    pub fn store(bytes: &[u8], folder: &Path) -> Result<InitImage, Fault> {
-        let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
-        let full = |error: io::Error| {
-            Fault::new(Code::DiskFull, format!("the image cannot be stored in {}: {error}", folder.display()))
-        };
-        InitImage::open(written.map_err(full)?)
+    /// Reads the header of an image file's bytes, which `store` will write to `path`.
+    pub fn of_bytes(bytes: &[u8], path: PathBuf) -> Result<InitImage, Fault> {
+        Ok(InitImage { path, len: bytes.len() as u64, header: Header::read(Cursor::new(bytes))? })
     }
 
-    /// Reads the header of `file`.
-    pub fn open(mut file: File) -> Result<InitImage, Fault> {
+    /// Writes the bytes of which the header was read.
+    pub fn store(&self, bytes: &[u8]) -> Result<(), Fault> {
+        write_atomically(&self.path, bytes).map_err(|error| {
+            Fault::new(Code::DiskFull, format!("the image cannot be stored as {}: {error}", self.path.display()))
+        })
+    }
+
+    /// Reads the header of the file at `path`.
+    pub fn open(path: &Path) -> Result<InitImage, Fault> {
+        let file = File::open(path).map_err(unreadable)?;
         let len = file.metadata().map_err(unreadable)?.len();
-        file.rewind().map_err(unreadable)?;
-        let header = Header::read(BufReader::new(&file))?;
-        Ok(InitImage { file: Arc::new(file), len, header })
+        let header = Header::read(BufReader::new(file))?;
+        Ok(InitImage { path: path.to_owned(), len, header })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Width and height, pixels.
@@ -152,8 +159,7 @@ impl InitImage {
 
     /// The image in the size that is painted, so that no more is held meanwhile.
     pub fn unpack(&self, parameters: &Parameters) -> Result<RgbImage, Fault> {
-        let mut file = &*self.file;
-        file.rewind().map_err(unreadable)?;
+        let file = File::open(&self.path).map_err(unreadable)?;
         Ok(scale(self.header.decode(BufReader::new(file))?, parameters.width, parameters.height))
     }
 }
@@ -193,7 +199,9 @@ mod tests {
     use super::*;
 
     fn open(bytes: &[u8]) -> Result<InitImage, Fault> {
-        InitImage::store(bytes, tempfile::tempdir().unwrap().path())
+        // The folder outlives the test: the image is read from it.
+        let image = InitImage::of_bytes(bytes, tempfile::tempdir().unwrap().keep().join("init-image"))?;
+        image.store(bytes).map(|()| image)
     }
 
     fn parameters(width: usize, height: usize) -> Parameters {

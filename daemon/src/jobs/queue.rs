@@ -6,7 +6,7 @@
 //!
 //! Each job causes a bounded number of effects, however many wait.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::contract::fault::{Code, Fault};
 use crate::contract::messages::Ending;
@@ -19,15 +19,46 @@ pub struct Ticket<W> {
     /// Larger goes first.
     pub priority: i64,
     /// Not to be started after this.
-    pub deadline: Option<Instant>,
+    pub deadline: Deadline,
     /// All else.
     pub work: W,
+}
+
+/// Until when a job may be started: whichever comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Deadline {
+    /// When a time that was given has passed, whatever the clock is set to.
+    pub passes: Option<Instant>,
+    /// When the clock shows this.
+    pub shown: Option<SystemTime>,
+}
+
+/// The present.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For times that pass.
+    pub instant: Instant,
+    /// What the clock shows.
+    pub shown: SystemTime,
+}
+
+impl Now {
+    /// As the system has it.
+    pub fn read() -> Now {
+        Now { instant: Instant::now(), shown: SystemTime::now() }
+    }
+}
+
+impl Deadline {
+    fn is_over(&self, now: Now) -> bool {
+        self.passes.is_some_and(|end| end <= now.instant) || self.shown.is_some_and(|end| end <= now.shown)
+    }
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event<W> {
-    /// A job came in.
+    /// A job came in, which `check` has let pass.
     Submit(Ticket<W>),
     /// A job is to end.
     Cancel(String),
@@ -107,11 +138,37 @@ impl<W> Queue<W> {
         Queue { capacity, waiting: vec![], running: None, paused: false }
     }
 
+    /// Puts jobs of an earlier run behind all others, in the order of `tickets`, and stops starting jobs where `paused` is.
+    /// Their positions are reported as those of any others, but for those that are not at the front.
+    pub fn restore(&mut self, tickets: impl IntoIterator<Item = Ticket<W>>, paused: bool) {
+        self.paused = paused;
+        for ticket in tickets {
+            let index = self.waiting.len();
+            self.waiting.push(Waiting { ticket, reported: (index >= FRONT).then_some(index) });
+        }
+    }
+
+    /// Whether a job with this deadline can be taken at `now`, where `others` that were let pass are still to come.
+    ///
+    /// # Errors
+    ///
+    /// `Expired` or `QueueFull`.
+    pub fn check(&self, deadline: &Deadline, others: usize, now: Now) -> Result<(), Fault> {
+        if deadline.is_over(now) {
+            return Err(expired());
+        }
+        if self.waiting.len() + others >= self.capacity {
+            let message = format!("{} jobs wait already; try again later", self.capacity);
+            return Err(Fault::new(Code::QueueFull, message));
+        }
+        Ok(())
+    }
+
     /// Changes the state by `event` at the time `now`; the effects are to be carried out in their order.
-    pub fn apply(&mut self, event: Event<W>, now: Instant) -> Vec<Effect<W>> {
+    pub fn apply(&mut self, event: Event<W>, now: Now) -> Vec<Effect<W>> {
         let mut effects = vec![];
         match event {
-            Event::Submit(ticket) => self.submit(ticket, now, &mut effects),
+            Event::Submit(ticket) => self.submit(ticket),
             Event::Cancel(id) => self.cancel(&id, "cancelled before it was started", &mut effects),
             Event::CancelAll(why) => self.cancel_all(why, &mut effects),
             Event::Finished(ending) => self.finish(ending, &mut effects),
@@ -143,6 +200,17 @@ impl<W> Queue<W> {
         self.get(id).is_some()
     }
 
+    /// How many jobs are before one that waits or runs.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        self.ids().iter().position(|other| other == id)
+    }
+
+    /// What is known of all jobs.
+    pub fn works(&self) -> impl Iterator<Item = &W> {
+        let running = self.running.iter().map(|running| &running.work);
+        running.chain(self.waiting.iter().map(|waiting| &waiting.ticket.work))
+    }
+
     /// The id of the job that runs.
     pub fn running(&self) -> Option<&str> {
         self.running.as_ref().map(|running| running.id.as_str())
@@ -168,19 +236,7 @@ impl<W> Queue<W> {
         self.running.is_none() && self.waiting.is_empty()
     }
 
-    fn submit(&mut self, ticket: Ticket<W>, now: Instant, effects: &mut Vec<Effect<W>>) {
-        let refused = if self.contains(&ticket.id) {
-            Some(Fault::param("id", format!("a job `{}` is in the queue already", ticket.id)))
-        } else if ticket.deadline.is_some_and(|deadline| deadline <= now) {
-            Some(expired())
-        } else if self.waiting.len() >= self.capacity {
-            Some(Fault::new(Code::QueueFull, format!("{} jobs wait already; try again later", self.capacity)))
-        } else {
-            None
-        };
-        if let Some(fault) = refused {
-            return effects.push(ticket.ended(Ending::Rejected(fault)));
-        }
+    fn submit(&mut self, ticket: Ticket<W>) {
         let after = self.waiting.partition_point(|waiting| waiting.ticket.priority >= ticket.priority);
         self.waiting.insert(after, Waiting { ticket, reported: None });
     }
@@ -215,8 +271,8 @@ impl<W> Queue<W> {
         }
     }
 
-    fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<W>>) {
-        let late = |waiting: &mut Waiting<W>| waiting.ticket.deadline.is_some_and(|deadline| deadline <= now);
+    fn expire(&mut self, now: Now, effects: &mut Vec<Effect<W>>) {
+        let late = |waiting: &mut Waiting<W>| waiting.ticket.deadline.is_over(now);
         let late = self.waiting.extract_if(.., late);
         effects.extend(late.map(|waiting| waiting.ticket.ended(Ending::Failed(expired()))));
     }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use diffused_engine::request::Request;
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Options, Painting, Resolver};
@@ -27,6 +29,8 @@ mod payload;
 const MAX_PROMPT: usize = 20_000;
 /// The most images of one request.
 const MAX_PICTURES: u64 = 16;
+/// What the file names of init images end in.
+pub const INIT_IMAGE: &str = ".init-image";
 
 /// Which of the two topics a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub enum RequestMode {
 }
 
 /// An image file's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
     /// Exact, with its parameters in a text chunk.
@@ -66,15 +70,18 @@ impl FileFormat {
 }
 
 /// What is asked for, checked as far as it can be without the model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// The client's, or one of ours.
     pub id: String,
+    /// Whether it is the client's.
+    pub named: bool,
     /// The client's own name for it, returned as it came.
     pub transaction: Option<Value>,
     /// The image.
     pub request: Request,
     /// The image that image to image starts from.
+    #[serde(skip)]
     pub init_image: Option<InitImage>,
     /// How many images, with the seeds that follow.
     pub count: u64,
@@ -122,8 +129,8 @@ impl Rejection {
 }
 
 impl Job {
-    /// Reads a payload; its init image waits in a file in `folder`.
-    pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<Job, Rejection> {
+    /// Reads a payload. The bytes of its init image, if it has one, are to be stored: in a file in `folder`, as the job says.
+    pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<(Job, Option<Vec<u8>>), Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let (mut fields, warning) = match payload::read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt, warning) => (Fields::of_prompt(prompt), warning),
@@ -135,15 +142,15 @@ impl Job {
             transaction: transaction.clone(),
             fault,
         })?;
-        let mut job = interpret(&mut fields, mode, folder).map_err(|fault| Rejection {
-            id: id.clone(),
-            transaction: transaction.clone(),
-            fault,
-        })?;
-        job.id = id.unwrap_or_else(random::id);
+        let rejection = |fault| Rejection { id: id.clone(), transaction: transaction.clone(), fault };
+        let bytes = init_image(&mut fields, mode).map_err(rejection)?;
+        let mut job = interpret(&mut fields).map_err(rejection)?;
+        (job.named, job.id) = (id.is_some(), id.clone().unwrap_or_else(random::id));
+        let path = folder.join(format!("{}{INIT_IMAGE}", job.id));
+        job.init_image = bytes.as_ref().map(|bytes| InitImage::of_bytes(bytes, path)).transpose().map_err(rejection)?;
         job.transaction = transaction;
         job.warnings.extend(warning);
-        Ok(job)
+        Ok((job, bytes))
     }
 
     /// Settles what is painted. Its init image must fit the memory of `options` when it is unpacked.
@@ -171,7 +178,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
 }
 
 /// Every key but the names.
-fn interpret(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<Job, Fault> {
+fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
     let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
     let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
     for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
@@ -192,8 +199,9 @@ fn interpret(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<Jo
     };
     let job = Job {
         id: String::new(),
+        named: false,
         transaction: None,
-        init_image: init_image(fields, mode, folder)?,
+        init_image: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -231,7 +239,7 @@ fn seed(fields: &mut Fields) -> Result<u64, Fault> {
 }
 
 /// The one init image, out of its base64.
-fn init_image(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<Option<InitImage>, Fault> {
+fn init_image(fields: &mut Fields, mode: RequestMode) -> Result<Option<Vec<u8>>, Fault> {
     const FIELD: &str = "init_images";
     let images = match (mode, fields.take(FIELD)) {
         (RequestMode::Txt2Img, None) => return Ok(None),
@@ -245,11 +253,17 @@ fn init_image(fields: &mut Fields, mode: RequestMode, folder: &Path) -> Result<O
         return Err(Fault::param(FIELD, format!("expected one image in base64, got {} entries", images.len())));
     };
     let text = text.split_once("base64,").map_or(text.as_str(), |(_, data)| data);
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text.trim())
-        .map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))?;
-    InitImage::store(&bytes, folder).map(Some)
+    // Some tools wrap the lines.
+    let unwrapped: String = text.split_ascii_whitespace().collect();
+    let decoded = BASE64.decode(unwrapped);
+    decoded.map(Some).map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))
 }
+
+/// Some tools leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 fn format(fields: &mut Fields) -> Result<FileFormat, Fault> {
     match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {

@@ -4,92 +4,40 @@
 //! reconnections, and a PUBACK cannot be taken for another's.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
-use bytes::Bytes;
+use super::message::{Message, MessagePayload, Part};
+use super::receipts::Receipt;
 
-/// A message to be sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// Where to.
-    pub topic: String,
-    /// What.
-    pub payload: Bytes,
-    /// Sent until the broker acknowledges it (QoS 1); else once, and not at all without a connection (QoS 0).
-    pub certain: bool,
-    /// Whether the broker keeps it for later subscribers.
-    pub retain: bool,
-    /// MIME type of the payload.
-    pub content_type: &'static str,
-    /// MQTT 5's correlation data, returned to the client that sent it.
-    pub correlation: Option<Bytes>,
-    /// What it carries of a job.
-    pub part: Part,
-}
-
-/// What a message carries of a job, where that matters once the broker refuses an image.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Part {
-    /// Neither of the following.
-    #[default]
-    Other,
-    /// The position of this job: a newer one replaces it as long as it is not sent.
-    Position(String),
-    /// An image.
-    Image(SentImage),
-    /// The result of this job.
-    Result(String),
-}
-
-/// The image of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SentImage {
-    /// Its job.
-    pub job: String,
-    /// Its number in the job, from 0.
-    pub index: u64,
-    /// Whether it is a smaller copy of one that the broker refused.
-    pub reduced: bool,
-}
-
-impl Message {
-    /// A QoS 1 message of JSON.
-    pub fn json(topic: String, value: &impl serde::Serialize) -> Message {
-        let payload = serde_json::to_vec(value).expect("payloads are plain data with text for keys");
-        Message::new(topic, payload.into(), "application/json")
-    }
-
-    /// A QoS 1 message of any kind.
-    pub fn new(topic: String, payload: Bytes, content_type: &'static str) -> Message {
-        Message { topic, payload, certain: true, retain: false, content_type, correlation: None, part: Part::Other }
-    }
-
-    /// Whether the payload is UTF-8 text, as MQTT 5's payload format has it.
-    pub fn is_text(&self) -> bool {
-        !self.content_type.starts_with("image/")
-    }
-
-    /// Whether `newer` makes this one superfluous.
-    fn replaced_by(&self, newer: &Message) -> bool {
-        matches!(self.part, Part::Position(_)) && self.part == newer.part && self.topic == newer.topic
-    }
-
-    /// Bytes of the packet that carries it, rounded up.
-    pub fn packet_size(&self) -> usize {
-        let extra = self.content_type.len() + self.correlation.as_ref().map_or(0, Bytes::len);
-        self.payload.len() + self.topic.len() + extra + PACKET_OVERHEAD
-    }
-}
-
-/// More than the fixed header, packet id, and the properties' lengths and keys can take.
-pub const PACKET_OVERHEAD: usize = 64;
-
-/// A message that the broker does not take.
+/// A message that is not sent.
 #[derive(Debug, PartialEq)]
 pub struct Refused {
     /// The message.
     pub message: Message,
     /// Of an image: its place in the outbox, which is kept until `resolve` says what takes it. Nothing behind it is sent.
     pub place: Option<u64>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a message is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The broker does not take it.
+    Broker,
+    /// Its file cannot be read any more.
+    Unreadable,
+    /// More images waited than may wait, and it was the oldest.
+    Aged,
+}
+
+/// A message that has left the outbox, delivered or dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Its number in the journal.
+    pub number: Option<u64>,
+    /// The request that it answered.
+    pub answers: Option<Receipt>,
 }
 
 /// Why a connection is gone.
@@ -107,9 +55,12 @@ pub enum Loss {
 const LOST_CONNECTIONS: u32 = 3;
 
 /// Messages in the order in which they are to be sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     entries: VecDeque<Entry>,
+    /// The most bytes of images that wait.
+    image_limit: u64,
+    left: Vec<Left>,
     head: Head,
     connected: bool,
     /// The largest packet, as the last CONNACK has it.
@@ -127,7 +78,7 @@ struct Entry {
     message: Message,
     /// Connections that ended while it was on its way.
     lost: u32,
-    /// An image that the broker refused: it is not sent.
+    /// It is not sent: something smaller will take its place.
     refused: bool,
 }
 
@@ -143,23 +94,41 @@ enum Head {
 }
 
 impl Outbox {
-    /// Puts `message` last. Gives it back if it is larger than the broker takes; one that need not arrive is dropped
-    /// while there is no connection.
-    pub fn push(&mut self, message: Message) -> Option<Refused> {
+    /// An empty outbox, in which images of `image_limit` bytes may wait.
+    pub fn new(image_limit: u64) -> Outbox {
+        Outbox {
+            entries: VecDeque::new(),
+            image_limit,
+            left: vec![],
+            head: Head::Waiting,
+            connected: false,
+            announced: None,
+            learned: None,
+            barred: vec![],
+            places: 0,
+        }
+    }
+
+    /// Puts `message` last, or first if it answers a command. Gives it back if it is larger than the broker takes, and the
+    /// oldest images where too many wait. One that need not arrive is dropped while there is no connection.
+    pub fn push(&mut self, message: Message) -> Vec<Refused> {
         if !message.certain && !self.connected {
-            return None;
+            self.leave(&message);
+            return vec![];
         }
         if matches!(message.part, Part::Position(_)) {
             // The first entry may be on its way.
             if let Some(older) = self.entries.iter_mut().skip(1).rfind(|entry| entry.message.replaced_by(&message)) {
                 older.message = message;
-                return None;
+                return vec![];
             }
         }
+        let at = if message.part == Part::Response { self.after_responses() } else { self.entries.len() };
         let fits = self.fits(&message);
         let entry = self.entry(message);
-        self.entries.push_back(entry);
-        if fits { None } else { self.refuse(self.entries.len() - 1) }
+        self.entries.insert(at, entry);
+        let large = if fits { None } else { self.refuse(at, Reason::Broker) };
+        large.into_iter().chain(self.age()).collect()
     }
 
     /// A connection is there, which takes packets of `limit` bytes; `greetings` go before all else. Gives back what is
@@ -193,7 +162,7 @@ impl Outbox {
             return vec![];
         }
         let size = first.message.packet_size();
-        let refused = self.refuse(0);
+        let refused = self.refuse(0, Reason::Broker);
         match is_image {
             true => self.learned = Some(self.learned.unwrap_or(usize::MAX).min(size / 2)),
             false => self.barred.extend(refused.iter().filter(|r| r.message.retain).map(|r| r.message.topic.clone())),
@@ -211,8 +180,14 @@ impl Outbox {
     pub fn handed_over(&mut self, confirmed: bool) {
         match self.entries.front() {
             Some(entry) if entry.message.certain && confirmed => self.head = Head::HandedOver,
-            _ => drop(self.entries.pop_front()),
+            _ => self.leave_first(),
         }
+    }
+
+    /// The file of the message that `next` gave cannot be read. Gives it back unless it need not arrive.
+    pub fn unreadable(&mut self) -> Option<Refused> {
+        let certain = self.entries.front()?.message.certain;
+        self.refuse(0, Reason::Unreadable).filter(|_| certain)
     }
 
     /// The client has written a message that is to be acknowledged, under the packet id `id`.
@@ -230,22 +205,53 @@ impl Outbox {
         }
         self.head = Head::Waiting;
         let topic = self.entries.front()?.message.topic.clone();
-        let refused = if taken { self.entries.pop_front().and(None) } else { self.refuse(0) };
-        Some((topic, refused))
+        if !taken {
+            return Some((topic, self.refuse(0, Reason::Broker)));
+        }
+        self.leave_first();
+        Some((topic, None))
     }
 
-    /// Puts `instead` where the refused image of `place` was, and lets `change` correct the job's result behind it.
-    pub fn resolve(&mut self, place: u64, instead: Vec<Message>, change: impl Fn(&mut Message)) {
-        let Some(at) = self.entries.iter().position(|entry| entry.place == place) else { return };
-        let Some(Entry { message: Message { part: Part::Image(image), .. }, .. }) = self.entries.remove(at) else {
-            return;
-        };
-        let result = Part::Result(image.job);
-        self.entries.iter_mut().skip(at).filter(|e| e.message.part == result).for_each(|e| change(&mut e.message));
+    /// Puts `instead` where the refused message of `place` was, and lets `change` correct the job's result and ending behind
+    /// it, if it has reason to. Gives what was changed.
+    pub fn resolve(
+        &mut self,
+        place: u64,
+        instead: Vec<Message>,
+        change: impl Fn(&mut Message) -> bool,
+    ) -> Vec<Message> {
+        let Some(at) = self.entries.iter().position(|entry| entry.place == place) else { return vec![] };
+        let Some(Entry { message, .. }) = self.entries.remove(at) else { return vec![] };
+        self.leave(&message);
+        let mut changed = vec![];
+        for Entry { message: later, .. } in self.entries.iter_mut().skip(at) {
+            if later.part.completes(&message.part) && change(later) {
+                changed.push(later.clone());
+            }
+        }
         for message in instead.into_iter().rev() {
             let entry = self.entry(message);
             self.entries.insert(at, entry);
         }
+        changed
+    }
+
+    /// Everything that has left since the last call.
+    pub fn left(&mut self) -> Vec<Left> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// The files of images that wait.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.entries.iter().filter_map(|entry| match &entry.message.payload {
+            MessagePayload::File { path, .. } => Some(path.as_path()),
+            MessagePayload::Bytes(_) => None,
+        })
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Is everything sent and acknowledged?
@@ -268,6 +274,25 @@ impl Outbox {
         Entry { place: self.places, message, lost: 0, refused: false }
     }
 
+    fn leave(&mut self, message: &Message) {
+        if message.number.is_some() || message.answers.is_some() {
+            self.left.push(Left { number: message.number, answers: message.answers });
+        }
+    }
+
+    fn leave_first(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.leave(&entry.message);
+        }
+    }
+
+    /// Where an answer to a command goes: behind what is on its way and other answers.
+    fn after_responses(&self) -> usize {
+        let on_its_way = usize::from(self.head != Head::Waiting);
+        let others = self.entries.iter().skip(on_its_way).take_while(|entry| entry.message.part == Part::Response);
+        (on_its_way + others.count()).min(self.entries.len())
+    }
+
     /// What refused images have taught holds for images: nothing is known of what is smaller.
     fn fits(&self, message: &Message) -> bool {
         let limit = if matches!(message.part, Part::Image(_)) { self.limit() } else { self.announced };
@@ -280,21 +305,41 @@ impl Outbox {
         while at < self.entries.len() {
             let before = self.entries.len();
             if !self.fits(&self.entries[at].message) {
-                refused.extend(self.refuse(at));
+                refused.extend(self.refuse(at, Reason::Broker));
             }
             at += usize::from(self.entries.len() == before);
         }
         refused
     }
 
-    /// Takes the entry out, or an image out of what is sent. `None`: it was refused before.
-    fn refuse(&mut self, at: usize) -> Option<Refused> {
+    /// Refuses the oldest images until those that wait are within the limit; the newest always waits.
+    fn age(&mut self) -> Vec<Refused> {
+        let waits = |entry: &Entry| !entry.refused && entry.message.is_certain_image();
+        let images = self.entries.iter().enumerate().filter(|(_, entry)| waits(entry));
+        let mut images: VecDeque<(usize, u64)> =
+            images.map(|(at, entry)| (at, entry.message.payload.len() as u64)).collect();
+        let mut bytes: u64 = images.iter().map(|(_, len)| len).sum();
+        let mut refused = vec![];
+        while bytes > self.image_limit && images.len() > 1 {
+            let Some((at, len)) = images.pop_front() else { break };
+            bytes -= len;
+            if at > 0 || self.head == Head::Waiting {
+                refused.extend(self.refuse(at, Reason::Aged));
+            }
+        }
+        refused
+    }
+
+    /// Takes the entry out, or, where something smaller may take its place, out of what is sent. `None`: it was refused before.
+    fn refuse(&mut self, at: usize, reason: Reason) -> Option<Refused> {
         let entry = self.entries.get_mut(at)?;
-        if !matches!(entry.message.part, Part::Image(_)) || !entry.message.certain {
-            return self.entries.remove(at).map(|entry| Refused { message: entry.message, place: None });
+        if !entry.message.is_certain_image() && !matches!(entry.message.part, Part::Result(_)) {
+            let message = self.entries.remove(at)?.message;
+            self.leave(&message);
+            return Some(Refused { message, place: None, reason });
         }
         let known = std::mem::replace(&mut entry.refused, true);
-        (!known).then(|| Refused { message: entry.message.clone(), place: Some(entry.place) })
+        (!known).then(|| Refused { message: entry.message.clone(), place: Some(entry.place), reason })
     }
 }
 

@@ -6,7 +6,7 @@ use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::LastWill;
 
-use crate::mqtt::outbox::Message;
+use super::message::Message;
 
 /// How long the broker keeps our session while we are away.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -27,6 +27,8 @@ pub struct MqttSettings {
     pub keep_alive: Duration,
     /// The largest packet that is taken: the broker may send twice as much, so that what is larger is answered.
     pub max_packet: u32,
+    /// The most bytes of images that wait to be sent.
+    pub outbox_limit: u64,
     /// What to subscribe to.
     pub filters: Vec<String>,
     /// Sent first over each connection.
@@ -38,7 +40,8 @@ pub struct MqttSettings {
 /// The same for the client.
 pub(super) fn client_options(options: &MqttSettings) -> MqttOptions {
     let will = &options.last_will;
-    let last_will = LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain, None);
+    let text = will.payload.read().unwrap_or_default();
+    let last_will = LastWill::new(&will.topic, text, QoS::AtLeastOnce, will.retain, None);
     let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);
     client
         .set_keep_alive(options.keep_alive)

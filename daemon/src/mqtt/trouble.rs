@@ -5,7 +5,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, PubAckReason};
 use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
 
-use crate::mqtt::outbox::Loss;
+use super::outbox::Loss;
 
 /// What `error` says of the message that was on its way.
 pub(super) fn loss(error: &ConnectionError) -> Loss {

@@ -1,5 +1,6 @@
 //! Image files: encoded in the wanted format, or smaller where the broker's limit demands it, and kept on disk.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use tracing::warn;
 
 use crate::contract::fault::Fault;
 use crate::contract::topics::is_safe;
+use crate::files::write_atomically;
 use crate::jobs::request::FileFormat;
 
 mod formats;
@@ -70,7 +72,7 @@ pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(ImageFile
 /// replaced nor removed.
 const RECORD: &str = ".diffused-pictures";
 
-/// The folder in which images are kept, up to a number.
+/// The folder in which images are kept, up to a number. One thread stores at a time, and none while another prunes.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
@@ -83,52 +85,77 @@ impl Folder {
         Folder { path, keep }
     }
 
-    /// Writes image `n` of the job `id` and removes our oldest beyond the number that is kept. A file that cannot be removed
-    /// stays, with a warning in the log.
-    pub fn store(&self, id: &str, n: u64, picture: &ImageFile) -> io::Result<PathBuf> {
-        let mut names = self.recorded()?;
-        let name = self.own_name(&format!("{id}-{n}"), picture.format.extension(), &names);
-        names.retain(|other| *other != name);
-        names.push(name.clone());
-        let names = self.remove_surplus(names);
+    /// Whether images stay for longer than it takes to send them.
+    pub fn keeps(&self) -> bool {
+        self.keep > 0
+    }
+
+    /// Writes an image under a name that begins with `stem` and that no file has yet.
+    pub fn store(&self, stem: &str, picture: &ImageFile) -> io::Result<PathBuf> {
+        let name = self.free_name(stem, picture.format.extension());
         // Before the image: a power cut between both leaves a name without a file, never a file without a name.
-        write_atomically(&self.path.join(RECORD), (names.join("\n") + "\n").as_bytes())?;
+        let mut record = File::options().create(true).append(true).open(self.path.join(RECORD))?;
+        record.write_all(format!("{name}\n").as_bytes())?;
+        record.sync_data()?;
         let path = self.path.join(name);
         write_atomically(&path, &picture.bytes)?;
         Ok(path)
     }
 
-    /// The names in the record that can be ours.
-    fn recorded(&self) -> io::Result<Vec<String>> {
-        match fs::read_to_string(self.path.join(RECORD)) {
-            Ok(text) => Ok(text.lines().filter(|name| is_own_name(name)).map(str::to_owned).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
-            Err(error) => Err(error),
+    /// Removes our oldest images beyond the number that is kept, but for those `in_use`. A file that cannot be removed stays,
+    /// with a warning in the log.
+    pub fn prune(&self, in_use: &HashSet<PathBuf>) {
+        let outcome = self.recorded().and_then(|names| {
+            let before = names.len();
+            let stay = self.remove_surplus(names, in_use);
+            if stay.len() == before {
+                return Ok(());
+            }
+            let lines: String = stay.iter().map(|name| format!("{name}\n")).collect();
+            write_atomically(&self.path.join(RECORD), lines.as_bytes())
+        });
+        if let Err(error) = outcome {
+            warn!("old images stay: {}: {error}", self.path.join(RECORD).display());
         }
     }
 
-    /// `stem.extension`, with a number where a file of that name is not ours.
-    fn own_name(&self, stem: &str, extension: &str, ours: &[String]) -> String {
-        let numbered = (2..).map(|number| format!("{stem}-{number}.{extension}"));
-        let mut names = std::iter::once(format!("{stem}.{extension}")).chain(numbered);
-        let usable = |name: &String| ours.contains(name) || !self.path.join(name).exists();
-        names.find(usable).unwrap_or_default()
+    /// The names in the record that can be ours, each once.
+    fn recorded(&self) -> io::Result<Vec<String>> {
+        let text = match fs::read_to_string(self.path.join(RECORD)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(error),
+        };
+        let mut seen = HashSet::new();
+        let names = text.lines().filter(|name| is_own_name(name) && seen.insert(*name));
+        Ok(names.map(str::to_owned).collect())
     }
 
-    /// Removes the oldest of our files, never the newest; returns the names of those that stay.
-    fn remove_surplus(&self, mut names: Vec<String>) -> Vec<String> {
-        let mut at = 0;
-        while names.len() > self.keep.max(1) && at + 1 < names.len() {
-            let path = self.path.join(&names[at]);
+    /// `stem.extension`, with a number where there is such a file.
+    fn free_name(&self, stem: &str, extension: &str) -> String {
+        let numbered = (2..).map(|number| format!("{stem}-{number}.{extension}"));
+        let mut names = std::iter::once(format!("{stem}.{extension}")).chain(numbered);
+        names.find(|name| !self.path.join(name).exists()).unwrap_or_default()
+    }
+
+    /// Returns the names of those that stay.
+    fn remove_surplus(&self, names: Vec<String>, in_use: &HashSet<PathBuf>) -> Vec<String> {
+        let mut surplus = names.len().saturating_sub(self.keep);
+        let mut stays = |name: &String| {
+            let path = self.path.join(name);
+            if surplus == 0 || in_use.contains(&path) {
+                return true;
+            }
+            surplus -= 1;
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     warn!("an old image stays: {}: {error}", path.display());
-                    at += 1;
+                    true
                 }
-                _ => drop(names.remove(at)),
+                _ => false,
             }
-        }
-        names
+        };
+        names.into_iter().filter(|name| stays(name)).collect()
     }
 }
 
@@ -149,25 +176,19 @@ pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
     names.find(|path| !path.exists()).unwrap_or_else(|| folder.join("picture.png"))
 }
 
-/// Writes a file so that there is never half of one, not even after a power cut.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| drop(fs::remove_file(&temporary)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Stores images of the job `job`, each followed by what ends a job.
     fn store(folder: &Folder, count: u64) -> Vec<PathBuf> {
         let picture = ImageFile { bytes: vec![1, 2, 3], format: FileFormat::Png };
-        (0..count).map(|n| folder.store("job", n, &picture).unwrap()).collect()
+        let store = |n| {
+            let path = folder.store(&format!("job-{n}"), &picture).unwrap();
+            folder.prune(&HashSet::new());
+            path
+        };
+        (0..count).map(store).collect()
     }
 
     /// The folder's files, the record left out.
@@ -184,6 +205,17 @@ mod tests {
         let paths = store(&Folder::new(folder.path().to_owned(), 2), 4);
         assert_eq!(fs::read(&paths[3]).unwrap(), [1, 2, 3]);
         assert_eq!(files(folder.path()), ["job-2.png", "job-3.png"]);
+        Folder::new(folder.path().to_owned(), 0).prune(&HashSet::new());
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn pictures_in_use_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = store(&Folder::new(folder.path().to_owned(), 4), 4);
+        let in_use = HashSet::from([paths[0].clone(), paths[3].clone()]);
+        Folder::new(folder.path().to_owned(), 0).prune(&in_use);
+        assert_eq!(files(folder.path()), ["job-0.png", "job-3.png"]);
     }
 
     #[test]
@@ -207,22 +239,21 @@ mod tests {
         fs::create_dir(&first).unwrap(); // a folder is not removed as a file is
         let picture = ImageFile { bytes: vec![4], format: FileFormat::Png };
         for n in 1..4 {
-            assert_eq!(fs::read(pictures.store("job", n, &picture).unwrap()).unwrap(), [4]);
+            assert_eq!(fs::read(pictures.store(&format!("job-{n}"), &picture).unwrap()).unwrap(), [4]);
+            pictures.prune(&HashSet::new());
         }
         assert_eq!(files(folder.path()), ["job-0.png", "job-3.png"]);
     }
 
     #[test]
-    fn the_same_job_again_replaces_its_pictures() {
+    fn the_same_name_again_replaces_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let pictures = Folder::new(folder.path().to_owned(), 5);
         let picture = ImageFile { bytes: vec![7], format: FileFormat::Png };
         let long = "x".repeat(64);
-        let paths = [(); 2].map(|()| pictures.store(&long, 0, &picture).unwrap());
-        assert_eq!(paths[0], paths[1]);
-        fs::remove_file(&paths[0]).unwrap();
-        assert_eq!(store(&pictures, 2), store(&pictures, 2));
-        assert_eq!(files(folder.path()), ["job-0.png", "job-1.png"]);
+        let paths = [(); 2].map(|()| pictures.store(&long, &picture).unwrap());
+        assert_ne!(paths[0], paths[1]);
+        assert!(paths.iter().all(|path| path.exists()));
     }
 
     #[test]
@@ -237,14 +268,6 @@ mod tests {
         assert_eq!(name("家"), "picture-7.png");
         std::fs::write(folder.path().join("a-cat-7.png"), b"").unwrap();
         assert_eq!(name("a cat"), "a-cat-7-2.png");
-    }
-
-    #[test]
-    fn a_failed_write_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("taken")).unwrap();
-        assert!(write_atomically(&folder.path().join("taken"), b"x").is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Meter {
         self.progress(stage, now)
     }
 
+    /// The first `images` were painted before.
+    pub fn skip_images(&mut self, images: u64) {
+        self.image = images;
+    }
+
     /// The next image begins.
     pub fn next_image(&mut self, now: Instant) {
         self.image += 1;

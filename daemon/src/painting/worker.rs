@@ -18,7 +18,7 @@ use tracing::error;
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::{JobProgress, Timings};
 use crate::health;
-use crate::jobs::request::Job;
+use crate::jobs::request::{FileFormat, Job};
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, Folder, ImageFile};
 use crate::painting::progress::Meter;
@@ -45,13 +45,43 @@ pub struct Painted {
     /// Its number, from 0.
     pub index: u64,
     /// What to publish, or, where nothing fits through the broker, what is on disk.
-    pub file: ImageFile,
+    pub file: PlacedImage,
     /// Whether it fits through the broker.
     pub fits: bool,
     /// Where it is kept, in the format that was asked for.
     pub path: Option<PathBuf>,
     /// What the client should know about it.
     pub warnings: Vec<String>,
+}
+
+/// An image file and where it is.
+#[derive(Debug, Clone)]
+pub struct PlacedImage {
+    /// Its format.
+    pub format: FileFormat,
+    /// Its length, bytes.
+    pub len: usize,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where an image file is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// On disk.
+    File(PathBuf),
+    /// In memory: the disk did not take it.
+    Memory(Vec<u8>),
+}
+
+impl PlacedImage {
+    /// `file`, which is at `path` if it could be stored.
+    pub fn new(file: ImageFile, path: Option<PathBuf>) -> PlacedImage {
+        let (format, len, sha256) = (file.format, file.bytes.len(), file.sha256());
+        PlacedImage { format, len, sha256, place: path.map_or(Place::Memory(file.bytes), Place::File) }
+    }
 }
 
 /// The service's end of the thread.
@@ -75,13 +105,13 @@ impl Worker {
         Ok((Worker { tasks, last_activity, stop: Arc::default() }, received))
     }
 
-    /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for;
-    /// only one job at a time. `limit`: the largest image that the broker takes, bytes.
-    pub fn run(&mut self, job: Arc<Job>, painting: Painting, limit: Option<usize>) {
+    /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for, from
+    /// the image `first` on; only one job at a time. `limit`: the largest image that the broker takes, bytes.
+    pub fn run(&mut self, job: Job, painting: Painting, first: u64, limit: Option<usize>) {
         *lock(&self.last_activity) = Some(Instant::now());
         self.stop = Arc::default();
         // The thread ends only after this end of the channel is gone.
-        let _ = self.tasks.send(WorkerTask { job, painting, limit, stop: self.stop.clone() });
+        let _ = self.tasks.send(WorkerTask { job, painting, first, limit, stop: self.stop.clone() });
     }
 
     /// Ends the running job as soon as its engine notices; `Report::Finished` will follow.
@@ -106,8 +136,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// A job on its way to the thread.
 struct WorkerTask {
-    job: Arc<Job>,
+    job: Job,
     painting: Painting,
+    first: u64,
     limit: Option<usize>,
     stop: Arc<AtomicBool>,
 }
@@ -156,8 +187,9 @@ impl Painter {
         let parameters = task.painting.parameters();
         let meter = Meter::new(parameters, task.job.count, Instant::now());
         let mut observer = JobObserver { meter, stop: &task.stop, reported: None, painter: self };
-        for index in 0..task.job.count {
-            if index > 0 {
+        observer.meter.skip_images(task.first);
+        for index in task.first..task.job.count {
+            if index > task.first {
                 observer.meter.next_image(Instant::now());
             }
             self.make_room(engine, task);
@@ -181,7 +213,7 @@ impl Painter {
         }
     }
 
-    /// Encodes the pixels, keeps the file, and makes one that fits through the broker.
+    /// Encodes the pixels, stores the file, and makes one that fits through the broker.
     fn finish(
         &self,
         task: &WorkerTask,
@@ -190,8 +222,9 @@ impl Painter {
         parameters: &Parameters,
     ) -> Result<Painted, Fault> {
         let file = pictures::encode(image, parameters, task.job.format)?;
+        let stem = format!("{}-{index}", task.job.id);
         let mut warnings = vec![];
-        let path = match self.folder.store(&task.job.id, index, &file) {
+        let stored = match self.folder.store(&stem, &file) {
             Ok(path) => Some(path),
             Err(error) => {
                 error!(job = task.job.id, "the image could not be kept: {error}");
@@ -199,21 +232,22 @@ impl Painter {
                 None
             }
         };
+        let path = stored.clone().filter(|_| self.folder.keeps());
         let Some(limit) = task.limit.filter(|limit| file.bytes.len() > *limit) else {
-            return Ok(Painted { index, file, fits: true, path, warnings });
+            return Ok(Painted { index, file: PlacedImage::new(file, stored), fits: true, path, warnings });
         };
         let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
-        match (pictures::encode_within(image, limit)?, &path) {
-            (Some((small, quality)), _) => {
-                warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
-                Ok(Painted { index, file: small, fits: true, path, warnings })
-            }
-            (None, Some(_)) => {
-                warnings.push(format!("{large}: not published, see its path"));
-                Ok(Painted { index, file, fits: false, path, warnings })
-            }
-            (None, None) => Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; ")))),
+        if let Some((small, quality)) = pictures::encode_within(image, limit)? {
+            warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
+            let place = self.folder.store(&format!("{stem}-small"), &small).ok();
+            return Ok(Painted { index, file: PlacedImage::new(small, place), fits: true, path, warnings });
         }
+        if stored.is_none() {
+            return Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; "))));
+        }
+        let advice = if path.is_some() { "see its path" } else { "and not kept (keep_pictures is 0)" };
+        warnings.push(format!("{large}: not published, {advice}"));
+        Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, warnings })
     }
 
     fn report(&self, report: Report) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::contract::topics::{TopicLevel, is_safe_level};
-use crate::painting::pictures::write_atomically;
+use crate::files::write_atomically;
 use crate::random;
 
 const FILE: &str = ".diffused-client-id";

@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::Service;
 use crate::contract::messages;
+use crate::jobs::journal::Record;
 use crate::jobs::queue::Event;
 use crate::mqtt::Received;
 
@@ -24,14 +25,18 @@ impl Service {
             warn!("a command was refused: {error}");
         }
         let (reply, _) = self.publisher.reply(received);
-        self.publisher.response(name, reply.as_ref(), &messages::response(outcome, transaction));
+        let response = messages::response(outcome, transaction);
+        self.publisher.response(name, reply.as_ref(), &response, received.receipt);
     }
 
     fn execute(&mut self, name: &str) -> Result<Value, String> {
         match name {
             "list" => {}
-            "pause" => self.apply(Event::Pause),
-            "resume" => self.apply(Event::Resume),
+            "pause" | "resume" => {
+                let paused = name == "pause";
+                self.storage.note_urgently(&Record::Paused { paused });
+                self.apply(if paused { Event::Pause } else { Event::Resume });
+            }
             "reload" => return self.reload(),
             _ => return Err(format!("`{}` is unknown; there are list, pause, resume and reload", shown(name))),
         }

@@ -1,22 +1,24 @@
 //! From a message to a job for the queue: all checks that can be made before the job's turn, so that a client learns of
-//! a mistake at once.
+//! a mistake at once; then the journal, then the queue, and only then the broker's acknowledgement.
 
-use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use diffused_engine::{Options, Resolver};
+use tracing::{debug, warn};
+use xxhash_rust::xxh3::Xxh3;
 
-use super::JobRecord;
-use crate::contract::fault::Fault;
-use crate::jobs::queue::Ticket;
+use super::Service;
+use crate::contract::fault::{Code, Fault, catch_panic};
+use crate::contract::messages::Ending;
+use crate::jobs::init_image::InitImage;
+use crate::jobs::journal::{Acceptance, Record};
+use crate::jobs::queue::{Deadline, Event, Now, Ticket};
+use crate::jobs::record::{Expiry, JobRecord, Reply, RequestMark};
 use crate::jobs::request::{Job, Rejection, RequestMode};
 use crate::mqtt::Received;
+use crate::mqtt::receipts::Receipt;
 
-/// How many requests are remembered, to recognise those that the broker sends again.
-const RECENT: usize = 64;
 const RETAINED: &str = "a retained request would be painted again at every reconnection; publish it without retain";
 
 /// Reads requests.
@@ -27,57 +29,158 @@ pub(super) struct Intake {
     folder: PathBuf,
     /// The largest payload that is taken. The broker is told twice as much, so that what is a little larger is answered.
     max_payload: usize,
-    /// Packet ids and checksums of the last requests.
-    recent: VecDeque<(u16, u64)>,
+    /// Requests that were checked and are not in the journal yet.
+    pub(super) candidates: Vec<CheckedRequest>,
+}
+
+/// A request that was checked.
+pub(super) struct CheckedRequest {
+    record: JobRecord,
+    deadline: Deadline,
+    init_image: Option<Vec<u8>>,
+    receipt: Receipt,
+}
+
+impl CheckedRequest {
+    pub(super) fn is(&self, id: &str) -> bool {
+        self.record.job.id == id
+    }
 }
 
 impl Intake {
     pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf, max_payload: usize) -> Intake {
-        Intake { resolver, options, folder, max_payload, recent: VecDeque::new() }
+        Intake { resolver, options, folder, max_payload, candidates: vec![] }
     }
 
-    /// Parses and resolves a request.
-    pub(super) fn read(&self, received: &Received, mode: RequestMode) -> Result<Ticket<JobRecord>, Rejection> {
+    /// Parses and resolves a request; gives its init image's bytes too.
+    fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, Option<Vec<u8>>), Rejection> {
         if received.payload.len() > self.max_payload {
             let message =
                 format!("{} bytes; {} are allowed (mqtt.max_packet)", received.payload.len(), self.max_payload);
             return Err(Rejection::of_names(&received.payload, Fault::too_large("request", message)));
         }
-        let mut job = Job::parse(&received.payload, mode, &self.folder)?;
+        let (mut job, init_image) = Job::parse(&received.payload, mode, &self.folder)?;
         let reject =
             |job: &Job, fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };
         if received.retain {
             return Err(reject(&job, Fault::param("retain", RETAINED)));
         }
         let painting = job.resolve(&self.resolver, self.options).map_err(|fault| reject(&job, fault))?;
-        let mut warnings = std::mem::take(&mut job.warnings);
-        warnings.extend(painting.warnings().iter().map(ToString::to_string));
-        let (id, priority, deadline) = (job.id.clone(), job.priority, deadline(received, &job));
-        let record = JobRecord { job: Arc::new(job), painting, reply: None, warnings, images: vec![] };
-        Ok(Ticket { id, priority, deadline, work: record })
+        job.warnings.extend(painting.warnings().iter().map(ToString::to_string));
+        Ok((job, init_image))
     }
 
-    /// The broker sends a request again that it takes for lost; the copy has the duplicate flag, the packet id and the bytes
-    /// of one that was taken.
-    pub(super) fn is_repeated(&mut self, received: &Received) -> bool {
-        let (duplicate, packet) = received.duplicate;
-        let mut hasher = DefaultHasher::new();
-        (&received.topic, &received.payload).hash(&mut hasher);
-        let mark = (packet, hasher.finish());
-        if duplicate && self.recent.contains(&mark) {
-            return true;
-        }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(mark);
-        false
+    /// What `job` was resolved to when it was read.
+    pub(super) fn resolve(&self, job: &Job) -> Result<diffused_engine::Painting, Fault> {
+        job.resolve(&self.resolver, self.options)
     }
 }
 
-/// The earlier of the message's expiry and the request's `not_after`.
-fn deadline(received: &Received, job: &Job) -> Option<Instant> {
-    let left = job.not_after.map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
-    let soonest = left.into_iter().chain(received.expiry).min()?;
-    Instant::now().checked_add(soonest)
+impl Service {
+    /// A request for images. It is answered at once, or becomes a candidate, which `settle` will accept.
+    pub(super) async fn request(&mut self, received: &Received, mode: RequestMode) {
+        let (reply, refused_reply) = self.publisher.reply(received);
+        // A payload that ended the service would be sent again by the broker, for ever.
+        let read = catch_panic(|| self.intake.read(received, mode));
+        let read = read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault }));
+        let (mut job, init_image) = match read {
+            Ok(read) => read,
+            Err(rejection) => return self.reject(rejection, reply, received.receipt),
+        };
+        job.warnings.extend(refused_reply);
+        if self.intake.candidates.iter().any(|candidate| candidate.is(&job.id)) {
+            self.settle().await;
+        }
+        let mark = mark(received, mode);
+        if let Some(known) = self.known(&job, mark, received.duplicate.0) {
+            debug!(id = known, "a request came again");
+            return self.answer_again(&known, mark, reply, received.receipt);
+        }
+        let (expiry, deadline) = times(received, &job);
+        let others = self.intake.candidates.len();
+        if let Err(fault) = self.queue.check(&deadline, others, Now::read()) {
+            let Job { id, transaction, .. } = job;
+            return self.reject(Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
+        }
+        let (number, warnings) = (self.storage.number(), job.warnings.clone());
+        let record = JobRecord {
+            number,
+            job,
+            mark,
+            reply,
+            expiry,
+            warnings,
+            images: vec![],
+            starts: 0,
+            interrupted: false,
+            cancelled: false,
+        };
+        self.intake.candidates.push(CheckedRequest { record, deadline, init_image, receipt: received.receipt });
+    }
+
+    /// Accepts the candidates: all that are there with one sync of the disk.
+    pub(super) async fn settle(&mut self) {
+        let mut candidates = std::mem::take(&mut self.intake.candidates);
+        if candidates.is_empty() {
+            return;
+        }
+        let init_images: Vec<(InitImage, Vec<u8>)> = candidates
+            .iter_mut()
+            .filter_map(|candidate| candidate.record.job.init_image.clone().zip(candidate.init_image.take()))
+            .collect();
+        let records: Vec<Record> = candidates.iter().map(|candidate| acceptance(&candidate.record)).collect();
+        let outcome = self.storage.accept(init_images, &records).await;
+        for CheckedRequest { record, deadline, receipt, .. } in candidates {
+            match &outcome {
+                Ok(()) => {
+                    self.apply(Event::Submit(ticket(record, deadline)));
+                    self.publisher.acknowledge(receipt);
+                }
+                Err(error) => {
+                    let message = format!("the request cannot be written to disk, so it is not accepted: {error}");
+                    let (reply, Job { id, transaction, .. }) = (record.reply, record.job);
+                    let fault = Fault::new(Code::DiskFull, message);
+                    self.reject(Rejection { id: Some(id), transaction, fault }, reply, receipt);
+                }
+            }
+        }
+    }
+
+    /// The request is acknowledged once its rejection has reached the broker.
+    fn reject(&mut self, rejection: Rejection, reply: Option<Reply>, receipt: Receipt) {
+        let Rejection { id, transaction, fault } = rejection;
+        let id = self.free_id(id);
+        warn!(id, "rejected: {}", fault.one_line());
+        let messages = self.publisher.ended(&id, transaction, reply.as_ref(), &Ending::Rejected(fault));
+        self.publisher.answer(messages, receipt);
+    }
+}
+
+/// A job for the queue.
+pub(super) fn ticket(record: JobRecord, deadline: Deadline) -> Ticket<Box<JobRecord>> {
+    Ticket { id: record.job.id.clone(), priority: record.job.priority, deadline, work: Box::new(record) }
+}
+
+/// What the journal says of a job that is accepted.
+fn acceptance(record: &JobRecord) -> Record {
+    let JobRecord { number, job, mark, reply, expiry, .. } = record.clone();
+    let init_image = job.init_image.as_ref().map(|image| image.path().to_owned());
+    Record::Accepted(Box::new(Acceptance { number, job, init_image, mark, reply, expiry }))
+}
+
+fn mark(received: &Received, mode: RequestMode) -> RequestMark {
+    let mut checksum = Xxh3::new();
+    let correlation = received.correlation.as_deref();
+    checksum.update(&[u8::from(mode == RequestMode::Img2Img), u8::from(correlation.is_some())]);
+    checksum.update(&(received.payload.len() as u64).to_le_bytes());
+    checksum.update(&received.payload);
+    checksum.update(correlation.unwrap_or_default());
+    RequestMark { checksum: checksum.digest(), correlated: correlation.is_some(), packet: received.duplicate.1 }
+}
+
+/// The message's expiry and the request's `not_after`.
+fn times(received: &Received, job: &Job) -> (Option<Expiry>, Deadline) {
+    let expiry = received.expiry.map(|left| Expiry { left, at: SystemTime::now() });
+    let passes = received.expiry.and_then(|left| Instant::now().checked_add(left));
+    (expiry, Deadline { passes, shown: job.not_after })
 }

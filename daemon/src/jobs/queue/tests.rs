@@ -6,12 +6,12 @@ use super::*;
 
 struct Fixture {
     queue: Queue<()>,
-    now: Instant,
+    now: Now,
 }
 
 impl Fixture {
     fn new(capacity: usize) -> Fixture {
-        Fixture { queue: Queue::new(capacity), now: Instant::now() }
+        Fixture { queue: Queue::new(capacity), now: Now::read() }
     }
 
     fn check(&mut self, event: Event<()>, expect: &[&str]) {
@@ -22,11 +22,11 @@ impl Fixture {
     }
 
     fn pass(&mut self, seconds: u64) {
-        self.now += Duration::from_secs(seconds);
+        self.now.instant += Duration::from_secs(seconds);
     }
 
-    fn until(&self, seconds: u64) -> Option<Instant> {
-        Some(self.now + Duration::from_secs(seconds))
+    fn until(&self, seconds: u64) -> Deadline {
+        Deadline { passes: Some(self.now.instant + Duration::from_secs(seconds)), shown: None }
     }
 }
 
@@ -45,11 +45,11 @@ fn show(effect: &Effect<()>) -> String {
 }
 
 fn job(id: &str) -> Event<()> {
-    Event::Submit(Ticket { id: id.into(), priority: 0, deadline: None, work: () })
+    Event::Submit(Ticket { id: id.into(), priority: 0, deadline: Deadline::default(), work: () })
 }
 
 fn urgent(id: &str, priority: i64) -> Event<()> {
-    Event::Submit(Ticket { id: id.into(), priority, deadline: None, work: () })
+    Event::Submit(Ticket { id: id.into(), priority, deadline: Deadline::default(), work: () })
 }
 
 fn done() -> Event<()> {
@@ -63,12 +63,11 @@ fn cancel(id: &str) -> Event<()> {
 #[test]
 fn the_work_is_carried_to_the_end() {
     let mut queue = Queue::new(1);
-    let ticket = |id: &str, work: &'static str| Ticket { id: id.into(), priority: 0, deadline: None, work };
-    let now = Instant::now();
+    let ticket =
+        |id: &str, work: &'static str| Ticket { id: id.into(), priority: 0, deadline: Deadline::default(), work };
+    let now = Now::read();
     queue.apply(Event::Submit(ticket("a", "first")), now);
     queue.apply(Event::Submit(ticket("b", "second")), now);
-    let refused = queue.apply(Event::Submit(ticket("b", "third")), now);
-    assert!(matches!(refused.as_slice(), [Effect::Ended { work: "third", ending: Ending::Rejected(_), .. }]));
     assert_eq!((queue.get("a"), queue.get("b"), queue.get("c")), (Some(&"first"), Some(&"second"), None));
     queue.running_mut().unwrap().1.clone_from(&"painted");
     let ended = queue.apply(Event::Finished(Ending::Done), now);
@@ -99,21 +98,32 @@ fn priority_goes_before_arrival() {
 
 #[test]
 fn a_full_queue_refuses() {
-    let mut fixture = Fixture::new(1);
+    let mut fixture = Fixture::new(2);
     fixture.check(job("a"), &["a queued 0", "a start"]);
     fixture.check(job("b"), &["b queued 1"]);
-    fixture.check(job("c"), &["c rejected QueueFull"]);
-    fixture.check(done(), &["a done", "b start"]);
-    fixture.check(job("c"), &["c queued 1"]);
+    let refused = |fixture: &Fixture, others| {
+        let checked = fixture.queue.check(&Deadline::default(), others, fixture.now);
+        checked.err().map(|fault| fault.code)
+    };
+    assert_eq!((refused(&fixture, 0), refused(&fixture, 1)), (None, Some(Code::QueueFull)));
+    fixture.check(job("c"), &["c queued 2"]);
+    assert_eq!(refused(&fixture, 0), Some(Code::QueueFull));
+    fixture.check(done(), &["a done", "c queued 1", "b start"]);
+    assert_eq!(refused(&fixture, 0), None);
 }
 
 #[test]
-fn a_name_is_given_once_at_a_time() {
-    let mut fixture = Fixture::new(8);
-    fixture.check(job("a"), &["a queued 0", "a start"]);
-    fixture.check(job("a"), &["a rejected InvalidParam"]);
-    fixture.check(done(), &["a done"]);
-    fixture.check(job("a"), &["a queued 0", "a start"]);
+fn jobs_of_an_earlier_run_keep_their_order_and_those_in_front_are_reported() {
+    let mut fixture = Fixture::new(1);
+    let ticket = |n: i64| Ticket { id: n.to_string(), priority: -n, deadline: Deadline::default(), work: () };
+    fixture.queue.restore((0..12).map(ticket), true);
+    let front: Vec<String> = (0..FRONT).map(|n| format!("{n} queued {n}")).collect();
+    let front: Vec<&str> = front.iter().map(String::as_str).collect();
+    fixture.check(Event::Tick, &front);
+    assert_eq!(fixture.queue.ids(), (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(fixture.queue.position("11"), Some(11));
+    let effects: Vec<String> = fixture.queue.apply(Event::Resume, fixture.now).iter().map(show).collect();
+    assert_eq!(effects, ["0 start"]);
 }
 
 #[test]
@@ -146,13 +156,30 @@ fn deadlines_hold_for_the_start() {
     let until = |fixture: &Fixture, id: &str, seconds| {
         Event::Submit(Ticket { id: id.into(), priority: 0, deadline: fixture.until(seconds), work: () })
     };
-    fixture.check(until(&fixture, "late", 0), &["late rejected Expired"]);
+    let late = fixture.queue.check(&fixture.until(0), 0, fixture.now).unwrap_err();
+    assert_eq!(late.code, Code::Expired);
     fixture.check(until(&fixture, "a", 5), &["a queued 0", "a start"]);
     fixture.check(until(&fixture, "b", 5), &["b queued 1"]);
     fixture.check(until(&fixture, "c", 50), &["c queued 2"]);
     fixture.pass(10);
     fixture.check(Event::Tick, &["b failed Expired", "c queued 1"]);
     fixture.check(done(), &["a done", "c start"]);
+}
+
+#[test]
+fn a_clock_that_is_set_moves_only_deadlines_of_the_clock() {
+    let mut fixture = Fixture::new(8);
+    let hour = Duration::from_secs(3600);
+    let deadlines =
+        [fixture.until(3600), Deadline { passes: None, shown: Some(fixture.now.shown + hour) }].into_iter().enumerate();
+    fixture.check(job("first"), &["first queued 0", "first start"]);
+    for (n, deadline) in deadlines {
+        fixture.queue.apply(Event::Submit(Ticket { id: n.to_string(), priority: 0, deadline, work: () }), fixture.now);
+    }
+    fixture.now.shown = SystemTime::UNIX_EPOCH;
+    fixture.check(Event::Tick, &[]);
+    fixture.now.shown = SystemTime::now() + 24 * hour;
+    fixture.check(Event::Tick, &["1 failed Expired"]);
 }
 
 #[test]

@@ -10,7 +10,13 @@ use crate::contract::fault::Code;
 use crate::painting::model::Model;
 
 fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
-    Job::parse(value.to_string().as_bytes(), kind, &std::env::temp_dir())
+    parse_bytes(value.to_string().as_bytes(), kind)
+}
+
+fn parse_bytes(payload: &[u8], kind: RequestMode) -> Result<Job, Rejection> {
+    let (job, init_image) = Job::parse(payload, kind, Path::new("init_images"))?;
+    assert_eq!(job.init_image.is_some(), init_image.is_some());
+    Ok(job)
 }
 
 fn txt2img(value: Value) -> Job {
@@ -23,7 +29,7 @@ fn resolver() -> Resolver {
 }
 
 fn check_refused(kind: RequestMode, payload: &[u8], code: Code, field: Option<&str>) {
-    let fault = Job::parse(payload, kind, &std::env::temp_dir()).unwrap_err().fault;
+    let fault = parse_bytes(payload, kind).unwrap_err().fault;
     assert_eq!((fault.code, fault.field.as_deref()), (code, field), "{fault}");
 }
 
@@ -47,7 +53,7 @@ fn the_keys_of_the_web_api_are_understood() {
 #[test]
 fn text_is_the_prompt_itself() {
     for (payload, prompt) in [("a red house", "a red house"), ("\"a cat\"", "a cat"), (" [cat:dog] ", "[cat:dog]")] {
-        let job = Job::parse(payload.as_bytes(), RequestMode::Txt2Img, &std::env::temp_dir()).unwrap();
+        let job = parse_bytes(payload.as_bytes(), RequestMode::Txt2Img).unwrap();
         assert_eq!(job.request.prompt, prompt);
     }
 }
@@ -189,7 +195,7 @@ fn what_has_no_effect_is_a_warning() {
 }
 
 fn text(payload: &[u8]) -> Job {
-    Job::parse(payload, RequestMode::Txt2Img, &std::env::temp_dir()).unwrap()
+    parse_bytes(payload, RequestMode::Txt2Img).unwrap()
 }
 
 #[test]

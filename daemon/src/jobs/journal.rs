@@ -1,0 +1,267 @@
+//! What is written down so that nothing is lost with the process: a file of lines, each with a checksum of its own, that
+//! only grows until it is written anew with what is still of use. Here are the lines and what follows from them; the file
+//! itself is the service's.
+//!
+//! An embedded database was considered. What has to be kept is a list that is read once, at the start: a line and one sync
+//! for a job are less wear than pages of a tree, a damaged line costs that line alone, and a person can read the file.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::jobs::record::{EndedJob, Expiry, JobRecord, Reply, RequestMark};
+use crate::jobs::request::Job;
+use crate::mqtt::message::Message;
+
+/// How many ended jobs are remembered.
+const ENDED: usize = 256;
+/// How much of the journal they may take, bytes.
+const ENDED_BYTES: usize = 1 << 20;
+
+/// A line: what has happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A request was accepted.
+    Accepted(Box<Acceptance>),
+    /// A job was started.
+    Started {
+        /// Its number.
+        job: u64,
+    },
+    /// A client cancelled a job that runs.
+    Cancelled {
+        /// Its number.
+        job: u64,
+    },
+    /// A job that runs can go on from a later point than before, or was put aside in good order.
+    Advanced {
+        /// Its number.
+        job: u64,
+    },
+    /// An image of a job is ready.
+    Painted {
+        /// The job's number.
+        job: u64,
+        /// Its next image.
+        image: Box<crate::contract::messages::Image>,
+        /// What the client should know of it.
+        warnings: Vec<String>,
+    },
+    /// A job ended.
+    Ended(Box<EndedJob>),
+    /// A message is to be sent, or one of the same number is to be sent in this form.
+    Message(Box<Message>),
+    /// A message was delivered or dropped.
+    Left {
+        /// Its number.
+        message: u64,
+    },
+    /// The queue was paused or resumed.
+    Paused {
+        /// Which.
+        paused: bool,
+    },
+}
+
+/// A request that was accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// See [`JobRecord::number`].
+    pub number: u64,
+    /// The request.
+    pub job: Job,
+    /// The file of its init image.
+    pub init_image: Option<PathBuf>,
+    /// See [`JobRecord::mark`].
+    pub mark: RequestMark,
+    /// See [`JobRecord::reply`].
+    pub reply: Option<Reply>,
+    /// See [`JobRecord::expiry`].
+    pub expiry: Option<Expiry>,
+}
+
+impl Record {
+    /// The record as a line, its end included.
+    pub fn line(&self) -> String {
+        let json = serde_json::to_string(self).expect("records are plain data with text for keys");
+        format!("{:016x} {json}\n", xxh3_64(json.as_bytes()))
+    }
+
+    /// A line without its end; `None` if it is damaged.
+    fn parse(line: &[u8]) -> Option<Record> {
+        let (checksum, json) = line.split_first_chunk::<16>()?;
+        let json = json.strip_prefix(b" ")?;
+        let checksum = u64::from_str_radix(std::str::from_utf8(checksum).ok()?, 16).ok()?;
+        if checksum != xxh3_64(json) {
+            return None;
+        }
+        serde_json::from_slice(json).ok()
+    }
+}
+
+/// What a journal says.
+#[derive(Debug, Default)]
+pub struct JournalState {
+    /// Jobs that have not ended, by number, with the files of their init images.
+    pub jobs: BTreeMap<u64, (JobRecord, Option<PathBuf>)>,
+    /// Those that have, oldest first.
+    pub ended: EndedJobs,
+    /// Messages that have not left, by number.
+    pub messages: BTreeMap<u64, Message>,
+    /// Whether the queue is paused.
+    pub paused: bool,
+    /// The next number of a job or message.
+    pub next: u64,
+    /// Lines that are damaged, from 1.
+    pub damaged: Vec<usize>,
+}
+
+impl JournalState {
+    /// Reads the bytes of a journal. What is damaged is left out.
+    pub fn replay(bytes: &[u8]) -> JournalState {
+        let mut journal = JournalState { next: 1, ..JournalState::default() };
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate();
+        for (index, line) in lines {
+            // A line without its end is one that was being written.
+            match line.strip_suffix(b"\n").and_then(Record::parse) {
+                Some(record) => journal.apply(record),
+                None => journal.damaged.push(index + 1),
+            }
+        }
+        journal
+    }
+
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Accepted(acceptance) => {
+                let Acceptance { number, job, init_image, mark, reply, expiry } = *acceptance;
+                self.count(number);
+                let warnings = job.warnings.clone();
+                let record = JobRecord {
+                    number,
+                    job,
+                    mark,
+                    reply,
+                    expiry,
+                    warnings,
+                    images: vec![],
+                    starts: 0,
+                    interrupted: false,
+                    cancelled: false,
+                };
+                self.jobs.insert(number, (record, init_image));
+            }
+            Record::Started { job } => self.change(job, |job| {
+                job.starts += 1;
+                job.interrupted = true;
+            }),
+            Record::Cancelled { job } => self.change(job, |job| job.cancelled = true),
+            Record::Advanced { job } => self.change(job, |job| job.starts = 0),
+            Record::Painted { job, image, warnings } => self.change(job, |job| {
+                job.images.push(*image);
+                job.warnings.extend(warnings);
+                job.starts = 0;
+            }),
+            Record::Ended(ended) => {
+                self.count(ended.number);
+                self.jobs.remove(&ended.number);
+                self.ended.push(*ended);
+            }
+            Record::Message(message) => {
+                let number = message.number.unwrap_or_default();
+                self.count(number);
+                self.messages.insert(number, *message);
+            }
+            Record::Left { message } => drop(self.messages.remove(&message)),
+            Record::Paused { paused } => self.paused = paused,
+        }
+    }
+
+    fn change(&mut self, job: u64, change: impl FnOnce(&mut JobRecord)) {
+        if let Some((record, _)) = self.jobs.get_mut(&job) {
+            change(record);
+        }
+    }
+
+    fn count(&mut self, number: u64) {
+        self.next = self.next.max(number.saturating_add(1));
+    }
+
+    /// The shortest journal that says the same.
+    pub fn lines(&self) -> String {
+        let mut text = String::new();
+        let mut write = |record: Record| text.push_str(&record.line());
+        self.ended.iter().for_each(|ended| write(Record::Ended(Box::new(ended.clone()))));
+        for (record, init_image) in self.jobs.values() {
+            let JobRecord { number, job, mark, reply, expiry, images, starts, .. } = record.clone();
+            let known = job.warnings.len();
+            let warnings = record.warnings.get(known..).unwrap_or_default();
+            let init_image = init_image.clone();
+            write(Record::Accepted(Box::new(Acceptance { number, job, init_image, mark, reply, expiry })));
+            for (index, image) in images.into_iter().enumerate() {
+                let warnings = if index == 0 { warnings.to_vec() } else { vec![] };
+                write(Record::Painted { job: number, image: Box::new(image), warnings });
+            }
+            (0..starts).for_each(|_| write(Record::Started { job: number }));
+            if starts == 0 && record.interrupted {
+                write(Record::Started { job: number });
+                write(Record::Advanced { job: number });
+            }
+            if record.cancelled {
+                write(Record::Cancelled { job: number });
+            }
+        }
+        self.messages.values().for_each(|message| write(Record::Message(Box::new(message.clone()))));
+        if self.paused {
+            write(Record::Paused { paused: true });
+        }
+        text
+    }
+}
+
+/// The jobs that ended last.
+#[derive(Debug, Default)]
+pub struct EndedJobs {
+    jobs: VecDeque<(EndedJob, usize)>,
+    by_id: HashMap<String, u64>,
+    bytes: usize,
+}
+
+impl EndedJobs {
+    /// Remembers a job, and forgets the oldest.
+    pub fn push(&mut self, job: EndedJob) {
+        let bytes = serde_json::to_vec(&job).map_or(0, |json| json.len());
+        self.bytes += bytes;
+        self.by_id.insert(job.id.clone(), job.number);
+        self.jobs.push_back((job, bytes));
+        while self.jobs.len() > ENDED || (self.bytes > ENDED_BYTES && self.jobs.len() > 1) {
+            let Some((oldest, bytes)) = self.jobs.pop_front() else { return };
+            self.bytes -= bytes;
+            if self.by_id.get(&oldest.id) == Some(&oldest.number) {
+                self.by_id.remove(&oldest.id);
+            }
+        }
+    }
+
+    /// The job of this id that ended last.
+    pub fn get(&self, id: &str) -> Option<&EndedJob> {
+        let number = self.by_id.get(id)?;
+        self.iter().rev().find(|job| job.number == *number)
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &EndedJob> {
+        self.jobs.iter().map(|(job, _)| job)
+    }
+}
+
+/// Whether `path` is the file of an init image in `folder`: only those are deleted.
+pub fn is_init_image(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(crate::jobs::request::INIT_IMAGE))
+}
+
+#[cfg(test)]
+mod tests;

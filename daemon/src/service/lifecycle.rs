@@ -1,0 +1,176 @@
+//! A job's way through the service: queued, started, painted, ended. What a client must learn is noted in the journal with
+//! the message that says so.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use tracing::{debug, info, warn};
+
+use super::{RunningState, Service};
+use crate::contract::fault::{Code, Fault};
+use crate::contract::messages::{Ending, JobResult, State, Timings};
+use crate::jobs::journal::Record;
+use crate::jobs::queue::{Effect, Event, Now};
+use crate::jobs::record::{EndedJob, JobRecord};
+use crate::mqtt::message::{Message, MessagePayload, SentImage};
+use crate::painting::worker::{Painted, Place, Report};
+use crate::random;
+
+impl Service {
+    /// Changes the queue and carries out what follows from it.
+    pub(super) fn apply(&mut self, event: Event<Box<JobRecord>>) {
+        for effect in self.queue.apply(event, Now::read()) {
+            match effect {
+                Effect::Queued { id, position } => {
+                    if let Some(record) = self.queue.get(&id) {
+                        self.publisher.send(self.publisher.state(record, State::Queued, Some(position)));
+                    }
+                }
+                Effect::Start { id } => self.start_job(&id),
+                Effect::Stop { id } => self.stop_job(&id),
+                Effect::Ended { work, ending, .. } => self.end(*work, ending),
+            }
+        }
+    }
+
+    /// The id under which a request is rejected: never that of a job.
+    pub(super) fn free_id(&self, id: Option<String>) -> String {
+        let is_free = |id: &String| !self.queue.contains(id) && self.ended.get(id).is_none();
+        id.filter(is_free).unwrap_or_else(random::id)
+    }
+
+    fn start_job(&mut self, id: &str) {
+        let Some(record) = self.queue.get(id) else { return };
+        let painting = match self.intake.resolve(&record.job) {
+            Ok(painting) => painting,
+            // Possible only after a restart, with another model or less memory.
+            Err(fault) => return self.apply(Event::Finished(Ending::Failed(fault))),
+        };
+        let first = record.images.len() as u64;
+        info!(id, steps = painting.parameters().steps, "running");
+        self.storage.note(&Record::Started { job: record.number });
+        self.publisher.send(self.publisher.state(record, State::Running, None));
+        let limit = self.publisher.image_limit(id);
+        self.worker.run(record.job.clone(), painting.clone(), first, limit);
+        self.running = RunningState { painting: Some(painting), ..RunningState::default() };
+    }
+
+    fn stop_job(&mut self, id: &str) {
+        debug!(id, "asked to stop");
+        if let Some(record) = self.queue.get(id) {
+            self.storage.note_urgently(&Record::Cancelled { job: record.number });
+        }
+        self.worker.stop();
+    }
+
+    pub(super) fn on_report(&mut self, report: Report) {
+        let Some(id) = self.queue.running().map(str::to_owned) else { return };
+        match report {
+            Report::Progress(progress) => self.publisher.progress(&id, &progress),
+            Report::Painted(painted) => self.painted(&id, painted),
+            Report::Finished(outcome) => self.finished(&id, outcome),
+        }
+    }
+
+    /// Publishes an image and enters it in the job's record.
+    fn painted(&mut self, id: &str, painted: Painted) {
+        let image = self.publisher.describe(id, &painted);
+        let Painted { index, file, fits, warnings, .. } = painted;
+        if matches!(file.place, Place::Memory(_)) && !self.publisher.mqtt().is_connected() {
+            let message = format!("the image could be neither sent nor kept; {}", warnings.join("; "));
+            self.running.fault = Some(Fault::new(Code::DiskFull, message));
+            return self.worker.stop();
+        }
+        let Some((_, record)) = self.queue.running_mut() else { return };
+        record.images.push(image.clone());
+        record.warnings.extend(warnings.iter().cloned());
+        let number = record.number;
+        if fits {
+            let sent = SentImage { job: id.to_owned(), index, reduced: false };
+            let [message, latest] = self.publisher.image(sent, file);
+            let message = self.keep(message);
+            self.publisher.send([message, latest]);
+        }
+        self.storage.note_urgently(&Record::Painted { job: number, image: Box::new(image), warnings });
+    }
+
+    fn finished(&mut self, id: &str, outcome: Result<Timings, Fault>) {
+        let ending = match (outcome, self.running.fault.take()) {
+            (_, Some(fault)) => Ending::Failed(fault),
+            (Ok(timings), None) => {
+                self.running.result = self.result(id, &timings);
+                Ending::Done
+            }
+            (Err(fault), None) if self.worker.is_stopping() && fault.code == Code::Cancelled => {
+                Ending::Cancelled(fault)
+            }
+            (Err(fault), None) => Ending::Failed(fault),
+        };
+        self.apply(Event::Finished(ending));
+    }
+
+    fn result(&mut self, id: &str, timings: &Timings) -> Option<JobResult> {
+        let (record, painting) = (self.queue.get(id)?, self.running.painting.as_ref()?);
+        let calls = painting.calls() * record.images.len().max(1);
+        self.seconds_per_step = Some(timings.unet / calls.max(1) as f64);
+        Some(JobResult {
+            id: id.to_owned(),
+            transaction: record.job.transaction.clone(),
+            status: State::Done,
+            parameters: painting.parameters().clone(),
+            model_sha256: self.model_sha256.clone(),
+            timings: timings.clone(),
+            images: record.images.clone(),
+            warnings: record.warnings.clone(),
+        })
+    }
+
+    pub(super) fn end(&mut self, record: JobRecord, ending: Ending) {
+        let id = &record.job.id;
+        match &ending {
+            Ending::Done => info!(id, "done"),
+            Ending::Cancelled(fault) => info!(id, "ended: {}", fault.one_line()),
+            Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {}", fault.one_line()),
+        }
+        let (reply, transaction) = (record.reply.as_ref(), record.job.transaction.clone());
+        let result = self.running.result.take().filter(|result| result.id == *id);
+        let mut messages = result.as_ref().map_or(vec![], |result| self.publisher.result(result, reply));
+        messages.extend(self.publisher.ended(id, transaction.clone(), reply, &ending));
+        for message in messages {
+            let message = self.keep(message);
+            self.publisher.send([message]);
+        }
+        let (number, mark) = (record.number, record.mark);
+        let ended = EndedJob { number, id: id.clone(), transaction, mark, ending, result };
+        self.storage.note_urgently(&Record::Ended(Box::new(ended.clone())));
+        self.ended.push(ended);
+        if let Some(image) = &record.job.init_image {
+            self.storage.remove_init_image(image.path());
+        }
+        self.prune = true;
+        self.prune_images(&record.images);
+    }
+
+    /// Notes a message that is to be sent whatever happens. An image that could not be stored is sent by this run or not at all.
+    pub(super) fn keep(&mut self, message: Message) -> Message {
+        let is_unstored_image = !message.is_text() && matches!(message.payload, MessagePayload::Bytes(_));
+        if is_unstored_image {
+            return message;
+        }
+        let message = Message { number: Some(message.number.unwrap_or_else(|| self.storage.number())), ..message };
+        self.storage.note_urgently(&Record::Message(Box::new(message.clone())));
+        message
+    }
+
+    /// Removes the oldest images beyond the number that is kept, but for those that wait to be sent and those of the `latest`
+    /// job. Not while a job runs: its images are not in its record yet.
+    pub(super) fn prune_images(&mut self, latest: &[crate::contract::messages::Image]) {
+        if !self.prune || self.queue.running().is_some() {
+            return;
+        }
+        self.prune = false;
+        let latest = latest.iter().filter_map(|image| image.path.clone());
+        let in_use: HashSet<PathBuf> = self.publisher.waiting_files().into_iter().chain(latest).collect();
+        self.folder.prune(&in_use);
+    }
+}

@@ -1,0 +1,81 @@
+//! A start after an earlier run: its jobs are queued again, the interrupted one first, and what it had still to send is sent.
+
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+use super::Service;
+use super::intake::ticket;
+use crate::contract::fault::{Code, Fault};
+use crate::contract::messages::Ending;
+use crate::jobs::init_image::InitImage;
+use crate::jobs::journal::{JournalState, Record};
+use crate::jobs::queue::Deadline;
+use crate::jobs::record::JobRecord;
+
+/// Starts without progress after which a job is taken for the cause of the crashes.
+const STARTS: u32 = 2;
+
+impl Service {
+    /// Takes over what the journal says.
+    pub(super) fn restore(&mut self, journal: JournalState) {
+        let JournalState { jobs, ended, messages, paused, .. } = journal;
+        let (waiting, unsent) = (jobs.len(), messages.len());
+        if waiting + unsent > 0 {
+            info!(waiting, unsent, "going on with what an earlier run has left");
+        }
+        self.ended = ended;
+        self.publisher.send(messages.into_values());
+        let mut tickets = vec![];
+        for (record, init_image) in jobs.into_values() {
+            match revive(record, init_image) {
+                Ok(record) => tickets.push(ticket(record.0, record.1)),
+                Err(ended) => self.end(ended.0, ended.1),
+            }
+        }
+        // One that was interrupted goes on before all others; the sort keeps the order of those that are equal.
+        tickets.sort_by_key(|ticket| (!ticket.work.interrupted, -ticket.priority));
+        self.queue.restore(tickets, paused);
+    }
+
+    /// The running job is left to the next start, without counting this one as a crash.
+    pub(super) fn put_aside(&mut self) {
+        let Some((_, record)) = self.queue.running_mut() else { return };
+        info!(id = record.job.id, "put aside until the next start");
+        let job = record.number;
+        self.storage.note_urgently(&Record::Advanced { job });
+    }
+}
+
+/// A job as it can be queued, or how it ends instead.
+fn revive(
+    mut record: JobRecord,
+    init_image: Option<std::path::PathBuf>,
+) -> Result<(JobRecord, Deadline), Box<(JobRecord, Ending)>> {
+    if record.cancelled {
+        let ending = Ending::Cancelled(Fault::new(Code::Cancelled, "cancelled while it was painted"));
+        return Err(Box::new((record, ending)));
+    }
+    if record.starts >= STARTS {
+        let message =
+            format!("the program ended {} times while it painted this job, so it is not tried again", record.starts);
+        error!(id = record.job.id, "{message}");
+        return Err(Box::new((record, Ending::Failed(Fault::new(Code::Internal, message)))));
+    }
+    if let Some(path) = init_image {
+        match InitImage::open(&path) {
+            Ok(image) => record.job.init_image = Some(image),
+            Err(fault) => {
+                warn!(id = record.job.id, "{fault}");
+                return Err(Box::new((record, Ending::Failed(fault))));
+            }
+        }
+    }
+    let passes = record.expiry.map(|expiry| Instant::now() + expiry.left(std::time::SystemTime::now()));
+    // A job that was started before is not late any more.
+    let deadline = match record.interrupted {
+        true => Deadline::default(),
+        false => Deadline { passes, shown: record.job.not_after },
+    };
+    Ok((record, deadline))
+}
