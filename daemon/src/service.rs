@@ -169,18 +169,16 @@ impl Service {
     /// Handles `event` and those that are there already.
     async fn on_wire(&mut self, event: WireEvent) {
         let mut next = Some(event);
-        for _ in 0..BATCH {
-            let Some(event) = next.take() else { break };
+        let mut handled = 0;
+        while let Some(event) = next {
             match event {
                 WireEvent::Received(received) => self.receive(&received).await,
                 event => self.on_connection(event).await,
             }
-            next = self.wire.try_recv().ok();
+            handled += 1;
+            next = if handled < BATCH { self.wire.try_recv().ok() } else { None };
         }
         self.settle().await;
-        if let Some(event) = next {
-            Box::pin(self.on_wire(event)).await;
-        }
     }
 
     async fn on_connection(&mut self, event: WireEvent) {

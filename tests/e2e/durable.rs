@@ -182,3 +182,31 @@ pub(crate) fn a_damaged_journal_costs_the_damaged_lines_alone() {
     let log = harness.program.log();
     assert!(log.contains("damaged lines") && log.contains("journal.damaged"), "{log}");
 }
+
+pub(crate) fn the_images_of_a_job_stay_until_the_next_however_few_are_kept() {
+    let mut harness = Harness::start_configured("", "keep_pictures = 1\n", "");
+    let mut paint = |id: &str, count: u64| {
+        let messages = harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": id, "n_iter": count}));
+        let result = messages.iter().find(|m| m.topic == format!("job/{id}/result")).unwrap().json();
+        let paths = result["images"].as_array().unwrap().iter().map(|image| image["path"].as_str().unwrap().to_owned());
+        paths.collect::<Vec<String>>()
+    };
+    let first = paint("a", 4);
+    assert!(first.iter().all(|path| fs::exists(path).unwrap()));
+    let second = paint("b", 1);
+    assert!(fs::exists(&second[0]).unwrap());
+    wait_until("the earlier images are gone", || first.iter().all(|path| !fs::exists(path).unwrap()));
+}
+
+pub(crate) fn with_no_images_kept_there_are_none_once_they_were_sent() {
+    let mut harness = Harness::start_configured("", "keep_pictures = 0\n", "");
+    let messages = harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a", "n_iter": 2}));
+    assert_eq!(images(&messages, "a").len(), 2);
+    let result = messages.iter().find(|message| message.topic == "job/a/result").unwrap().json();
+    assert!(result["images"][0]["path"].is_null(), "{result}");
+    let folder = harness.folder.path().join("state/pictures");
+    let is_image = |name: &str| name.ends_with(".png");
+    wait_until("the images are gone", || {
+        fs::read_dir(&folder).unwrap().all(|entry| !is_image(&entry.unwrap().file_name().to_string_lossy()))
+    });
+}

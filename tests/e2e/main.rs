@@ -62,6 +62,8 @@ fn main() -> ExitCode {
         durable::a_job_that_ends_the_process_twice_is_not_tried_again,
         durable::a_second_service_on_the_folder_is_refused,
         durable::a_damaged_journal_costs_the_damaged_lines_alone,
+        durable::the_images_of_a_job_stay_until_the_next_however_few_are_kept,
+        durable::with_no_images_kept_there_are_none_once_they_were_sent,
         times::a_broker_that_comes_late_is_found,
         times::a_result_survives_a_broker_that_forgets_everything,
         times::a_job_that_does_not_notice_the_stop_is_put_aside,

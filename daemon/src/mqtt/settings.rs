@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rumqttc::NetworkOptions;
 use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::LastWill;
@@ -51,6 +52,10 @@ pub(super) fn client_options(options: &MqttSettings) -> MqttOptions {
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
         .set_manual_acks(true)
         .set_last_will(last_will);
+    // Each message waits for the one before it: the system must not wait for more to send along.
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    client.set_network_options(network);
     // The client keeps a slot for each; we have one message under way, and subscriptions.
     client.set_outgoing_inflight_upper_limit(16);
     if let Some((name, password)) = &options.login {

@@ -115,7 +115,11 @@ impl Service {
             interrupted: false,
             cancelled: false,
         };
+        let is_large = init_image.is_some();
         self.intake.candidates.push(CheckedRequest { record, deadline, init_image, receipt: received.receipt });
+        if is_large {
+            self.settle().await;
+        }
     }
 
     /// Accepts the candidates: all that are there with one sync of the disk.
