@@ -15,7 +15,7 @@ use std::path::Path;
 use caption::Scene;
 use diffused::painting::model::Model;
 use diffused_engine::Options;
-use diffused_engine::request::{NoObserver, Request};
+use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::sampler::SamplerKind;
 use image::RgbImage;
 use measure::measure;
@@ -75,7 +75,7 @@ fn the_demo_model_obeys_its_prompts() {
             ..Request::default()
         };
         let painting = resolver.resolve(&request, None).expect("a request that can be painted");
-        let image = engine.paint(&painting, None, &mut NoObserver).expect("an image");
+        let image = engine.paint(&painting, Start::Noise, &mut NoObserver).expect("an image");
         (prompt.to_owned(), measure(&image))
     };
     let painted: Vec<_> = include_str!("scenes/prompts.txt").lines().zip(1..).map(&mut paint).collect();

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use diffused as _;
-use diffused_engine::request::{Observer, Request, Stage};
+use diffused_engine::request::{Observer, Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
@@ -75,7 +75,7 @@ fn paint(model: &Path, options: Options) -> Result<[Seconds; 2]> {
     let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
     let painting = resolver.resolve(&request, None)?;
     let mut clock = Clock { started: Instant::now(), readings: vec![] };
-    engine.paint(&painting, None, &mut clock)?;
+    engine.paint(&painting, Start::Noise, &mut clock)?;
     let end = clock.read();
     let steps: Vec<Seconds> = clock.readings.iter().filter(|(stage, ..)| *stage == Stage::Unet).map(|r| r.2).collect();
     let spent = |from: &Seconds, to: &Seconds| Seconds { wall: to.wall - from.wall, cpu: to.cpu - from.cpu };

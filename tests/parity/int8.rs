@@ -4,7 +4,7 @@ use std::io::{Write, stderr};
 use std::ops::ControlFlow;
 
 use diffused_engine::memory_plan::RunBudget;
-use diffused_engine::request::{NoObserver, Request};
+use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::unet::Unet;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
@@ -59,7 +59,7 @@ fn pictures_of_the_demo_model_are_near() {
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
         let mut paint = |(prompt, seed): (&&str, u64)| {
             let request = Request { prompt: prompt.to_string(), seed, cfg_scale: Some(5.0), ..Request::default() };
-            engine.paint(&resolver.resolve(&request, None).unwrap(), None, &mut NoObserver).unwrap()
+            engine.paint(&resolver.resolve(&request, None).unwrap(), Start::Noise, &mut NoObserver).unwrap()
         };
         prompts.iter().zip(1..).map(&mut paint).collect::<Vec<_>>()
     });

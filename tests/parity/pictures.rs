@@ -1,6 +1,6 @@
 //! Whole pictures, for every sampler: text to image and image to image, in f32 bundles.
 
-use diffused_engine::request::{NoObserver, Request};
+use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
@@ -65,7 +65,8 @@ fn pictures_agree() {
             let init_image = golden.init_image.as_deref().map(open);
             let init_size = init_image.as_ref().map(RgbImage::dimensions);
             let painting = resolver.resolve(&golden.request(), init_size).unwrap();
-            let image = engine.paint(&painting, init_image, &mut NoObserver).unwrap();
+            let start = init_image.map_or(Start::Noise, Start::InitImage);
+            let image = engine.paint(&painting, start, &mut NoObserver).unwrap();
             let agreement = agreement(&image, &open(&golden.file));
             println!("{}: {:.2} %", golden.file, 100.0 * agreement);
             if agreement < 0.999 {

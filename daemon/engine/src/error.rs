@@ -38,6 +38,9 @@ pub enum Error {
     /// The observer stopped the work.
     #[error("cancelled")]
     Cancelled,
+    /// A checkpoint cannot be gone on from: it is damaged, or of another painting, model or version of the program.
+    #[error("the checkpoint cannot be used: {0}; paint from the start")]
+    Checkpoint(String),
     /// A fault of the program itself.
     #[error("internal error: {0}")]
     Internal(String),

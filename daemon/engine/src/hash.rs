@@ -1,4 +1,4 @@
-//! The two checksums of a bundle: SHA-256 of whole files, and XXH3-64 of each block of weights.
+//! The two checksums: SHA-256 of a bundle's files, and XXH3-64 of each block of weights and of checkpoints.
 
 use sha2::Digest;
 use xxhash_rust::xxh3::xxh3_64;
@@ -31,9 +31,9 @@ pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// XXH3-64 (seed 0) of a block of weights.
-pub(crate) fn block_checksum(block: &[u8]) -> u64 {
-    xxh3_64(block)
+/// XXH3-64 (seed 0) of `bytes`: a block of weights, or a checkpoint.
+pub fn xxh3(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
 }
 
 /// A block's checksum from its 16 hexadecimal digits.
@@ -52,7 +52,7 @@ mod tests {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256(b"abc"), abc);
         assert!(is_sha256(abc) && !is_sha256(&abc[1..]) && !is_sha256(&abc.replace('b', "g")));
-        assert_eq!(block_checksum(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(xxh3(b""), 0x2d06_8005_38d3_94c2);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Stable Diffusion on the CPU in little memory: synchronous, no network, no clock, no environment.
 //!
-//! `Resolver` turns a request into a `Painting`, `Engine` paints it. The pipeline on one page is `Pipeline`: prompt → embeddings, (init image → latents,) noise → latents step by
-//! step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
+//! `Resolver` turns a request into a `Painting`, `Engine` paints it. The pipeline on one page is `Pipeline`: prompt →
+//! embeddings, (init image → latents,) noise → latents step by step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
 #![warn(clippy::unwrap_used)]
 
 pub mod bundle;
+mod checkpoint;
 pub mod error;
 mod graph;
 pub mod hash;
@@ -38,6 +39,8 @@ use image::RgbImage;
 
 use bundle::Manifest;
 pub use bundle::{Bundle, Source};
+use checkpoint::Origin;
+pub use checkpoint::StepCheckpoint;
 pub use diffused_kernels::cpu;
 use error::{Error, Result};
 #[doc(hidden)]
@@ -46,9 +49,8 @@ use latents::Latents;
 use memory_plan::MemoryPlan;
 use models::Models;
 use noise::Noise;
-use request::{Observer, Parameters, Stage};
+use request::{Observer, Parameters, Stage, Start};
 pub use resolver::{Painting, Resolver};
-use sampler::Sampler;
 use text_encoder::Embeddings;
 pub use warning::Warning;
 
@@ -124,36 +126,33 @@ impl Engine {
         Ok(memory_plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
     }
 
-    /// Paints `painting`, calling `observer` after each layer and step. Image to image starts from `init_image`, which
-    /// is scaled to the size that is painted.
+    /// Paints `painting` from `start`, calling `observer` after each layer and step.
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`, `Cancelled`, and `ModelCorrupt` or `Io` where weights cannot be read.
-    pub fn paint(
-        &mut self,
-        painting: &Painting,
-        init_image: Option<RgbImage>,
-        observer: &mut dyn Observer,
-    ) -> Result<RgbImage> {
+    /// `OutOfMemory`, `Cancelled`, `Checkpoint` where that is not one of this painting's, and `ModelCorrupt` or `Io` where
+    /// weights cannot be read.
+    pub fn paint(&mut self, painting: &Painting, start: Start, observer: &mut dyn Observer) -> Result<RgbImage> {
         let parameters = painting.parameters();
-        if init_image.is_some() != parameters.strength.is_some() {
-            return Err(Error::Internal("an init image belongs to a request that was resolved with its size".into()));
+        let origin = Origin::new(self.model_sha256(), parameters);
+        match &start {
+            Start::Noise if parameters.strength.is_none() => {}
+            Start::InitImage(_) if parameters.strength.is_some() => {}
+            Start::Checkpoint(checkpoint) => {
+                checkpoint.check(origin, &painting.sampler, self.models.latents(parameters))?;
+            }
+            Start::Noise | Start::InitImage(_) => {
+                let message = "an init image belongs to a request that was resolved with its size";
+                return Err(Error::Internal(message.into()));
+            }
         }
         let plan = self.plan(painting)?;
         if !plan.keeps_all {
             self.models.forget();
         }
         observer.memory_freed();
-        let mut pipeline = Pipeline {
-            sampler: painting.sampler.clone(),
-            noise: Noise::new(parameters.seed),
-            models: &mut self.models,
-            painting,
-            plan: &plan,
-            observer,
-        };
-        self.workers.install(|| pipeline.run(init_image))
+        let mut pipeline = Pipeline { models: &mut self.models, painting, plan: &plan, origin, observer };
+        self.workers.install(|| pipeline.run(start))
     }
 }
 
@@ -162,22 +161,22 @@ struct Pipeline<'a> {
     models: &'a mut Models,
     painting: &'a Painting,
     plan: &'a MemoryPlan,
-    noise: Noise,
-    sampler: Sampler,
+    origin: Origin,
     observer: &'a mut dyn Observer,
 }
 
 impl Pipeline<'_> {
-    /// The image, from noise or from `init_image`.
-    fn run(&mut self, init_image: Option<RgbImage>) -> Result<RgbImage> {
+    /// The image.
+    fn run(&mut self, start: Start) -> Result<RgbImage> {
         let embeddings = self.embed()?;
         self.stage_ended();
-        let latents = match init_image {
-            Some(image) => self.image_latents(image)?,
-            None => self.noise_latents(),
+        let state = match start {
+            Start::Noise => self.from_noise(),
+            Start::InitImage(image) => self.from_image(image)?,
+            Start::Checkpoint(checkpoint) => checkpoint,
         };
         self.stage_ended();
-        let latents = self.denoise(latents, embeddings)?;
+        let latents = self.denoise(state, embeddings)?;
         self.stage_ended();
         let budget = self.plan.budget(Stage::VaeDecoder)?;
         let pixels = self.models.decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
@@ -199,44 +198,47 @@ impl Pipeline<'_> {
         self.models.text_encoder.encode(&self.painting.prompts, budget, &mut tick)
     }
 
-    /// The first latents of text to image.
-    fn noise_latents(&mut self) -> Latents {
-        let Parameters { width, height, .. } = *self.painting.parameters();
-        let sizes = &self.models.manifest.picture;
-        let shape = (height / sizes.factor, width / sizes.factor, sizes.latent_channels);
-        let noise = Latents::noise(&mut self.noise, shape);
-        Latents { values: self.sampler.noise_latents(&noise.values), ..noise }
+    /// The beginning of text to image.
+    fn from_noise(&self) -> StepCheckpoint {
+        let parameters = self.painting.parameters();
+        let mut noise = Noise::new(parameters.seed);
+        let latents = Latents::noise(&mut noise, self.models.latents(parameters));
+        let values = self.painting.sampler.noise_latents(&latents.values);
+        StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise)
     }
 
-    /// The first latents of image to image: the encoder's distribution is sampled before noise is added.
-    fn image_latents(&mut self, image: RgbImage) -> Result<Latents> {
-        let Parameters { width, height, .. } = *self.painting.parameters();
+    /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
+    fn from_image(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
+        let Parameters { width, height, seed, .. } = *self.painting.parameters();
         let pixels = picture::to_pixels(&picture::scale(image, width, height));
         let budget = self.plan.budget(Stage::VaeEncoder)?;
         let mut tick = layers(Stage::VaeEncoder, self.observer);
         let moments = self.models.encoder.encode(pixels, (width, height), budget, &mut tick)?;
-        let mut noise = || Latents::noise(&mut self.noise, moments.shape()).values;
-        let latents = moments.sample(&noise());
-        Ok(Latents { values: self.sampler.image_latents(&latents.values, &noise()), ..latents })
+        let mut noise = Noise::new(seed);
+        let mut draw = || Latents::noise(&mut noise, moments.shape()).values;
+        let latents = moments.sample(&draw());
+        let values = self.painting.sampler.image_latents(&latents.values, &draw());
+        Ok(StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise))
     }
 
-    /// Runs the UNet once for each of the sampler's timesteps.
-    fn denoise(&mut self, mut latents: Latents, embeddings: Embeddings) -> Result<Latents> {
-        let timesteps = self.sampler.timesteps().to_vec();
-        let (calls, guidance) = (timesteps.len(), self.painting.parameters().cfg_scale);
+    /// Runs the UNet once for each of the sampler's timesteps that are left.
+    fn denoise(&mut self, mut state: StepCheckpoint, embeddings: Embeddings) -> Result<Latents> {
+        let sampler = &self.painting.sampler;
+        let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
         let budget = self.plan.budget(Stage::Unet)?;
-        let Latents { height, width, channels, .. } = latents;
-        let mut unet = self.models.unet.start(&latents, embeddings, guidance, calls, budget)?;
-        for (index, timestep) in timesteps.into_iter().enumerate() {
-            let input = Latents { values: self.sampler.model_input(index, &latents.values), ..latents };
+        let Latents { height, width, channels, .. } = state.latents;
+        let mut unet = self.models.unet.start(&state.latents, embeddings, guidance, calls - state.calls(), budget)?;
+        for index in state.calls()..calls {
+            let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);
-            let output = unet.predict(&input, timestep, &mut tick)?;
-            let mut noise = || Latents::noise(&mut self.noise, (height, width, channels)).values;
-            self.sampler.step(index, output, &mut latents.values, &mut noise);
-            check_finite(&latents, index + 1, calls)?;
+            let output = unet.predict(&input, sampler.timesteps()[index], &mut tick)?;
+            let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
+            state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
+            check_finite(&state.latents, index + 1, calls)?;
+            self.observer.step_done(&state);
         }
         match self.observer.tick(Stage::Unet, calls, calls) {
-            ControlFlow::Continue(()) => Ok(latents),
+            ControlFlow::Continue(()) => Ok(state.latents),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }
     }

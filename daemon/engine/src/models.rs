@@ -40,12 +40,18 @@ impl Models {
         self.encoder.check()
     }
 
+    /// Height, width and channels of the latents.
+    pub(crate) fn latents(&self, parameters: &Parameters) -> (usize, usize, usize) {
+        let sizes = &self.manifest.picture;
+        (parameters.height / sizes.factor, parameters.width / sizes.factor, sizes.latent_channels)
+    }
+
     /// What the stages need that `parameters` run through.
     pub(crate) fn demands(&mut self, parameters: &Parameters) -> Result<Vec<(Stage, Demand)>> {
         let batch = if parameters.is_guided(&self.manifest) { 2 } else { 1 };
-        let (text, sizes) = (&self.manifest.text, &self.manifest.picture);
-        let (height, width) = (parameters.height / sizes.factor, parameters.width / sizes.factor);
-        let latents = vec![batch, height, width, sizes.latent_channels];
+        let text = &self.manifest.text;
+        let (height, width, channels) = self.latents(parameters);
+        let latents = vec![batch, height, width, channels];
         let mut demands = vec![(Stage::TextEncoder, self.text_encoder.demand(batch)?)];
         if parameters.strength.is_some() {
             demands.push((Stage::VaeEncoder, self.encoder.demand(parameters.width, parameters.height)?));

@@ -14,8 +14,11 @@ const SHIFT: usize = 397;
 /// Values that `torch.randn` transforms together; shorter tensors take another way.
 const BLOCK: usize = 16;
 
+/// Words of a generator's state.
+pub(crate) const WORDS: usize = STATE + 4;
+
 /// A generator of normal noise: `torch.Generator("cpu")`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Noise {
     twister: Twister,
     /// The second normal of the last scalar pair, if it was not drawn yet.
@@ -43,6 +46,23 @@ impl Noise {
         values
     }
 
+    /// The generator's state, from which `from_words` goes on.
+    pub(crate) fn to_words(&self) -> [u32; WORDS] {
+        let spare = self.spare.unwrap_or_default().to_bits();
+        let rest = [self.twister.next as u32, u32::from(self.spare.is_some()), spare as u32, (spare >> 32) as u32];
+        let mut words = self.twister.state.iter().chain(&rest);
+        std::array::from_fn(|_| words.next().copied().unwrap_or_default())
+    }
+
+    /// The generator in a state that `to_words` gave; `None` where it never has this one.
+    pub(crate) fn from_words(words: &[u32; WORDS]) -> Option<Noise> {
+        let (state, &[next, has_spare, low, high]) = words.split_first_chunk::<STATE>()? else { return None };
+        let spare = f64::from_bits(u64::from(high) << 32 | u64::from(low));
+        let next = next as usize;
+        let known = next <= STATE && has_spare <= 1 && spare.is_finite();
+        known.then(|| Noise { twister: Twister { state: *state, next }, spare: (has_spare == 1).then_some(spare) })
+    }
+
     /// One normal, from a pair that is made of two 53-bit uniforms.
     fn scalar(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
@@ -66,7 +86,7 @@ fn box_muller(block: &mut [f32]) {
 }
 
 /// MT19937.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Twister {
     state: [u32; STATE],
     next: usize,
@@ -135,5 +155,16 @@ mod tests {
     fn only_the_lower_half_of_the_seed_counts() {
         assert_eq!(Noise::new(7).randn(20), Noise::new((1 << 40) + 7).randn(20));
         assert_ne!(Noise::new(7).randn(20), Noise::new(8).randn(20));
+    }
+
+    #[test]
+    fn a_generator_goes_on_from_its_words() {
+        for drawn in [0, 3, 20, 625] {
+            let mut noise = Noise::new(7);
+            noise.randn(drawn);
+            let mut other = Noise::from_words(&noise.to_words()).unwrap();
+            assert_eq!((&other, other.clone().randn(7)), (&noise, noise.clone().randn(7)));
+            assert_eq!(other.randn(700), noise.randn(700));
+        }
     }
 }

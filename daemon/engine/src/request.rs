@@ -2,7 +2,10 @@
 
 use std::ops::ControlFlow;
 
+use image::RgbImage;
+
 use crate::bundle::Manifest;
+use crate::checkpoint::StepCheckpoint;
 use crate::sampler::SamplerKind;
 
 /// An image to paint. `None` means the model's own default.
@@ -74,11 +77,26 @@ pub enum Stage {
     VaeDecoder,
 }
 
+/// What a painting begins with.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// The seed's noise: text to image.
+    Noise,
+    /// This image, scaled to the size that is painted: image to image.
+    InitImage(RgbImage),
+    /// The state after a call of the UNet, of either kind of painting.
+    Checkpoint(StepCheckpoint),
+}
+
 /// Called at every layer and step; may stop the work. The engine has no clock: timings are taken here.
 pub trait Observer: Send {
     /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
     /// Called often (after each layer); `ControlFlow::Break` ends the job with `Error::Cancelled`.
     fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()>;
+
+    /// Called after each call of the UNet. A painting that starts from a copy of `checkpoint` goes on from here. Does nothing
+    /// by default.
+    fn step_done(&mut self, _checkpoint: &StepCheckpoint) {}
 
     /// Called when planning, or a stage whose weights are not kept, has freed much memory, before the next stage takes any:
     /// the program may give what is free back to the system. Does nothing by default.

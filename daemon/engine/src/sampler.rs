@@ -8,6 +8,7 @@ mod ddim;
 mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
+mod history;
 mod lcm;
 mod method;
 mod names;
@@ -15,10 +16,12 @@ mod pndm;
 mod schedule;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use history::History;
 use method::Method;
 
 /// A sampler's name.
@@ -43,10 +46,10 @@ pub enum SamplerKind {
     Lcm,
 }
 
-/// A sampler and where it is on its way through one image.
+/// A sampler with its timesteps. Where it is on its way through an image is in a [`History`].
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    method: Box<dyn Method>,
+    method: Arc<dyn Method>,
     /// The first call of the UNet: in image to image the strength leaves out those before it.
     first: usize,
 }
@@ -64,14 +67,14 @@ impl Sampler {
             let message = format!("{steps} is out of range; {kind} takes {least} to {most} with this model");
             return Err(Error::InvalidParam { field: "steps", message });
         }
-        let method: Box<dyn Method> = match kind {
-            SamplerKind::Ddim => Box::new(ddim::Ddim::new(config, steps)),
-            SamplerKind::Pndm => Box::new(pndm::Pndm::new(config, steps)),
-            SamplerKind::Euler => Box::new(euler::Euler::new(config, steps)),
-            SamplerKind::EulerAncestral => Box::new(euler_ancestral::EulerAncestral::new(config, steps)),
-            SamplerKind::Dpmpp2m => Box::new(dpmpp_2m::Dpmpp2m::new(config, steps)),
-            SamplerKind::Dpmpp2mKarras => Box::new(dpmpp_2m::Dpmpp2m::on_karras_sigmas(config, steps)),
-            SamplerKind::Lcm => Box::new(lcm::Lcm::new(config, steps)),
+        let method: Arc<dyn Method> = match kind {
+            SamplerKind::Ddim => Arc::new(ddim::Ddim::new(config, steps)),
+            SamplerKind::Pndm => Arc::new(pndm::Pndm::new(config, steps)),
+            SamplerKind::Euler => Arc::new(euler::Euler::new(config, steps)),
+            SamplerKind::EulerAncestral => Arc::new(euler_ancestral::EulerAncestral::new(config, steps)),
+            SamplerKind::Dpmpp2m => Arc::new(dpmpp_2m::Dpmpp2m::new(config, steps)),
+            SamplerKind::Dpmpp2mKarras => Arc::new(dpmpp_2m::Dpmpp2m::on_karras_sigmas(config, steps)),
+            SamplerKind::Lcm => Arc::new(lcm::Lcm::new(config, steps)),
         };
         Ok(Sampler { method, first: strength.map_or(Ok(0), |strength| first_step(steps, strength))? })
     }
@@ -98,16 +101,18 @@ impl Sampler {
         latents.iter().map(|x| (f64::from(*x) / divisor) as f32).collect()
     }
 
-    /// Replaces `latents` by the next ones; `output` is the UNet's at call `index`. `noise` draws as many standard normals
-    /// as there are latents; the samplers that add noise call it, in the reference's order.
+    /// The latents after the next call, which is then part of `history`; `output` is the UNet's. `noise` draws as many
+    /// standard normals as there are latents; the samplers that add noise call it, in the reference's order.
     pub fn step(
-        &mut self,
-        index: usize,
+        &self,
+        history: &mut History,
         output: Vec<f32>,
-        latents: &mut Vec<f32>,
+        latents: &[f32],
         noise: &mut dyn FnMut() -> Vec<f32>,
-    ) {
-        self.method.step(self.first + index, output, latents, noise);
+    ) -> Vec<f32> {
+        let next = self.method.step(self.first + history.made, history, output, latents, noise);
+        history.made += 1;
+        next
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every sampler goes the way of diffusers' scheduler: goldens of tests/goldens/make_samplers.py.
 
 use diffused_engine::error::Error;
-use diffused_engine::sampler::{BetaSchedule, Prediction, Sampler, SamplerKind, SamplingConfig};
+use diffused_engine::sampler::{BetaSchedule, History, Prediction, Sampler, SamplerKind, SamplingConfig};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -50,18 +50,18 @@ fn config(case: &Case) -> SamplingConfig {
 
 /// Latents before the first and after every call.
 fn trajectory(case: &Case) -> (Vec<f64>, Vec<Vec<f32>>) {
-    let mut sampler = Sampler::new(case.sampler, &config(case), case.steps, case.strength).unwrap();
+    let sampler = Sampler::new(case.sampler, &config(case), case.steps, case.strength).unwrap();
     let timesteps = sampler.timesteps().to_vec();
     let mut latents = match case.strength {
         None => sampler.noise_latents(&wave(1)),
         Some(_) => sampler.image_latents(&wave(2), &wave(1)),
     };
-    let mut draws = 1000..;
+    let (mut history, mut draws) = (History::default(), 1000..);
     let mut all = vec![latents.clone()];
     for call in 0..timesteps.len() {
         let input = sampler.model_input(call, &latents);
         let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
-        sampler.step(call, output, &mut latents, &mut || wave(draws.next().unwrap()));
+        latents = sampler.step(&mut history, output, &latents, &mut || wave(draws.next().unwrap()));
         all.push(latents.clone());
     }
     (timesteps, all)

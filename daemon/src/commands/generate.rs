@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use diffused_engine::request::{Observer, Request, Stage};
+use diffused_engine::request::{Observer, Request, Stage, Start};
 use diffused_engine::{Options, Painting};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Access;
@@ -50,8 +50,9 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     init_image.as_ref().map_or(Ok(()), |image| image.check(parameters, options))?;
     let mut engine = model.open()?;
     let init_image = init_image.map(|image| image.unpack(parameters)).transpose()?;
+    let start = init_image.map_or(Start::Noise, Start::InitImage);
     let mut console = Console::new(arguments.json, Meter::new(parameters, 1, Instant::now()));
-    let image = engine.paint(&painting, init_image, &mut console)?;
+    let image = engine.paint(&painting, start, &mut console)?;
     diffused_heap::trim();
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
     files::write_atomically(&output, &file.bytes)

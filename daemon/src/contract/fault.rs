@@ -73,7 +73,7 @@ impl From<Error> for Fault {
             Error::OutOfMemory(_) => Code::OutOfMemory,
             Error::ModelCorrupt { .. } | Error::Io { .. } => Code::ModelCorrupt,
             Error::Cancelled => Code::Cancelled,
-            Error::Internal(_) => Code::Internal,
+            Error::Checkpoint(_) | Error::Internal(_) => Code::Internal,
         };
         Fault::new(code, error.to_string())
     }

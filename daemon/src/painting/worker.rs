@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use diffused_engine::request::{Observer, Parameters, Stage};
+use diffused_engine::request::{Observer, Parameters, Stage, Start};
 use diffused_engine::{Engine, Painting};
 use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -194,8 +194,9 @@ impl Painter {
             }
             self.make_room(engine, task);
             let init_image = task.job.init_image.as_ref().map(|image| image.unpack(parameters)).transpose()?;
+            let start = init_image.map_or(Start::Noise, Start::InitImage);
             let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
-            let image = engine.paint(&painting, init_image, &mut observer);
+            let image = engine.paint(&painting, start, &mut observer);
             diffused_heap::trim();
             let image = image?;
             self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));

@@ -11,18 +11,19 @@ use std::sync::LazyLock;
 use diffused::jobs::init_image::Header;
 use diffused::jobs::request::{Job, RequestMode};
 use diffused_engine::bundle::{Manifest, Text, WeightsIndex};
-use diffused_engine::hash::sha256;
+use diffused_engine::hash::{sha256, xxh3};
 use diffused_engine::sampler::{Sampler, SamplerKind};
 use diffused_engine::text_encoder::TextEncoder;
 use diffused_engine::tokenizer::Tokenizer;
-use diffused_engine::{Bundle, Options, Resolver, Source};
+use diffused_engine::{Bundle, Options, Resolver, Source, StepCheckpoint};
 use tempfile::TempDir;
 
 /// What is done with an input.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
+    ("checkpoint", checkpoint),
     ("graph", graph),
     ("init_image", init_image),
     ("manifest", manifest),
@@ -41,6 +42,14 @@ fn demo() -> PathBuf {
 
 /// A folder for files that a target has to write.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for temporary files"));
+
+/// A checkpoint of a painting but for its checksum, which is added.
+pub fn checkpoint(input: &[u8]) {
+    let bytes = [input, &xxh3(input).to_le_bytes()].concat();
+    if let Ok(checkpoint) = StepCheckpoint::from_bytes(&bytes) {
+        assert_eq!(checkpoint.to_bytes().len(), bytes.len());
+    }
+}
 
 /// `bundle.json`, and every sampler with what it says.
 pub fn manifest(input: &[u8]) {

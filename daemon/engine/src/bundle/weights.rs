@@ -10,7 +10,7 @@ use half::f16;
 use super::index::{LENGTH, WeightEntry, WeightShape, WeightsIndex};
 use super::source::{Source, SourceFile};
 use crate::error::{Error, Result};
-use crate::hash::block_checksum;
+use crate::hash::xxh3;
 
 /// The longest index, bytes (Stable Diffusion 1.5's has about 200 KB).
 const MAX_INDEX: u64 = 16 << 20;
@@ -76,7 +76,7 @@ impl WeightsFile {
         let found = self.entry(name)?.block(index);
         let (offset, checksum) = found.ok_or_else(|| self.corrupt(name, &format!("has no block {index}")))?;
         self.file.read_exact_at(block, offset)?;
-        match block_checksum(block) == checksum {
+        match xxh3(block) == checksum {
             true => Ok(()),
             false => {
                 Err(self.corrupt(name, &format!("block {index} does not match its checksum; copy the bundle again")))
@@ -205,7 +205,7 @@ pub fn write_weights<E: From<Error>>(
             if let Some((offset, _)) = entry.block(at) {
                 file.write_all_at(&block, offset).map_err(failed)?;
             }
-            entry.set_checksum(at, block_checksum(&block));
+            entry.set_checksum(at, xxh3(&block));
             progress(block.len() as u64);
         }
     }

@@ -1,9 +1,9 @@
 //! DDIM with η = 0 (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
 use super::method::{Alphas, Method, Mix};
-use super::{Prediction, SamplingConfig, Spacing, schedule};
+use super::{History, Prediction, SamplingConfig, Spacing, schedule};
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Ddim {
     prediction: Prediction,
     alphas: Alphas,
@@ -39,16 +39,19 @@ impl Method for Ddim {
     }
 
     /// Equation 12.
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, _: &mut dyn FnMut() -> Vec<f32>) {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
         let t = self.timesteps[call];
         let (alpha, next) = (self.alphas.at(t), self.alphas.at(t - self.stride as f64));
         let (image, noise) = (self.prediction.image(alpha), self.prediction.noise(alpha));
         let Mix(signal, deviation) = Mix::of_alpha(next);
         let mix = Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1);
-        *latents = mix.of(latents, &output);
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
+        mix.of(latents, &output)
     }
 }

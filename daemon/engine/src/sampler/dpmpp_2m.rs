@@ -1,17 +1,17 @@
 //! DPM-Solver++(2M) (Lu et al. 2022, <https://arxiv.org/abs/2211.01095>, algorithm 2), as diffusers'
 //! `DPMSolverMultistepScheduler`, on the model's own sigmas or on Karras'.
 
-use super::method::{Method, Mix, weighted};
-use super::{BetaSchedule, Prediction, SamplingConfig, Spacing, schedule};
+use std::sync::Arc;
 
-#[derive(Debug, Clone)]
+use super::method::{Method, Mix, weighted};
+use super::{BetaSchedule, History, Prediction, SamplingConfig, Spacing, schedule};
+
+#[derive(Debug)]
 pub(super) struct Dpmpp2m {
     prediction: Prediction,
     timesteps: Vec<f64>,
     /// Before each call and after the last.
     sigmas: Vec<f64>,
-    /// The image that the last call predicted.
-    earlier: Option<Vec<f32>>,
 }
 
 impl Dpmpp2m {
@@ -38,7 +38,7 @@ impl Dpmpp2m {
 
     fn on(sigmas: Vec<f64>, timesteps: Vec<f64>, config: &SamplingConfig) -> Dpmpp2m {
         let sigmas = schedule::up_to_zero(sigmas);
-        Dpmpp2m { prediction: config.prediction, timesteps, sigmas, earlier: None }
+        Dpmpp2m { prediction: config.prediction, timesteps, sigmas }
     }
 }
 
@@ -52,8 +52,15 @@ impl Method for Dpmpp2m {
         Mix(alpha, sigma)
     }
 
-    /// The first and the last step are of first order.
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, _: &mut dyn FnMut() -> Vec<f32>) {
+    /// The first and the last step are of first order; the second needs the image that the earlier call predicted.
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
         let (alpha, deviation) = alpha_sigma(sigma);
         let (next_alpha, next_deviation) = alpha_sigma(next);
@@ -63,19 +70,16 @@ impl Method for Dpmpp2m {
         let h = log_snr(next) - log_snr(sigma);
         let weight = -next_alpha * if last { -1.0 } else { libm::expm1(-h) };
         let keep = next_deviation / deviation;
-        *latents = match &self.earlier {
+        let next_latents = match history.outputs.pop() {
             Some(earlier) if !last => {
                 let ratio = (log_snr(sigma) - log_snr(self.sigmas[call - 1])) / h;
                 let slope = weight * 0.5 / ratio;
-                weighted(&[(keep, latents), (weight + slope, &image), (-slope, earlier)])
+                weighted(&[(keep, latents), (weight + slope, &image), (-slope, &earlier)])
             }
             _ => Mix(keep, weight).of(latents, &image),
         };
-        self.earlier = Some(image);
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
+        history.outputs.push(Arc::new(image));
+        next_latents
     }
 }
 

@@ -2,9 +2,9 @@
 //! `EulerDiscreteScheduler`. Latents are the image plus `sigma` times standard normal noise.
 
 use super::method::{Method, Mix};
-use super::{Prediction, SamplingConfig, Spacing, schedule};
+use super::{History, Prediction, SamplingConfig, Spacing, schedule};
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Euler {
     prediction: Prediction,
     timesteps: Vec<f64>,
@@ -59,11 +59,14 @@ impl Method for Euler {
         (sigma * sigma + 1.0).sqrt()
     }
 
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, _: &mut dyn FnMut() -> Vec<f32>) {
-        *latents = self.towards(self.sigmas[call], self.sigmas[call + 1]).of(latents, &output);
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
+        self.towards(self.sigmas[call], self.sigmas[call + 1]).of(latents, &output)
     }
 }

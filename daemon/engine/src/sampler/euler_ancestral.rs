@@ -1,11 +1,11 @@
 //! Euler's method with ancestral noise, as diffusers' `EulerAncestralDiscreteScheduler` and k-diffusion's
 //! `sample_euler_ancestral`: a step to less noise than the next timestep's, and new noise up to that.
 
-use super::SamplingConfig;
 use super::euler::Euler;
 use super::method::{Method, Mix};
+use super::{History, SamplingConfig};
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct EulerAncestral(Euler);
 
 impl EulerAncestral {
@@ -31,15 +31,18 @@ impl Method for EulerAncestral {
         self.0.input_divisor(call)
     }
 
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, noise: &mut dyn FnMut() -> Vec<f32>) {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        noise: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
         let (from, to) = (self.0.sigmas[call], self.0.sigmas[call + 1]);
         let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
         let down = (to * to - up * up).sqrt();
         let moved = self.0.towards(from, down).of(latents, &output);
-        *latents = Mix(1.0, up).of(&moved, &noise());
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
+        Mix(1.0, up).of(&moved, &noise())
     }
 }

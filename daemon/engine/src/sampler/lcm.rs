@@ -2,13 +2,13 @@
 //! `LCMScheduler`.
 
 use super::method::{Alphas, Method, Mix};
-use super::{Prediction, SamplingConfig};
+use super::{History, Prediction, SamplingConfig};
 
 /// The data's deviation and the scale of timesteps in the consistency function's boundary condition (section 4.1).
 const SIGMA_DATA: f64 = 0.5;
 const TIMESTEP_SCALE: f64 = 10.0;
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Lcm {
     prediction: Prediction,
     alphas: Alphas,
@@ -44,20 +44,23 @@ impl Method for Lcm {
     }
 
     /// The consistency function, and new noise for the next timestep.
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, noise: &mut dyn FnMut() -> Vec<f32>) {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        noise: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
         let t = self.timesteps[call];
         let image = self.prediction.image(self.alphas.at(t));
         let scaled = t * TIMESTEP_SCALE;
         let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
         let denoised = Mix(out * image.0 + skip, out * image.1).of(latents, &output);
-        *latents = match self.timesteps.get(call + 1) {
+        match self.timesteps.get(call + 1) {
             Some(next) => Mix::of_alpha(self.alphas.at(*next)).of(&denoised, &noise()),
             None => denoised,
-        };
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
+        }
     }
 }

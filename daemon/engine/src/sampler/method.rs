@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::{Prediction, SamplingConfig, schedule};
+use super::{History, Prediction, SamplingConfig, schedule};
 
 /// What a sampler does at each call of the UNet. Calls are counted from 0, those that the strength leaves out included.
 pub(super) trait Method: Debug + Send + Sync {
@@ -22,17 +22,16 @@ pub(super) trait Method: Debug + Send + Sync {
         1.0
     }
 
-    /// Replaces `latents` by the next ones, see `Sampler::step`.
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, noise: &mut dyn FnMut() -> Vec<f32>);
-
-    /// A copy.
-    fn boxed(&self) -> Box<dyn Method>;
-}
-
-impl Clone for Box<dyn Method> {
-    fn clone(&self) -> Box<dyn Method> {
-        self.as_ref().boxed()
-    }
+    /// The latents after `call`, see `Sampler::step`. What later calls need of this one goes into `history`, whose count
+    /// of calls is the sampler's.
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        noise: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32>;
 }
 
 /// Factors of two values that are added, mostly latents and the UNet's output.

@@ -2,11 +2,13 @@
 //! multistep over the last four outputs. It begins with three Runge-Kutta steps of four calls each, or, where the model says
 //! so (`skip_prk_steps`), with two calls at the second timestep (known as PLMS).
 
+use std::sync::Arc;
+
 use super::ddim::whole_timesteps;
 use super::method::{Alphas, Method, Mix, weighted};
-use super::{Prediction, SamplingConfig};
+use super::{History, Prediction, SamplingConfig};
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Pndm {
     prediction: Prediction,
     alphas: Alphas,
@@ -15,14 +17,6 @@ pub(super) struct Pndm {
     runge_kutta: Vec<f64>,
     /// Training timesteps of a step.
     stride: usize,
-    /// Calls that were made.
-    made: usize,
-    /// The UNet's last outputs, newest last.
-    outputs: Vec<Vec<f32>>,
-    /// Latents before a step of several calls.
-    sample: Option<Vec<f32>>,
-    /// Weighted sum of such a step's outputs so far.
-    sum: Option<Vec<f32>>,
 }
 
 /// The fewest steps: the Runge-Kutta start alone takes four timesteps.
@@ -53,56 +47,55 @@ impl Pndm {
             timesteps,
             runge_kutta,
             stride,
-            made: 0,
-            outputs: vec![],
-            sample: None,
-            sum: None,
         }
     }
 
     /// Equation 13: four calls make a step.
-    fn runge_kutta(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>) {
-        let part = self.made % 4;
+    fn runge_kutta(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32]) -> Vec<f32> {
+        let part = history.made % 4;
         let half = if part % 2 == 1 { 0 } else { self.stride / 2 };
         let to = self.timesteps[call] - half as f64;
-        let from = self.runge_kutta[self.made / 4 * 4];
+        let from = self.runge_kutta[history.made / 4 * 4];
         let weight = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0][part];
-        let before = self.sum.take().unwrap_or_else(|| vec![0.0; output.len()]);
+        let output = Arc::new(output);
+        let before = history.sum.take().unwrap_or_else(|| Arc::new(vec![0.0; output.len()]));
         let sum = Mix(1.0, weight).of(&before, &output);
         if part == 0 {
-            self.outputs.push(output.clone());
-            self.sample = Some(latents.clone());
+            history.outputs.push(output.clone());
+            history.sample = Some(Arc::new(latents.to_vec()));
         }
-        let sample = self.sample.as_ref().unwrap_or(latents);
+        let sample = history.sample.as_deref().map_or(latents, Vec::as_slice);
         if part == 3 {
-            *latents = self.transfer(from, to, sample, &sum);
-        } else {
-            *latents = self.transfer(from, to, sample, &output);
-            self.sum = Some(sum);
+            return self.transfer(from, to, sample, &sum);
         }
+        let next = self.transfer(from, to, sample, &output);
+        history.sum = Some(Arc::new(sum));
+        next
     }
 
     /// Equation 12.
-    fn linear_multistep(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>) {
+    fn linear_multistep(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32]) -> Vec<f32> {
+        let History { made, outputs, sample, .. } = history;
+        let output = Arc::new(output);
         let (mut from, mut to) = (self.timesteps[call], self.timesteps[call] - self.stride as f64);
-        let mut sample = std::mem::take(latents);
-        let again = self.made == 1;
+        let again = *made == 1;
+        let mut from_sample = None;
         if again {
             // The second call repeats the first step with the mean of both outputs.
             (from, to) = (to + 2.0 * self.stride as f64, from);
         } else {
-            self.outputs.drain(..self.outputs.len().saturating_sub(3));
-            self.outputs.push(output.clone());
+            outputs.drain(..outputs.len().saturating_sub(3));
+            outputs.push(output.clone());
         }
-        let last = |back: usize| self.outputs[self.outputs.len() - back].as_slice();
-        let combined = match self.outputs.len() {
+        let last = |back: usize| outputs[outputs.len() - back].as_slice();
+        let combined = match outputs.len() {
             1 if again => {
-                sample = self.sample.take().unwrap_or(sample);
+                from_sample = sample.take();
                 Mix(0.5, 0.5).of(&output, last(1))
             }
             1 => {
-                self.sample = Some(sample.clone());
-                output
+                *sample = Some(Arc::new(latents.to_vec()));
+                output.to_vec()
             }
             2 => Mix(1.5, -0.5).of(last(1), last(2)),
             3 => weighted(&[(23.0 / 12.0, last(1)), (-16.0 / 12.0, last(2)), (5.0 / 12.0, last(3))]),
@@ -113,7 +106,7 @@ impl Pndm {
                 (-9.0 / 24.0, last(4)),
             ]),
         };
-        *latents = self.transfer(from, to, &sample, &combined);
+        self.transfer(from, to, from_sample.as_deref().map_or(latents, Vec::as_slice), &combined)
     }
 
     /// Equation 9 (without dividing by zero at the end).
@@ -143,16 +136,18 @@ impl Method for Pndm {
         Mix::of_alpha(self.alphas.at(self.timesteps[call]))
     }
 
-    fn step(&mut self, call: usize, output: Vec<f32>, latents: &mut Vec<f32>, _: &mut dyn FnMut() -> Vec<f32>) {
-        if self.made < self.runge_kutta.len() {
-            self.runge_kutta(call, output, latents);
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut dyn FnMut() -> Vec<f32>,
+    ) -> Vec<f32> {
+        if history.made < self.runge_kutta.len() {
+            self.runge_kutta(call, history, output, latents)
         } else {
-            self.linear_multistep(call, output, latents);
+            self.linear_multistep(call, history, output, latents)
         }
-        self.made += 1;
-    }
-
-    fn boxed(&self) -> Box<dyn Method> {
-        Box::new(self.clone())
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::bundle::PAGE;
-use crate::hash::block_checksum;
+use crate::hash::xxh3;
 
 /// Panels of an int8 matrix with 4 inputs: 128 bytes of scales and biases, 64 of sums, 64 of data.
 const PANEL_BYTES: usize = 256;
@@ -20,7 +20,7 @@ fn write(folder: &Path, matrices: &[(&str, usize)]) {
     let mut body = Vec::new();
     let mut add = |name: &str, kind: Value, bytes: Vec<u8>, block_bytes: usize| {
         let offset = PAGE + body.len() as u64;
-        let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", block_checksum(block)));
+        let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", xxh3(block)));
         let checksums: Vec<String> = checksums.collect();
         let tensor = json!({"offset": offset, "kind": kind, "block_bytes": block_bytes, "checksums": checksums});
         tensors.insert(name.to_owned(), tensor);

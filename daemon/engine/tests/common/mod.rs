@@ -1,0 +1,25 @@
+//! Bundles for tests.
+
+use std::fs;
+use std::path::Path;
+
+use diffused_engine::Source;
+use serde_json::Value;
+
+/// The demo model's bundle with other keys in its `sampling`.
+pub(crate) fn bundle(folder: &Path, sampling: &Value) -> Source {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+    fs::create_dir(folder.join("tokenizer")).unwrap();
+    for part in ["", "tokenizer"] {
+        for entry in fs::read_dir(demo.join(part)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), folder.join(part).join(entry.file_name())).unwrap();
+        }
+    }
+    let manifest = fs::read(folder.join("bundle.json")).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    for (key, value) in sampling.as_object().unwrap() {
+        manifest["sampling"][key] = value.clone();
+    }
+    fs::write(folder.join("bundle.json"), manifest.to_string()).unwrap();
+    Source::Folder(folder.to_owned())
+}
