@@ -12,7 +12,6 @@ mod model;
 #[path = "../kernels/tract.rs"]
 mod tract;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -101,13 +100,12 @@ impl Clock {
 }
 
 impl Observer for Clock {
-    fn tick(&mut self, stage: Stage, done: usize, _: usize) -> ControlFlow<()> {
+    fn tick(&mut self, stage: Stage, done: usize, _: usize) {
         // A decode's parts are its layers, of which only the first counts.
         let part = if stage == Stage::Unet { done } else { 0 };
         if self.readings.last().is_none_or(|last| (last.0, last.1) != (stage, part)) {
             self.readings.push((stage, part, self.read()));
         }
-        ControlFlow::Continue(())
     }
 
     fn memory_freed(&mut self) {

@@ -5,7 +5,6 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use diffused_engine::latents::Latents;
@@ -55,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// (latents, times the model's scaling factor) and `encode.in` (pixels from -1 to 1) to what the networks give, channels
 /// last; of the encoder, the means times the scaling factor.
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
-    let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
+    let mut go_on = |_: usize, _: usize| {};
     let streamed = RunBudget::streamed;
     let ids = PlainTensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
     let text = TextEncoder::open(bundle)?.encode(&[ids], streamed(), &mut go_on)?.values;

@@ -1,7 +1,6 @@
 //! What int8 weights and activations cost, against f32.
 
 use std::io::{Write, stderr};
-use std::ops::ControlFlow;
 
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::request::{NoObserver, Request, Start};
@@ -41,7 +40,7 @@ fn a_pass_of_the_demo_unet_is_near() {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
             let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, RunBudget::ample()).unwrap();
-            steps.predict(&input, timestep, &mut |_, _| ControlFlow::Continue(())).unwrap()
+            steps.predict(&input, timestep, &mut |_, _| {}).unwrap()
         };
         goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()
     });

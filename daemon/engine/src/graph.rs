@@ -5,8 +5,8 @@
 //! `EvalOp`: ours (`NetOp`, `GlueOp`) find weights and pool in what the run shares (`shared`), the few standard ones
 //! that a bundle may bring (`check`) are tract's own. The order of the nodes is ours (`order`).
 //!
-//! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, which
-//! may cancel, and a segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
+//! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, and a
+//! segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
 //! as whatever lies in tract's `TurnShared` must be; so it is called by the walk's callback, which hands every other
 //! node on to tract's evaluation.
 
@@ -22,7 +22,6 @@ mod shared;
 mod tests;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +34,7 @@ use net_op::NetOp;
 use segment::SegmentOp;
 
 use crate::bundle::{Bundle, WeightsIndex};
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::strips::{self, Segment, StripPlan};
@@ -49,8 +49,8 @@ const SEGMENT_TICKS: usize = 1000;
 pub(crate) use input::{InputShape, InputValues, Signature};
 pub(crate) use shared::Shared;
 
-/// Called with how many ticks are done and how many there are; may cancel the run.
-type RunTick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+/// Called with how many ticks are done and how many there are.
+type RunTick<'a> = dyn FnMut(usize, usize) + 'a;
 
 /// A parsed graph.
 pub(crate) struct Graph {
@@ -220,6 +220,10 @@ impl Schedule {
     }
 
     /// Runs the graph once; a segment in strips as `strips` has it. `tick` is called before each of our operators.
+    ///
+    /// # Errors
+    ///
+    /// `Cancelled`: no result that a cancelled kernel had a part in gets out; errors of reading weights.
     pub(crate) fn run(
         &self,
         inputs: Vec<InputValues>,
@@ -238,9 +242,8 @@ impl Schedule {
                 return Ok(result);
             }
             if node.op_is::<NetOp>() {
-                if tick(done, self.ticks).is_break() {
-                    return Err(Error::Cancelled.into());
-                }
+                cancel::check()?;
+                tick(done, self.ticks);
                 done += 1;
             }
             eval(context, state, node, inputs)
@@ -250,6 +253,7 @@ impl Schedule {
             state.run_plan_with_eval(inputs, walk)
         });
         let outputs = outputs.map_err(into_ours)?;
+        cancel::check()?;
         let output = outputs.first().ok_or_else(|| Error::Internal("a graph without an output".into()))?;
         Ok(input::slice(output).map_err(into_ours)?.to_vec())
     }

@@ -7,6 +7,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod bundle;
+mod cancel;
 mod checkpoint;
 pub mod error;
 mod graph;
@@ -33,7 +34,6 @@ mod warning;
 pub mod weights;
 
 use std::num::NonZero;
-use std::ops::ControlFlow;
 
 use image::RgbImage;
 
@@ -151,6 +151,7 @@ impl Engine {
             self.models.forget();
         }
         observer.memory_freed();
+        cancel::watch(&self.workers, &observer.cancel_flag());
         let mut pipeline = Pipeline { models: &mut self.models, painting, plan: &plan, origin, observer };
         self.workers.install(|| pipeline.run(start))
     }
@@ -237,10 +238,8 @@ impl Pipeline<'_> {
             check_finite(&state.latents, index + 1, calls)?;
             self.observer.step_done(&state);
         }
-        match self.observer.tick(Stage::Unet, calls, calls) {
-            ControlFlow::Continue(()) => Ok(state.latents),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
+        self.observer.tick(Stage::Unet, calls, calls);
+        Ok(state.latents)
     }
 }
 
@@ -254,6 +253,6 @@ fn check_finite(latents: &Latents, step: usize, steps: usize) -> Result<()> {
 }
 
 /// Reports each layer of `stage`.
-fn layers(stage: Stage, observer: &mut dyn Observer) -> impl FnMut(usize, usize) -> ControlFlow<()> {
+fn layers(stage: Stage, observer: &mut dyn Observer) -> impl FnMut(usize, usize) {
     move |done, total| observer.tick(stage, done, total)
 }

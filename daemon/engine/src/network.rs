@@ -1,6 +1,5 @@
 //! A network: its graph and its weights, opened together and run together.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::bundle::Bundle;
@@ -11,8 +10,8 @@ use crate::ops::Pool;
 use crate::strips::{self, StripPlan};
 use crate::weights::Weights;
 
-/// Called before each layer with how many are done and how many there are; may stop the run.
-pub type Tick<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+/// Called before each layer with how many are done and how many there are.
+pub type Tick<'a> = dyn FnMut(usize, usize) + 'a;
 
 /// One of a bundle's networks.
 pub(crate) struct Network {

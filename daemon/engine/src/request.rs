@@ -1,6 +1,7 @@
 //! What can be asked of the engine, what it paints, and how it reports on the way.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use image::RgbImage;
 
@@ -88,11 +89,17 @@ pub enum Start {
     Checkpoint(StepCheckpoint),
 }
 
-/// Called at every layer and step; may stop the work. The engine has no clock: timings are taken here.
+/// Follows a painting. The engine has no clock: timings are taken here.
 pub trait Observer: Send {
     /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
-    /// Called often (after each layer); `ControlFlow::Break` ends the job with `Error::Cancelled`.
-    fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()>;
+    /// Called often (after each layer).
+    fn tick(&mut self, stage: Stage, done: usize, total: usize);
+
+    /// The flag that cancels the painting once it is set, from any thread and also in the middle of a layer: it ends soon
+    /// with `Error::Cancelled`. Called once, at the start; by default nothing sets it.
+    fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::default()
+    }
 
     /// Called after each call of the UNet. A painting that starts from a copy of `checkpoint` goes on from here. Does nothing
     /// by default.
@@ -107,7 +114,5 @@ pub trait Observer: Send {
 pub struct NoObserver;
 
 impl Observer for NoObserver {
-    fn tick(&mut self, _: Stage, _: usize, _: usize) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
+    fn tick(&mut self, _: Stage, _: usize, _: usize) {}
 }

@@ -19,6 +19,7 @@ pub(crate) use block::Block;
 use stream::{BlockRead, Stream};
 
 use crate::bundle::Source;
+use crate::cancel;
 use crate::error::{Error, Result};
 
 /// Which weights of a network stay in memory, and how far the others are read ahead.
@@ -196,6 +197,7 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let read = |index| {
+            cancel::check()?;
             let mut block = Block::default();
             block.read(&self.file, name, index)?;
             Ok(block)

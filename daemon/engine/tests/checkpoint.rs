@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::ops::ControlFlow;
-
 use diffused_engine::error::Error;
 use diffused_engine::hash::xxh3;
 use diffused_engine::request::{NoObserver, Observer, Request, Stage, Start};
@@ -40,9 +38,8 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn tick(&mut self, stage: Stage, _: usize, _: usize) -> ControlFlow<()> {
+    fn tick(&mut self, stage: Stage, _: usize, _: usize) {
         self.encoded |= stage == Stage::VaeEncoder;
-        ControlFlow::Continue(())
     }
 
     fn step_done(&mut self, checkpoint: &StepCheckpoint) {

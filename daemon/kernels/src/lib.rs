@@ -2,7 +2,7 @@
 //!
 //! Every kernel is a method of a [`Level`]: `Level::current().conv2d(&call, out)`. Slices in, slices out. `scalar` is the
 //! specification; the other levels equal it to the bit. A kernel splits its work over the current rayon pool, and the result does
-//! not depend on how.
+//! not depend on how. It can be stopped by another thread (`cancel`).
 //!
 //! Activations are token-major: `[rows][channels]`, an image is `[height][width][channels]`. Values are finite.
 
@@ -13,6 +13,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod attention;
+pub mod cancel;
 pub mod cpu;
 mod layout;
 mod matmul;

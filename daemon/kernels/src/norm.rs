@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
 use crate::rows::{BATCH, quantize_row};
 use crate::scalar;
@@ -53,7 +54,7 @@ impl GroupSums {
         for rows in x.chunks(ROWS * width * channels) {
             let rows = rows.par_chunks_exact(width * channels).zip(partial.par_chunks_exact_mut(2 * channels));
             let count = rows.len();
-            rows.for_each(|(x, partial)| {
+            rows.for_each_task(|(x, partial)| {
                 let (sums, squares) = partial.split_at_mut(channels);
                 let work = RowSums { x, sums, squares };
                 at_level!(level, simd => simd.run(work), scalar => scalar::norm::row_sums(x, work.sums, work.squares));
@@ -236,7 +237,7 @@ impl Level {
         match out {
             NormOut::F32(out) => {
                 assert_eq!(out.len(), x.len(), "the output's size");
-                batches.zip(out.par_chunks_mut(batch(channels))).for_each(|(x, out)| {
+                batches.zip(out.par_chunks_mut(batch(channels))).for_each_task(|(x, out)| {
                     out.copy_from_slice(x);
                     at_level_in_place(self, norm, out, channels);
                 });
@@ -252,8 +253,10 @@ impl Level {
                 let scale = scale.par_chunks_mut(batch(channels) / channels);
                 let init = || vec![0.0; channels];
                 batches.zip(q).zip(scale).for_each_init(init, |row, ((x, q), scale)| {
-                    let work = Quantized { norm, x, q, scale, row };
-                    at_level!(self, simd => simd.run(work), scalar => work.scalar());
+                    if !is_cancelled() {
+                        let work = Quantized { norm, x, q, scale, row };
+                        at_level!(self, simd => simd.run(work), scalar => work.scalar());
+                    }
                 });
             }
         }
@@ -266,7 +269,7 @@ impl Level {
     /// If sizes do not fit each other, or the CPU does not have the level.
     pub fn normalize_in_place(self, norm: &Norm, x: &mut [f32]) {
         let channels = norm.channels(x);
-        x.par_chunks_mut(batch(channels)).for_each(|rows| at_level_in_place(self, norm, rows, channels));
+        x.par_chunks_mut(batch(channels)).for_each_task(|rows| at_level_in_place(self, norm, rows, channels));
     }
 }
 

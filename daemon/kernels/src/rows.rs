@@ -3,6 +3,7 @@
 use half::f16;
 use rayon::prelude::*;
 
+use crate::cancel::Tasks;
 use crate::cpu::Level;
 use crate::scalar;
 use crate::scalar::rows::TINY;
@@ -18,7 +19,7 @@ impl Level {
     ///
     /// If the CPU does not have the level.
     pub fn round_to_f16(self, x: &mut [f32]) {
-        x.par_chunks_mut(BATCH).for_each(|x| {
+        x.par_chunks_mut(BATCH).for_each_task(|x| {
             at_level!(self, simd => simd.run(Round(x)), scalar => {
                 x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x).to_f32_const());
             });
@@ -36,7 +37,7 @@ impl Level {
         let rows = BATCH.div_ceil(channels);
         let batches =
             x.par_chunks(rows * channels).zip(q.par_chunks_mut(rows * channels)).zip(scale.par_chunks_mut(rows));
-        batches.for_each(|((x, q), scale)| {
+        batches.for_each_task(|((x, q), scale)| {
             let work = Quantize { x, channels, q, scale };
             at_level!(self, simd => simd.run(work), scalar => work.scalar());
         });
@@ -50,7 +51,7 @@ impl Level {
     pub fn f32_to_f16(self, x: &[f32], out: &mut [f16]) {
         assert_eq!(x.len(), out.len(), "as many results as values");
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
-        batches.for_each(|(x, out)| {
+        batches.for_each_task(|(x, out)| {
             at_level!(self, simd => simd.run(ToHalf { x, out }), scalar => {
                 out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x));
             });
@@ -65,7 +66,7 @@ impl Level {
     pub fn f16_to_f32(self, x: &[f16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len(), "as many results as values");
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
-        batches.for_each(|(x, out)| {
+        batches.for_each_task(|(x, out)| {
             at_level!(self, simd => simd.run(ToSingle { x, out }), scalar => {
                 out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const());
             });
@@ -78,7 +79,7 @@ impl Level {
     ///
     /// If the CPU does not have the level.
     pub fn silu(self, x: &mut [f32]) {
-        x.par_chunks_mut(BATCH).for_each(|x| {
+        x.par_chunks_mut(BATCH).for_each_task(|x| {
             at_level!(self, simd => simd.run(Silu(x)), scalar => {
                 x.iter_mut().for_each(|x| *x = scalar::math::silu(*x));
             });

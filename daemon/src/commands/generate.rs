@@ -1,7 +1,6 @@
 //! `diffused generate`: one image from the command line.
 
 use std::io::IsTerminal;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -174,11 +173,10 @@ impl Console {
 }
 
 impl Observer for Console {
-    fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
+    fn tick(&mut self, stage: Stage, done: usize, total: usize) {
         let now = Instant::now();
         let progress = self.meter.tick(stage, done, total, now);
         self.show(progress, now);
-        ControlFlow::Continue(())
     }
 
     fn memory_freed(&mut self) {

@@ -1,7 +1,6 @@
 //! The thread that paints. It alone owns the engine; the service sends it one job at a time and receives its progress,
 //! its images and its end. Whatever goes wrong in a job, the thread lives on: even a panic ends only that job.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -186,7 +185,7 @@ impl Painter {
     fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<Timings, Fault> {
         let parameters = task.painting.parameters();
         let meter = Meter::new(parameters, task.job.count, Instant::now());
-        let mut observer = JobObserver { meter, stop: &task.stop, reported: None, painter: self };
+        let mut observer = JobObserver { meter, stop: task.stop.clone(), reported: None, painter: self };
         observer.meter.skip_images(task.first);
         for index in task.first..task.job.count {
             if index > task.first {
@@ -260,13 +259,13 @@ impl Painter {
 /// Follows the engine through one job.
 struct JobObserver<'a> {
     meter: Meter,
-    stop: &'a AtomicBool,
+    stop: Arc<AtomicBool>,
     reported: Option<Instant>,
     painter: &'a Painter,
 }
 
 impl Observer for JobObserver<'_> {
-    fn tick(&mut self, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
+    fn tick(&mut self, stage: Stage, done: usize, total: usize) {
         let now = Instant::now();
         let progress = self.meter.tick(stage, done, total, now);
         *lock(&self.painter.last_activity) = Some(now);
@@ -274,10 +273,10 @@ impl Observer for JobObserver<'_> {
             self.reported = Some(now);
             self.painter.report(Report::Progress(progress));
         }
-        match self.stop.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+    }
+
+    fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
     }
 
     fn memory_freed(&mut self) {

@@ -1,6 +1,7 @@
 //! Graphs that a bundle may bring, and broken ones.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -82,7 +83,7 @@ fn encode(model: &ModelProto) -> Vec<u8> {
 fn run(mut graph: Graph, x: &[f32]) -> Vec<f32> {
     let input = InputValues::F32(SHAPE.to_vec(), x.to_vec());
     let schedule = graph.schedule(&same(), true).unwrap();
-    schedule.run(vec![input], None, &weights("unet"), &mut |_, _| ControlFlow::Continue(())).unwrap()
+    schedule.run(vec![input], None, &weights("unet"), &mut |_, _| {}).unwrap()
 }
 
 #[test]
@@ -111,8 +112,14 @@ fn a_cancelled_run_and_a_failing_operator_say_so() {
     let mut graph = graph(vec![attention("attend", "x", "y")]);
     let input = || InputValues::F32(SHAPE.to_vec(), vec![0.0; LEN]);
     let schedule = graph.schedule(&same(), false).unwrap();
-    let cancelled = schedule.run(vec![input()], None, &weights("unet"), &mut |_, _| ControlFlow::Break(()));
-    assert!(matches!(cancelled, Err(Error::Cancelled)));
+    let flag: Arc<AtomicBool> = Arc::default();
+    diffused_kernels::cancel::watch(flag.clone());
+    // Set when the only operator begins, whose result is arbitrary then.
+    let set = &mut |_, _| flag.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let cancelled = schedule.run(vec![input()], None, &weights("unet"), set);
+        assert!(matches!(cancelled, Err(Error::Cancelled)));
+    }
     let failure = TractError::from(Error::Internal("a fault".into())).context("Evaluating 3 \"attend\"");
     let message = into_ours(failure).to_string();
     assert!(message.contains("attend") && message.contains("a fault"), "{message}");

@@ -3,7 +3,7 @@
 //! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with zeros
 //! first; these do the same on all threads and through the pool.
 
-use diffused_kernels::Level;
+use diffused_kernels::{Level, cancel};
 use half::f16;
 use rayon::prelude::*;
 use tract_onnx::prelude::*;
@@ -96,6 +96,9 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
     let mut out = pool.take::<f32>(&shape)?;
     let rows = PART.div_ceil(width.max(1));
     values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each(|(part, out)| {
+        if cancel::is_cancelled() {
+            return;
+        }
         for (row, mut out) in (part * rows..).zip(out.chunks_exact_mut(width)) {
             for (source, &width) in sources.iter().zip(&widths) {
                 let to;

@@ -1,6 +1,6 @@
 //! Runs a segment, pass by pass and step by step.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use diffused_kernels::{ActivationFn, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
@@ -10,6 +10,7 @@ use super::passes::Pass;
 use super::steps::{Step, steps, windowed};
 use super::stored::StoredRows;
 use super::{RowNode, RowOp, Segment, StripPlan};
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::weights::{Matrix, Weights};
 
@@ -118,13 +119,13 @@ pub(crate) fn store_input(segment: &Segment, values: &[f32]) -> Result<StoredRow
 ///
 /// # Errors
 ///
-/// `Cancelled` if `tick` breaks; errors of reading weights.
+/// `Cancelled`; errors of reading weights.
 pub(crate) fn run(
     segment: &Segment,
     plan: &StripPlan,
     input: StoredRows,
     weights: &mut Weights,
-    tick: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    tick: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<f32>> {
     let count = segment.nodes.len();
     let mut run = SegmentRun {
@@ -141,7 +142,7 @@ pub(crate) fn run(
         let mut step_done = |macs: u64| {
             let part = (done as f64 / plan.macs.max(1) as f64 * 1000.0) as usize;
             done += macs;
-            tick(part, 1000)
+            tick(part, 1000);
         };
         run.pass(pass, memory, plan.height, &mut step_done)?;
     }
@@ -154,13 +155,7 @@ fn internal(message: &str) -> Error {
 }
 
 impl SegmentRun<'_> {
-    fn pass(
-        &mut self,
-        pass: &Pass,
-        memory: &PassMemory,
-        height: usize,
-        tick: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn pass(&mut self, pass: &Pass, memory: &PassMemory, height: usize, tick: &mut dyn FnMut(u64)) -> Result<()> {
         let nodes = &self.segment.nodes;
         for &new in &pass.stores {
             let result = new == nodes.len() - 1;
@@ -171,9 +166,8 @@ impl SegmentRun<'_> {
         let mut state = self.state(pass, memory)?;
         for step in &steps {
             let macs = nodes[step.node].row_macs(nodes) * step.rows.len() as u64;
-            if tick(macs).is_break() {
-                return Err(Error::Cancelled);
-            }
+            cancel::check()?;
+            tick(macs);
             self.step(pass, step, &mut state)?;
             for &(node, row) in &step.done_with {
                 self.stored(node)?.free_before(row);
@@ -344,6 +338,7 @@ impl SegmentRun<'_> {
         let extent = self.segment.nodes[node].extent;
         let mut copy = std::mem::take(&mut state.copy);
         for start in (0..extent.height).step_by(height) {
+            cancel::check()?;
             let end = (start + height).min(extent.height);
             let rows = part_of(&mut copy, 0..(end - start) * extent.row())?;
             self.stored(node)?.read(start..end, rows);

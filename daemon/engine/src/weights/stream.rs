@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::{Block, WeightsFile};
+use crate::cancel;
 use crate::error::{Error, Result};
 
 /// One read: a tensor's name and a block's index.
@@ -56,8 +57,10 @@ impl Stream {
         (self.buffers / 2).max(1)
     }
 
-    /// The next block, which must be `name`'s block `index`.
+    /// The next block, which must be `name`'s block `index`. A slow disk has seconds of work in a matrix, so that this can be
+    /// cancelled before each block.
     pub(super) fn next(&self, name: &str, index: usize) -> Result<Block> {
+        cancel::check()?;
         let Ok((read, block)) = self.filled.recv() else {
             return Err(Error::Internal(format!("{name}, block {index}, is not in the plan's order")));
         };

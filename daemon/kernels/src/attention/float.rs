@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::parts::{self, HeadQueries};
 use super::running::{OnlineSoftmax, TileRows};
+use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, query_scale};
 use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines, transpose};
@@ -57,6 +58,9 @@ impl SimdFn for F32Task<'_> {
         let shape = *self.queries.shape();
         let keys = if shape.causal { self.queries.position(self.queries.count()) } else { shape.keys };
         for first in (0..keys).step_by(BLOCK) {
+            if is_cancelled() {
+                return;
+            }
             let block = first..shape.keys.min(first + BLOCK);
             self.pack_keys(simd, &block);
             self.pack_values(simd, &block);

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::packed::{PANELS, PackedHead};
 use super::parts::{self, HeadQueries};
 use super::running::{OnlineSoftmax, TileRows};
+use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::rows::quantize_row;
 use crate::scalar::attention::{BLOCK, DIGIT, query_scale};
@@ -67,6 +68,10 @@ impl SimdFn for Int8Task<'_> {
         self.scratch.head.pack(simd, &self.head);
         let (count, keys) = (self.head.count(), self.head.shape().keys);
         for first in (0..count).step_by(QUERIES) {
+            // A task may be all of a large image's queries: seconds.
+            if is_cancelled() {
+                return;
+            }
             let queries = first..count.min(first + QUERIES);
             self.pack_queries(simd, &queries);
             self.scratch.softmax.start(queries.len(), self.head.depth());

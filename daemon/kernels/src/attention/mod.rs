@@ -8,6 +8,7 @@ mod running;
 
 use rayon::prelude::*;
 
+use crate::cancel::Tasks;
 use crate::cpu::Level;
 use crate::operands::AttentionCall;
 use crate::scalar;
@@ -47,7 +48,7 @@ type Attend = fn(&[f32], &[&[f32]], &[&[f32]], &mut [f32]);
 fn scalar_attention(q: &mut [f32], call: &AttentionCall, attend: Attend) {
     let AttentionCall { k, v, shape } = *call;
     let (d, channels) = (shape.head_dim, shape.channels());
-    q.par_chunks_exact_mut(d).enumerate().for_each(|(i, out)| {
+    q.par_chunks_exact_mut(d).enumerate().for_each_task(|(i, out)| {
         let (token, head) = (i / shape.heads, i % shape.heads);
         let (sequence, query) = (token / shape.queries, token % shape.queries);
         let keys = if shape.causal { query + 1 } else { shape.keys };

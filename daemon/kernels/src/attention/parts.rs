@@ -1,7 +1,6 @@
 //! How attention is shared out: a task has some queries of one head, whose results take their place.
 
-use rayon::prelude::*;
-
+use crate::cancel::Tasks;
 use crate::operands::{AttentionCall, AttentionShape};
 use crate::simd::{LANES, Simd};
 use crate::tiles::{self, Cuts, OutTile};
@@ -31,7 +30,7 @@ pub(super) fn for_each(call: &AttentionCall, most_queries: usize, out: &mut [f32
     let channels = shape.channels();
     let of_heads = Cuts { unit: shape.head_dim, end: channels, ..Cuts::equal(1, shape.heads, shape.heads) };
     let cuts = [Cuts::equal(shape.batch, shape.queries, parts), Cuts::equal(1, 1, 1), of_heads];
-    tiles::split(out, [shape.batch * shape.queries, 1, channels], cuts).for_each(|out| {
+    tiles::split(out, [shape.batch * shape.queries, 1, channels], cuts).for_each_task(|out| {
         let (sequence, first) = (out.lines.start / shape.queries, out.lines.start % shape.queries);
         work(HeadQueries { call, sequence, head: out.values.start / shape.head_dim, first, out });
     });

@@ -15,10 +15,9 @@ mod grid;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use self::gather::Gathered;
 use self::grid::{PixelBlock, TaskGrid};
+use crate::cancel::Tasks;
 use crate::layout::Format;
 use crate::operands::{ActivationFn, ConvCall};
 use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
@@ -39,7 +38,7 @@ thread_local! {
 /// Computes the columns that the panels cover, of every pixel of the strip. The call's sizes are checked.
 pub(crate) fn run<S: Simd>(simd: S, call: &ConvCall, out: &mut [f32]) {
     let grid = TaskGrid::new(call, S::ROWS, rayon::current_num_threads());
-    tiles::split(out, grid.shape, grid.cuts).for_each(|out| {
+    tiles::split(out, grid.shape, grid.cuts).for_each_task(|out| {
         let (block, panels) = grid.task(&out);
         SCRATCH.with_borrow_mut(|scratch| simd.run(ProductTask { call, block, panels, out, scratch }));
     });

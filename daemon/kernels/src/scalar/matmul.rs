@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::math;
+use crate::cancel::Tasks;
 use crate::layout::{self, Format, PANEL};
 use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 
@@ -18,7 +19,7 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     let ConvCall { x, panels, features, epilogue, .. } = call;
     let (x, features) = (*x, *features);
-    out.par_chunks_exact_mut(features).enumerate().for_each(|(row, out)| {
+    out.par_chunks_exact_mut(features).enumerate().for_each_task(|(row, out)| {
         let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(call, row, tap)).collect();
         for (index, value, gate) in panels.groups(epilogue.activation) {
             let columns = index * PANEL..features.min((index + 1) * PANEL);

@@ -1,0 +1,77 @@
+//! A painting can be cancelled at any moment, also in the middle of an operator that takes many seconds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diffused_engine::error::Error;
+use diffused_engine::request::{Observer, Request, Stage, Start};
+use diffused_engine::{Engine, Options, Resolver, Source};
+use image::RgbImage;
+
+/// Sets its flag some time after it has seen a stage.
+struct Canceller {
+    stage: Stage,
+    delay: Duration,
+    flag: Arc<AtomicBool>,
+    timer: Option<thread::JoinHandle<Instant>>,
+}
+
+impl Observer for Canceller {
+    fn tick(&mut self, stage: Stage, _: usize, _: usize) {
+        if stage == self.stage && self.timer.is_none() {
+            let (flag, delay) = (self.flag.clone(), self.delay);
+            self.timer = Some(thread::spawn(move || {
+                thread::sleep(delay);
+                flag.store(true, Ordering::Relaxed);
+                Instant::now()
+            }));
+        }
+    }
+
+    fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.flag.clone()
+    }
+}
+
+struct Studio {
+    resolver: Resolver,
+    engine: Engine,
+}
+
+impl Studio {
+    fn open(threads: usize) -> Studio {
+        let source = Source::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"));
+        let options = Options { threads: Some(threads), memory: Some(1 << 30) };
+        Studio { resolver: Resolver::open(source.clone()).unwrap(), engine: Engine::open(source, options).unwrap() }
+    }
+
+    /// From the flag's setting to the end.
+    fn cancel(&mut self, side: usize, from_image: bool, stage: Stage, delay: Duration) -> Duration {
+        let request = Request { width: Some(side), height: Some(side), steps: Some(1), ..Request::default() };
+        let request = Request { strength: from_image.then_some(1.0), ..request };
+        let painting = self.resolver.resolve(&request, from_image.then_some((side as u32, side as u32))).unwrap();
+        let start = match from_image {
+            true => Start::InitImage(RgbImage::new(side as u32, side as u32)),
+            false => Start::Noise,
+        };
+        let mut canceller = Canceller { stage, delay, flag: Arc::default(), timer: None };
+        let result = self.engine.paint(&painting, start, &mut canceller);
+        let set = canceller.timer.unwrap().join().unwrap();
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+        set.elapsed()
+    }
+}
+
+#[test]
+fn a_long_operator_is_left_in_the_middle() {
+    let mut studio = Studio::open(1);
+    for (stage, from_image, delay) in [(Stage::VaeEncoder, true, 300), (Stage::Unet, false, 3000)] {
+        let taken = studio.cancel(2048, from_image, stage, Duration::from_millis(delay));
+        println!("{stage:?}: {taken:?}");
+        // Ten times what a busy machine takes, and less than the operator.
+        assert!(taken < Duration::from_secs(5), "{stage:?}: {taken:?}");
+    }
+}
