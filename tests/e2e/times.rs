@@ -31,7 +31,7 @@ pub(crate) fn a_result_survives_a_broker_that_forgets_everything() {
     harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "next"}));
 }
 
-/// One thread takes longer for a single operator of the largest size than the service waits.
+/// One thread takes longer for a single operator of the largest size than the service would wait for the job.
 pub(crate) fn a_job_that_does_not_notice_the_stop_is_put_aside() {
     let mut harness = Harness::start_configured("", "threads = 1\n", "");
     let request = json!({"prompt": "a", "steps": 9, "id": "a", "width": 2048, "height": 2048});
@@ -42,7 +42,7 @@ pub(crate) fn a_job_that_does_not_notice_the_stop_is_put_aside() {
     let stopped = Instant::now();
     let messages = harness.peer.wait_for("offline", |m| m.topic == "status" && m.payload == "offline");
     assert_eq!(harness.program.wait().code(), Some(0));
-    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
     assert!(messages.iter().all(|message| message.topic != "job/a/state"), "{messages:#?}");
     harness.restart();
     harness.peer.wait_state("a", "running");

@@ -1,15 +1,18 @@
 //! A painting can be cancelled at any moment, also in the middle of an operator that takes many seconds.
 
-use std::path::Path;
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diffused_engine::Options;
 use diffused_engine::error::Error;
 use diffused_engine::request::{Observer, Request, Stage, Start};
-use diffused_engine::{Engine, Options, Resolver, Source};
 use image::RgbImage;
+
+use common::{Studio, demo};
 
 /// Sets its flag some time after it has seen a stage.
 struct Canceller {
@@ -36,18 +39,7 @@ impl Observer for Canceller {
     }
 }
 
-struct Studio {
-    resolver: Resolver,
-    engine: Engine,
-}
-
 impl Studio {
-    fn open(threads: usize) -> Studio {
-        let source = Source::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"));
-        let options = Options { threads: Some(threads), memory: Some(1 << 30) };
-        Studio { resolver: Resolver::open(source.clone()).unwrap(), engine: Engine::open(source, options).unwrap() }
-    }
-
     /// From the flag's setting to the end.
     fn cancel(&mut self, side: usize, from_image: bool, stage: Stage, delay: Duration) -> Duration {
         let request = Request { width: Some(side), height: Some(side), steps: Some(1), ..Request::default() };
@@ -67,7 +59,7 @@ impl Studio {
 
 #[test]
 fn a_long_operator_is_left_in_the_middle() {
-    let mut studio = Studio::open(1);
+    let mut studio = Studio::open(demo(), Options { threads: Some(1), memory: Some(1 << 30) });
     for (stage, from_image, delay) in [(Stage::VaeEncoder, true, 300), (Stage::Unet, false, 3000)] {
         let taken = studio.cancel(2048, from_image, stage, Duration::from_millis(delay));
         println!("{stage:?}: {taken:?}");

@@ -6,12 +6,12 @@ use diffused_engine::error::Error;
 use diffused_engine::hash::xxh3;
 use diffused_engine::request::{NoObserver, Observer, Request, Stage, Start};
 use diffused_engine::sampler::SamplerKind;
-use diffused_engine::{Engine, Options, Painting, Resolver, Source, StepCheckpoint};
+use diffused_engine::{Options, Painting, Source, StepCheckpoint};
 use image::{Rgb, RgbImage};
 use serde_json::json;
 
 use at::*;
-use common::bundle;
+use common::{Studio, bundle, demo};
 
 const SIDE: usize = 32;
 /// Where a checkpoint has some of its numbers.
@@ -47,17 +47,11 @@ impl Observer for Recorder {
     }
 }
 
-struct Studio {
-    resolver: Resolver,
-    engine: Engine,
+fn open(source: Source) -> Studio {
+    Studio::open(source, Options { threads: Some(2), memory: None })
 }
 
 impl Studio {
-    fn open(source: Source) -> Studio {
-        let options = Options { threads: Some(2), memory: None };
-        Studio { resolver: Resolver::open(source.clone()).unwrap(), engine: Engine::open(source, options).unwrap() }
-    }
-
     /// Six steps; with a strength, from an image.
     fn painting(&self, sampler: SamplerKind, strength: Option<f64>) -> Painting {
         let request = Request {
@@ -97,10 +91,6 @@ impl Studio {
     }
 }
 
-fn demo() -> Source {
-    Source::Folder(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"))
-}
-
 fn init_image() -> Start {
     Start::InitImage(RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| Rgb([x as u8 * 8, y as u8 * 8, 99])))
 }
@@ -117,7 +107,7 @@ fn edited(bytes: &[u8], edits: &[(usize, u32)]) -> Vec<u8> {
 fn every_sampler_goes_on_after_every_call() {
     for skip_prk_steps in [true, false] {
         let folder = tempfile::tempdir().unwrap();
-        let mut studio = Studio::open(bundle(folder.path(), &json!({ "skip_prk_steps": skip_prk_steps })));
+        let mut studio = open(bundle(folder.path(), &json!({ "skip_prk_steps": skip_prk_steps })));
         for sampler in SamplerKind::ALL {
             for strength in [None, Some(0.7)] {
                 let painting = studio.painting(sampler, strength);
@@ -138,7 +128,7 @@ fn every_sampler_goes_on_after_every_call() {
 
 #[test]
 fn what_was_cut_off_or_changed_is_refused() {
-    let (painting, bytes) = Studio::open(demo()).example();
+    let (painting, bytes) = open(demo()).example();
     assert_eq!(bytes.len(), 4 * (LATENTS + 2 * 64 + 2), "{painting:?}");
     for len in 0..bytes.len() {
         assert!(matches!(StepCheckpoint::from_bytes(&bytes[..len]), Err(Error::Checkpoint(_))), "{len} bytes");
@@ -152,7 +142,7 @@ fn what_was_cut_off_or_changed_is_refused() {
 
 #[test]
 fn numbers_that_no_painting_has_are_refused() {
-    let mut studio = Studio::open(demo());
+    let mut studio = open(demo());
     let (painting, bytes) = studio.example();
     let nan = f32::NAN.to_bits();
     for edits in [
@@ -186,7 +176,7 @@ fn numbers_that_no_painting_has_are_refused() {
 
 #[test]
 fn a_checkpoint_of_another_painting_or_model_is_refused() {
-    let mut studio = Studio::open(demo());
+    let mut studio = open(demo());
     let (painting, bytes) = studio.example();
     for other in [
         painting.with_seed(8),
@@ -196,6 +186,6 @@ fn a_checkpoint_of_another_painting_or_model_is_refused() {
         assert_eq!(studio.refused(&other, &bytes), "it is of another painting");
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut other = Studio::open(bundle(folder.path(), &json!({ "cfg_scale": 4.0 })));
+    let mut other = open(bundle(folder.path(), &json!({ "cfg_scale": 4.0 })));
     assert_eq!(other.refused(&painting, &bytes), "it is of another model");
 }

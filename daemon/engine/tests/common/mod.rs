@@ -1,9 +1,10 @@
-//! Bundles for tests.
+//! Bundles for tests, and what paints with them.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::Source;
+use diffused_engine::{Engine, Options, Resolver, Source};
 use serde_json::Value;
 
 /// The demo model's bundle with other keys in its `sampling`.
@@ -22,4 +23,21 @@ pub(crate) fn bundle(folder: &Path, sampling: &Value) -> Source {
     }
     fs::write(folder.join("bundle.json"), manifest.to_string()).unwrap();
     Source::Folder(folder.to_owned())
+}
+
+/// The demo model.
+pub(crate) fn demo() -> Source {
+    Source::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"))
+}
+
+/// What turns requests into images.
+pub(crate) struct Studio {
+    pub(crate) resolver: Resolver,
+    pub(crate) engine: Engine,
+}
+
+impl Studio {
+    pub(crate) fn open(source: Source, options: Options) -> Studio {
+        Studio { resolver: Resolver::open(source.clone()).unwrap(), engine: Engine::open(source, options).unwrap() }
+    }
 }
