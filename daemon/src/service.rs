@@ -225,7 +225,7 @@ impl Service {
 
     fn on_tick(&mut self) {
         self.apply(Event::Tick);
-        self.prune_images(&[]);
+        self.prune_images();
         let activity = [Some(self.publisher.last_poll()), self.worker.last_activity()];
         let activity: Vec<Instant> = activity.into_iter().flatten().collect();
         self.watchdog.ping(&activity, Instant::now());

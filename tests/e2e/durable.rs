@@ -1,6 +1,7 @@
 //! What outlives the process: accepted jobs, what was painted, what was not delivered yet, and answers to repeated requests.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -192,6 +193,8 @@ pub(crate) fn the_images_of_a_job_stay_until_the_next_however_few_are_kept() {
         paths.collect::<Vec<String>>()
     };
     let first = paint("a", 4);
+    // Old images are looked for once a second.
+    std::thread::sleep(Duration::from_millis(2500));
     assert!(first.iter().all(|path| fs::exists(path).unwrap()));
     let second = paint("b", 1);
     assert!(fs::exists(&second[0]).unwrap());

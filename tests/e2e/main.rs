@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         scripted::a_broker_of_mqtt_3_is_named,
         scripted::a_broker_that_wants_no_pings_is_served,
         scripted::a_broker_that_keeps_nothing_is_sent_nothing_to_keep,
+        refusals::where_even_the_result_is_too_large_the_ending_says_so,
         refusals::brokers_without_retain_or_qos_1_are_served,
         requests::a_request_over_the_limit_is_answered,
         requests::bad_requests_are_refused_and_good_ones_served,

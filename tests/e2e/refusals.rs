@@ -41,6 +41,14 @@ pub(crate) fn an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_on
     assert!(log.contains("raise the broker's limit on messages"), "{log}");
 }
 
+pub(crate) fn where_even_the_result_is_too_large_the_ending_says_so() {
+    let mut harness = Harness::start_with("max_packet_size 300");
+    let messages = harness.peer.paint(&json!({"prompt": "a", "steps": 1, "id": "a"}));
+    let done = messages.last().unwrap().json();
+    assert!(done["warnings"].to_string().contains("which the broker does not take"), "{done}");
+    assert!(messages.iter().all(|message| message.topic != "job/a/result"));
+}
+
 pub(crate) fn brokers_without_retain_or_qos_1_are_served() {
     let mut harness = Harness::start_with("retain_available false");
     harness.peer.paint(&request("a", 32));

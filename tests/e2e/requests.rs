@@ -6,7 +6,7 @@ use base64::Engine as _;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Delivery, Harness};
+use diffused_tests::mqtt::{Delivery, Harness, wait_until};
 
 fn rejected(message: &Delivery) -> bool {
     message.topic.ends_with("/state") && message.json()["state"] == "rejected"
@@ -152,6 +152,9 @@ pub(crate) fn commands_are_answered() {
         assert_eq!(answer["status"], "error", "{name} {payload}");
         assert!(answer["error"].as_str().is_some_and(|error| !error.is_empty()));
     }
+    assert_eq!(ask("cancel", "{\"id\": null, \"all\": true}")["data"], json!({"cancelled": []}));
+    harness.peer.publish("request/a b", "");
+    wait_until("the log has it", || harness.program.log().contains("a command's name cannot be part of a topic"));
 }
 
 pub(crate) fn waiting_and_running_jobs_are_cancelled() {

@@ -147,8 +147,10 @@ impl Service {
         if let Some(image) = &record.job.init_image {
             self.storage.remove_init_image(image.path());
         }
-        self.prune = true;
-        self.prune_images(&record.images);
+        if !record.images.is_empty() {
+            self.prune = true;
+            self.prune_images();
+        }
     }
 
     /// Notes a message that is to be sent whatever happens. An image that could not be stored is sent by this run or not at all.
@@ -164,12 +166,13 @@ impl Service {
 
     /// Removes the oldest images beyond the number that is kept, but for those that wait to be sent and those of the `latest`
     /// job. Not while a job runs: its images are not in its record yet.
-    pub(super) fn prune_images(&mut self, latest: &[crate::contract::messages::Image]) {
+    pub(super) fn prune_images(&mut self) {
         if !self.prune || self.queue.running().is_some() {
             return;
         }
         self.prune = false;
-        let latest = latest.iter().filter_map(|image| image.path.clone());
+        let latest = self.ended.iter().rev().find_map(|ended| ended.result.as_ref());
+        let latest = latest.into_iter().flat_map(|result| result.images.iter().filter_map(|image| image.path.clone()));
         let in_use: HashSet<PathBuf> = self.publisher.waiting_files().into_iter().chain(latest).collect();
         self.folder.prune(&in_use);
     }

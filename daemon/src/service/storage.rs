@@ -24,8 +24,6 @@ const INIT_IMAGES: &str = "init_images";
 
 /// The journal is written anew once it is longer than this, bytes, and three times as long as it was then.
 const REWRITE: u64 = 1 << 20;
-/// The most that may wait to be written, bytes: more than all jobs can have to say while a disk is full.
-const MAX_PENDING: usize = 8 << 20;
 
 /// The state folder.
 #[derive(Debug)]
@@ -100,9 +98,8 @@ impl Storage {
 
     /// Writes `record` before anything that follows from it can leave the process.
     pub(super) fn note(&mut self, record: &Record) {
-        if self.pending.len() < MAX_PENDING {
-            self.pending.push_str(&record.line());
-        }
+        // While the disk is full no job is accepted, so those that there are bound what waits here.
+        self.pending.push_str(&record.line());
     }
 
     /// The same, and brings it to the disk soon.
