@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use diffused::config::Config;
 use diffused_engine::sampler::SamplerKind;
+use diffused_tests::contract::description;
 use diffused_tests::root;
 
 fn read(path: &str) -> String {
@@ -68,6 +69,8 @@ fn every_request_key_is_documented_once() {
     let (_, not_yet) = fields.split_once("const NOT_YET").expect("the keys that are not supported yet");
     let list = not_yet.split(';').nth(1).expect("a list");
     known.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
+    let described = description()["components"]["schemas"]["Img2ImgRequest"]["properties"].as_object();
+    check_same(described.expect("a schema").keys().cloned().collect(), known.clone(), 15);
     check_same(first_column("docs/mqtt.md", "## Requests"), known, 15);
 }
 

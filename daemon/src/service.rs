@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use diffused_engine::{Engine, Options, Painting, Resolver};
-use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 use tracing::{info, warn};
@@ -250,11 +249,12 @@ impl Service {
         });
     }
 
-    /// Reads the configuration again. A difference is not applied: the answer asks for a restart.
-    fn reload(&self) -> Result<Value, String> {
+    /// Reads the configuration again; returns whether it has changed. A difference is not applied: the answer asks for a
+    /// restart.
+    fn reload(&self) -> Result<bool, String> {
         let fresh = Config::load(self.config_path.as_deref()).map_err(|error| format!("{error:#}"))?;
         if fresh == self.config {
-            return Ok(json!({"changed": false}));
+            return Ok(false);
         }
         Err("the configuration has changed and is right; restart the service to use it".into())
     }

@@ -1,5 +1,6 @@
 //! What tests and benches of the whole program share: where things are, how the program is run, and a broker with a client.
 
+pub mod contract;
 pub mod mqtt;
 mod program;
 pub mod scripted;

@@ -15,10 +15,13 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{Client, Event, MqttOptions};
 use serde_json::Value;
 
-use crate::program;
+use crate::{contract, program};
 
 /// Far longer than anything takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the topics of the program under test begin with.
+const ROOT: &str = "diffused/test/";
 
 /// The broker's command. Debian keeps it where only root's PATH leads.
 fn mosquitto() -> Command {
@@ -179,9 +182,18 @@ pub struct Delivery {
     pub payload: Bytes,
     /// Those of MQTT 5.
     pub properties: PublishProperties,
+    /// Whether it came below `diffused/test/`.
+    pub is_ours: bool,
 }
 
 impl Delivery {
+    /// Measures it by the contract's document.
+    fn check(&self) {
+        let topic = if self.is_ours { format!("{ROOT}{}", self.topic) } else { self.topic.clone() };
+        contract::check(&topic, &self.payload)
+            .unwrap_or_else(|error| panic!("{self:?}\nis against the contract: {error}"));
+    }
+
     /// The payload as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.payload).unwrap_or_else(|error| panic!("{self:?}: {error}"))
@@ -217,7 +229,7 @@ impl Peer {
             for event in connection.iter() {
                 match event {
                     Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                        let _ = subscriber.try_subscribe("diffused/test/#", QoS::AtLeastOnce);
+                        let _ = subscriber.try_subscribe(format!("{ROOT}#"), QoS::AtLeastOnce);
                         let _ = subscriber.try_subscribe("answers/#", QoS::AtLeastOnce);
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
@@ -235,17 +247,17 @@ impl Peer {
 
     /// Publishes to `diffused/test/NAME`.
     pub fn publish(&self, name: &str, payload: impl Into<Bytes>) {
-        self.client.publish(format!("diffused/test/{name}"), QoS::AtLeastOnce, false, payload).unwrap();
+        self.client.publish(format!("{ROOT}{name}"), QoS::AtLeastOnce, false, payload).unwrap();
     }
 
     /// The same as a retained message.
     pub fn publish_retained(&self, name: &str, payload: impl Into<Bytes>) {
-        self.client.publish(format!("diffused/test/{name}"), QoS::AtLeastOnce, true, payload).unwrap();
+        self.client.publish(format!("{ROOT}{name}"), QoS::AtLeastOnce, true, payload).unwrap();
     }
 
     /// The same with properties.
     pub fn publish_with(&self, name: &str, payload: impl Into<Bytes>, properties: PublishProperties) {
-        let topic = format!("diffused/test/{name}");
+        let topic = format!("{ROOT}{name}");
         self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).unwrap();
     }
 
@@ -256,6 +268,7 @@ impl Peer {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
                 Ok(message) => {
+                    message.check();
                     let found = wanted(&message);
                     self.seen.push(message);
                     if found {
@@ -297,8 +310,11 @@ impl Peer {
 
 fn message(publish: Publish) -> Delivery {
     let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
-    let topic = topic.strip_prefix("diffused/test/").map(str::to_owned).unwrap_or(topic);
-    Delivery { topic, payload: publish.payload, properties: publish.properties.unwrap_or_default() }
+    let (is_ours, topic) = match topic.strip_prefix(ROOT) {
+        Some(topic) => (true, topic.to_owned()),
+        None => (false, topic),
+    };
+    Delivery { topic, payload: publish.payload, properties: publish.properties.unwrap_or_default(), is_ours }
 }
 
 /// A broker with the program and a client connected to it.

@@ -8,6 +8,7 @@ use tracing::error;
 
 /// The stable codes of the MQTT contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The payload is neither a JSON object nor text.
@@ -34,6 +35,7 @@ pub enum Code {
 
 /// What clients get as `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[error("{}{message}", field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default())]
 pub struct Fault {
     /// For programs.

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use diffused_engine::request::{Parameters, Stage};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+#[cfg(test)]
+use crate::contract::asyncapi::types::{Name, PaintedParameters, StageName};
 use crate::contract::fault::Fault;
 
 /// The version of the topics and payloads.
@@ -13,11 +15,13 @@ pub const SCHEMA: u32 = 1;
 
 /// `…/job/<id>/state`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobState {
     /// The job.
     pub id: String,
     /// The client's own name for it, returned as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Name>"))]
     pub transaction: Option<Value>,
     /// What has become of it.
     pub state: State,
@@ -34,6 +38,7 @@ pub struct JobState {
 
 /// What has become of a job: `queued` and `running`, then one of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It waits.
@@ -79,12 +84,15 @@ impl JobState {
 
 /// `…/job/<id>/progress`: how far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobProgress {
     /// 0 to 1.
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub progress: f64,
     /// Seconds to go, if the rest goes as the beginning did.
     pub eta_relative: Option<f64>,
     /// Where the engine is.
+    #[cfg_attr(test, schemars(with = "StageName"))]
     pub stage: Stage,
     /// Sampling steps that are done.
     pub step: usize,
@@ -98,15 +106,18 @@ pub struct JobProgress {
 
 /// `…/job/<id>/result`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobResult {
     /// The job.
     pub id: String,
     /// The client's own name for it, returned as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Name>"))]
     pub transaction: Option<Value>,
     /// `done`
     pub status: State,
     /// As resolved; each further image has the next seed.
+    #[cfg_attr(test, schemars(with = "PaintedParameters"))]
     pub parameters: Parameters,
     /// The model that painted it.
     pub model_sha256: String,
@@ -121,6 +132,7 @@ pub struct JobResult {
 
 /// Where the time went, in seconds, and the memory that was needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Timings {
     /// Prompts to embeddings.
     pub text_encoder: f64,
@@ -138,14 +150,17 @@ pub struct Timings {
 
 /// One of `images` in a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// Where it was published; without one, the rest describes the file at `path`.
     pub topic: Option<String>,
-    /// MIME type.
+    /// MIME type: `image/png` or `image/jpeg`.
+    #[cfg_attr(test, schemars(regex(pattern = "^image/(png|jpeg)$")))]
     pub content_type: String,
     /// The file's length.
     pub bytes: usize,
     /// The file's checksum, hexadecimal.
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9a-f]{64}$")))]
     pub sha256: String,
     /// Where it is kept, in the format that was asked for.
     pub path: Option<PathBuf>,
@@ -153,6 +168,7 @@ pub struct Image {
 
 /// `…/health`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Memory held, bytes.
     pub rss: Option<u64>,
@@ -180,16 +196,4 @@ pub struct Health {
     pub undelivered: usize,
     /// What keeps the device from its work, for people.
     pub problems: Vec<String>,
-}
-
-/// `…/response/<command>`, in zigbee2mqtt's form.
-pub fn response(outcome: Result<Value, String>, transaction: Option<Value>) -> Value {
-    let mut message = match outcome {
-        Ok(data) => json!({"status": "ok", "data": data}),
-        Err(error) => json!({"status": "error", "data": {}, "error": error}),
-    };
-    if let Some(transaction) = transaction {
-        message["transaction"] = transaction;
-    }
-    message
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::contract::fault::Fault;
+use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe_level;
 use crate::jobs::init_image::InitImage;
 use crate::random;
@@ -39,34 +40,6 @@ pub enum RequestMode {
     Txt2Img,
     /// A prompt and an image to start from.
     Img2Img,
-}
-
-/// An image file's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// Exact, with its parameters in a text chunk.
-    Png,
-    /// Smaller.
-    Jpeg,
-}
-
-impl FileFormat {
-    /// For MQTT 5's content type and the result.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            FileFormat::Png => "image/png",
-            FileFormat::Jpeg => "image/jpeg",
-        }
-    }
-
-    /// A file name's ending.
-    pub fn extension(self) -> &'static str {
-        match self {
-            FileFormat::Png => "png",
-            FileFormat::Jpeg => "jpg",
-        }
-    }
 }
 
 /// What is asked for, checked as far as it can be without the model.

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::contract::fault::Fault;
+use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe;
 use crate::files::write_atomically;
-use crate::jobs::request::FileFormat;
 
 mod formats;
 

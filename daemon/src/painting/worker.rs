@@ -16,8 +16,9 @@ use tracing::error;
 
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::{JobProgress, Timings};
+use crate::contract::request::FileFormat;
 use crate::health;
-use crate::jobs::request::{FileFormat, Job};
+use crate::jobs::request::Job;
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, Folder, ImageFile};
 use crate::painting::progress::Meter;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Service;
-use crate::contract::messages;
+use crate::contract::commands::{CancelledJobs, JobList, Reloaded, Response, ResponseData};
 use crate::jobs::journal::Record;
 use crate::jobs::queue::Event;
 use crate::mqtt::Received;
@@ -25,11 +25,11 @@ impl Service {
             warn!("a command was refused: {error}");
         }
         let (reply, _) = self.publisher.reply(received);
-        let response = messages::response(outcome, transaction);
+        let response = Response::new(outcome, transaction);
         self.publisher.response(name, reply.as_ref(), &response, received.receipt);
     }
 
-    fn execute(&mut self, name: &str) -> Result<Value, String> {
+    fn execute(&mut self, name: &str) -> Result<ResponseData, String> {
         match name {
             "list" => {}
             "pause" | "resume" => {
@@ -37,16 +37,17 @@ impl Service {
                 self.storage.note_urgently(&Record::Paused { paused });
                 self.apply(if paused { Event::Pause } else { Event::Resume });
             }
-            "reload" => return self.reload(),
+            "reload" => return self.reload().map(|changed| ResponseData::Reload(Reloaded { changed })),
             _ => return Err(format!("`{}` is unknown; there are list, pause, resume and reload", shown(name))),
         }
         let running = self.queue.running();
         let waiting: Vec<String> = self.queue.ids().into_iter().filter(|id| Some(id.as_str()) != running).collect();
-        Ok(json!({"running": running, "waiting": waiting, "paused": self.queue.is_paused()}))
+        let (running, paused) = (running.map(str::to_owned), self.queue.is_paused());
+        Ok(ResponseData::Jobs(JobList { running, waiting, paused }))
     }
 
     /// `{"id": …}` or `{"all": true}`
-    fn cancel(&mut self, wanted: &Value) -> Result<Value, String> {
+    fn cancel(&mut self, wanted: &Value) -> Result<ResponseData, String> {
         let id = wanted
             .get("id")
             .filter(|id| !id.is_null())
@@ -61,7 +62,7 @@ impl Service {
             None => return Err("expected {\"id\": …} or {\"all\": true}".into()),
         };
         self.apply(event);
-        Ok(json!({"cancelled": cancelled}))
+        Ok(ResponseData::Cancelled(CancelledJobs { cancelled }))
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::contract::commands::Response;
+use crate::contract::info::DeviceInfo;
 use crate::contract::messages::{Ending, Health, Image, JobProgress, JobResult, JobState, State};
 use crate::contract::topics::{Topics, is_safe_level};
 use crate::jobs::record::{JobRecord, Reply};
@@ -140,7 +142,7 @@ impl Publisher {
     }
 
     /// Answers the command `name`, which may be anything that fits into a topic.
-    pub(super) fn response(&self, name: &str, reply: Option<&Reply>, response: &Value, receipt: Receipt) {
+    pub(super) fn response(&self, name: &str, reply: Option<&Reply>, response: &Response, receipt: Receipt) {
         let mut messages: Vec<Message> =
             reply.map(|reply| Message { part: Part::Response, ..copy(reply, response) }).into_iter().collect();
         if is_safe_level(name) {
@@ -186,7 +188,7 @@ fn status(topics: &Topics, text: &'static str) -> Message {
 pub(super) fn mqtt_options(
     config: &Config,
     topics: &Topics,
-    info: &Value,
+    info: &DeviceInfo,
     client_id: String,
 ) -> Result<mqtt::MqttSettings> {
     let login = config.mqtt.username.clone().zip(Some(config.password()?.unwrap_or_default()));

@@ -1,0 +1,276 @@
+//! Topics, directions, QoS and retention, as AsyncAPI writes them.
+
+use serde_json::{Map, Value, json};
+
+use super::examples::examples;
+
+/// Version of AsyncAPI's bindings for MQTT.
+const BINDING: &str = "0.2.0";
+
+/// A topic.
+struct Channel {
+    name: &'static str,
+    /// Below `{base}/{device}/`.
+    address: &'static str,
+    description: &'static str,
+    /// The device publishes it.
+    out: bool,
+    qos: u8,
+    retain: bool,
+    messages: &'static [&'static str],
+}
+
+const CHANNELS: [Channel; 12] = [
+    Channel {
+        name: "status",
+        address: "status",
+        description: "Whether the device is there; also its last will.",
+        out: true,
+        qos: 1,
+        retain: true,
+        messages: &["Status"],
+    },
+    Channel {
+        name: "info",
+        address: "info",
+        description: "What the device is and what it takes, at each connection.",
+        out: true,
+        qos: 1,
+        retain: true,
+        messages: &["DeviceInfo"],
+    },
+    Channel {
+        name: "health",
+        address: "health",
+        description: "Memory, temperature, disk and queue, at each connection and once a minute.",
+        out: true,
+        qos: 0,
+        retain: false,
+        messages: &["Health"],
+    },
+    Channel {
+        name: "txt2img",
+        address: "txt2img",
+        description: "A prompt to paint. Never retained.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["Txt2ImgRequest", "Prompt"],
+    },
+    Channel {
+        name: "img2img",
+        address: "img2img",
+        description: "A prompt and an image to start from. Never retained.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["Img2ImgRequest"],
+    },
+    Channel {
+        name: "cancel",
+        address: "cancel",
+        description: "Cancels one job or all; answered on `…/response/cancel`.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["CancelRequest"],
+    },
+    Channel {
+        name: "command",
+        address: "request/{command}",
+        description: "A command; answered on `…/response/{command}`.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["CommandRequest"],
+    },
+    Channel {
+        name: "response",
+        address: "response/{command}",
+        description: "The answer to a command or to `…/cancel`, in zigbee2mqtt's form.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["Response"],
+    },
+    Channel {
+        name: "jobState",
+        address: "job/{id}/state",
+        description: "`queued`, `running`, then exactly one of `done`, `failed`, `cancelled` and `rejected`.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["JobState"],
+    },
+    Channel {
+        name: "jobProgress",
+        address: "job/{id}/progress",
+        description: "How far a job is, at most once a second.",
+        out: true,
+        qos: 0,
+        retain: false,
+        messages: &["JobProgress"],
+    },
+    Channel {
+        name: "jobImage",
+        address: "job/{id}/image/{n}",
+        description: "An image of a job.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["ImageFile"],
+    },
+    Channel {
+        name: "jobResult",
+        address: "job/{id}/result",
+        description: "What was painted, after the job's images.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["JobResult"],
+    },
+];
+
+/// The same bytes as the job's image; the broker keeps them with `mqtt.retain_image`.
+const LATEST: Channel = Channel {
+    name: "image",
+    address: "image",
+    description: "The latest image of any job. Retained with `mqtt.retain_image`.",
+    out: true,
+    qos: 0,
+    retain: false,
+    messages: &["ImageFile"],
+};
+
+fn all() -> impl Iterator<Item = &'static Channel> {
+    CHANNELS.iter().chain([&LATEST])
+}
+
+fn reference(path: &str) -> Value {
+    json!({"$ref": format!("#/{path}")})
+}
+
+/// The broker, and the device's session with it.
+pub(super) fn server() -> Value {
+    json!({
+        "host": "{host}:1883",
+        "protocol": "mqtt",
+        "protocolVersion": "5",
+        "description": "The broker of the network; `mqtt.url` in the configuration.",
+        "variables": {"host": {"default": "localhost", "description": "Name or address."}},
+        "bindings": {"mqtt": {
+            "clientId": "diffused-{device}-{installation}",
+            "cleanSession": false,
+            "lastWill": {"topic": "{base}/{device}/status", "qos": 1, "message": "offline", "retain": true},
+            "keepAlive": 30,
+            "sessionExpiryInterval": 604_800,
+            "bindingVersion": BINDING,
+        }},
+    })
+}
+
+/// Every topic, and the one that a client names in its request.
+pub(super) fn channels() -> Map<String, Value> {
+    let mut channels: Map<String, Value> = all().map(|channel| (channel.name.to_owned(), channel.describe())).collect();
+    let copies = ["JobState", "JobResult", "Response"];
+    channels.insert(
+        "answers".to_owned(),
+        json!({
+            "address": null,
+            "description": "The response topic of a request (MQTT 5): copies of its states and result, or of a command's \
+                answer, with the request's correlation data.",
+            "messages": message_references(&copies),
+        }),
+    );
+    channels
+}
+
+fn message_references(names: &[&str]) -> Map<String, Value> {
+    names.iter().map(|name| ((*name).to_owned(), reference(&format!("components/messages/{name}")))).collect()
+}
+
+impl Channel {
+    fn describe(&self) -> Value {
+        let levels = self.address.split('/').filter_map(|level| level.strip_prefix('{')?.strip_suffix('}'));
+        let parameters = ["base", "device"].into_iter().chain(levels);
+        let parameters = parameters.map(|name| (name.to_owned(), reference(&format!("components/parameters/{name}"))));
+        json!({
+            "address": format!("{{base}}/{{device}}/{}", self.address),
+            "description": self.description,
+            "parameters": parameters.collect::<Map<_, _>>(),
+            "messages": message_references(self.messages),
+        })
+    }
+
+    fn operation(&self) -> Value {
+        let path = format!("channels/{}", self.name);
+        let messages = |channel: &str, names: &[&str]| -> Vec<Value> {
+            names.iter().map(|name| reference(&format!("channels/{channel}/messages/{name}"))).collect()
+        };
+        let mut operation = json!({
+            "action": if self.out { "send" } else { "receive" },
+            "channel": reference(&path),
+            "summary": self.description,
+            "messages": messages(self.name, self.messages),
+            "bindings": {"mqtt": {"qos": self.qos, "retain": self.retain, "bindingVersion": BINDING}},
+        });
+        if !self.out {
+            let answers: &[&str] = if self.name.ends_with("2img") { &["JobState", "JobResult"] } else { &["Response"] };
+            operation["reply"] = json!({
+                "address": {
+                    "location": "$message.header#/responseTopic",
+                    "description": "MQTT 5's response topic; the answers go to the device's own topics in any case.",
+                },
+                "channel": reference("channels/answers"),
+                "messages": messages("answers", answers),
+            });
+        }
+        operation
+    }
+}
+
+/// What the device does with each topic.
+pub(super) fn operations() -> Map<String, Value> {
+    all().map(|channel| (channel.name.to_owned(), channel.operation())).collect()
+}
+
+/// The topics' levels.
+pub(super) fn parameters() -> Value {
+    json!({
+        "base": {"description": "`mqtt.base` of the configuration; may have slashes.", "default": "diffused"},
+        "device": {"description": "`device` of the configuration: 1 to 64 letters, digits, `-`, `_` and `.`."},
+        "command": {
+            "description": "A command's name.",
+            "enum": ["list", "pause", "resume", "reload", "cancel"],
+        },
+        "id": {"description": "The job: the request's `id`, or one that the device made."},
+        "n": {"description": "The image's number in its job, from 0."},
+    })
+}
+
+/// The payload of each topic, with its content type and examples.
+pub(super) fn messages() -> Map<String, Value> {
+    let mut messages = Map::new();
+    for name in all().flat_map(|channel| channel.messages) {
+        let (content_type, is_text) = match *name {
+            "Status" | "Prompt" => ("text/plain", 1),
+            "ImageFile" => ("image/png", 0),
+            _ => ("application/json", 1),
+        };
+        let mut message = json!({
+            "name": name,
+            "contentType": content_type,
+            "payload": reference(&format!("components/schemas/{name}")),
+            "bindings": {"mqtt": {"payloadFormatIndicator": is_text, "bindingVersion": BINDING}},
+        });
+        if *name == "ImageFile" {
+            message["summary"] = json!("A PNG, or a JPEG with the content type image/jpeg.");
+        }
+        let examples = examples(name);
+        if !examples.is_empty() {
+            message["examples"] = Value::Array(examples);
+        }
+        messages.insert((*name).to_owned(), message);
+    }
+    messages
+}

@@ -1,0 +1,96 @@
+//! The schemas of what is not a type of the contract's own: the engine's names and parameters, and what clients may write
+//! in several ways.
+
+use std::borrow::Cow;
+
+use diffused_engine::request::Stage;
+use diffused_engine::sampler::SamplerKind;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+
+/// Gives a type this schema, written out wherever the type is used.
+macro_rules! schema {
+    ($type:ident, $schema:expr) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+/// What a client may call a job of its own: returned as it came.
+pub(in crate::contract) struct Name;
+schema!(Name, json_schema!({"type": ["string", "number"]}));
+
+/// Of a command: returned as it came, whatever it is.
+pub(in crate::contract) struct Transaction;
+schema!(Transaction, json_schema!({}));
+
+/// A job's id as clients may write it.
+pub(in crate::contract) struct JobId;
+schema!(
+    JobId,
+    json_schema!({"anyOf": [{"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"}, {"type": "number"}]})
+);
+
+/// A sampler, as the daemon writes it.
+pub(in crate::contract) struct SamplerName;
+schema!(SamplerName, json_schema!({"type": "string", "enum": SamplerKind::ALL}));
+
+/// A sampler, as clients may write it. More spellings are taken; these are those that are documented.
+pub(in crate::contract) struct RequestSampler;
+schema!(RequestSampler, {
+    let ours = SamplerKind::ALL.map(SamplerKind::name);
+    let web = SamplerKind::ALL.map(SamplerKind::label);
+    let all = [&ours[..], &web].concat();
+    json_schema!({"type": "string", "enum": all})
+});
+
+/// A file format, as clients may write it.
+pub(in crate::contract) struct RequestFormat;
+schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg]|[Jj][Pp][Ee]?[Gg])$"}));
+
+/// Where the engine is.
+pub(in crate::contract) struct StageName;
+schema!(StageName, {
+    let all = [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder];
+    // Who adds a stage is led here.
+    let _ = |stage| match stage {
+        Stage::TextEncoder | Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder => {}
+    };
+    json_schema!({"type": "string", "enum": all})
+});
+
+/// What was painted, with every default filled in: the engine's `Parameters`.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::contract) struct PaintedParameters {
+    /// As asked.
+    prompt: String,
+    /// As asked.
+    negative_prompt: String,
+    /// Pixels.
+    width: usize,
+    /// Pixels.
+    height: usize,
+    /// Sampling steps.
+    steps: usize,
+    /// Guidance scale.
+    cfg_scale: f64,
+    /// The noise's seed.
+    seed: u64,
+    /// The sampler.
+    #[schemars(with = "SamplerName")]
+    sampler_name: String,
+    /// How much of the init image was repainted; only for image to image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denoising_strength: Option<f64>,
+}

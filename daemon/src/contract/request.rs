@@ -1,0 +1,110 @@
+//! A request as clients write it, under the names of the A1111 web API. The daemon reads requests key by key
+//! (`jobs::request`), so that each error names its key; this type is what our own client sends, and its schema is the
+//! contract's.
+
+use diffused_engine::sampler::SamplerKind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[cfg(test)]
+use crate::contract::asyncapi::types::{JobId, Name, RequestFormat, RequestSampler};
+
+/// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
+/// keys that are unknown are left out with a warning.
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PaintRequest {
+    /// What to paint, up to 20,000 bytes of UTF-8.
+    #[cfg_attr(test, schemars(length(max = 20_000)))]
+    pub prompt: String,
+    /// What to avoid, up to 20,000 bytes of UTF-8. Nothing where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(max = 20_000)))]
+    pub negative_prompt: Option<String>,
+    /// Sampling steps; the model's own number where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
+    pub steps: Option<usize>,
+    /// Guidance scale: how closely to follow the prompt. 1 or less paints without guidance; the model's own where it is
+    /// left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 50)))]
+    pub cfg_scale: Option<f64>,
+    /// The noise's seed; −1, the default, is a random one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = -1, max = 18_446_744_073_709_551_615_u64)))]
+    pub seed: Option<u64>,
+    /// Pixels, a multiple of 8. The model has a smallest size of its own, and its default where this is left out; with an
+    /// init image, that image's width, rounded down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 8, max = 2048), extend("multipleOf" = 8)))]
+    pub width: Option<usize>,
+    /// Pixels, as `width`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 8, max = 2048), extend("multipleOf" = 8)))]
+    pub height: Option<usize>,
+    /// The sampler; the model's own where it is left out. Any case, and blanks or underscores between the words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSampler>"))]
+    pub sampler_name: Option<SamplerKind>,
+    /// How many images, with the seeds that follow; 1 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 16)))]
+    pub n_iter: Option<u32>,
+    /// The image to start from, a PNG or JPEG in base64, as an entry of a list; it may begin as a data URL does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(min = 1, max = 1)))]
+    pub init_images: Option<Vec<String>>,
+    /// How much of the init image is repainted; 0.75 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
+    pub denoising_strength: Option<f64>,
+    /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<JobId>"))]
+    pub id: Option<String>,
+    /// The client's own name for the job, returned as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Name>"))]
+    pub transaction: Option<Value>,
+    /// The image's file format: a PNG, the default, has its parameters in it as A1111 writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFormat>"))]
+    pub format: Option<FileFormat>,
+    /// Larger goes first; 0 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = -100, max = 100)))]
+    pub priority: Option<i32>,
+    /// Seconds since 1970, UTC: a job that has not started by then is not painted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1e18)))]
+    pub not_after: Option<f64>,
+}
+
+/// An image file's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// Exact, with its parameters in a text chunk.
+    Png,
+    /// Smaller.
+    Jpeg,
+}
+
+impl FileFormat {
+    /// For MQTT 5's content type and the result.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            FileFormat::Png => "image/png",
+            FileFormat::Jpeg => "image/jpeg",
+        }
+    }
+
+    /// A file name's ending.
+    pub fn extension(self) -> &'static str {
+        match self {
+            FileFormat::Png => "png",
+            FileFormat::Jpeg => "jpg",
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The contract's document against the code: the request that docs/asyncapi.json describes is the one that the daemon
+//! reads, key by key and value by value, and its examples are messages of their kind.
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+use base64::Engine as _;
+use diffused::jobs::request::{Job, RequestMode};
+use diffused::painting::model::Model;
+use diffused_engine::{Options, Resolver};
+use diffused_tests::contract::{check, description, validate};
+use image::{ImageFormat, RgbImage};
+use serde_json::{Value, json};
+
+/// Takes requests as the daemon with the demo model does.
+struct Reader {
+    resolver: Resolver,
+    folder: tempfile::TempDir,
+}
+
+impl Reader {
+    fn new() -> Reader {
+        let resolver = Model::new(None, Options::default()).unwrap().resolver().unwrap();
+        Reader { resolver, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn read(&self, mode: RequestMode, request: &Value) -> Result<Job, String> {
+        let job = Job::parse(request.to_string().as_bytes(), mode, self.folder.path());
+        let (job, _) = job.map_err(|rejection| rejection.fault.to_string())?;
+        job.resolve(&self.resolver, Options::default()).map_err(|fault| fault.to_string())?;
+        Ok(job)
+    }
+
+    /// Schema and daemon take `request`, or both refuse it.
+    fn check(&self, mode: RequestMode, request: &Value, good: bool) {
+        let schema = if mode == RequestMode::Txt2Img { "Txt2ImgRequest" } else { "Img2ImgRequest" };
+        let read = self.read(mode, request).map(|_| ());
+        let valid = validate(schema, request);
+        assert_eq!((read.is_ok(), valid.is_ok()), (good, good), "{request}: daemon {read:?}, schema {valid:?}");
+    }
+
+    /// The same with one key beside a prompt.
+    fn check_key(&self, key: &str, value: &Value, good: bool) {
+        let mut request = json!({"prompt": "a"});
+        request[key] = value.clone();
+        self.check(RequestMode::Txt2Img, &request, good);
+    }
+}
+
+fn picture() -> String {
+    let mut file = Cursor::new(vec![]);
+    RgbImage::new(64, 64).write_to(&mut file, ImageFormat::Png).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(file.get_ref())
+}
+
+#[test]
+fn the_schema_takes_the_requests_that_the_daemon_takes() {
+    let reader = Reader::new();
+    let long = "x".repeat(20_000);
+    let good = [
+        ("prompt", vec![json!("a red house"), json!(""), json!(long)]),
+        ("negative_prompt", vec![json!("blurry"), json!(null)]),
+        ("steps", vec![json!(1), json!(42.0), json!(1000), json!(null)]),
+        ("cfg_scale", vec![json!(0), json!(7.5), json!(50)]),
+        ("seed", vec![json!(-1), json!(-1.0), json!(0), json!(7.0), json!(u64::MAX)]),
+        ("width", vec![json!(32), json!(128), json!(64.0), json!(2048), json!(null)]),
+        ("height", vec![json!(32), json!(128), json!(64.0), json!(2048)]),
+        ("n_iter", vec![json!(1), json!(16), json!(2.0)]),
+        ("denoising_strength", vec![json!(0.1), json!(1)]),
+        ("id", vec![json!("a-1_2.x"), json!(7), json!(null), json!("a".repeat(64))]),
+        ("transaction", vec![json!("t/1"), json!(9), json!(null)]),
+        ("format", vec![json!("png"), json!("jpeg"), json!("JPG")]),
+        ("priority", vec![json!(-100), json!(0.0), json!(100)]),
+        ("not_after", vec![json!(0), json!(1.8e9)]),
+        ("mask", vec![json!(null)]),
+        ("init_images", vec![json!(null)]),
+        ("output", vec![json!({"rotate": 90})]),
+        ("preview", vec![json!(true)]),
+        ("stepps", vec![json!(3)]),
+    ];
+    for (key, value) in good.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        reader.check_key(key, value, true);
+    }
+    for name in diffused_engine::sampler::SamplerKind::ALL.iter().flat_map(|kind| [kind.name(), kind.label()]) {
+        reader.check_key("sampler_name", &json!(name), true);
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_requests_that_the_daemon_refuses() {
+    let reader = Reader::new();
+    let long = "x".repeat(20_001);
+    let bad = [
+        ("prompt", vec![json!(7), json!(null), json!(["a"]), json!(long)]),
+        ("negative_prompt", vec![json!(7), json!(long)]),
+        ("steps", vec![json!("twenty"), json!(1.5), json!(-1), json!(0), json!(1001), json!(1e300)]),
+        ("cfg_scale", vec![json!("7"), json!(-1), json!(50.5)]),
+        ("seed", vec![json!(-2), json!(1.5), json!("lucky"), json!(1e30)]),
+        ("width", vec![json!({}), json!(0), json!(7), json!(100), json!(100_000), json!(63.5)]),
+        ("height", vec![json!(true), json!(0), json!(7), json!(100), json!("tall")]),
+        ("sampler_name", vec![json!("magic"), json!(1)]),
+        ("n_iter", vec![json!(0), json!(17), json!(1.5)]),
+        ("denoising_strength", vec![json!([0.5]), json!(1.5), json!(-0.1)]),
+        ("id", vec![json!("a/b"), json!(""), json!(".hidden"), json!({}), json!("a".repeat(65)), json!(true)]),
+        ("transaction", vec![json!({}), json!([])]),
+        ("format", vec![json!("gif"), json!(1)]),
+        ("priority", vec![json!(1e9), json!(101), json!(-101)]),
+        ("not_after", vec![json!(-1), json!("noon"), json!(1e300)]),
+        ("mask", vec![json!("aGVsbG8=")]),
+        ("init_images", vec![json!(["aGVsbG8="])]),
+    ];
+    for (key, value) in bad.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        reader.check_key(key, value, false);
+    }
+    reader.check(RequestMode::Txt2Img, &json!({}), false);
+}
+
+#[test]
+fn an_init_image_is_described_as_it_is_read() {
+    let reader = Reader::new();
+    let with = |images: Value| json!({"prompt": "a", "init_images": images});
+    reader.check(RequestMode::Img2Img, &with(json!([picture()])), true);
+    reader.check(RequestMode::Img2Img, &with(json!([format!("data:image/png;base64,{}", picture())])), true);
+    for images in [json!([]), json!(["a", "b"]), json!("aGVsbG8="), json!([7]), json!(null)] {
+        reader.check(RequestMode::Img2Img, &with(images), false);
+    }
+    reader.check(RequestMode::Img2Img, &json!({"prompt": "a"}), false);
+}
+
+/// What the daemon does not know is a warning, so every key of the schema gives none but for those that say so.
+#[test]
+fn every_key_of_the_schema_is_read() {
+    let reader = Reader::new();
+    let properties = description()["components"]["schemas"]["Txt2ImgRequest"]["properties"].as_object().unwrap();
+    let examples = json!({
+        "prompt": "a", "negative_prompt": "b", "steps": 2, "cfg_scale": 2, "seed": 1, "width": 64, "height": 64,
+        "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
+        "priority": 1, "not_after": 1, "output": 1, "preview": 1, "mask": null, "init_images": null,
+    });
+    let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(keys(&examples), properties.keys().cloned().collect());
+    let job = reader.read(RequestMode::Txt2Img, &examples).unwrap();
+    assert_eq!(job.warnings.len(), 2, "{:?}", job.warnings);
+    assert!(job.warnings.iter().all(|warning| warning.contains("not supported yet")), "{:?}", job.warnings);
+}
+
+#[test]
+fn the_examples_are_messages_of_their_kind() {
+    let messages = description()["components"]["messages"].as_object().unwrap();
+    let mut count = 0;
+    for (name, message) in messages {
+        for example in message["examples"].as_array().into_iter().flatten() {
+            validate(name, &example["payload"]).unwrap();
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count} examples");
+}
+
+#[test]
+fn messages_are_measured_by_their_topic() {
+    let good = [
+        ("diffused/frame/status", "online"),
+        ("diffused/frame/job/a/state", r#"{"id": "a", "state": "done"}"#),
+        ("diffused/frame/job/a/image/0", "\u{0}"),
+        ("diffused/frame/response/list", r#"{"status": "error", "data": {}, "error": "no"}"#),
+        ("diffused/frame/txt2img", "anything, since tests send wrong requests"),
+        ("answers/mine", r#"{"id": "a", "state": "running"}"#),
+    ];
+    for (topic, payload) in good {
+        let payload = if payload == "\u{0}" { &b"\x89PNG\r\n\x1a\n"[..] } else { payload.as_bytes() };
+        check(topic, payload).unwrap();
+    }
+    let bad = [
+        ("diffused/frame/status", "Online"),
+        ("diffused/frame/job/a/state", r#"{"id": "a", "state": "gone"}"#),
+        ("diffused/frame/job/a/state", r#"{"id": "a", "state": "done", "colour": "red"}"#),
+        ("diffused/frame/job/a/state", r#"{"state": "done"}"#),
+        ("diffused/frame/job/a/progress", r#"{"progress": 1.5}"#),
+        ("diffused/frame/job/a/image/0", "GIF89a"),
+        ("diffused/frame/job/a/pictures", "{}"),
+        ("diffused/frame/response/list", r#"{"status": "ok", "data": {"jobs": []}}"#),
+        ("answers/mine", "{}"),
+    ];
+    for (topic, payload) in bad {
+        assert!(check(topic, payload.as_bytes()).is_err(), "{topic} {payload}");
+    }
+}
