@@ -1,9 +1,16 @@
 //! What the command line offers, one file a verb.
 
+pub mod cancel;
 pub mod cli;
+mod client;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
 pub mod generate;
+pub mod list;
 pub mod plan;
+mod progress_line;
 pub mod run;
+pub mod status;
+pub mod submit;
+pub mod watch;

@@ -14,6 +14,9 @@ pub enum Failure {
     /// The model is missing or damaged. Exit status 3.
     #[error("{0}")]
     Model(String),
+    /// The user did not wait for the end. Exit status 130, as shells have it.
+    #[error("{0}")]
+    Interrupted(String),
     /// Anything else. Exit status 1.
     #[error("{0}")]
     Other(String),
@@ -25,6 +28,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Model(_) => ExitCode::from(3),
+            Failure::Interrupted(_) => ExitCode::from(130),
             Failure::Other(_) => ExitCode::FAILURE,
         }
     }

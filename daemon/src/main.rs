@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use diffused::commands::cli::{Cli, Command};
-use diffused::commands::{doctor, generate, plan, run};
+use diffused::commands::{cancel, doctor, generate, list, plan, run, status, submit, watch};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
@@ -16,6 +16,13 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments.config.as_deref()),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Submit(arguments) => submit::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Cancel(arguments) => cancel::run(&arguments),
+        Command::List(arguments) => list::run("list", &arguments),
+        Command::Pause(arguments) => list::run("pause", &arguments),
+        Command::Resume(arguments) => list::run("resume", &arguments),
+        Command::Status(arguments) => status::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => diffused::commands::demo::run(&arguments),
     };

@@ -375,9 +375,10 @@ impl Link {
         }
         if suback.return_codes.iter().any(refused) {
             // Nobody is to rely on a device that hears nothing.
-            let offline = self.options.last_will.clone();
-            let refused = self.outbox.push(offline);
-            self.give_back(refused);
+            if let Some(offline) = self.options.last_will.clone() {
+                let refused = self.outbox.push(offline);
+                self.give_back(refused);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod refusals;
 mod requests;
 mod scripted;
 mod times;
+mod verbs;
 
 /// Tests, named as their functions are.
 macro_rules! trials {
@@ -73,6 +74,14 @@ fn main() -> ExitCode {
         times::a_reload_with_a_broken_file_changes_nothing,
         times::state_and_info_greet_a_new_client,
         times::a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone,
+        verbs::submit_waits_and_writes_the_images,
+        verbs::what_cannot_be_painted_is_told_with_its_reason,
+        verbs::a_queue_is_listed_paused_and_cancelled,
+        verbs::a_job_is_watched_to_its_end,
+        verbs::a_device_is_described,
+        verbs::who_does_not_answer_is_named,
+        verbs::a_submission_survives_a_broker_that_restarts,
+        verbs::an_interrupted_submission_leaves_the_job,
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -10,6 +10,9 @@ use diffused_engine::sampler::SamplerKind;
 use crate::config::ByteSize;
 use crate::contract::fault::Fault;
 use crate::random;
+pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
+
+mod client;
 
 /// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the work.
 pub fn print_line(line: impl Display) {
@@ -38,6 +41,20 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Show how much memory an image needs
     Plan(PlanArgs),
+    /// Send a prompt to a device over MQTT, and wait for the image
+    Submit(SubmitArgs),
+    /// Follow the jobs of a device
+    Watch(WatchArgs),
+    /// Cancel jobs of a device
+    Cancel(CancelArgs),
+    /// Show the jobs of a device
+    List(DeviceArgs),
+    /// Start no further job on a device
+    Pause(DeviceArgs),
+    /// Go on after a pause
+    Resume(DeviceArgs),
+    /// Show how a device is
+    Status(DeviceArgs),
     /// Show the whole way from an MQTT prompt to an image, with a built-in broker
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -51,9 +68,9 @@ pub struct ConfigFile {
     pub config: Option<PathBuf>,
 }
 
-/// `diffused generate`
+/// What is painted.
 #[derive(Debug, Args)]
-pub struct GenerateArgs {
+pub struct PaintArgs {
     /// What to paint
     pub prompt: String,
     /// What to avoid
@@ -62,9 +79,6 @@ pub struct GenerateArgs {
     /// The seed of the noise: the same seed gives the same image; random if not given or -1
     #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
-    /// The file to write, .png or .jpg; named after the prompt if not given
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// Sampling steps
     #[arg(long)]
     pub steps: Option<usize>,
@@ -86,6 +100,17 @@ pub struct GenerateArgs {
     /// How much of the init image to repaint, 0 to 1
     #[arg(long, requires = "init_image")]
     pub strength: Option<f64>,
+}
+
+/// `diffused generate`
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The image
+    #[command(flatten)]
+    pub paint: PaintArgs,
+    /// The file to write, .png or .jpg; named after the prompt if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,

@@ -1,17 +1,16 @@
 //! `diffused generate`: one image from the command line.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use diffused_engine::request::{Observer, Request, Stage, Start};
 use diffused_engine::{Options, Painting};
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
-use crate::commands::cli::{GenerateArgs, print_line};
+use crate::commands::cli::{GenerateArgs, PaintArgs, print_line};
+use crate::commands::progress_line::ProgressLine;
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
@@ -33,10 +32,10 @@ pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {
 
 fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     crate::logging::start("error");
-    let (request, init_image) = request(arguments)?;
+    let (request, init_image) = request(&arguments.paint)?;
     let output = match &arguments.output {
         Some(path) => path.clone(),
-        None => free_name(Path::new(""), &arguments.prompt, request.seed),
+        None => free_name(Path::new(""), &arguments.paint.prompt, request.seed),
     };
     let format = format(&output)?;
     check_writable(&output)?;
@@ -81,7 +80,7 @@ fn warnings(painting: &Painting, json: bool) -> Vec<String> {
     warnings
 }
 
-fn request(arguments: &GenerateArgs) -> Result<(Request, Option<InitImage>), Failure> {
+fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failure> {
     let init_image = arguments.init_image.as_deref().map(|path| {
         let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
         InitImage::open(path).map_err(|fault| wrong(fault.message))
@@ -100,7 +99,7 @@ fn request(arguments: &GenerateArgs) -> Result<(Request, Option<InitImage>), Fai
     Ok((request, init_image.transpose()?))
 }
 
-fn format(output: &Path) -> Result<FileFormat, Failure> {
+pub(super) fn format(output: &Path) -> Result<FileFormat, Failure> {
     let extension = output.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
         Some("png") => Ok(FileFormat::Png),
@@ -110,7 +109,7 @@ fn format(output: &Path) -> Result<FileFormat, Failure> {
 }
 
 /// Painting may take long, so it is known first whether the image can be written.
-fn check_writable(output: &Path) -> Result<(), Failure> {
+pub(super) fn check_writable(output: &Path) -> Result<(), Failure> {
     let wrong = |error: String| Failure::Usage(format!("--output: {}: {error}", output.display()));
     if output.is_dir() {
         return Err(wrong("is a folder; name a file in it".into()));
@@ -126,29 +125,18 @@ fn check_writable(output: &Path) -> Result<(), Failure> {
 /// Shows the progress: a bar on a terminal, or lines of JSON, or nothing.
 struct Console {
     meter: Meter,
-    bar: ProgressBar,
+    line: ProgressLine,
     json: bool,
     shown: Option<(Instant, Stage, usize)>,
 }
 
 impl Console {
     fn new(json: bool, meter: Meter) -> Console {
-        let bar = if json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(1000) };
-        let style =
-            ProgressStyle::with_template("{msg:<22} {bar:36.green/240} {percent:>3} %  {elapsed} · {eta} to go");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸━"));
-        Console { meter, bar, json, shown: None }
+        Console { meter, line: ProgressLine::new(!json), json, shown: None }
     }
 
     fn show(&mut self, progress: JobProgress, now: Instant) {
-        let label = match progress.stage {
-            Stage::TextEncoder => "reading the prompt".to_owned(),
-            Stage::VaeEncoder => "encoding the image".to_owned(),
-            Stage::Unet => format!("step {} of {}", progress.step, progress.steps),
-            Stage::VaeDecoder => "painting".to_owned(),
-        };
-        self.bar.set_message(label);
-        self.bar.set_position((progress.progress * 1000.0) as u64);
+        self.line.show(&progress);
         let state = (progress.stage, progress.step);
         let due = self.shown.is_none_or(|(at, stage, step)| {
             (stage, step) != state || now.saturating_duration_since(at) >= Duration::from_secs(1)
@@ -162,7 +150,7 @@ impl Console {
     }
 
     fn finish(&self, result: &Value) {
-        self.bar.finish_and_clear();
+        self.line.clear();
         if self.json {
             print_line(result);
         } else {

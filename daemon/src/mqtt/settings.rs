@@ -9,8 +9,6 @@ use rumqttc::v5::mqttbytes::v5::LastWill;
 
 use super::message::Message;
 
-/// How long the broker keeps our session while we are away.
-const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Messages that the broker may send before we acknowledge the first.
 const RECEIVE_MAXIMUM: u16 = 16;
 /// How to connect, and what to publish at each connection.
@@ -35,23 +33,25 @@ pub struct MqttSettings {
     /// Sent first over each connection.
     pub greetings: Vec<Message>,
     /// What the broker publishes if the connection breaks without a DISCONNECT.
-    pub last_will: Message,
+    pub last_will: Option<Message>,
+    /// How long the broker keeps the session while we are away.
+    pub session: Duration,
 }
 
 /// The same for the client.
 pub(super) fn client_options(options: &MqttSettings) -> MqttOptions {
-    let will = &options.last_will;
-    let text = will.payload.read().unwrap_or_default();
-    let last_will = LastWill::new(&will.topic, text, QoS::AtLeastOnce, will.retain, None);
     let mut client = MqttOptions::new(&options.client_id, &options.host, options.port);
     client
         .set_keep_alive(options.keep_alive)
         .set_clean_start(false)
-        .set_session_expiry_interval(Some(SESSION_EXPIRY.as_secs() as u32))
+        .set_session_expiry_interval(Some(u32::try_from(options.session.as_secs()).unwrap_or(u32::MAX)))
         .set_max_packet_size(Some(options.max_packet.saturating_mul(2)))
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
-        .set_manual_acks(true)
-        .set_last_will(last_will);
+        .set_manual_acks(true);
+    if let Some(will) = &options.last_will {
+        let text = will.payload.read().unwrap_or_default();
+        client.set_last_will(LastWill::new(&will.topic, text, QoS::AtLeastOnce, will.retain, None));
+    }
     // Each message waits for the one before it: the system must not wait for more to send along.
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);

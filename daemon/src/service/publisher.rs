@@ -20,6 +20,9 @@ use crate::mqtt::receipts::Receipt;
 use crate::mqtt::{self, Mqtt, Received};
 use crate::painting::worker::{Painted, Place, PlacedImage};
 
+/// How long the broker keeps our session while we are away.
+const SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The connection, and what every message needs.
 pub(super) struct Publisher {
     mqtt: Mqtt,
@@ -203,6 +206,7 @@ pub(super) fn mqtt_options(
         outbox_limit: config.mqtt.outbox.0,
         filters: topics.filters(),
         greetings: vec![status(topics, "online"), info],
-        last_will: status(topics, "offline"),
+        last_will: Some(status(topics, "offline")),
+        session: SESSION,
     })
 }

@@ -1,0 +1,101 @@
+//! The options of the verbs that reach a device over MQTT.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+
+use super::{ConfigFile, PaintArgs};
+use crate::config::Url;
+use crate::contract::topics::TopicLevel;
+
+/// Which device, and by which broker.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Broker and device are those of this file
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The device; the configuration's own if not given
+    #[arg(long, value_name = "NAME", value_parser = level)]
+    pub device: Option<TopicLevel>,
+    /// The broker, as in mqtt://127.0.0.1:1883; without the configuration's login
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub broker: Option<Url>,
+    /// User name for the broker
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// A file that holds the password and nothing else
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// How long broker and device may take to answer, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diffused submit`
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// The image
+    #[command(flatten)]
+    pub paint: PaintArgs,
+    /// How many images, with the seeds that follow, 1 to 16
+    #[arg(long, value_name = "N")]
+    pub n_iter: Option<u32>,
+    /// The file to write, .png or .jpg, or a folder; named after the prompt if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// png or jpeg; by the output's name if not given
+    #[arg(long, value_name = "FORMAT", value_parser = ["png", "jpeg"])]
+    pub format: Option<String>,
+    /// Larger goes first, -100 to 100
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// The job's id; made at random if not given
+    #[arg(long, value_parser = level)]
+    pub id: Option<TopicLevel>,
+    /// Seconds since 1970: if the job has not started by then, it is not painted
+    #[arg(long, value_name = "TIME")]
+    pub not_after: Option<f64>,
+    /// Leave the job once it is in the queue, and print its id
+    #[arg(long, conflicts_with = "output")]
+    pub no_wait: bool,
+    /// Which device, and by which broker
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `diffused watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The job, until it ends; all jobs if not given
+    #[arg(value_parser = level)]
+    pub id: Option<TopicLevel>,
+    /// Which device, and by which broker
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `diffused cancel`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["id", "all"])))]
+pub struct CancelArgs {
+    /// The job
+    #[arg(value_parser = level)]
+    pub id: Option<TopicLevel>,
+    /// Cancel every job of the device
+    #[arg(long)]
+    pub all: bool,
+    /// Which device, and by which broker
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+fn level(text: &str) -> Result<TopicLevel, String> {
+    TopicLevel::try_from(text.to_owned())
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    Url::try_from(text.to_owned())
+}

@@ -1,0 +1,191 @@
+//! `diffused submit`: a prompt for a device, and the image from it. The job's id is made here, so a request that is
+//! published again, because the connection was gone meanwhile, is the same job.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use crate::commands::cli::{SubmitArgs, print_line};
+use crate::commands::client::{self, Client, Heard, SESSION};
+use crate::commands::progress_line::ProgressLine;
+use crate::commands::watch::{ended, labelled, state_line};
+use crate::contract::messages::{JobProgress, JobState, State};
+use crate::contract::request::{FileFormat, PaintRequest};
+use crate::failure::Failure;
+use crate::random;
+use arrivals::{Arrivals, Destination};
+
+mod arrivals;
+
+/// After a reconnection: how long nothing is heard of the job before the request is published again.
+const REPEAT: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Publishes the request, waits for the job's end and writes its images.
+pub fn run(arguments: &SubmitArgs) -> Result<(), Failure> {
+    client::run(arguments.device.json, submit(arguments))
+}
+
+async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
+    let destination = Destination::check(arguments.output.as_deref(), arguments.n_iter.unwrap_or(1))?;
+    let request = request(arguments, destination.format())?;
+    let id = request.id.clone().unwrap_or_default();
+    let topic = if request.init_images.is_some() { "img2img" } else { "txt2img" };
+    let name = format!("job/{id}/#");
+    let mut client = Client::connect(&arguments.device, &[&name], SESSION).await?;
+    client.publish(topic, &request);
+    let mut job = SubmittedJob {
+        json: arguments.device.json,
+        line: ProgressLine::new(!arguments.device.json),
+        arrivals: Arrivals::default(),
+        heard: false,
+        id,
+    };
+    job.line.wait(format!("waiting for {}", client.device));
+    let mut deadline = Some(client.deadline());
+    let mut repeated = false;
+    let end = loop {
+        let heard = tokio::select! {
+            heard = client.hear() => heard?,
+            () = sleep(deadline), if deadline.is_some() && !job.heard => return Err(client.silent()),
+            () = sleep(deadline), if deadline.is_some() => {
+                client.publish(topic, &request);
+                deadline = Some(Instant::now() + REPEAT);
+                continue;
+            }
+            _ = tokio::signal::ctrl_c() => {
+                job.line.clear();
+                return Err(job.left(&client));
+            }
+        };
+        match heard {
+            Heard::Message(name, payload) => {
+                let end = job.hear(&name, payload);
+                deadline = if job.heard { None } else { deadline };
+                match end {
+                    None if arguments.no_wait && job.heard => break None,
+                    None => {}
+                    // The connection was gone when they passed.
+                    Some(JobState { state: State::Done, .. }) if !job.arrivals.are_complete() && !repeated => {
+                        repeated = true;
+                        client.publish(topic, &request);
+                    }
+                    end => break end,
+                }
+            }
+            Heard::Back if job.heard => deadline = Some(Instant::now() + REPEAT),
+            Heard::Lost => job.line.note("the connection to the broker is gone; waiting for it to come back"),
+            Heard::Presence(false) => job.line.note("the device has gone offline; waiting for it to come back"),
+            Heard::Presence(true) | Heard::Back => {}
+        }
+    };
+    job.line.clear();
+    client.finish().await;
+    match end {
+        None => print_line(if job.json { json!({"event": "queued", "id": job.id}).to_string() } else { job.id }),
+        Some(state) => {
+            ended(&state)?;
+            job.arrivals.write(&destination, &arguments.paint.prompt, job.json)?;
+        }
+    }
+    Ok(())
+}
+
+async fn sleep(deadline: Option<Instant>) {
+    sleep_until(deadline.unwrap_or_else(Instant::now)).await;
+}
+
+/// What is known of the job.
+struct SubmittedJob {
+    id: String,
+    json: bool,
+    line: ProgressLine,
+    arrivals: Arrivals,
+    /// Whether the device has said anything of it.
+    heard: bool,
+}
+
+impl SubmittedJob {
+    /// Takes a message in; gives the state that ends the job.
+    fn hear(&mut self, name: &str, payload: bytes::Bytes) -> Option<JobState> {
+        let name = name.strip_prefix(&format!("job/{}/", self.id))?;
+        let first = !std::mem::replace(&mut self.heard, true);
+        match name.split_once('/') {
+            None if name == "state" => {
+                let state: JobState = serde_json::from_slice(&payload).ok()?;
+                self.print("state", &state);
+                return self.state(state, first);
+            }
+            None if name == "progress" => {
+                let progress: JobProgress = serde_json::from_slice(&payload).ok()?;
+                self.print("progress", &progress);
+                self.line.show(&progress);
+            }
+            None if name == "result" => self.arrivals.result = serde_json::from_slice(&payload).ok(),
+            Some(("image", number)) => self.arrivals.add(number.parse().ok()?, payload),
+            _ => {}
+        }
+        None
+    }
+
+    fn state(&mut self, state: JobState, first: bool) -> Option<JobState> {
+        match state.state {
+            State::Queued => self.line.wait(state_line(&JobState { warnings: vec![], ..state.clone() })),
+            State::Running => self.line.wait("running".to_owned()),
+            _ => return Some(state),
+        }
+        if first && !self.json {
+            state.warnings.iter().for_each(|warning| self.line.note(&format!("warning: {warning}")));
+        }
+        None
+    }
+
+    fn print(&self, event: &str, message: &impl serde::Serialize) {
+        if self.json {
+            print_line(labelled(event, &self.id, message));
+        }
+    }
+
+    /// The user does not wait any longer.
+    fn left(&self, client: &Client) -> Failure {
+        let (id, device) = (&self.id, &client.device);
+        Failure::Interrupted(format!(
+            "the job goes on; `diffused watch {id} --device {device}` follows it, `diffused cancel {id} --device {device}` \
+             cancels it"
+        ))
+    }
+}
+
+/// What is published.
+fn request(arguments: &SubmitArgs, format: Option<FileFormat>) -> Result<PaintRequest, Failure> {
+    let paint = &arguments.paint;
+    let init_image = |path: &PathBuf| match std::fs::read(path) {
+        Ok(bytes) => Ok(vec![base64::engine::general_purpose::STANDARD.encode(bytes)]),
+        Err(error) => Err(Failure::Usage(format!("--init-image: {}: {error}", path.display()))),
+    };
+    let wanted = match arguments.format.as_deref() {
+        Some("jpeg") => Some(FileFormat::Jpeg),
+        Some(_) => Some(FileFormat::Png),
+        None => format,
+    };
+    Ok(PaintRequest {
+        prompt: paint.prompt.clone(),
+        negative_prompt: Some(paint.negative_prompt.clone()).filter(|text| !text.is_empty()),
+        steps: paint.steps,
+        cfg_scale: paint.cfg_scale,
+        // Known here, so that a request that is published again is the same.
+        seed: Some(paint.seed.unwrap_or_else(random::seed)),
+        width: paint.width,
+        height: paint.height,
+        sampler_name: paint.sampler,
+        n_iter: arguments.n_iter,
+        init_images: paint.init_image.as_ref().map(init_image).transpose()?,
+        denoising_strength: paint.strength,
+        id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
+        transaction: None,
+        format: wanted,
+        priority: arguments.priority,
+        not_after: arguments.not_after,
+    })
+}

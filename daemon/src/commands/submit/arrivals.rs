@@ -1,0 +1,172 @@
+//! Images as they arrive, and the files that they become.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::commands::cli::print_line;
+use crate::commands::generate;
+use crate::contract::messages::{Image, JobResult};
+use crate::contract::request::FileFormat;
+use crate::failure::Failure;
+use crate::files::write_atomically;
+use crate::painting::pictures::{free_name, hex};
+
+/// Where images are written.
+pub(super) enum Destination {
+    /// The first to this file, the others to names that count on.
+    File(PathBuf, FileFormat),
+    /// Named after the prompt and the seed.
+    Folder(PathBuf),
+}
+
+impl Destination {
+    /// Whether that can be written, before anybody waits for it.
+    pub(super) fn check(output: Option<&Path>, count: u32) -> Result<Destination, Failure> {
+        let Some(path) = output else { return Ok(Destination::Folder(PathBuf::new())) };
+        if path.is_dir() {
+            return Ok(Destination::Folder(path.to_owned()));
+        }
+        let format = generate::format(path)?;
+        (0..count).try_for_each(|number| generate::check_writable(&numbered(path, number.into())))?;
+        Ok(Destination::File(path.to_owned(), format))
+    }
+
+    /// The format that the file's name says.
+    pub(super) fn format(&self) -> Option<FileFormat> {
+        match self {
+            Destination::File(_, format) => Some(*format),
+            Destination::Folder(_) => None,
+        }
+    }
+
+    fn path(&self, number: u64, prompt: &str, seed: u64, extension: &str) -> PathBuf {
+        match self {
+            Destination::File(path, _) => numbered(path, number),
+            Destination::Folder(folder) => {
+                let named = free_name(folder, prompt, seed.wrapping_add(number)).with_extension(extension);
+                let mut names = (0..).map(|number| numbered(&named, number));
+                names.find(|path| !path.exists()).unwrap_or_else(|| named.clone())
+            }
+        }
+    }
+}
+
+/// `a.png`, `a-2.png`, `a-3.png`…
+fn numbered(path: &Path, number: u64) -> PathBuf {
+    let (stem, extension) = (path.file_stem().unwrap_or_default(), path.extension().unwrap_or_default());
+    match number {
+        0 => path.to_owned(),
+        _ => path.with_file_name(format!("{}-{}.{}", stem.display(), number + 1, extension.display())),
+    }
+}
+
+/// What has arrived of a job.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    images: BTreeMap<u64, Bytes>,
+    /// The job's result.
+    pub(super) result: Option<JobResult>,
+}
+
+impl Arrivals {
+    /// An image, by its number; one that comes again replaces the first.
+    pub(super) fn add(&mut self, number: u64, bytes: Bytes) {
+        self.images.insert(number, bytes);
+    }
+
+    /// Whether every image is here that was published.
+    pub(super) fn are_complete(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| {
+            let mut images = (0_u64..).zip(&result.images);
+            images.all(|(number, image)| image.topic.is_none() || self.get(number, image).is_some())
+        })
+    }
+
+    /// The bytes of an image, if they are those of the result.
+    fn get(&self, number: u64, image: &Image) -> Option<&Bytes> {
+        self.images.get(&number).filter(|bytes| hex(&Sha256::digest(bytes)) == image.sha256)
+    }
+
+    /// Writes the images and says where they are.
+    pub(super) fn write(&self, destination: &Destination, prompt: &str, json: bool) -> Result<(), Failure> {
+        let Some(result) = &self.result else {
+            return Err(Failure::Other("the job is done, but its result did not arrive".to_owned()));
+        };
+        let mut paths = vec![];
+        let mut missing = vec![];
+        for (number, image) in (0_u64..).zip(&result.images) {
+            match self.get(number, image) {
+                Some(bytes) => paths.push(write(destination, number, prompt, result, image, bytes)?),
+                None => missing.push(where_else(number, image)),
+            }
+        }
+        if json {
+            let mut line = json!(result);
+            (line["event"], line["paths"]) = (json!("done"), json!(paths));
+            print_line(line);
+        } else {
+            result.warnings.iter().for_each(|warning| eprintln!("diffused: warning: {warning}"));
+            let (seed, total) = (result.parameters.seed, result.timings.total);
+            for (number, path) in (0_u64..).zip(&paths) {
+                print_line(format!("{}  (seed {}, {total} s)", path.display(), seed.wrapping_add(number)));
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Failure::Other(missing.join("; "))) }
+    }
+}
+
+fn write(
+    destination: &Destination,
+    number: u64,
+    prompt: &str,
+    result: &JobResult,
+    image: &Image,
+    bytes: &[u8],
+) -> Result<PathBuf, Failure> {
+    let extension = if image.content_type == "image/jpeg" { "jpg" } else { "png" };
+    let path = destination.path(number, prompt, result.parameters.seed, extension);
+    write_atomically(&path, bytes)
+        .map_err(|error| Failure::Other(format!("the image cannot be written: {}: {error}", path.display())))?;
+    Ok(path)
+}
+
+/// What is said of an image that did not arrive.
+fn where_else(number: u64, image: &Image) -> String {
+    match &image.path {
+        Some(path) => format!("image {number} did not arrive; the device has it in {}", path.display()),
+        None => format!("image {number} did not arrive, and the device has not kept it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_images_count_on() {
+        let names = |path: &str| [0, 1, 9].map(|number| numbered(Path::new(path), number).display().to_string());
+        assert_eq!(names("out/a.png"), ["out/a.png", "out/a-2.png", "out/a-10.png"]);
+    }
+
+    #[test]
+    fn a_folder_gets_names_that_are_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::check(Some(folder.path()), 1).unwrap();
+        let path = |number| destination.path(number, "A cat!", 7, "jpg");
+        assert_eq!(path(0), folder.path().join("a-cat-7.jpg"));
+        assert_eq!(path(1), folder.path().join("a-cat-8.jpg"));
+        std::fs::write(path(0), "").unwrap();
+        assert_eq!(path(0), folder.path().join("a-cat-7-2.jpg"));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_at_once() {
+        assert!(Destination::check(Some(Path::new("a.gif")), 1).is_err());
+        assert!(Destination::check(Some(Path::new("no/such/a.png")), 1).is_err());
+        assert!(Destination::check(None, 1).is_ok());
+    }
+}
