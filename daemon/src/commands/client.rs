@@ -135,10 +135,10 @@ impl Client {
     /// The failure of a device that is not there.
     pub(super) fn absent(&self, how: &str) -> Failure {
         let online = match self.online() {
-            devices if devices.is_empty() => "no device is online".to_owned(),
-            devices => format!("online are: {}", devices.join(", ")),
+            devices if devices.is_empty() => "no device".to_owned(),
+            devices => devices.join(", "),
         };
-        Failure::Other(format!("the device `{}` {how}; at the broker {} {online}", self.device, self.broker))
+        Failure::Other(format!("the device `{}` {how}; online at {}: {online}", self.device, self.broker))
     }
 
     /// The devices that are online.

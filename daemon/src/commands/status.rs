@@ -50,7 +50,7 @@ async fn show(client: &mut Client, json: bool) -> Result<(), Failure> {
     let others: Vec<&str> = online.iter().map(String::as_str).filter(|device| *device != client.device).collect();
     print_line(format!("{:<10} online", client.device));
     info.iter().flat_map(about).for_each(|(part, text)| print_line(format!("{part:<10} {text}")));
-    list::lines(&jobs).iter().for_each(|line| print_line(format!("{:<10} {line}", "job")));
+    list::lines(&jobs).iter().for_each(|line| print_line(format!("{:<10} {line}", "jobs")));
     if !others.is_empty() {
         print_line(format!("{:<10} {}", "others", others.join(", ")));
     }

@@ -11,7 +11,7 @@ use crate::commands::cli::{SubmitArgs, print_line};
 use crate::commands::client::{self, Client, Heard, SESSION};
 use crate::commands::progress_line::ProgressLine;
 use crate::commands::watch::{ended, labelled, state_line};
-use crate::contract::messages::{JobProgress, JobState, State};
+use crate::contract::messages::{JobProgress, JobResult, JobState, State};
 use crate::contract::request::{FileFormat, PaintRequest};
 use crate::failure::Failure;
 use crate::random;
@@ -40,6 +40,7 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
         line: ProgressLine::new(!arguments.device.json),
         arrivals: Arrivals::default(),
         heard: false,
+        warned: vec![],
         id,
     };
     job.line.wait(format!("waiting for {}", client.device));
@@ -104,41 +105,55 @@ struct SubmittedJob {
     arrivals: Arrivals,
     /// Whether the device has said anything of it.
     heard: bool,
+    /// Warnings that were shown.
+    warned: Vec<String>,
 }
 
 impl SubmittedJob {
     /// Takes a message in; gives the state that ends the job.
     fn hear(&mut self, name: &str, payload: bytes::Bytes) -> Option<JobState> {
         let name = name.strip_prefix(&format!("job/{}/", self.id))?;
-        let first = !std::mem::replace(&mut self.heard, true);
+        self.heard = true;
         match name.split_once('/') {
             None if name == "state" => {
                 let state: JobState = serde_json::from_slice(&payload).ok()?;
                 self.print("state", &state);
-                return self.state(state, first);
+                return self.state(state);
             }
             None if name == "progress" => {
                 let progress: JobProgress = serde_json::from_slice(&payload).ok()?;
                 self.print("progress", &progress);
                 self.line.show(&progress);
             }
-            None if name == "result" => self.arrivals.result = serde_json::from_slice(&payload).ok(),
+            None if name == "result" => {
+                let result: JobResult = serde_json::from_slice(&payload).ok()?;
+                self.warn(&result.warnings);
+                self.arrivals.result = Some(result);
+            }
             Some(("image", number)) => self.arrivals.add(number.parse().ok()?, payload),
             _ => {}
         }
         None
     }
 
-    fn state(&mut self, state: JobState, first: bool) -> Option<JobState> {
+    fn state(&mut self, state: JobState) -> Option<JobState> {
+        self.warn(&state.warnings);
         match state.state {
-            State::Queued => self.line.wait(state_line(&JobState { warnings: vec![], ..state.clone() })),
+            State::Queued => self.line.wait(state_line(&JobState { warnings: vec![], ..state })),
             State::Running => self.line.wait("running".to_owned()),
             _ => return Some(state),
         }
-        if first && !self.json {
-            state.warnings.iter().for_each(|warning| self.line.note(&format!("warning: {warning}")));
-        }
         None
+    }
+
+    /// Shows what was not shown yet. As JSON it is part of the messages.
+    fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            if !self.json && !self.warned.contains(warning) {
+                self.line.note(&format!("warning: {warning}"));
+                self.warned.push(warning.clone());
+            }
+        }
     }
 
     fn print(&self, event: &str, message: &impl serde::Serialize) {

@@ -119,10 +119,14 @@ fn progress_line(progress: &JobProgress) -> String {
 
 /// How a job ended, as the program ends.
 pub(super) fn ended(state: &JobState) -> Result<(), Failure> {
-    match state.state {
-        State::Done => Ok(()),
-        _ => Err(Failure::Other(format!("the job `{}` was not painted: {}", state.id, state_line(state)))),
-    }
+    let how = match state.state {
+        State::Done => return Ok(()),
+        State::Failed => "has failed",
+        State::Cancelled => "was cancelled",
+        _ => "was rejected",
+    };
+    let why = state.error.as_ref().map(|fault| format!(": {}", fault.one_line())).unwrap_or_default();
+    Err(Failure::Other(format!("the job `{}` {how}{why}", state.id)))
 }
 
 #[cfg(test)]

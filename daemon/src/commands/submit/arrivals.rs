@@ -109,7 +109,6 @@ impl Arrivals {
             (line["event"], line["paths"]) = (json!("done"), json!(paths));
             print_line(line);
         } else {
-            result.warnings.iter().for_each(|warning| eprintln!("diffused: warning: {warning}"));
             let (seed, total) = (result.parameters.seed, result.timings.total);
             for (number, path) in (0_u64..).zip(&paths) {
                 print_line(format!("{}  (seed {}, {total} s)", path.display(), seed.wrapping_add(number)));
