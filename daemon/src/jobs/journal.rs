@@ -17,6 +17,8 @@ use crate::jobs::record::{EndedJob, Expiry, JobRecord, Reply, RequestMark};
 use crate::jobs::request::Job;
 use crate::mqtt::message::Message;
 
+/// The form in which the lines are written.
+const FORMAT: u32 = 1;
 /// How many ended jobs are remembered.
 const ENDED: usize = 256;
 /// How much of the journal they may take, bytes.
@@ -26,6 +28,11 @@ const ENDED_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
+    /// The first line: whose file this is.
+    Format {
+        /// See `FORMAT`.
+        version: u32,
+    },
     /// A request was accepted.
     Accepted(Box<Acceptance>),
     /// A job was started.
@@ -119,6 +126,10 @@ pub struct JournalState {
     pub next: u64,
     /// Lines that are damaged, from 1.
     pub damaged: Vec<usize>,
+    /// The form in which the lines are written; 0 without a first line.
+    pub format: u32,
+    /// How many lines are whole.
+    pub whole: usize,
 }
 
 impl JournalState {
@@ -129,15 +140,28 @@ impl JournalState {
         for (index, line) in lines {
             // A line without its end is one that was being written.
             match line.strip_suffix(b"\n").and_then(Record::parse) {
-                Some(record) => journal.apply(record),
+                Some(record) => {
+                    journal.whole += 1;
+                    journal.apply(record);
+                }
                 None => journal.damaged.push(index + 1),
             }
         }
         journal
     }
 
+    /// Why these lines are not for this program to change.
+    pub fn foreign(&self) -> Option<&'static str> {
+        match self {
+            JournalState { format, .. } if *format > FORMAT => Some("was written by a newer version of diffused"),
+            JournalState { whole: 0, damaged, .. } if !damaged.is_empty() => Some("is not a journal of diffused"),
+            _ => None,
+        }
+    }
+
     fn apply(&mut self, record: Record) {
         match record {
+            Record::Format { version } => self.format = version,
             Record::Accepted(acceptance) => {
                 let Acceptance { number, job, init_image, mark, reply, expiry } = *acceptance;
                 self.count(number);
@@ -196,6 +220,7 @@ impl JournalState {
     pub fn lines(&self) -> String {
         let mut text = String::new();
         let mut write = |record: Record| text.push_str(&record.line());
+        write(Record::Format { version: FORMAT });
         self.ended.iter().for_each(|ended| write(Record::Ended(Box::new(ended.clone()))));
         for (record, init_image) in self.jobs.values() {
             let JobRecord { number, job, mark, reply, expiry, images, starts, .. } = record.clone();

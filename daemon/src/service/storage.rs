@@ -57,14 +57,17 @@ impl Storage {
         let lock = lock(folder)?;
         let path = folder.join(JOURNAL);
         let (mut journal, len) = read(&path).with_context(|| format!("state_dir: {}", path.display()))?;
+        if let Some(why) = journal.foreign() {
+            bail!("state_dir: {} {why}; choose another state_dir, or move the file away", path.display());
+        }
         if !journal.damaged.is_empty() {
             keep_damaged(folder, &journal.damaged);
         }
         let lines = journal.lines();
-        if (lines.len() as u64) < len || !journal.damaged.is_empty() {
-            // A full disk is no reason not to start: the long journal says the same.
-            let _ =
-                write_atomically(&path, lines.as_bytes()).inspect_err(|error| warn!("the journal stays long: {error}"));
+        if lines.len() as u64 != len {
+            // A full disk is no reason not to start: what is there says the same.
+            let _ = write_atomically(&path, lines.as_bytes())
+                .inspect_err(|error| warn!("the journal stays as it is: {error}"));
         }
         let file = open(&path).with_context(|| format!("state_dir: {}", path.display()))?;
         let len = file.metadata()?.len();
@@ -297,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_others_and_of_newer_versions_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(JOURNAL);
+        for (text, why) in [
+            ("Dear diary,\n".to_owned(), "is not a journal of diffused"),
+            (Record::Format { version: 2 }.line(), "newer version"),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let error = Storage::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn a_second_service_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let _first = Storage::open(folder.path()).unwrap();
@@ -323,6 +341,7 @@ mod tests {
     async fn a_torn_end_and_a_damaged_line_cost_themselves_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(JOURNAL);
+        let format = Record::Format { version: 1 }.line();
         let mut text = paused(false).line() + &paused(true).line() + &paused(false).line();
         text.truncate(text.len() - 3);
         text.replace_range(20..21, "?");
@@ -331,6 +350,6 @@ mod tests {
         assert_eq!((journal.paused, journal.damaged), (true, vec![1, 3]));
         assert_eq!(fs::read_to_string(folder.path().join(DAMAGED)).unwrap(), text);
         drop(storage);
-        assert_eq!(fs::read_to_string(&path).unwrap(), paused(true).line());
+        assert_eq!(fs::read_to_string(&path).unwrap(), format + &paused(true).line());
     }
 }
