@@ -56,7 +56,7 @@ pub(crate) fn prompts_at_once(_: &mut Dice) -> String {
 /// Seconds from the arrival of a message to `cancel` to the answer.
 fn ask(rig: &mut Rig, payload: &str) -> f64 {
     rig.peer.publish("cancel", payload.to_owned());
-    let limit = Duration::from_secs(size(3, 1) as u64);
+    let limit = Duration::from_secs(1);
     let mut answer = None;
     rig.wait(limit + Duration::from_secs(60), &format!("{payload} is answered"), |ledger| {
         answer = ledger.answered_in("cancel", "response/cancel");

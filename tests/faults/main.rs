@@ -9,9 +9,12 @@ use std::process::ExitCode;
 use diffused_tests::mqtt::has_broker;
 use libtest_mimic::Arguments;
 
+mod away;
 mod brokers;
 mod clock;
+mod disk;
 mod flood;
+mod kills;
 mod malformed;
 mod refusals;
 mod rig;
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
         brokers::restarts_without_persistence: "broker killed and stopped, forgets all",
         brokers::restarts_with_persistence: "broker killed and stopped, with persistence",
         brokers::frozen_while_it_takes_an_image: "broker frozen while it takes an image",
+        away::broker_away: "broker away while images queue",
+        away::nobody_takes_images: "nobody takes images for long",
         brokers::limit_of_100_kilobytes: "broker with a limit of 100 KB a packet",
         refusals::image_refused_0x95: "PUBACK 0x95, packet too large, for images",
         refusals::image_refused_0x87: "PUBACK 0x87, not authorised, for images",
@@ -48,6 +53,13 @@ fn main() -> ExitCode {
         flood::prompts_at_once: "prompts at once, then one cancelled, then all",
         clock::jumps: "clock jumps",
         clock::start_in_1970: "start in 1970",
+        disk::writes_that_fail: "writing fails",
+        disk::full_disk: "full disk",
+        kills::kill_9: "kill -9",
+        kills::torn_journal: "damaged journal",
+        kills::second_service: "a second service on the state folder",
+        stops::sigterm_mid_job: "SIGTERM in a job",
+        stops::sigterm_in_a_long_operator: "SIGTERM in a long operator",
         stops::second_sigterm: "SIGTERM twice in a long operator",
         malformed::payloads: "malformed requests",
         malformed::large_packets: "packets of 1, 16 and 250 MB",

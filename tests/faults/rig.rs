@@ -116,12 +116,17 @@ impl Rig {
         start.elapsed()
     }
 
-    /// Waits until `count` jobs are accepted and all accepted jobs have ended; checks that each of `submit` did so
-    /// once, as done, with the image of an undisturbed run. Gives the number of ends.
-    pub(crate) fn check_all_done(&self, count: usize) -> usize {
+    /// Waits until `count` jobs are accepted and all accepted jobs have ended.
+    pub(crate) fn wait_all_ended(&self, count: usize) {
         self.wait(PATIENCE * size(1, 5) as u32, &format!("{count} jobs are accepted, and all have ended"), |ledger| {
             ledger.accepted.len() >= count && ledger.open().is_empty()
         });
+    }
+
+    /// Waits until `count` jobs are accepted and all accepted jobs have ended; checks that each of `submit` did so
+    /// once, as done, with the image of an undisturbed run. Gives the number of ends.
+    pub(crate) fn check_all_done(&self, count: usize) -> usize {
+        self.wait_all_ended(count);
         let ledger = self.tap.ledger();
         check_ends(&ledger);
         check_images(&ledger.images);
@@ -141,7 +146,8 @@ pub(crate) fn small(id: &str, seed: usize) -> Value {
 /// Each job ended once, as done.
 pub(crate) fn check_ends(ledger: &Ledger) {
     assert!(ledger.ended_twice().is_empty(), "more than one end: {:#?}", ledger.ended_twice());
-    assert_eq!(ledger.ended_as("done"), ledger.endings.len(), "not done: {:#?}", ledger.endings);
+    let not_done: Vec<_> = ledger.endings.values().flatten().filter(|text| !text.contains("\"done\"")).collect();
+    assert!(not_done.is_empty(), "not done: {not_done:#?}");
 }
 
 /// The images of `submit` are those of an undisturbed run.

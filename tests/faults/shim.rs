@@ -7,6 +7,17 @@ use std::process::Command;
 
 use diffused_tests::root;
 
+/// No space left on the device.
+pub(crate) const ENOSPC: i32 = 28;
+/// Input or output error.
+pub(crate) const EIO: i32 = 5;
+/// `write` and its like fail.
+pub(crate) const WRITE: i32 = 1;
+/// `fsync` and `fdatasync` fail.
+pub(crate) const SYNC: i32 = 2;
+/// `rename` fails.
+pub(crate) const RENAME: i32 = 4;
+
 /// What the library does at this moment.
 pub(crate) struct Shim {
     control: File,
@@ -26,6 +37,19 @@ impl Shim {
         let environment =
             vec![("LD_PRELOAD", library), ("FAULTS_CONTROL", control.clone()), ("FAULTS_FOLDER", folder.join("state"))];
         Shim { control: File::options().write(true).open(control).unwrap(), environment }
+    }
+
+    /// From now on the `calls` fail with `error`.
+    pub(crate) fn fail(&self, error: i32, calls: i32) {
+        let bytes = [calls, error].map(i32::to_ne_bytes);
+        // The error last: it is what switches the fault on.
+        self.control.write_all_at(&bytes[0], 12).unwrap();
+        self.control.write_all_at(&bytes[1], 8).unwrap();
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn heal(&self) {
+        self.fail(0, 0);
     }
 
     /// From now on the clock is `seconds` ahead.

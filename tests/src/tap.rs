@@ -131,6 +131,14 @@ impl Ledger {
         self.endings.values().filter(|endings| endings.len() > 1).collect()
     }
 
+    /// Takes out the jobs whose end contains `text`, which are of no further interest; gives their number.
+    pub fn take_out(&mut self, text: &str) -> usize {
+        let ended = |texts: &BTreeSet<String>| texts.iter().all(|end| end.contains(text));
+        let out: Vec<String> = self.endings.extract_if(.., |_, texts| ended(texts)).map(|(id, _)| id).collect();
+        self.accepted.retain(|id| !out.contains(id));
+        out.len()
+    }
+
     /// How many jobs ended as `state`.
     pub fn ended_as(&self, state: &str) -> usize {
         let is =
