@@ -231,8 +231,12 @@ impl Service {
     }
 
     fn send_health(&self) {
+        self.publisher.health(&self.health());
+    }
+
+    fn health(&self) -> Health {
         let memory = health::memory();
-        self.publisher.health(&Health {
+        Health {
             rss: memory.resident,
             peak_rss: memory.peak,
             memory_limit: self.memory,
@@ -246,7 +250,7 @@ impl Service {
             undelivered: self.publisher.mqtt().waiting(),
             problems: self.storage.problem().map(str::to_owned).into_iter().collect(),
             seconds_per_step: self.seconds_per_step,
-        });
+        }
     }
 
     /// Reads the configuration again; returns whether it has changed. A difference is not applied: the answer asks for a

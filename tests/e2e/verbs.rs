@@ -138,10 +138,12 @@ pub(crate) fn a_job_is_watched_to_its_end() {
 
 pub(crate) fn a_device_is_described() {
     let harness = Harness::start();
-    verb(&harness, &["status"]).check(0, &["test       online", "demo (sd1, int8), 128 x 128 in ", "no jobs"]);
+    verb(&harness, &["status"])
+        .check(0, &["test       online", "demo (sd1, int8), 128 x 128 in ", "disk  ", "no jobs"]);
     let status = verb(&harness, &["status", "--json"]).lines().remove(0);
     assert_eq!((&status["status"], &status["info"]["schema"]), (&json!("online"), &json!(1)));
     assert_eq!(status["online"], json!(["test"]));
+    assert!(status["health"]["rss"].as_u64() > Some(1 << 20), "{status}");
 }
 
 pub(crate) fn who_does_not_answer_is_named() {

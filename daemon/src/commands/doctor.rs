@@ -84,7 +84,7 @@ fn model(engine: &Engine) -> String {
 }
 
 /// Bytes in MiB or GiB, whichever is easier to read.
-fn amount(bytes: u64) -> String {
+pub(super) fn amount(bytes: u64) -> String {
     let mib = bytes as f64 / (1 << 20) as f64;
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }

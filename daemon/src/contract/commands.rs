@@ -6,6 +6,7 @@ use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{JobId, Transaction};
+use crate::contract::messages::Health;
 
 /// `…/cancel`: one job by its id, or all jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,8 @@ pub enum ResponseData {
     Cancelled(CancelledJobs),
     /// Of `reload`.
     Reload(Reloaded),
+    /// Of `health`.
+    Health(Box<Health>),
     /// Of an error.
     Nothing(NoData),
 }

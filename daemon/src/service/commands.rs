@@ -38,7 +38,8 @@ impl Service {
                 self.apply(if paused { Event::Pause } else { Event::Resume });
             }
             "reload" => return self.reload().map(|changed| ResponseData::Reload(Reloaded { changed })),
-            _ => return Err(format!("`{}` is unknown; there are list, pause, resume and reload", shown(name))),
+            "health" => return Ok(ResponseData::Health(Box::new(self.health()))),
+            _ => return Err(format!("`{}` is unknown; there are list, pause, resume, reload and health", shown(name))),
         }
         let running = self.queue.running();
         let waiting: Vec<String> = self.queue.ids().into_iter().filter(|id| Some(id.as_str()) != running).collect();

@@ -34,6 +34,7 @@ pub(super) fn examples(name: &str) -> Vec<Value> {
                     "transaction": 5,
                 }),
             ),
+            ("health", json!({"status": "ok", "data": health()})),
             ("error", json!({"status": "error", "data": {}, "error": "there is no job `cat-9` in the queue"})),
         ],
         "JobState" => vec![
