@@ -37,6 +37,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How many images are kept there before the oldest is deleted.
     pub keep_pictures: Bounded<0, 1_000_000>,
+    /// How often the running job's state is written there at most, seconds.
+    pub checkpoint_interval: Bounded<1, 3600>,
     /// How many jobs may wait.
     pub queue_length: Bounded<1, 10_000>,
     /// The broker.
@@ -104,6 +106,7 @@ impl Default for Config {
             threads: None,
             state_dir: None,
             keep_pictures: Bounded(100),
+            checkpoint_interval: Bounded(60),
             queue_length: Bounded(32),
             mqtt: MqttConfig::default(),
             home_assistant: HomeAssistant::default(),

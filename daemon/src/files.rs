@@ -17,6 +17,19 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     placed.and_then(|()| sync_folder(path))
 }
 
+/// Removes what processes that were killed while they wrote the file at `path` have left beside it.
+pub fn remove_leftovers(path: &Path) {
+    let Some((folder, name)) = path.parent().zip(path.file_name().and_then(|name| name.to_str())) else { return };
+    let process = |file: &str| Some(file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".tmp")?.to_owned());
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let process = entry.file_name().to_str().and_then(process);
+        if process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Brings the name of the file at `path` to the disk. Does nothing where its folder may be written to but not read.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -26,6 +39,17 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "a.12.tmp", "a.x.tmp", "a..tmp", "b.12.tmp", "a.12.tmp.x"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        remove_leftovers(&folder.path().join("a"));
+        assert!(!folder.path().join("a.12.tmp").exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+    }
 
     #[test]
     fn a_failed_write_leaves_nothing() {

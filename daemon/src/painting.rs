@@ -1,5 +1,6 @@
 //! From a job to image files: the thread that owns the engine.
 
+pub mod checkpoint;
 pub mod model;
 pub mod pictures;
 pub mod progress;

@@ -20,6 +20,7 @@ use crate::jobs::queue::{Event, Queue};
 use crate::jobs::record::JobRecord;
 use crate::jobs::request::RequestMode;
 use crate::mqtt::{Mqtt, Received, WireEvent};
+use crate::painting::checkpoint::CheckpointFile;
 use crate::painting::model::Model;
 use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
@@ -108,7 +109,9 @@ impl Service {
         let (mqtt, wire) =
             Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
-        let (worker, reports) = Worker::start(model, engine, folder.clone()).context("the worker thread")?;
+        let checkpoints = CheckpointFile::new(&state_dir, Duration::from_secs(config.checkpoint_interval.0.into()));
+        let (worker, reports) =
+            Worker::start(model, engine, folder.clone(), checkpoints).context("the worker thread")?;
         let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         let max_payload = config.mqtt.max_packet.0 as usize;
@@ -269,7 +272,7 @@ impl Service {
         notify::stopping();
         let deadline = tokio::time::Instant::now() + DRAIN;
         self.apply(Event::Pause);
-        self.worker.stop();
+        self.worker.put_aside();
         while self.queue.running().is_some() {
             match timeout_at(deadline, self.reports.recv()).await {
                 Ok(Some(Report::Finished(Err(_)))) => break,

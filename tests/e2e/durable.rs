@@ -106,6 +106,48 @@ pub(crate) fn what_was_cancelled_may_be_asked_for_again() {
     harness.peer.wait_state("a", "done");
 }
 
+/// Killed after the file was written, and stopped in good order, which writes it whatever the interval is.
+pub(crate) fn a_job_goes_on_from_the_step_that_is_on_disk() {
+    for (interval, killed) in [(1, true), (3600, false)] {
+        let mut harness = Harness::start_configured("", &format!("checkpoint_interval = {interval}\n"), "");
+        let path = harness.folder.path().join("state/checkpoint");
+        for (topic, init_images) in [("txt2img", json!([])), ("img2img", json!([crate::jobs::small_image()]))] {
+            let request = |id: &str| {
+                let mut request =
+                    json!({"prompt": "a red house", "steps": 300, "seed": 7, "id": id, "sampler_name": "dpmpp_2m"});
+                if topic == "img2img" {
+                    request["init_images"] = init_images.clone();
+                    request["width"] = json!(128);
+                    request["height"] = json!(128);
+                }
+                request.to_string()
+            };
+            harness.peer.publish(topic, request(&format!("{topic}-whole")));
+            let whole = harness.peer.wait_state(&format!("{topic}-whole"), "done");
+            harness.peer.publish(topic, request(topic));
+            if killed {
+                wait_until("a checkpoint is written", || path.exists());
+                harness.program.kill();
+            } else {
+                let steps =
+                    |m: &Delivery| m.topic == format!("job/{topic}/progress") && m.json()["step"].as_u64() > Some(0);
+                harness.peer.wait_for("some steps", steps);
+                assert!(!path.exists());
+                harness.program.signal("TERM");
+                harness.program.wait();
+                assert!(path.exists());
+            }
+            let before = harness.program.log().len();
+            harness.restart();
+            let messages = harness.peer.wait_state(topic, "done");
+            let log = harness.program.log().split_off(before);
+            assert!(log.contains("going on from a checkpoint"), "{log}");
+            assert_eq!(images(&messages, topic), images(&whole, &format!("{topic}-whole")));
+            assert!(!path.exists());
+        }
+    }
+}
+
 pub(crate) fn a_pause_outlives_the_process() {
     let mut harness = Harness::start();
     harness.peer.publish("request/pause", "");

@@ -32,7 +32,7 @@ pub(crate) fn a_result_survives_a_broker_that_forgets_everything() {
 }
 
 /// One thread takes longer for a single operator of the largest size than the service would wait for the job.
-pub(crate) fn a_job_that_does_not_notice_the_stop_is_put_aside() {
+pub(crate) fn a_job_in_a_long_operator_is_put_aside_at_once() {
     let mut harness = Harness::start_configured("", "threads = 1\n", "");
     let request = json!({"prompt": "a", "steps": 9, "id": "a", "width": 2048, "height": 2048});
     harness.peer.publish("txt2img", request.to_string());

@@ -95,9 +95,10 @@ pub(crate) fn script_goes_on(file: &TextFile) -> Vec<String> {
 }
 
 /// Who may delete files or replace them, beside tests, each in folders or files that are its own.
-const DELETERS: [&str; 6] = [
+const DELETERS: [&str; 7] = [
     "daemon/src/commands/demo", // the state of the demo's service, in a folder of the demo's own
     "daemon/src/files",         // a file that is being written
+    "daemon/src/painting/checkpoint", // the checkpoint, which it knows by its first line
     "daemon/src/painting/pictures", // the oldest pictures that the service itself has written
     "daemon/src/service/storage", // init images of jobs that have ended
     "model-prep/src/place",     // a bundle that is being made, or is replaced

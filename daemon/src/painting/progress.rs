@@ -31,6 +31,8 @@ pub struct Meter {
     steps: (usize, usize),
     image: u64,
     images: u64,
+    /// How much of the job earlier runs of the program have done, 0 to 1.
+    before: f64,
 }
 
 impl Meter {
@@ -50,6 +52,7 @@ impl Meter {
             steps: (0, steps as usize),
             image: 0,
             images,
+            before: 0.0,
         }
     }
 
@@ -69,6 +72,14 @@ impl Meter {
     /// The first `images` were painted before.
     pub fn skip_images(&mut self, images: u64) {
         self.image = images;
+        self.before = self.fraction();
+    }
+
+    /// Of the first image that is painted now, `calls` of `total` calls of the UNet were made before.
+    pub fn skip_calls(&mut self, calls: usize, total: usize) {
+        self.done[2] = calls as f64 / total.max(1) as f64;
+        self.steps = (calls, total);
+        self.before = self.fraction();
     }
 
     /// The next image begins.
@@ -92,12 +103,17 @@ impl Meter {
         }
     }
 
-    fn progress(&self, stage: Stage, now: Instant) -> JobProgress {
+    /// How much of the job is done, 0 to 1.
+    fn fraction(&self) -> f64 {
         let whole: f64 = self.costs.iter().sum();
         let part: f64 = self.costs.iter().zip(self.done).map(|(cost, done)| cost * done).sum();
-        let fraction = ((self.image as f64 + part / whole) / self.images as f64).min(1.0);
-        let elapsed = (now - self.started).as_secs_f64();
-        let eta = (fraction >= ENOUGH).then(|| rounded(elapsed * (1.0 - fraction) / fraction));
+        ((self.image as f64 + part / whole) / self.images as f64).min(1.0)
+    }
+
+    fn progress(&self, stage: Stage, now: Instant) -> JobProgress {
+        let fraction = self.fraction();
+        let (elapsed, made) = ((now - self.started).as_secs_f64(), fraction - self.before);
+        let eta = (made >= ENOUGH).then(|| rounded(elapsed * (1.0 - fraction) / made));
         JobProgress {
             progress: rounded(fraction),
             eta_relative: eta,
@@ -153,6 +169,22 @@ mod tests {
         assert!(seen.is_sorted_by(|a, b| a.progress <= b.progress));
         assert_eq!((seen[0].progress, seen.last().unwrap().progress), (0.0, 1.0));
         assert_eq!((seen.last().unwrap().step, seen.last().unwrap().steps), (10, 10));
+    }
+
+    #[test]
+    fn what_was_done_before_tells_nothing_of_what_is_left() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut meter = Meter::new(&parameters(None), 4, start);
+        meter.skip_images(2);
+        meter.skip_calls(5, 10);
+        let first = meter.tick(Stage::TextEncoder, 0, 1, at(0));
+        assert!(first.progress > 0.5 && first.eta_relative.is_none(), "{first:?}");
+        assert_eq!((first.step, first.steps, first.image), (5, 10, 2));
+        // A quarter of an image in 100 s: more than a whole one is left.
+        meter.tick(Stage::TextEncoder, 1, 1, at(1));
+        let later = meter.tick(Stage::Unet, 8, 10, at(100));
+        assert!(later.progress > first.progress && later.eta_relative.unwrap() > 400.0, "{later:?}");
     }
 
     #[test]

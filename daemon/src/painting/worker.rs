@@ -8,17 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diffused_engine::error::Error;
 use diffused_engine::request::{Observer, Parameters, Stage, Start};
-use diffused_engine::{Engine, Painting};
+use diffused_engine::{Engine, Painting, StepCheckpoint};
 use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::{JobProgress, Timings};
 use crate::contract::request::FileFormat;
 use crate::health;
 use crate::jobs::request::Job;
+use crate::painting::checkpoint::{CheckpointFile, CheckpointKeeper};
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, Folder, ImageFile};
 use crate::painting::progress::Meter;
@@ -33,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub enum Report {
     /// Progress of the running job, at most once a second.
     Progress(JobProgress),
+    /// The job can go on from a later step than before, even after a power cut.
+    Checkpointed,
     /// An image is ready.
     Painted(Painted),
     /// The job ended.
@@ -91,32 +95,50 @@ pub struct Worker {
     last_activity: Arc<Mutex<Option<Instant>>>,
     /// Set when the running job is to end.
     stop: Arc<AtomicBool>,
+    /// Set before `stop` where the job goes on at the program's next start.
+    aside: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Starts the thread with an `engine` that `model` opened; finished images go to `folder` as well.
-    pub fn start(model: Model, engine: Engine, folder: Folder) -> std::io::Result<(Worker, UnboundedReceiver<Report>)> {
+    /// Starts the thread with an `engine` that `model` opened; finished images go to `folder` as well, and the running job's
+    /// steps to `checkpoints`.
+    pub fn start(
+        model: Model,
+        engine: Engine,
+        folder: Folder,
+        checkpoints: CheckpointFile,
+    ) -> std::io::Result<(Worker, UnboundedReceiver<Report>)> {
         let (tasks, incoming) = mpsc::channel();
         let (reports, received) = unbounded_channel();
         let last_activity = Arc::new(Mutex::new(None));
         let model_sha256 = engine.model_sha256().to_owned();
-        let painter = Painter { model, model_sha256, folder, reports, last_activity: last_activity.clone() };
+        let last = last_activity.clone();
+        let painter = Painter { model, model_sha256, folder, checkpoints, reports, last_activity: last };
         thread::Builder::new().name("worker".into()).spawn(move || painter.run(engine, &incoming))?;
-        Ok((Worker { tasks, last_activity, stop: Arc::default() }, received))
+        Ok((Worker { tasks, last_activity, stop: Arc::default(), aside: Arc::default() }, received))
     }
 
     /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for, from
-    /// the image `first` on; only one job at a time. `limit`: the largest image that the broker takes, bytes.
+    /// the image `first` on, which goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest
+    /// image that the broker takes, bytes.
     pub fn run(&mut self, job: Job, painting: Painting, first: u64, limit: Option<usize>) {
         *lock(&self.last_activity) = Some(Instant::now());
-        self.stop = Arc::default();
+        (self.stop, self.aside) = Default::default();
         // The thread ends only after this end of the channel is gone.
-        let _ = self.tasks.send(WorkerTask { job, painting, first, limit, stop: self.stop.clone() });
+        let (stop, aside) = (self.stop.clone(), self.aside.clone());
+        let _ = self.tasks.send(WorkerTask { job, painting, first, limit, stop, aside });
     }
 
-    /// Ends the running job as soon as its engine notices; `Report::Finished` will follow.
+    /// Ends the running job within a moment; `Report::Finished` will follow.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // So that whoever sees this flag sees the other one too.
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// The same, but with the job's latest step on disk: a later `run` of it goes on from there.
+    pub fn put_aside(&self) {
+        self.aside.store(true, Ordering::Relaxed);
+        self.stop();
     }
 
     /// Whether the last job was asked to stop.
@@ -141,6 +163,13 @@ struct WorkerTask {
     first: u64,
     limit: Option<usize>,
     stop: Arc<AtomicBool>,
+    aside: Arc<AtomicBool>,
+}
+
+impl WorkerTask {
+    fn is_put_aside(&self) -> bool {
+        self.stop.load(Ordering::Acquire) && self.aside.load(Ordering::Relaxed)
+    }
 }
 
 /// The thread's side.
@@ -148,6 +177,7 @@ struct Painter {
     model: Model,
     model_sha256: String,
     folder: Folder,
+    checkpoints: CheckpointFile,
     reports: UnboundedSender<Report>,
     last_activity: Arc<Mutex<Option<Instant>>>,
 }
@@ -157,6 +187,9 @@ impl Painter {
         let mut engine = Some(engine);
         while let Some(task) = next(&mut engine, tasks) {
             let outcome = self.attempt(&mut engine, &task);
+            if outcome.is_ok() || !task.is_put_aside() {
+                self.checkpoints.remove();
+            }
             *lock(&self.last_activity) = None;
             self.report(Report::Finished(outcome));
         }
@@ -185,23 +218,57 @@ impl Painter {
 
     fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<Timings, Fault> {
         let parameters = task.painting.parameters();
-        let meter = Meter::new(parameters, task.job.count, Instant::now());
-        let mut observer = JobObserver { meter, stop: task.stop.clone(), reported: None, painter: self };
+        let now = Instant::now();
+        let mut observer = JobObserver {
+            meter: Meter::new(parameters, task.job.count, now),
+            checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, now),
+            stop: task.stop.clone(),
+            reported: None,
+            painter: self,
+        };
         observer.meter.skip_images(task.first);
         for index in task.first..task.job.count {
             if index > task.first {
                 observer.meter.next_image(Instant::now());
             }
-            self.make_room(engine, task);
-            let init_image = task.job.init_image.as_ref().map(|image| image.unpack(parameters)).transpose()?;
-            let start = init_image.map_or(Start::Noise, Start::InitImage);
             let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
-            let image = engine.paint(&painting, start, &mut observer);
+            observer.checkpoints.begin(index);
+            let image = self.paint(engine, task, index, &painting, &mut observer);
             diffused_heap::trim();
+            if task.is_put_aside() && observer.checkpoints.write() {
+                self.report(Report::Checkpointed);
+            }
             let image = image?;
             self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));
         }
         Ok(observer.meter.timings(Instant::now()))
+    }
+
+    /// Paints image `index`, from its checkpoint if there is one.
+    fn paint(
+        &self,
+        engine: &mut Engine,
+        task: &WorkerTask,
+        index: u64,
+        painting: &Painting,
+        observer: &mut JobObserver,
+    ) -> Result<RgbImage, Fault> {
+        let earlier = if index == task.first { self.checkpoints.load(&task.job, index) } else { None };
+        if let Some(checkpoint) = earlier {
+            info!(id = task.job.id, image = index, step = checkpoint.calls(), "going on from a checkpoint");
+            observer.meter.skip_calls(checkpoint.calls(), painting.calls());
+            match engine.paint(painting, Start::Checkpoint(checkpoint), observer) {
+                Err(Error::Checkpoint(message)) => {
+                    warn!(id = task.job.id, "painted from the start: the checkpoint cannot be used: {message}");
+                    observer.meter.skip_calls(0, painting.calls());
+                }
+                painted => return Ok(painted?),
+            }
+        }
+        self.make_room(engine, task);
+        let init_image = task.job.init_image.as_ref();
+        let init_image = init_image.map(|image| image.unpack(painting.parameters())).transpose()?;
+        Ok(engine.paint(painting, init_image.map_or(Start::Noise, Start::InitImage), observer)?)
     }
 
     /// Frees weights that were kept where the init image needs their memory.
@@ -260,6 +327,7 @@ impl Painter {
 /// Follows the engine through one job.
 struct JobObserver<'a> {
     meter: Meter,
+    checkpoints: CheckpointKeeper<'a>,
     stop: Arc<AtomicBool>,
     reported: Option<Instant>,
     painter: &'a Painter,
@@ -273,6 +341,12 @@ impl Observer for JobObserver<'_> {
         if self.reported.is_none_or(|at| now - at >= PROGRESS_INTERVAL) {
             self.reported = Some(now);
             self.painter.report(Report::Progress(progress));
+        }
+    }
+
+    fn step_done(&mut self, checkpoint: &StepCheckpoint) {
+        if self.checkpoints.step_done(checkpoint, Instant::now()) {
+            self.painter.report(Report::Checkpointed);
         }
     }
 

@@ -42,6 +42,12 @@ impl Service {
     pub(super) fn put_aside(&mut self) {
         let Some((_, record)) = self.queue.running_mut() else { return };
         info!(id = record.job.id, "put aside until the next start");
+        self.advanced();
+    }
+
+    /// Notes that the running job does not begin anew at the next start.
+    pub(super) fn advanced(&mut self) {
+        let Some((_, record)) = self.queue.running_mut() else { return };
         let job = record.number;
         self.storage.note_urgently(&Record::Advanced { job });
     }
