@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Harness, wait_until};
+use diffused_tests::mqtt::{Harness, Program, config, wait_until};
 use diffused_tests::{program, sha256};
 
 /// How a verb ended.
@@ -153,7 +153,10 @@ pub(crate) fn who_does_not_answer_is_named() {
     command.args(other).args(["--timeout", "1", "--broker", &format!("mqtt://127.0.0.1:{}", harness.broker.port)]);
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("`cellar` is not known to the broker") && said.contains(": test\n"), "{said}");
+    assert!(
+        said.contains("`cellar` is not known to the broker") && said.contains(": test; name one with --device"),
+        "{said}"
+    );
     assert_eq!(output.status.code(), Some(1));
     harness.program.signal("TERM");
     harness.program.wait();
@@ -175,6 +178,17 @@ pub(crate) fn a_submission_survives_a_broker_that_restarts() {
     let ended = wait(child);
     ended.check(0, &["cat.png  (seed 7, ", "the connection to the broker is gone"]);
     assert!(fs::read(harness.folder.path().join("cat.png")).unwrap().starts_with(b"\x89PNG"));
+}
+
+pub(crate) fn a_submission_survives_a_device_that_is_killed() {
+    let mut harness = Harness::start();
+    let words = ["submit", "a cat", "--seed", "7", "--steps", "150", "--id", "a", "-o", "cat.png"];
+    let child = start(harness.broker.port, harness.folder.path(), &words);
+    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    harness.program.kill();
+    harness.peer.wait_for("offline", |message| message.topic == "status" && message.payload == "offline");
+    harness.program = Program::start(harness.folder.path(), &config(harness.folder.path(), harness.broker.port));
+    wait(child).check(0, &["cat.png  (seed 7, ", "the device has gone offline; waiting for it to come back"]);
 }
 
 pub(crate) fn an_interrupted_submission_leaves_the_job() {

@@ -136,7 +136,7 @@ impl Client {
     pub(super) fn absent(&self, how: &str) -> Failure {
         let online = match self.online() {
             devices if devices.is_empty() => "no device".to_owned(),
-            devices => devices.join(", "),
+            devices => format!("{}; name one with --device", devices.join(", ")),
         };
         Failure::Other(format!("the device `{}` {how}; online at {}: {online}", self.device, self.broker))
     }

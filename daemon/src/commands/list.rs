@@ -27,7 +27,9 @@ pub fn run(name: &str, arguments: &DeviceArgs) -> Result<(), Failure> {
 pub(super) fn lines(jobs: &JobList) -> Vec<String> {
     let mut lines = vec![];
     lines.extend(jobs.running.iter().map(|id| format!("{id}  running")));
-    lines.extend(jobs.waiting.iter().enumerate().map(|(before, id)| format!("{id}  waiting, {before} before it")));
+    let before = usize::from(jobs.running.is_some());
+    let waiting = (before..).zip(&jobs.waiting);
+    lines.extend(waiting.map(|(before, id)| format!("{id}  waiting, {before} before it")));
     if lines.is_empty() {
         lines.push("no jobs".to_owned());
     }
@@ -50,7 +52,7 @@ mod tests {
         };
         assert_eq!(lines(&jobs(None, &[], false)), ["no jobs"]);
         let busy = lines(&jobs(Some("a"), &["b", "c"], true));
-        assert_eq!(busy[..3], ["a  running", "b  waiting, 0 before it", "c  waiting, 1 before it"]);
+        assert_eq!(busy[..3], ["a  running", "b  waiting, 1 before it", "c  waiting, 2 before it"]);
         assert!(busy[3].starts_with("paused"));
     }
 }

@@ -69,7 +69,9 @@ async fn present(client: &mut Client, id: &str) -> Result<JobState, Failure> {
     let data = client.ask("request/list", json!({})).await?;
     let (running, position) = match &data {
         ResponseData::Jobs(jobs) => {
-            (jobs.running.as_deref() == Some(id), jobs.waiting.iter().position(|known| known == id))
+            let before = usize::from(jobs.running.is_some());
+            let position = jobs.waiting.iter().position(|known| known == id).map(|position| before + position);
+            (jobs.running.as_deref() == Some(id), position)
         }
         _ => (false, None),
     };
@@ -103,7 +105,7 @@ pub(super) fn state_line(state: &JobState) -> String {
         (State::Queued, Some(before)) => format!("queued, {before} before it"),
         (other, _) => json!(other).as_str().unwrap_or_default().to_owned(),
     };
-    if let Some(fault) = &state.error {
+    if let Some(fault) = state.error.as_ref().filter(|fault| fault.message != line) {
         line += &format!(": {}", fault.one_line());
     }
     for warning in state.warnings.iter().filter(|_| state.state == State::Queued) {
@@ -119,14 +121,12 @@ fn progress_line(progress: &JobProgress) -> String {
 
 /// How a job ended, as the program ends.
 pub(super) fn ended(state: &JobState) -> Result<(), Failure> {
-    let how = match state.state {
+    let verb = match state.state {
         State::Done => return Ok(()),
-        State::Failed => "has failed",
-        State::Cancelled => "was cancelled",
-        _ => "was rejected",
+        State::Failed => "has",
+        _ => "was",
     };
-    let why = state.error.as_ref().map(|fault| format!(": {}", fault.one_line())).unwrap_or_default();
-    Err(Failure::Other(format!("the job `{}` {how}{why}", state.id)))
+    Err(Failure::Other(format!("the job `{}` {verb} {}", state.id, state_line(state))))
 }
 
 #[cfg(test)]
@@ -143,5 +143,7 @@ mod tests {
         let error = json!({"code": "invalid_param", "field": "width", "message": "100 is\nnot allowed"});
         let rejected = line(json!({"id": "a", "state": "rejected", "error": error}));
         assert_eq!(rejected, "rejected: width: 100 is not allowed");
+        let error = json!({"code": "cancelled", "field": null, "message": "cancelled"});
+        assert_eq!(line(json!({"id": "a", "state": "cancelled", "error": error})), "cancelled");
     }
 }
