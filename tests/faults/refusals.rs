@@ -9,7 +9,7 @@ use serde_json::json;
 use diffused_tests::mqtt::wait_until;
 use diffused_tests::scripted::Scripted;
 use diffused_tests::tap::is_end;
-use diffused_tests::wire::{CONNECT, Packet, SUBSCRIBE, obey, puback, request, suback};
+use diffused_tests::wire::{CONNECT, PUBLISH, Packet, SUBSCRIBE, obey, puback, request, suback};
 
 use crate::rig::{Dice, size};
 
@@ -54,6 +54,10 @@ fn check_one_end_each(broker: &Scripted) {
     thread::sleep(Duration::from_secs(3));
     let ends = ends(broker);
     assert!(ends.values().all(|count| *count == 1), "more than one end: {ends:?}");
+    let seen = broker.seen.lock().unwrap();
+    let broken: Vec<_> = seen.iter().filter(|p| p.kind == PUBLISH).filter_map(Packet::breaks_contract).collect();
+    assert!(broken.is_empty(), "against the contract: {broken:#?}");
+    drop(seen);
     assert_eq!(broker.connections(), connections, "it connects again although all has ended");
 }
 

@@ -104,7 +104,12 @@ impl Rig {
     /// Waits, at most `limit`, until `done` holds of what has passed the tap.
     pub(crate) fn wait(&self, limit: Duration, what: &str, mut done: impl FnMut(&Ledger) -> bool) -> Duration {
         let start = Instant::now();
-        while !done(&self.tap.ledger()) {
+        let mut is_done = || {
+            let ledger = self.tap.ledger();
+            assert!(ledger.broken.is_empty(), "against the contract: {:#?}", ledger.broken);
+            done(&ledger)
+        };
+        while !is_done() {
             let waited = start.elapsed();
             if waited > limit {
                 let ledger = self.tap.ledger();

@@ -33,6 +33,8 @@ pub struct Ledger {
     pub passed: Vec<Passed>,
     /// Connections of the service.
     pub connections: usize,
+    /// What the service has sent against the contract.
+    pub broken: Vec<String>,
 }
 
 /// A message that came by.
@@ -91,6 +93,9 @@ fn forward(number: usize, to_broker: bool, from: &TcpStream, to: &TcpStream, led
 impl Ledger {
     fn note(&mut self, connection: usize, to_broker: bool, packet: &Packet) {
         if packet.kind == PUBLISH {
+            if let Some(problem) = packet.breaks_contract().filter(|_| to_broker) {
+                self.broken.push(problem);
+            }
             let topic = packet.name().to_owned();
             self.passed.push(Passed { at: Instant::now(), to_broker, topic, bytes: packet.payload.len() });
             if packet.id != [0; 2] {

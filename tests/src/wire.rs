@@ -5,6 +5,8 @@ use std::io::Read;
 
 use serde_json::Value;
 
+use crate::contract;
+
 /// An MQTT 5 CONNACK of success, without properties.
 pub const CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
 /// The reason code of success.
@@ -94,6 +96,12 @@ impl Packet {
     /// The topic without `BASE`, where it begins so.
     pub fn name(&self) -> &str {
         self.topic.strip_prefix(BASE).unwrap_or(&self.topic)
+    }
+
+    /// What is wrong with a PUBLISH of the service, by the contract's document.
+    pub fn breaks_contract(&self) -> Option<String> {
+        let problem = contract::check(&self.topic, &self.payload).err()?;
+        Some(format!("{}: {problem}: {}", self.topic, String::from_utf8_lossy(&self.payload)))
     }
 
     /// The payload as JSON, `null` where it is something else.

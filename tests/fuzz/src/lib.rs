@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use diffused::jobs::init_image::Header;
+use diffused::jobs::journal::{JournalState, Record};
 use diffused::jobs::request::{Job, RequestMode};
 use diffused_engine::bundle::{Manifest, Text, WeightsIndex};
 use diffused_engine::hash::{sha256, xxh3};
@@ -22,10 +23,11 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("checkpoint", checkpoint),
     ("graph", graph),
     ("init_image", init_image),
+    ("journal", journal),
     ("manifest", manifest),
     ("request", request),
     ("safetensors_header", safetensors_header),
@@ -127,4 +129,18 @@ pub fn init_image(input: &[u8]) {
     if width * height <= 1 << 16 {
         let _ = header.decode(Cursor::new(input));
     }
+}
+
+/// The journal of the state folder: its lines, or what they hold, whose checksums are made here.
+pub fn journal(input: &[u8]) {
+    let lines = input.split_inclusive(|byte| *byte == b'\n');
+    let lines = lines.map(|line| match serde_json::from_slice::<Record>(line) {
+        Ok(record) => record.line().into_bytes(),
+        Err(_) => line.to_vec(),
+    });
+    let journal = JournalState::replay(&lines.collect::<Vec<_>>().concat());
+    let _ = journal.foreign();
+    let shortest = journal.lines();
+    let again = JournalState::replay(shortest.as_bytes());
+    assert_eq!((again.damaged.len(), again.lines()), (0, shortest));
 }
