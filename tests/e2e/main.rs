@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         verbs::who_does_not_answer_is_named,
         verbs::a_submission_survives_a_broker_that_restarts,
         verbs::a_submission_survives_a_device_that_is_killed,
+        verbs::a_submission_that_missed_its_images_gets_them_again,
         verbs::an_interrupted_submission_leaves_the_job,
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();

@@ -180,6 +180,25 @@ pub(crate) fn a_submission_survives_a_broker_that_restarts() {
     assert!(fs::read(harness.folder.path().join("cat.png")).unwrap().starts_with(b"\x89PNG"));
 }
 
+/// The client is away when the broker, which has forgotten everything, gets the images: it asks again.
+pub(crate) fn a_submission_that_missed_its_images_gets_them_again() {
+    let mut harness = Harness::start();
+    let words = ["submit", "a cat", "--seed", "7", "--steps", "60", "--id", "a", "-o", "cat.png"];
+    let child = start(harness.broker.port, harness.folder.path(), &words);
+    harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+    };
+    signal("STOP");
+    harness.broker.kill();
+    wait_until("the job is done meanwhile", || harness.program.log().contains("done id=\"a\""));
+    harness.broker.start();
+    harness.peer.wait_state("a", "done");
+    signal("CONT");
+    wait(child).check(0, &["cat.png  (seed 7, "]);
+    assert_eq!(harness.program.log().matches("running id=\"a\"").count(), 1);
+}
+
 pub(crate) fn a_submission_survives_a_device_that_is_killed() {
     let mut harness = Harness::start();
     let words = ["submit", "a cat", "--seed", "7", "--steps", "150", "--id", "a", "-o", "cat.png"];
