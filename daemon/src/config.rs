@@ -12,10 +12,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 
-use crate::contract::topics::{self, TopicBase, TopicLevel, Topics};
+use crate::contract::topics::{self, ANY, TopicBase, TopicLevel, Topics};
 
-pub use values::{Bounded, ByteSize, NotYet, PacketSize, Url};
+pub use secrets::TlsFiles;
+pub use values::{Bounded, ByteSize, GroupName, MqttVersion, NotYet, PacketSize, Transport, Url};
 
+mod secrets;
 mod values;
 
 /// The configuration that is read where the command line names no other.
@@ -55,16 +57,18 @@ pub struct Config {
 pub struct MqttConfig {
     /// Where the broker is.
     pub url: Url,
+    /// The version of MQTT.
+    pub version: MqttVersion,
     /// User name for the broker.
     pub username: Option<String>,
     /// A file that holds the password and nothing else.
     pub password_file: Option<PathBuf>,
-    /// For mqtts://.
-    pub ca_file: NotYet<Option<PathBuf>>,
-    /// For mqtts://.
-    pub cert_file: NotYet<Option<PathBuf>>,
-    /// For mqtts://.
-    pub key_file: NotYet<Option<PathBuf>>,
+    /// Over TLS: whom to trust; `None`: the system's authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Over TLS: our certificate, for brokers that want one.
+    pub cert_file: Option<PathBuf>,
+    /// Over TLS: its private key.
+    pub key_file: Option<PathBuf>,
     /// The first levels of every topic.
     pub base: TopicBase,
     /// MQTT's keep-alive interval, seconds.
@@ -73,7 +77,7 @@ pub struct MqttConfig {
     pub max_packet: PacketSize,
     /// The most bytes of images that wait for the broker.
     pub outbox: ByteSize,
-    /// Allowed prefixes of response topics; "" allows all, an empty list none.
+    /// Prefixes of response topics that are allowed beside `<base>/<device>/reply/…`; "" allows all.
     pub response_topics: Vec<String>,
     /// Whether the broker keeps the latest image of `…/image`.
     pub retain_image: bool,
@@ -93,8 +97,8 @@ pub struct HomeAssistant {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fleet {
-    /// Take work that is shared in this group.
-    pub group: NotYet<String>,
+    /// Take work that is shared in this group; "" takes none.
+    pub group: GroupName,
 }
 
 impl Default for Config {
@@ -118,17 +122,18 @@ impl Default for Config {
 impl Default for MqttConfig {
     fn default() -> MqttConfig {
         MqttConfig {
-            url: Url { host: "127.0.0.1".into(), port: 1883 },
+            url: Url::default(),
+            version: MqttVersion::default(),
             username: None,
             password_file: None,
-            ca_file: NotYet::default(),
-            cert_file: NotYet::default(),
-            key_file: NotYet::default(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             base: TopicBase::default(),
             keep_alive: Bounded(30),
             max_packet: PacketSize(8 << 20),
             outbox: ByteSize(512 << 20),
-            response_topics: vec![String::new()],
+            response_topics: vec![],
             retain_image: false,
         }
     }
@@ -178,6 +183,10 @@ impl Config {
         if self.mqtt.password_file.is_some() && self.mqtt.username.is_none() {
             bail!("mqtt.password_file: mqtt.username is missing beside it");
         }
+        if self.device.0 == ANY {
+            bail!("device: `{ANY}` stands for the devices of a fleet; give this one another name");
+        }
+        self.check_tls()?;
         Ok(())
     }
 
@@ -185,13 +194,6 @@ impl Config {
     pub fn topics(&self) -> Topics {
         let reserved = self.home_assistant.prefix.clone();
         Topics::new(&self.mqtt.base, &self.device, reserved, self.mqtt.response_topics.clone())
-    }
-
-    /// The broker's password, read from its file without the line break at its end.
-    pub fn password(&self) -> Result<Option<String>> {
-        let Some(path) = &self.mqtt.password_file else { return Ok(None) };
-        let text = fs::read_to_string(path).with_context(|| format!("mqtt.password_file: {}", path.display()))?;
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
     /// Where images are kept; created if it is missing. Without the key: systemd's state directory, else

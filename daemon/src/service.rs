@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use diffused_engine::{Engine, Options, Painting, Resolver};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::contract::fault::Fault;
@@ -112,7 +112,7 @@ impl Service {
         let checkpoints = CheckpointFile::new(&state_dir, Duration::from_secs(config.checkpoint_interval.0.into()));
         let (worker, reports) =
             Worker::start(model, engine, folder.clone(), checkpoints).context("the worker thread")?;
-        let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
+        let broker = config.mqtt.url.to_string();
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         let max_payload = config.mqtt.max_packet.0 as usize;
         let mut service = Service {
@@ -151,6 +151,7 @@ impl Service {
             // What was noted is in the journal before anything that follows from it leaves the process: messages are sent
             // while this task waits.
             self.storage.flush().await;
+            self.share();
             tokio::select! {
                 Some(event) = self.wire.recv() => self.on_wire(event).await,
                 Some(report) = self.reports.recv() => self.on_report(report),
@@ -166,6 +167,12 @@ impl Service {
             }
         }
         self.drain().await;
+    }
+
+    /// Shared work is for devices that have nothing else to do.
+    fn share(&self) {
+        let is_idle = self.queue.is_empty() && !self.queue.is_paused() && self.storage.problem().is_none();
+        self.publisher.mqtt().share(is_idle);
     }
 
     /// Handles `event` and those that are there already.
@@ -189,8 +196,11 @@ impl Service {
                 notify::status("connected");
                 self.send_health();
             }
-            WireEvent::Disconnected(reason) => {
-                warn!("no connection to the broker: {reason}; trying again");
+            WireEvent::Disconnected { reason, is_news } => {
+                match is_news {
+                    true => warn!("no connection to the broker: {reason}; trying again"),
+                    false => debug!("no connection to the broker: {reason}; trying again"),
+                }
                 notify::status("no connection to the broker");
             }
             WireEvent::Refused(refused) => self.refused(*refused).await,
@@ -251,9 +261,15 @@ impl Service {
             busy: self.worker.last_activity().is_some(),
             paused: self.queue.is_paused(),
             undelivered: self.publisher.mqtt().waiting(),
-            problems: self.storage.problem().map(str::to_owned).into_iter().collect(),
+            problems: self.problems(),
             seconds_per_step: self.seconds_per_step,
         }
+    }
+
+    /// What is wrong with the disk and the broker now.
+    fn problems(&self) -> Vec<String> {
+        let disk = self.storage.problem().map(str::to_owned);
+        disk.into_iter().chain(self.publisher.mqtt().problems()).collect()
     }
 
     /// Reads the configuration again; returns whether it has changed. A difference is not applied: the answer asks for a
@@ -270,6 +286,8 @@ impl Service {
     async fn drain(mut self) {
         info!("stopping");
         notify::stopping();
+        // The broker would keep shared work for our return.
+        self.publisher.mqtt().share(false);
         let deadline = tokio::time::Instant::now() + DRAIN;
         self.apply(Event::Pause);
         self.worker.put_aside();

@@ -55,10 +55,12 @@ fn a_missing_or_edited_model() {
 #[test]
 fn the_doctor_shows_what_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("c.toml"), "memory = \"200M\"\nthreads = 2\nstate_dir = \"state\"").unwrap();
+    let broker = "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"";
+    let text = format!("memory = \"200M\"\nthreads = 2\nstate_dir = \"state\"\n{broker}");
+    fs::write(folder.path().join("c.toml"), text).unwrap();
     let (code, stdout, stderr) = run(&["doctor", "--config", "c.toml"], folder.path());
-    assert_eq!(code, Some(0), "{stderr}");
-    for part in ["cpu", "2 on ", "at most 200 MiB", "demo, 128 x 128", "127.0.0.1:1883", "state/pictures"] {
+    assert!(code == Some(1) && stderr.contains("the broker cannot be used: Connection refused"), "{code:?}: {stderr}");
+    for part in ["cpu", "2 on ", "at most 200 MiB", "demo, 128 x 128", "mqtt://127.0.0.1:1", "state/pictures"] {
         assert!(stdout.contains(part), "{part}: {stdout}");
     }
 }

@@ -118,24 +118,27 @@ pub(crate) fn a_picture_becomes_another() {
 }
 
 pub(crate) fn answers_go_to_the_response_topic_too() {
-    let mut harness = Harness::start();
+    let mut harness = Harness::start_configured("", "", "response_topics = [\"answers/\"]\n");
     let ask = |topic: &str| PublishProperties {
         response_topic: Some(topic.into()),
         correlation_data: Some("c-1".into()),
         ..PublishProperties::default()
     };
     let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
-    harness.peer.publish_with("txt2img", request("r"), ask("answers/mine"));
-    let messages = harness.peer.wait_state("r", "done");
-    let answers: Vec<&Delivery> = messages.iter().filter(|message| message.topic == "answers/mine").collect();
-    assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
-    let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
-    assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);
-
-    harness.peer.publish_with("txt2img", request("s"), ask("diffused/test/txt2img"));
-    let messages = harness.peer.wait_state("s", "done");
-    let warnings = find(&messages, "job/s/result").json()["warnings"].to_string();
-    assert!(warnings.contains("response topic"), "{warnings}");
+    for (id, topic, seen) in [("r", "answers/mine", "answers/mine"), ("s", "diffused/test/reply/mine", "reply/mine")] {
+        harness.peer.publish_with("txt2img", request(id), ask(topic));
+        let messages = harness.peer.wait_state(id, "done");
+        let answers: Vec<&Delivery> = messages.iter().filter(|message| message.topic == seen).collect();
+        assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
+        let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
+        assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);
+    }
+    for (id, topic) in [("t", "diffused/test/txt2img"), ("u", "elsewhere")] {
+        harness.peer.publish_with("txt2img", request(id), ask(topic));
+        let messages = harness.peer.wait_state(id, "done");
+        let warnings = find(&messages, &format!("job/{id}/result")).json()["warnings"].to_string();
+        assert!(warnings.contains("response topic"), "{warnings}");
+    }
 }
 
 pub(crate) fn a_broker_of_small_messages_gets_a_jpeg() {

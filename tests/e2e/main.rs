@@ -8,12 +8,15 @@ use diffused_tests::mqtt::has_broker;
 use libtest_mimic::{Arguments, Trial};
 
 mod durable;
+mod fleet;
 mod jobs;
 mod refusals;
 mod requests;
 mod scripted;
+mod secure;
 mod times;
 mod verbs;
+mod versions;
 
 /// Tests, named as their functions are.
 macro_rules! trials {
@@ -39,11 +42,22 @@ fn main() -> ExitCode {
         scripted::a_broker_whose_refusals_are_unknown_gets_all_else,
         scripted::a_broker_that_is_full_gets_all_else_over_one_connection,
         scripted::a_service_that_may_not_subscribe_is_offline,
+        scripted::refused_connections_are_explained_once,
+        scripted::ended_connections_are_explained_once,
         scripted::a_broker_of_mqtt_3_is_named,
         scripted::a_broker_that_wants_no_pings_is_served,
         scripted::a_broker_that_keeps_nothing_is_sent_nothing_to_keep,
         refusals::where_even_the_result_is_too_large_the_ending_says_so,
         refusals::brokers_without_retain_or_qos_1_are_served,
+        versions::the_whole_way_over_mqtt_3,
+        versions::a_message_that_is_too_large_for_mqtt_3_is_thrown_away_once,
+        versions::the_doctor_finds_what_a_broker_takes,
+        versions::the_doctor_says_why_a_broker_cannot_be_used,
+        fleet::shared_prompts_are_painted_once_each_and_by_all_devices,
+        secure::tls_with_an_authority_of_ones_own,
+        secure::a_broker_that_wants_a_certificate_gets_ours,
+        secure::faults_of_tls_are_explained,
+        secure::websockets_plain_and_encrypted,
         requests::a_request_over_the_limit_is_answered,
         requests::bad_requests_are_refused_and_good_ones_served,
         requests::what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use diffused_tests::mqtt::wait_until;
 use diffused_tests::scripted::Scripted;
-use diffused_tests::wire::{CONNECT, Packet, SUBSCRIBE, obey, puback, request, suback};
+use diffused_tests::wire::{CONNECT, PUBLISH, Packet, SUBSCRIBE, obey, puback, request, suback};
 
 /// Gives the service two jobs over its first connection.
 fn with_jobs(packet: &Packet, connection: usize) -> Vec<u8> {
@@ -54,11 +54,64 @@ pub(crate) fn a_broker_that_is_full_gets_all_else_over_one_connection() {
     assert_eq!(broker.program.log().matches("the broker refused a message").count(), 1);
 }
 
+/// And never says otherwise, at no connection: the broker ends the first one.
 pub(crate) fn a_service_that_may_not_subscribe_is_offline() {
-    let broker =
-        Scripted::start(|packet, _| if packet.kind == SUBSCRIBE { suback(packet, 0x87) } else { obey(packet) });
-    broker.wait_published("status", |packet| packet.payload == b"offline");
-    assert_eq!(broker.published("status").last().unwrap().payload, b"offline");
+    let broker = Scripted::start(|packet, connection| match packet.kind {
+        SUBSCRIBE => suback(packet, 0x87),
+        PUBLISH if connection == 0 && packet.topic.ends_with("/health") => vec![0xe0, 2, 0x8b, 0],
+        _ => obey(packet),
+    });
+    wait_until("it has connected again", || broker.connections() > 1 && broker.published("health").len() > 1);
+    assert!(broker.published("status").iter().all(|packet| packet.payload == b"offline"));
+    let problems = broker.published("health").last().unwrap().json()["problems"].to_string();
+    assert!(
+        problems.contains("refuses the subscription to `diffused/test/txt2img` (0x87 not authorized)"),
+        "{problems}"
+    );
+    assert_eq!(warnings(&broker, "refuses the subscription to `diffused/test/txt2img`"), 1);
+}
+
+/// How often the log warns or complains of `text`.
+fn warnings(broker: &Scripted, text: &str) -> usize {
+    let log = broker.program.log();
+    log.lines().filter(|line| line.contains(text) && (line.contains(" WARN ") || line.contains("ERROR "))).count()
+}
+
+pub(crate) fn refused_connections_are_explained_once() {
+    let cases = [
+        (0x85, "(0x85 client identifier not valid)"),
+        (0x86, "check mqtt.username and mqtt.password_file"),
+        (0x87, "access rules"),
+        (0x88, "we keep trying"),
+        (0x89, "(0x89 server busy)"),
+        (0x97, "raise that limit"),
+        (0x9f, "(0x9f connection rate exceeded)"),
+    ];
+    let brokers = cases.map(|(code, text)| {
+        let refuse = move |packet: &Packet, _| if packet.kind == CONNECT { vec![0x20, 3, 0, code, 0] } else { vec![] };
+        (Scripted::start(refuse), text)
+    });
+    for (broker, text) in &brokers {
+        wait_until("it has tried again", || broker.connections() > 2);
+        assert_eq!(warnings(broker, "the broker refused us"), 1);
+        assert_eq!(warnings(broker, text), 1, "{text}");
+    }
+}
+
+pub(crate) fn ended_connections_are_explained_once() {
+    let cases =
+        [(0x8e, "another client has our id"), (0x98, "(0x98 administrative action)"), (0x96, "raise that limit")];
+    let brokers = cases.map(|(code, text)| {
+        let end = move |packet: &Packet, _| match packet.kind {
+            SUBSCRIBE => [suback(packet, 1), vec![0xe0, 2, code, 0]].concat(),
+            _ => obey(packet),
+        };
+        (Scripted::start(end), text)
+    });
+    for (broker, text) in &brokers {
+        wait_until("it has connected again", || broker.connections() > 2);
+        assert_eq!(warnings(broker, text), 1, "{text}");
+    }
 }
 
 /// Some MQTT 3.1.1 brokers hang up on a CONNECT of MQTT 5, others answer in their own form.
@@ -66,6 +119,7 @@ pub(crate) fn a_broker_of_mqtt_3_is_named() {
     for answer in [vec![], vec![0x20, 2, 0, 1]] {
         let broker = Scripted::start(move |_, _| answer.clone());
         wait_until("the cause is logged", || broker.program.log().contains("does the broker speak MQTT 5"));
+        assert!(broker.program.log().contains("set `mqtt.version = \"3.1.1\"`"));
     }
 }
 

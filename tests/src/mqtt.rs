@@ -290,6 +290,14 @@ impl Peer {
         });
     }
 
+    /// Gives what comes within a moment.
+    pub fn wait_briefly(&mut self) -> Vec<Delivery> {
+        let mut messages = std::mem::take(&mut self.seen);
+        messages.extend(self.messages.recv_timeout(Duration::from_millis(50)));
+        messages.extend(self.messages.try_iter());
+        messages
+    }
+
     /// Waits until the service says that it is there.
     pub fn wait_online(&mut self) {
         self.wait_for("online", |message| message.topic == "status" && message.payload == "online");

@@ -27,10 +27,19 @@ impl Scripted {
 
     /// `keys` go in front of the program's configuration.
     pub fn start_configured(keys: &str, answer: impl FnMut(&Packet, usize) -> Vec<u8> + Send + 'static) -> Scripted {
+        Scripted::start_with(keys, "", answer)
+    }
+
+    /// `keys` go in front of the program's configuration, `mqtt` into its section `[mqtt]`.
+    pub fn start_with(
+        keys: &str,
+        mqtt: &str,
+        answer: impl FnMut(&Packet, usize) -> Vec<u8> + Send + 'static,
+    ) -> Scripted {
         let seen = Arc::new(Mutex::new(vec![]));
         let port = serve(seen.clone(), answer);
         let folder = tempfile::tempdir().unwrap();
-        let program = Program::start(folder.path(), &format!("{keys}{}", config(folder.path(), port)));
+        let program = Program::start(folder.path(), &format!("{keys}{}{mqtt}", config(folder.path(), port)));
         Scripted { seen, program, folder }
     }
 

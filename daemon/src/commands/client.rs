@@ -16,7 +16,7 @@ use crate::contract::commands::{Response, ResponseData};
 use crate::contract::topics::Topics;
 use crate::failure::Failure;
 use crate::mqtt::message::Message;
-use crate::mqtt::{Mqtt, MqttSettings, WireEvent};
+use crate::mqtt::{BrokerAccess, Mqtt, MqttSettings, WireEvent};
 use crate::{logging, random};
 
 /// How long the broker keeps what a client that waits has missed.
@@ -81,21 +81,17 @@ impl Client {
         let topics = config.topics();
         let own = ["response/+"].iter().chain(names).map(|name| topics.of(name));
         let settings = MqttSettings {
-            host: config.mqtt.url.host.clone(),
-            port: config.mqtt.url.port,
+            access: BrokerAccess::of(&config).map_err(|error| Failure::Usage(format!("{error:#}")))?,
             client_id: format!("diffused-client-{}", random::id()),
-            login: config.mqtt.username.clone().zip(Some(
-                config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?.unwrap_or_default(),
-            )),
-            keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
             max_packet: MAX_PACKET,
             outbox_limit: 0,
             filters: own.chain([format!("{}/+/status", config.mqtt.base.0)]).collect(),
+            shared_filters: vec![],
             greetings: vec![],
             last_will: None,
             session,
         };
-        let broker = format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port);
+        let broker = config.mqtt.url.to_string();
         let (mqtt, events) = Mqtt::start(settings);
         let mut client = Client {
             mqtt,
@@ -114,10 +110,21 @@ impl Client {
     async fn wait_for_broker(&mut self) -> Result<(), Failure> {
         let broker = self.broker.clone();
         let failure = |why: String| Failure::Other(format!("no connection to the broker {broker}: {why}"));
-        match timeout_at(Instant::now() + self.timeout, self.events.recv()).await {
-            Ok(Some(WireEvent::Connected)) => Ok(()),
-            Ok(Some(WireEvent::Disconnected(reason))) => Err(failure(reason)),
-            _ => Err(failure(format!("no answer in {} s", self.timeout.as_secs()))),
+        let deadline = self.deadline();
+        loop {
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(WireEvent::Connected)) => return Ok(()),
+                Ok(Some(WireEvent::Disconnected { reason, .. })) => return Err(failure(reason)),
+                // What the broker keeps may come before its answer to the subscriptions.
+                Ok(Some(WireEvent::Received(received))) => {
+                    self.mqtt.acknowledge(received.receipt);
+                    if let Some(Heard::Message(name, payload)) = self.sort(&received.topic, received.payload) {
+                        self.early.push_back((name, payload));
+                    }
+                }
+                Ok(Some(_)) => {}
+                _ => return Err(failure(format!("no answer in {} s", self.timeout.as_secs()))),
+            }
         }
     }
 
@@ -219,7 +226,7 @@ impl Client {
             let gone = || Failure::Other("the connection has ended".to_owned());
             match self.events.recv().await.ok_or_else(gone)? {
                 WireEvent::Connected => return Ok(Heard::Back),
-                WireEvent::Disconnected(_) => return Ok(Heard::Lost),
+                WireEvent::Disconnected { .. } => return Ok(Heard::Lost),
                 WireEvent::Received(received) => {
                     self.mqtt.acknowledge(received.receipt);
                     if let Some(heard) = self.sort(&received.topic, received.payload) {
@@ -256,6 +263,7 @@ fn config(arguments: &DeviceArgs) -> Result<Config, Failure> {
     if let Some(url) = &arguments.broker {
         config.mqtt.url = url.clone();
         (config.mqtt.username, config.mqtt.password_file) = (None, None);
+        (config.mqtt.cert_file, config.mqtt.key_file) = (None, None);
     }
     if let Some(username) = &arguments.username {
         config.mqtt.username = Some(username.clone());

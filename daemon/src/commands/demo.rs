@@ -68,7 +68,7 @@ async fn show(arguments: &DemoArgs, folder: PathBuf) -> Result<()> {
         screen.say(&warning);
     }
     let mut config = Config { device: TopicLevel(DEVICE.into()), state_dir: Some(folder), ..Config::default() };
-    config.mqtt.url = Url { host: "127.0.0.1".into(), port };
+    config.mqtt.url = Url { port, ..Url::default() };
     let (stop, signals) = unbounded_channel();
     let service = tokio::spawn(Service::start(config, None, model, resolver, engine)?.run(signals));
 

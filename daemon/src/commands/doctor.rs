@@ -10,6 +10,7 @@ use crate::commands::cli;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::failure::Failure;
 use crate::health;
+use crate::mqtt::{self, BrokerAccess};
 use crate::painting::model::Model;
 
 /// Prints a line for each part. Ends with an error at the first part that is wrong.
@@ -29,11 +30,22 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
         "model",
         &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?),
     );
-    print_part("broker", &format!("{}:{}", config.mqtt.url.host, config.mqtt.url.port));
-    config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let folder = config.state_dir().map_err(|error| Failure::Usage(format!("{error:#}")))?.join("pictures");
     let free = health::disk_free(&folder).map_or(String::new(), |free| format!(", {} free", amount(free)));
     print_part("pictures", &format!("{}{free}", folder.display()));
+    broker(&config)
+}
+
+/// Connects once.
+fn broker(config: &Config) -> Result<(), Failure> {
+    print_part("broker", &config.mqtt.url.to_string());
+    let access = BrokerAccess::of(config).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
+    let found = runtime.block_on(mqtt::probe(config, access));
+    runtime.shutdown_background();
+    let found = found.map_err(|reason| Failure::Other(format!("the broker cannot be used: {reason}")))?;
+    found.iter().for_each(|sentence| print_part("", sentence));
     Ok(())
 }
 

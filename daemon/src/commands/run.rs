@@ -14,6 +14,7 @@ use crate::commands::cli::print_line;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::logging;
+use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
 use crate::service::{Service, Signal};
 
@@ -27,25 +28,23 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     die_on_second_signal().map_err(|error| Failure::Other(format!("signals: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let signals = signals().map_err(|error| Failure::Other(format!("signals: {error}")))?;
         let service = Service::start(config, path.map(Path::to_owned), model, resolver, engine);
         service.map_err(|error| Failure::Usage(format!("{error:#}")))?.run(signals).await;
         Ok(())
-    })
+    });
+    // A name server that does not answer would hold the end up.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Does all that `run` does before it connects: made for systemd's ExecStartPre.
 pub fn check(path: Option<&Path>) -> Result<(), Failure> {
     let (config, _, resolver, _) = prepare(path)?;
-    config.password().map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let url = &config.mqtt.url;
-    print_line(format!(
-        "the configuration is valid: model `{}`, broker {}:{}",
-        resolver.manifest().name,
-        url.host,
-        url.port
-    ));
+    BrokerAccess::of(&config).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let (model, broker) = (&resolver.manifest().name, &config.mqtt.url);
+    print_line(format!("the configuration is valid: model `{model}`, broker {broker}"));
     Ok(())
 }
 

@@ -44,7 +44,7 @@ fn every_key_of_the_contract_is_taken() {
     )
     .unwrap();
     assert_eq!(config.memory, Some(ByteSize(200 << 20)));
-    assert_eq!(config.mqtt.url, Url { host: "broker".into(), port: 1884 });
+    assert_eq!(config.mqtt.url, Url { host: "broker".into(), port: 1884, ..Url::default() });
     assert_eq!(config.device.0, "frame");
 }
 
@@ -61,12 +61,13 @@ fn what_the_shipped_file_comments_out_is_taken() {
     let lines = include_str!("../../../systemd/config.toml").lines();
     let keys: Vec<&str> =
         lines.map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
-    let config = parse(&keys.join("\n")).unwrap();
+    let config = parse(&keys.join("\n").replace("mqtt://", "mqtts://")).unwrap();
     assert_eq!(
         (config.device.0.as_str(), config.threads, config.memory),
         ("frame", Some(Bounded(3)), Some(ByteSize(200 << 20)))
     );
     assert_eq!((config.mqtt.username.as_deref(), config.mqtt.password_file.is_some()), (Some("frame"), true));
+    assert!(config.mqtt.ca_file.is_some() && config.mqtt.cert_file.is_some() && config.mqtt.key_file.is_some());
 }
 
 #[test]
@@ -92,17 +93,13 @@ fn wrong_values_are_refused_with_their_line_and_key() {
     check_refused("[mqtt]\nurl = \"http://x\"", "c.toml:2: mqtt.url: `http://x`", "scheme");
     check_refused("[mqtt]\nurl = \"mqtt://x:99999\"", "c.toml:2: mqtt.url: ", "port");
     check_refused("[mqtt]\nurl = \"mqtt://u:p@x\"", "c.toml:2: mqtt.url: ", "username");
+    check_refused("[mqtt]\nversion = \"4\"", "c.toml:2: mqtt.version: ", "`3.1.1`");
     check_refused("device = ", "c.toml:1: ", "");
 }
 
 #[test]
 fn what_is_not_supported_is_refused_and_not_ignored() {
     check_refused("[home_assistant]\ndiscovery = true", "c.toml:2: home_assistant.discovery: ", "does not support");
-    check_refused("[fleet]\ngroup = \"x\"", "c.toml:2: fleet.group: ", "does not support");
-    check_refused("[mqtt]\nurl = \"mqtts://x\"", "c.toml:2: mqtt.url: ", "does not support");
-    for key in ["ca_file", "cert_file", "key_file"] {
-        check_refused(&format!("[mqtt]\n{key} = \"x\""), &format!("c.toml:2: mqtt.{key}: "), "does not support");
-    }
 }
 
 #[test]
@@ -146,7 +143,47 @@ fn what_is_not_a_size_is_refused() {
 #[test]
 fn addresses() {
     let url = |text: &str| Url::try_from(text.to_owned()).unwrap();
-    assert_eq!(url("mqtt://pi"), Url { host: "pi".into(), port: 1883 });
-    assert_eq!(url("mqtt://[::1]:1999/"), Url { host: "[::1]".into(), port: 1999 });
-    assert_eq!(url("mqtt://[::1]"), Url { host: "[::1]".into(), port: 1883 });
+    for (text, whole) in [
+        ("mqtt://pi", "mqtt://pi:1883"),
+        ("mqtt://[::1]:1999/", "mqtt://[::1]:1999"),
+        ("mqtt://[::1]", "mqtt://[::1]:1883"),
+        ("mqtts://broker.example", "mqtts://broker.example:8883"),
+        ("ws://pi", "ws://pi:80/mqtt"),
+        ("wss://pi:8443/a/b", "wss://pi:8443/a/b"),
+    ] {
+        assert_eq!(url(text).to_string(), whole);
+        assert_eq!(url(whole), url(text));
+    }
+    for text in
+        ["pi", "http://pi", "mqtt://", "mqtt://:1883", "mqtt://pi:0", "mqtt://pi/x", "ws://pi/a?b", "mqtt://p i"]
+    {
+        assert!(Url::try_from(text.to_owned()).unwrap_err().contains("an address looks like"), "{text}");
+    }
+}
+
+#[test]
+fn a_login_in_an_address_is_refused_and_not_shown() {
+    let addresses =
+        ["mqtt://u:geheim@x", "mqtts://u:geheim@x:8883", "ws://geheim@x/mqtt", "u:geheim@x", "wss://u:ge@geheim@x"];
+    for address in addresses.iter().chain(&["http://u:geheim@x", "mqtt://u:geheim@x:99999", "mqtt://u:geheim/x@x"]) {
+        let message = parse(&format!("[mqtt]\nurl = \"{address}\"")).unwrap_err();
+        assert!(!message.contains("geheim") && message.starts_with("c.toml:2: mqtt.url: `"), "{message}");
+    }
+    check_refused("[mqtt]\nurl = \"mqtt://u:geheim@x\"", "c.toml:2: mqtt.url: `mqtt://…@x`", "`password_file`");
+}
+
+#[test]
+fn fleets() {
+    assert_eq!(parse("[fleet]\ngroup = \"house\"").unwrap().fleet.group, GroupName("house".into()));
+    check_refused("[fleet]\ngroup = \"a/b\"", "c.toml:2: fleet.group: `a/b`", "64 letters");
+    check_refused("device = \"any\"", "c.toml: device: `any`", "another name");
+}
+
+#[test]
+fn files_of_tls_without_tls_are_an_error() {
+    for key in ["ca_file", "cert_file", "key_file"] {
+        check_refused(&format!("[mqtt]\n{key} = \"x\""), &format!("c.toml: mqtt.{key}: mqtt://"), "mqtts://");
+    }
+    let text = "url = \"mqtts://x\"\nca_file = \"a\"\ncert_file = \"b\"\nkey_file = \"c\"";
+    assert!(parse(&format!("[mqtt]\n{text}")).is_ok());
 }

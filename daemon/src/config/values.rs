@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
+use crate::contract::topics::TopicLevel;
+
 /// A whole number from `LEAST` to `MOST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounded<const LEAST: u32, const MOST: u32>(pub u32);
@@ -103,14 +105,76 @@ impl TryFrom<ByteSize> for PacketSize {
     }
 }
 
+/// What carries MQTT to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `mqtt://`
+    Tcp,
+    /// `mqtts://`
+    Tls,
+    /// `ws://`, a websocket
+    Ws,
+    /// `wss://`, a websocket over TLS
+    Wss,
+}
+
+impl Transport {
+    /// By the address's scheme, with its usual port.
+    const ALL: [(&str, Transport, u16); 4] = [
+        ("mqtt", Transport::Tcp, 1883),
+        ("mqtts", Transport::Tls, 8883),
+        ("ws", Transport::Ws, 80),
+        ("wss", Transport::Wss, 443),
+    ];
+
+    /// Whether it is encrypted.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Transport::Tls | Transport::Wss)
+    }
+
+    /// Whether it is a websocket.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Transport::Ws | Transport::Wss)
+    }
+}
+
+/// The version of MQTT that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum MqttVersion {
+    /// MQTT 5
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1
+    #[serde(rename = "3.1.1")]
+    V3,
+}
+
 /// A broker's address.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Url {
-    /// Name or address.
+    /// How to get there.
+    pub transport: Transport,
+    /// Name or address; one of IPv6 is in brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Of a websocket, with its `/`; else empty.
+    pub path: String,
+}
+
+impl Default for Url {
+    fn default() -> Url {
+        Url { transport: Transport::Tcp, host: "127.0.0.1".into(), port: 1883, path: String::new() }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let scheme = Transport::ALL.iter().find(|(_, transport, _)| *transport == self.transport);
+        write!(f, "{}://{}:{}{}", scheme.map_or("mqtt", |(name, ..)| name), self.host, self.port, self.path)
+    }
 }
 
 impl TryFrom<String> for Url {
@@ -125,25 +189,46 @@ impl TryFrom<String> for Url {
         };
         let wrong = |why: &str| Err(format!("`{shown}` {why}; an address looks like mqtt://127.0.0.1:1883"));
         let Some((scheme, rest)) = text.split_once("://") else { return wrong("lacks mqtt://") };
-        match scheme {
-            "mqtt" => {}
-            "mqtts" => return wrong("needs TLS, which this version does not support yet"),
-            _ => return wrong("has a scheme other than mqtt://"),
+        let Some(&(_, transport, usual)) = Transport::ALL.iter().find(|(name, ..)| *name == scheme) else {
+            return wrong("has a scheme other than mqtt, mqtts, ws and wss");
+        };
+        if rest.contains('@') {
+            return wrong("has a login in it (`username` and `password_file` are keys of their own)");
         }
-        let rest = rest.trim_end_matches('/');
-        if rest.contains(['/', '@', '?']) {
-            return wrong("has more than host and port (`username` and `password_file` are keys of their own)");
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let path = match path {
+            "" | "/" if transport.is_websocket() => "/mqtt",
+            path if transport.is_websocket() => path,
+            "" | "/" => "",
+            _ => return wrong("has a path, which only websockets (ws://, wss://) have"),
+        };
+        let unfit = |c: char| c.is_whitespace() || c.is_control() || "?#".contains(c);
+        if rest.contains(unfit) {
+            return wrong("has more than host, port and path");
         }
         let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
-        let (host, port) = match rest.rsplit_once(':') {
+        let (host, port) = match authority.rsplit_once(':') {
             Some((host, text)) if !text.ends_with(']') => (host, port(text)),
-            _ => (rest, Some(1883)),
+            _ => (authority, Some(usual)),
         };
         match port {
             None => wrong("has a port that is not from 1 to 65535"),
             Some(_) if host.is_empty() => wrong("lacks a host"),
-            Some(port) => Ok(Url { host: host.to_owned(), port }),
+            Some(port) => Ok(Url { transport, host: host.to_owned(), port, path: path.to_owned() }),
         }
+    }
+}
+
+/// The name of a fleet's group, one level of a topic, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GroupName(pub String);
+
+impl TryFrom<String> for GroupName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<GroupName, String> {
+        if text.is_empty() { Ok(GroupName(text)) } else { TopicLevel::try_from(text).map(|level| GroupName(level.0)) }
     }
 }
 

@@ -52,6 +52,9 @@ impl Default for TopicBase {
     }
 }
 
+/// Stands for a device's name in the topics of work that several share.
+pub const ANY: &str = "any";
+
 /// What arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputTopic {
@@ -76,7 +79,7 @@ pub struct Topics {
 
 impl Topics {
     /// The topics of `device` under `base`. Response topics must not lie under `home_assistant` and must begin with one
-    /// of `allowed`.
+    /// of `allowed`, or be `<base>/<device>/reply/…`, on which no device acts.
     pub fn new(base: &TopicBase, device: &TopicLevel, home_assistant: String, allowed: Vec<String>) -> Topics {
         Topics { root: format!("{}/{}", base.0, device.0), base: base.0.clone(), home_assistant, allowed }
     }
@@ -96,8 +99,22 @@ impl Topics {
         ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
     }
 
+    /// The filters of work that the devices of `group` share; none without a group.
+    pub fn shared_filters(&self, group: &str) -> Vec<String> {
+        let names = if group.is_empty() { &[][..] } else { &["txt2img", "img2img"] };
+        names.iter().map(|name| format!("$share/{group}/{}/{ANY}/{name}", self.base)).collect()
+    }
+
     /// What a message on `topic` is; `None` for topics that are not an input of this device.
     pub fn input(&self, topic: &str) -> Option<InputTopic> {
+        let any = topic.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(ANY));
+        if let Some(name) = any.and_then(|rest| rest.strip_prefix('/')) {
+            return match name {
+                "txt2img" => Some(InputTopic::Txt2Img),
+                "img2img" => Some(InputTopic::Img2Img),
+                _ => None,
+            };
+        }
         match topic.strip_prefix(&self.root)?.strip_prefix('/')? {
             "txt2img" => Some(InputTopic::Txt2Img),
             "img2img" => Some(InputTopic::Img2Img),
@@ -121,6 +138,9 @@ impl Topics {
         }
         if under(&self.home_assistant) || under("homeassistant") {
             return Err("it belongs to Home Assistant");
+        }
+        if topic.strip_prefix(&self.of("reply/")).is_some_and(|rest| !rest.is_empty()) {
+            return Ok(());
         }
         if under(&self.base) {
             return Err("it belongs to diffused's own devices");
@@ -151,15 +171,20 @@ mod tests {
         assert_eq!(topics.input("diffused/frame/request/list"), command("list"));
         assert_eq!(topics.input("diffused/frame2/txt2img"), None);
         assert_eq!(topics.input("diffused/frame/status"), None);
+        assert_eq!(topics.input("diffused/any/img2img"), Some(InputTopic::Img2Img));
+        assert_eq!(topics.input("diffused/any/cancel"), None);
+        assert_eq!(topics.shared_filters("house")[0], "$share/house/diffused/any/txt2img");
+        assert_eq!(topics.shared_filters(""), Vec::<String>::new());
     }
 
     #[test]
     fn response_topics_stay_away_from_what_others_act_on() {
-        let topics = topics("device = \"frame\"");
-        for good in ["clients/7/answers", "diffusedother/x", "homeassistantx"] {
+        let topics = topics("device = \"frame\"\n[mqtt]\nresponse_topics = [\"\"]");
+        for good in ["clients/7/answers", "diffusedother/x", "homeassistantx", "diffused/frame/reply/7"] {
             assert_eq!(topics.check_response(good), Ok(()), "{good}");
         }
         let bad = ["", "a/+", "a/#", "$SYS/x", "homeassistant/x", "diffused/frame/txt2img", "diffused/other/txt2img"];
+        let bad = bad.iter().chain(&["diffused/frame/reply/", "diffused/frame/reply", "diffused/other/reply/7"]);
         for bad in bad {
             assert!(topics.check_response(bad).is_err(), "{bad}");
         }
@@ -169,8 +194,10 @@ mod tests {
     fn the_allow_list_is_kept() {
         let some = topics("device = \"frame\"\n[mqtt]\nresponse_topics = [\"clients/\"]");
         assert!(some.check_response("clients/1").is_ok() && some.check_response("other/1").is_err());
-        let none = topics("device = \"frame\"\n[mqtt]\nresponse_topics = []");
-        assert!(none.check_response("clients/1").is_err());
+        let default = topics("device = \"frame\"");
+        assert!(
+            default.check_response("clients/1").is_err() && default.check_response("diffused/frame/reply/1").is_ok()
+        );
     }
 
     #[test]

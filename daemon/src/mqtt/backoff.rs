@@ -7,7 +7,7 @@ use crate::random;
 /// The longest wait between two attempts to connect.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A connection that held for this long was a good one: after it, attempts start from the shortest wait again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(30);
+pub(super) const GOOD_CONNECTION: Duration = Duration::from_secs(30);
 
 /// Waits between attempts to connect: 1 s, doubled up to a minute, less up to a half by chance so that the devices of
 /// a house do not come back to their broker all at once.

@@ -17,7 +17,7 @@ use crate::contract::topics::{Topics, is_safe_level};
 use crate::jobs::record::{JobRecord, Reply};
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
 use crate::mqtt::receipts::Receipt;
-use crate::mqtt::{self, Mqtt, Received};
+use crate::mqtt::{self, BrokerAccess, Mqtt, Received};
 use crate::painting::worker::{Painted, Place, PlacedImage};
 
 /// How long the broker keeps our session while we are away.
@@ -194,17 +194,14 @@ pub(super) fn mqtt_options(
     info: &DeviceInfo,
     client_id: String,
 ) -> Result<mqtt::MqttSettings> {
-    let login = config.mqtt.username.clone().zip(Some(config.password()?.unwrap_or_default()));
     let info = Message { retain: true, ..Message::json(topics.of("info"), info) };
     Ok(mqtt::MqttSettings {
-        host: config.mqtt.url.host.clone(),
-        port: config.mqtt.url.port,
+        access: BrokerAccess::of(config)?,
         client_id,
-        login,
-        keep_alive: Duration::from_secs(config.mqtt.keep_alive.0.into()),
         max_packet: config.mqtt.max_packet.0,
         outbox_limit: config.mqtt.outbox.0,
         filters: topics.filters(),
+        shared_filters: topics.shared_filters(&config.fleet.group.0),
         greetings: vec![status(topics, "online"), info],
         last_will: Some(status(topics, "offline")),
         session: SESSION,
