@@ -161,7 +161,7 @@ pub(crate) fn who_does_not_answer_is_named() {
     harness.program.signal("TERM");
     harness.program.wait();
     for words in [&["list"][..], &["submit", "a"], &["watch"], &["status"], &["cancel", "--all"]] {
-        verb(&harness, words).check(1, &["the device `test` is offline", "online at 127.0.0.1:", ": no device"]);
+        verb(&harness, words).check(1, &["the device `test` is offline", "online at mqtt://127.0.0.1:", ": no device"]);
     }
     harness.broker.kill();
     verb(&harness, &["list"]).check(1, &["no connection to the broker 127.0.0.1", "refused"]);
