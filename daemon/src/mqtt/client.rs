@@ -19,7 +19,7 @@ use crate::config::MqttVersion;
 const CHANNEL: usize = 1024;
 
 /// Hands packets to the client's task. Nothing here waits.
-pub(super) enum Client {
+pub(super) enum PacketSender {
     V5(AsyncClient),
     V3(v3::AsyncClient),
 }
@@ -99,31 +99,31 @@ pub(super) struct Outbound<'a> {
 }
 
 /// A client that is not connected yet, and what drives it.
-pub(super) fn open(settings: &MqttSettings) -> (Client, Connection) {
+pub(super) fn open(settings: &MqttSettings) -> (PacketSender, Connection) {
     let keep_alive = settings.access.keep_alive;
     let (client, version) = match settings.access.version {
         MqttVersion::V5 => {
             let (client, eventloop) = AsyncClient::new(options_5(settings), CHANNEL);
-            (Client::V5(client), EventLoops::V5(Box::new(eventloop)))
+            (PacketSender::V5(client), EventLoops::V5(Box::new(eventloop)))
         }
         MqttVersion::V3 => {
             let (client, mut eventloop) = v3::AsyncClient::new(options_3(settings), CHANNEL);
             eventloop.set_network_options(network());
-            (Client::V3(client), EventLoops::V3(Box::new(eventloop)))
+            (PacketSender::V3(client), EventLoops::V3(Box::new(eventloop)))
         }
     };
     (client, Connection { version, keep_alive, is_clean: settings.session.is_zero() })
 }
 
-impl Client {
+impl PacketSender {
     pub(super) fn publish(&self, message: Outbound) -> Result<(), Full> {
         let Outbound { topic, payload, certain, retain, properties } = message;
         match self {
-            Client::V5(client) => {
+            PacketSender::V5(client) => {
                 let qos = if certain { QoS::AtLeastOnce } else { QoS::AtMostOnce };
                 client.try_publish_with_properties(topic, qos, retain, payload, properties).map_err(|_| Full)
             }
-            Client::V3(client) => {
+            PacketSender::V3(client) => {
                 let qos = if certain { v3::QoS::AtLeastOnce } else { v3::QoS::AtMostOnce };
                 client.try_publish(topic, qos, retain, payload).map_err(|_| Full)
             }
@@ -136,11 +136,11 @@ impl Client {
             return Ok(());
         }
         match self {
-            Client::V5(client) => {
+            PacketSender::V5(client) => {
                 let publish = Publish { pkid: packet, qos: QoS::AtLeastOnce, ..Publish::default() };
                 client.try_ack(&publish).map_err(|_| Full)
             }
-            Client::V3(client) => {
+            PacketSender::V3(client) => {
                 let mut publish = v3::Publish::new("", v3::QoS::AtLeastOnce, Bytes::new());
                 publish.pkid = packet;
                 client.try_ack(&publish).map_err(|_| Full)
@@ -151,7 +151,7 @@ impl Client {
     /// Sends one SUBSCRIBE for all of `filters`.
     pub(super) fn subscribe(&self, filters: &[String]) -> Result<(), Full> {
         match self {
-            Client::V5(client) => {
+            PacketSender::V5(client) => {
                 let filters = filters.iter().map(|filter| Filter {
                     // A retained request is to be recognised even if it arrives live.
                     preserve_retain: true,
@@ -160,7 +160,7 @@ impl Client {
                 });
                 client.try_subscribe_many(filters).map_err(|_| Full)
             }
-            Client::V3(client) => {
+            PacketSender::V3(client) => {
                 let filters = filters.iter().map(|f| v3::SubscribeFilter::new(f.clone(), v3::QoS::AtLeastOnce));
                 client.try_subscribe_many(filters).map_err(|_| Full)
             }
@@ -169,15 +169,15 @@ impl Client {
 
     pub(super) fn unsubscribe(&self, filter: &str) -> Result<(), Full> {
         match self {
-            Client::V5(client) => client.try_unsubscribe(filter).map_err(|_| Full),
-            Client::V3(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+            PacketSender::V5(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+            PacketSender::V3(client) => client.try_unsubscribe(filter).map_err(|_| Full),
         }
     }
 
     pub(super) fn disconnect(&self) -> Result<(), Full> {
         match self {
-            Client::V5(client) => client.try_disconnect().map_err(|_| Full),
-            Client::V3(client) => client.try_disconnect().map_err(|_| Full),
+            PacketSender::V5(client) => client.try_disconnect().map_err(|_| Full),
+            PacketSender::V3(client) => client.try_disconnect().map_err(|_| Full),
         }
     }
 }

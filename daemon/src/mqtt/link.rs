@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::GOOD_CONNECTION;
-use super::client::{Client, ClientEvent, Incoming, Outbound, Welcome};
+use super::client::{ClientEvent, Incoming, Outbound, PacketSender, Welcome};
 use super::message::Message;
 use super::outbox::{Outbox, Refused};
 use super::problems::{Kind, Problems};
@@ -19,7 +19,7 @@ use super::trouble::Trouble;
 use super::{Received, WireEvent, reasons};
 
 pub(super) struct Link {
-    pub(super) client: Client,
+    pub(super) client: PacketSender,
     pub(super) outbox: Outbox,
     pub(super) problems: Problems,
     pub(super) last_poll: Instant,
@@ -39,7 +39,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(client: Client, settings: MqttSettings, events: mpsc::UnboundedSender<WireEvent>) -> Link {
+    pub(super) fn new(client: PacketSender, settings: MqttSettings, events: mpsc::UnboundedSender<WireEvent>) -> Link {
         Link {
             client,
             outbox: Outbox::new(settings.outbox_limit),

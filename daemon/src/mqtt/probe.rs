@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::access::BrokerAccess;
-use super::client::{self, Client, ClientEvent, Connection, Welcome};
+use super::client::{self, ClientEvent, Connection, PacketSender, Welcome};
 use super::reasons;
 use super::settings::MqttSettings;
 use crate::config::{Config, MqttVersion};
@@ -46,7 +46,7 @@ pub async fn probe(config: &Config, access: BrokerAccess) -> Result<Vec<String>,
     Ok(found)
 }
 
-async fn look(client: &Client, connection: &mut Connection, settings: &MqttSettings) -> Result<Welcome, String> {
+async fn look(client: &PacketSender, connection: &mut Connection, settings: &MqttSettings) -> Result<Welcome, String> {
     let mut welcome = None;
     loop {
         match connection.poll().await {
