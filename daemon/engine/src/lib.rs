@@ -172,8 +172,8 @@ impl Pipeline<'_> {
         let embeddings = self.embed()?;
         self.stage_ended();
         let state = match start {
-            Start::Noise => self.from_noise(),
-            Start::InitImage(image) => self.from_image(image)?,
+            Start::Noise => self.noise_state(),
+            Start::InitImage(image) => self.image_state(image)?,
             Start::Checkpoint(checkpoint) => checkpoint,
         };
         self.stage_ended();
@@ -200,7 +200,7 @@ impl Pipeline<'_> {
     }
 
     /// The beginning of text to image.
-    fn from_noise(&self) -> StepCheckpoint {
+    fn noise_state(&self) -> StepCheckpoint {
         let parameters = self.painting.parameters();
         let mut noise = Noise::new(parameters.seed);
         let latents = Latents::noise(&mut noise, self.models.latents(parameters));
@@ -209,7 +209,7 @@ impl Pipeline<'_> {
     }
 
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
-    fn from_image(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
+    fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, .. } = *self.painting.parameters();
         let pixels = picture::to_pixels(&picture::scale(image, width, height));
         let budget = self.plan.budget(Stage::VaeEncoder)?;

@@ -60,7 +60,10 @@ impl Noise {
         let spare = f64::from_bits(u64::from(high) << 32 | u64::from(low));
         let next = next as usize;
         let known = next <= STATE && has_spare <= 1 && spare.is_finite();
-        known.then(|| Noise { twister: Twister { state: *state, next }, spare: (has_spare == 1).then_some(spare) })
+        known.then(|| Noise {
+            twister: Twister { state: Box::new(*state), next },
+            spare: (has_spare == 1).then_some(spare),
+        })
     }
 
     /// One normal, from a pair that is made of two 53-bit uniforms.
@@ -88,13 +91,13 @@ fn box_muller(block: &mut [f32]) {
 /// MT19937.
 #[derive(Debug, Clone, PartialEq)]
 struct Twister {
-    state: [u32; STATE],
+    state: Box<[u32; STATE]>,
     next: usize,
 }
 
 impl Twister {
     fn new(seed: u32) -> Twister {
-        let mut state = [seed; STATE];
+        let mut state = Box::new([seed; STATE]);
         for i in 1..STATE {
             let previous = state[i - 1];
             state[i] = 1_812_433_253u32.wrapping_mul(previous ^ (previous >> 30)).wrapping_add(i as u32);

@@ -62,7 +62,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
         "sha256": file.sha256(),
         "parameters": parameters,
         "model_sha256": engine.model_sha256(),
-        "timings": console.meter.timings(Instant::now()),
+        "timings": console.meter.times(Instant::now()).timings,
     });
     if !warnings.is_empty() {
         result["warnings"] = json!(warnings);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use diffused_engine::StepCheckpoint;
+use diffused_engine::hash::Sha256;
 use tracing::{info, warn};
 
 use crate::files::{remove_leftovers, write_atomically};
@@ -33,22 +34,18 @@ impl CheckpointFile {
         CheckpointFile { path, interval }
     }
 
-    /// The checkpoint of image `index` of `job`, if there is one that can be read.
-    pub(super) fn load(&self, job: &Job, index: u64) -> Option<StepCheckpoint> {
-        let file = File::open(&self.path).ok()?;
+    /// The engine's bytes, if `first_line` is before them.
+    fn read(&self, first_line: &str) -> Option<Vec<u8>> {
         let mut bytes = vec![];
-        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
-        let checkpoint = StepCheckpoint::from_bytes(bytes.strip_prefix(first_line(job, index).as_bytes())?);
-        checkpoint.inspect_err(|error| warn!(id = job.id, "{}: {error}", self.path.display())).ok()
+        File::open(&self.path).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        bytes.strip_prefix(first_line.as_bytes()).map(<[u8]>::to_vec)
     }
 
-    fn save(&self, job: &Job, index: u64, checkpoint: &StepCheckpoint) -> io::Result<()> {
+    fn save(&self, first_line: &str, checkpoint: &StepCheckpoint) -> io::Result<()> {
         if !self.may_be_replaced() {
             return Err(io::Error::other(format!("{} is not this program's", self.path.display())));
         }
-        let mut bytes = first_line(job, index).into_bytes();
-        bytes.extend(checkpoint.to_bytes());
-        write_atomically(&self.path, &bytes)
+        write_atomically(&self.path, &[first_line.as_bytes(), &checkpoint.to_bytes()].concat())
     }
 
     /// Removes the file, of whatever job it is.
@@ -70,17 +67,25 @@ impl CheckpointFile {
     }
 }
 
-/// What a checkpoint belongs to beside what the engine checks. Names are escaped, so that it is one line.
-fn first_line(job: &Job, index: u64) -> String {
-    let init_image = job.init_image.as_ref().map(|image| image.path());
-    format!("{MARK} of image {index} of job {:?} from {init_image:?}\n", job.id)
+/// Whose a checkpoint is, beside what the engine checks: the job's name and its init image's checksum. Names are escaped, so
+/// that it is one line.
+fn owner(job: &Job) -> io::Result<String> {
+    let Some(image) = &job.init_image else { return Ok(format!("job {:?}", job.id)) };
+    let (mut file, mut sha256, mut part) = (File::open(image.path())?, Sha256::default(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(format!("job {:?} from {}", job.id, sha256.finish())),
+            len => sha256.update(&part[..len]),
+        }
+    }
 }
 
-/// Follows one job's steps.
+/// Keeps one job's steps.
 #[derive(Debug)]
 pub(super) struct CheckpointKeeper<'a> {
     file: &'a CheckpointFile,
     job: &'a Job,
+    owner: io::Result<String>,
     /// The image that is being painted.
     index: u64,
     /// Its latest step, unless that is on disk.
@@ -94,13 +99,25 @@ pub(super) struct CheckpointKeeper<'a> {
 impl<'a> CheckpointKeeper<'a> {
     /// For `job`, which begins `now`.
     pub(super) fn new(file: &'a CheckpointFile, job: &'a Job, now: Instant) -> CheckpointKeeper<'a> {
-        CheckpointKeeper { file, job, index: 0, latest: None, written: now, fails: false }
+        CheckpointKeeper { file, job, owner: owner(job), index: 0, latest: None, written: now, fails: false }
     }
 
     /// Image `index` begins.
     pub(super) fn begin(&mut self, index: u64) {
         self.index = index;
         self.latest = None;
+    }
+
+    /// The checkpoint of this image on disk, if there is one that can be read.
+    pub(super) fn load(&self) -> Option<StepCheckpoint> {
+        let bytes = self.file.read(&self.first_line().ok()?)?;
+        let checkpoint = StepCheckpoint::from_bytes(&bytes);
+        checkpoint.inspect_err(|error| warn!(id = self.job.id, "{}: {error}", self.file.path.display())).ok()
+    }
+
+    fn first_line(&self) -> io::Result<String> {
+        let owner = self.owner.as_ref().map_err(|error| io::Error::other(format!("the init image: {error}")))?;
+        Ok(format!("{MARK} of image {} of {owner}\n", self.index))
     }
 
     /// A step was made; returns whether it was written, which is the case once an interval.
@@ -116,7 +133,7 @@ impl<'a> CheckpointKeeper<'a> {
     /// Writes the latest step unless it is on disk; returns whether there was one and it could be written.
     pub(super) fn write(&mut self) -> bool {
         let Some(checkpoint) = self.latest.take() else { return false };
-        match self.file.save(self.job, self.index, &checkpoint) {
+        match self.first_line().and_then(|line| self.file.save(&line, &checkpoint)) {
             Ok(()) => {
                 if std::mem::take(&mut self.fails) {
                     info!(id = self.job.id, "checkpoints can be written again");
@@ -159,19 +176,50 @@ mod tests {
     fn a_checkpoint_comes_back_for_its_own_job_and_image_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = CheckpointFile::new(folder.path(), INTERVAL);
-        let (a, b) = (job("a"), job("b"));
-        assert_eq!(file.load(&a, 1), None);
-        file.save(&a, 1, &checkpoint()).unwrap();
-        assert_eq!(file.load(&a, 1), Some(checkpoint()));
-        assert_eq!((file.load(&a, 0), file.load(&b, 1)), (None, None));
-        file.save(&b, 0, &checkpoint()).unwrap();
-        assert_eq!((file.load(&a, 1), file.load(&b, 0)), (None, Some(checkpoint())));
+        let keeper = |job: &Job, index| {
+            let mut keeper = CheckpointKeeper::new(&file, job, Instant::now());
+            keeper.begin(index);
+            keeper.step_done(&checkpoint(), Instant::now());
+            (keeper.load(), keeper.write())
+        };
+        let [a, b] = ["a", "b"].map(job);
+        let there = Some(checkpoint());
+        assert_eq!(keeper(&a, 1), (None, true));
+        assert_eq!(keeper(&a, 1), (there.clone(), true));
+        assert_eq!(keeper(&a, 0), (None, true));
+        assert_eq!(keeper(&b, 0), (None, true));
+        assert_eq!(keeper(&b, 0), (there, true));
         let mut bytes = fs::read(&file.path).unwrap();
         bytes.pop();
         fs::write(&file.path, bytes).unwrap();
-        assert_eq!(file.load(&b, 0), None);
+        assert_eq!(keeper(&b, 0), (None, true));
         file.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn another_init_image_under_the_same_name_is_another_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CheckpointFile::new(folder.path(), INTERVAL);
+        let image_job = |grey: u8| {
+            let mut png = io::Cursor::new(vec![]);
+            image::RgbImage::from_pixel(64, 64, image::Rgb([grey; 3]))
+                .write_to(&mut png, image::ImageFormat::Png)
+                .unwrap();
+            let image = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, png.into_inner());
+            let payload = serde_json::json!({"prompt": "a", "id": "a", "init_images": [image]}).to_string();
+            let (job, bytes) = Job::parse(payload.as_bytes(), RequestMode::Img2Img, folder.path()).unwrap();
+            job.init_image.as_ref().unwrap().store(&bytes.unwrap()).unwrap();
+            job
+        };
+        let keep = |job: &Job| {
+            let mut keeper = CheckpointKeeper::new(&file, job, Instant::now());
+            keeper.step_done(&checkpoint(), Instant::now());
+            (keeper.load().is_some(), keeper.write())
+        };
+        let first = image_job(1);
+        assert_eq!([keep(&first), keep(&first)], [(false, true), (true, true)]);
+        assert_eq!(keep(&image_job(2)), (false, true));
     }
 
     #[test]
@@ -180,7 +228,7 @@ mod tests {
         let file = CheckpointFile::new(folder.path(), INTERVAL);
         fs::write(&file.path, "a person's").unwrap();
         file.remove();
-        assert!(file.save(&job("a"), 0, &checkpoint()).is_err());
+        assert!(file.save("", &checkpoint()).is_err());
         assert_eq!(fs::read(&file.path).unwrap(), b"a person's");
     }
 
@@ -195,7 +243,7 @@ mod tests {
         assert!(!keeper.write(), "no step of this image was made");
         keeper.step_done(&checkpoint(), start);
         assert!(keeper.write() && !keeper.write());
-        assert_eq!(file.load(&job, 1), Some(checkpoint()));
+        assert_eq!(keeper.load(), Some(checkpoint()));
     }
 
     #[test]

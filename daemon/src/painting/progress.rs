@@ -18,6 +18,15 @@ const STAGES: [(Stage, &str); 4] = [
 /// The share of a job after which its end can be guessed from its beginning.
 const ENOUGH: f64 = 0.02;
 
+/// Where a job's time went, as far as this run of the program has painted it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobTimes {
+    /// Seconds of each stage.
+    pub timings: Timings,
+    /// Seconds of a call of the UNet, if there was one.
+    pub seconds_per_step: Option<f64>,
+}
+
 /// Keeps account of one job.
 #[derive(Debug)]
 pub struct Meter {
@@ -29,6 +38,8 @@ pub struct Meter {
     done: [f64; 4],
     spent: [Duration; 4],
     steps: (usize, usize),
+    /// Calls of the UNet that were made, of all images together.
+    calls: usize,
     image: u64,
     images: u64,
     /// How much of the job earlier runs of the program have done, 0 to 1.
@@ -50,6 +61,7 @@ impl Meter {
             done: [0.0; 4],
             spent: [Duration::ZERO; 4],
             steps: (0, steps as usize),
+            calls: 0,
             image: 0,
             images,
             before: 0.0,
@@ -64,6 +76,7 @@ impl Meter {
         self.done[..at].fill(1.0);
         self.done[at] = done as f64 / total.max(1) as f64;
         if stage == Stage::Unet {
+            self.calls += done.saturating_sub(self.steps.0);
             self.steps = (done, total);
         }
         self.progress(stage, now)
@@ -90,17 +103,19 @@ impl Meter {
         self.last = now;
     }
 
-    /// Seconds of each stage, of all images together.
-    pub fn timings(&self, now: Instant) -> Timings {
+    /// Where the time went, of all images together.
+    pub fn times(&self, now: Instant) -> JobTimes {
         let seconds = |stage: usize| rounded(self.spent[stage].as_secs_f64());
-        Timings {
+        let timings = Timings {
             text_encoder: seconds(0),
             vae_encoder: seconds(1),
             unet: seconds(2),
             vae_decoder: seconds(3),
             total: rounded((now - self.started).as_secs_f64()),
             peak_rss: crate::health::memory().peak,
-        }
+        };
+        let seconds_per_step = (self.calls > 0).then(|| timings.unet / self.calls as f64);
+        JobTimes { timings, seconds_per_step }
     }
 
     /// How much of the job is done, 0 to 1.
@@ -185,6 +200,7 @@ mod tests {
         meter.tick(Stage::TextEncoder, 1, 1, at(1));
         let later = meter.tick(Stage::Unet, 8, 10, at(100));
         assert!(later.progress > first.progress && later.eta_relative.unwrap() > 400.0, "{later:?}");
+        assert_eq!(meter.times(at(101)).seconds_per_step, Some(99.0 / 3.0));
     }
 
     #[test]
@@ -198,7 +214,8 @@ mod tests {
         meter.tick(Stage::Unet, 5, 5, at(10));
         let half = meter.tick(Stage::VaeDecoder, 1, 2, at(11));
         assert!(half.eta_relative.unwrap() > 0.0);
-        let timings = meter.timings(at(12));
+        let JobTimes { timings, seconds_per_step } = meter.times(at(12));
+        assert_eq!(seconds_per_step, Some(7.0 / 5.0));
         let stages = (timings.text_encoder, timings.vae_encoder, timings.unet, timings.vae_decoder);
         assert_eq!((stages, timings.total), ((1.0, 2.0, 7.0, 1.0), 12.0));
     }

@@ -16,14 +16,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{error, info, warn};
 
 use crate::contract::fault::{Code, Fault, catch_panic};
-use crate::contract::messages::{JobProgress, Timings};
+use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::health;
 use crate::jobs::request::Job;
 use crate::painting::checkpoint::{CheckpointFile, CheckpointKeeper};
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, Folder, ImageFile};
-use crate::painting::progress::Meter;
+use crate::painting::progress::{JobTimes, Meter};
 
 /// The contract's "at most one a second".
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub enum Report {
     /// An image is ready.
     Painted(Painted),
     /// The job ended.
-    Finished(Result<Timings, Fault>),
+    Finished(Result<JobTimes, Fault>),
 }
 
 /// An image that is ready.
@@ -135,10 +135,13 @@ impl Worker {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// The same, but with the job's latest step on disk: a later `run` of it goes on from there.
+    /// The same, but with the job's latest step on disk: a later `run` of it goes on from there. A job that was stopped for
+    /// good before stays that.
     pub fn put_aside(&self) {
-        self.aside.store(true, Ordering::Relaxed);
-        self.stop();
+        if !self.is_stopping() {
+            self.aside.store(true, Ordering::Relaxed);
+            self.stop();
+        }
     }
 
     /// Whether the last job was asked to stop.
@@ -196,7 +199,7 @@ impl Painter {
     }
 
     /// A panic leaves an engine of which nothing is known: it is opened anew for the next job.
-    fn attempt(&self, engine: &mut Option<Engine>, task: &WorkerTask) -> Result<Timings, Fault> {
+    fn attempt(&self, engine: &mut Option<Engine>, task: &WorkerTask) -> Result<JobTimes, Fault> {
         let mut ready = match engine.take() {
             Some(engine) => engine,
             None => self.reopen()?,
@@ -216,7 +219,7 @@ impl Painter {
         Ok(engine)
     }
 
-    fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<Timings, Fault> {
+    fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<JobTimes, Fault> {
         let parameters = task.painting.parameters();
         let now = Instant::now();
         let mut observer = JobObserver {
@@ -241,7 +244,7 @@ impl Painter {
             let image = image?;
             self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));
         }
-        Ok(observer.meter.timings(Instant::now()))
+        Ok(observer.meter.times(Instant::now()))
     }
 
     /// Paints image `index`, from its checkpoint if there is one.
@@ -253,7 +256,7 @@ impl Painter {
         painting: &Painting,
         observer: &mut JobObserver,
     ) -> Result<RgbImage, Fault> {
-        let earlier = if index == task.first { self.checkpoints.load(&task.job, index) } else { None };
+        let earlier = if index == task.first { observer.checkpoints.load() } else { None };
         if let Some(checkpoint) = earlier {
             info!(id = task.job.id, image = index, step = checkpoint.calls(), "going on from a checkpoint");
             observer.meter.skip_calls(checkpoint.calls(), painting.calls());

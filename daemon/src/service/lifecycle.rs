@@ -13,6 +13,7 @@ use crate::jobs::journal::Record;
 use crate::jobs::queue::{Effect, Event, Now};
 use crate::jobs::record::{EndedJob, JobRecord};
 use crate::mqtt::message::{Message, MessagePayload, SentImage};
+use crate::painting::progress::JobTimes;
 use crate::painting::worker::{Painted, Place, Report};
 use crate::random;
 
@@ -95,11 +96,12 @@ impl Service {
         self.storage.note_urgently(&Record::Painted { job: number, image: Box::new(image), warnings });
     }
 
-    fn finished(&mut self, id: &str, outcome: Result<Timings, Fault>) {
+    fn finished(&mut self, id: &str, outcome: Result<JobTimes, Fault>) {
         let ending = match (outcome, self.running.fault.take()) {
             (_, Some(fault)) => Ending::Failed(fault),
-            (Ok(timings), None) => {
-                self.running.result = self.result(id, &timings);
+            (Ok(times), None) => {
+                self.seconds_per_step = times.seconds_per_step.or(self.seconds_per_step);
+                self.running.result = self.result(id, times.timings);
                 Ending::Done
             }
             (Err(fault), None) if self.worker.is_stopping() && fault.code == Code::Cancelled => {
@@ -110,17 +112,15 @@ impl Service {
         self.apply(Event::Finished(ending));
     }
 
-    fn result(&mut self, id: &str, timings: &Timings) -> Option<JobResult> {
+    fn result(&self, id: &str, timings: Timings) -> Option<JobResult> {
         let (record, painting) = (self.queue.get(id)?, self.running.painting.as_ref()?);
-        let calls = painting.calls() * record.images.len().max(1);
-        self.seconds_per_step = Some(timings.unet / calls.max(1) as f64);
         Some(JobResult {
             id: id.to_owned(),
             transaction: record.job.transaction.clone(),
             status: State::Done,
             parameters: painting.parameters().clone(),
             model_sha256: self.model_sha256.clone(),
-            timings: timings.clone(),
+            timings,
             images: record.images.clone(),
             warnings: record.warnings.clone(),
         })
