@@ -26,20 +26,26 @@ pub(crate) fn writes_that_fail(_: &mut Dice) -> String {
     let all = [faults.as_slice(), &[("all ENOSPC", ENOSPC, WRITE | SYNC | RENAME)]].concat();
     let (mut slowest, mut tried) = (0.0_f64, vec![]);
     for (round, (name, error, calls)) in all.iter().cycle().take(all.len() * size(1, 20)).enumerate() {
-        // One that was taken before is painted all the same.
-        let taken = rig.submit();
-        rig.wait(PATIENCE, "a job is taken", |ledger| ledger.accepted.contains(&taken));
+        // One that was taken before is painted all the same, while nothing can be written.
+        let running = format!("running{round}");
+        rig.peer.publish("txt2img", two_images(&running).to_string());
+        rig.peer.wait_state(&running, "running");
         shim.fail(*error, *calls);
         let id = format!("refused{round}");
         let refused = refuse(&mut rig, &id);
         assert_eq!(refused["error"]["code"], "disk_full", "{name}: {refused}");
-        thread::sleep(Duration::from_millis(500));
+        // Some of them end before the fault does.
+        thread::sleep(Duration::from_millis(if round % 2 == 0 { 300 } else { 4000 }));
         assert!(rig.program.is_running(), "{name}: the service ended");
         shim.heal();
         slowest = slowest.max(recover(&mut rig, round));
         tried.push(*name);
     }
     check_disk_ends(&rig);
+    let ledger = rig.tap.ledger();
+    let hashes = |round: usize, image: usize| &ledger.images[&format!("job/running{round}/image/{image}")];
+    let same = (0..tried.len()).all(|round| [0, 1].iter().all(|image| hashes(round, *image) == hashes(0, *image)));
+    assert!(same, "images painted during the faults differ: {:?}", ledger.images);
     tried.truncate(all.len());
     format!("{}: disk_full each time; requests taken {slowest:.1} s after the fault at most", tried.join(", "))
 }
@@ -95,6 +101,10 @@ fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
     while file.write_all(&[0]).is_ok() {}
+}
+
+fn two_images(id: &str) -> Value {
+    json!({"prompt": "a", "steps": 25, "seed": 7, "id": id, "width": 128, "height": 128, "n_iter": 2})
 }
 
 /// Publishes a request that needs some pages of the disk; gives the message of its end.

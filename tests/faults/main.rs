@@ -17,6 +17,7 @@ mod flood;
 mod kills;
 mod malformed;
 mod refusals;
+mod resume;
 mod rig;
 mod shim;
 mod stops;
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
         kills::kill_9: "kill -9",
         kills::torn_journal: "damaged journal",
         kills::second_service: "a second service on the state folder",
+        resume::kill_in_an_image: "kill -9 in an image",
+        resume::kill_twice: "the program ends twice in a job",
         stops::sigterm_mid_job: "SIGTERM in a job",
         stops::sigterm_in_a_long_operator: "SIGTERM in a long operator",
         stops::second_sigterm: "SIGTERM twice in a long operator",
