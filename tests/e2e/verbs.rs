@@ -164,7 +164,7 @@ pub(crate) fn who_does_not_answer_is_named() {
         verb(&harness, words).check(1, &["the device `test` is offline", "online at mqtt://127.0.0.1:", ": no device"]);
     }
     harness.broker.kill();
-    verb(&harness, &["list"]).check(1, &["no connection to the broker 127.0.0.1", "refused"]);
+    verb(&harness, &["list"]).check(1, &["no connection to the broker mqtt://127.0.0.1", "refused"]);
 }
 
 pub(crate) fn a_submission_survives_a_broker_that_restarts() {
