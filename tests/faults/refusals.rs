@@ -110,7 +110,9 @@ pub(crate) fn subscription_refused(_: &mut Dice) -> String {
 pub(crate) fn connection_refused(_: &mut Dice) -> String {
     let refusals = size(3, 6);
     let mut tried = vec![];
-    for (code, name) in [(0x85, "ClientIdentifierNotValid"), (0x86, "BadUserNamePassword"), (0x87, "NotAuthorized")] {
+    for (code, name) in
+        [(0x85, "client identifier not valid"), (0x86, "bad user name or password"), (0x87, "not authorized")]
+    {
         let mut broker = Scripted::start(move |packet, connection| match packet.kind {
             CONNECT if connection < refusals => vec![0x20, 3, 0, code, 0],
             SUBSCRIBE => {

@@ -33,8 +33,8 @@ pub(super) struct Link {
     subscriptions: Subscriptions,
     /// Whether shared work is taken.
     shares: bool,
-    /// Whether the end of the last connection was news; what follows from one that was not is not logged either.
-    was_news: bool,
+    /// Whether the next connection is worth a line in the log: not if connections end soon, each for the reason of the last.
+    is_news: bool,
     events: mpsc::UnboundedSender<WireEvent>,
 }
 
@@ -51,7 +51,7 @@ impl Link {
             welcome: None,
             subscriptions: Subscriptions::default(),
             shares: false,
-            was_news: true,
+            is_news: true,
             events,
         }
     }
@@ -83,7 +83,7 @@ impl Link {
         self.problems.connected();
         self.welcome = Some((Instant::now(), welcome));
         let Welcome { session_present, max_packet, .. } = welcome;
-        match self.was_news {
+        match self.is_news {
             true => info!(session_present, max_packet_size = ?max_packet, "connected"),
             false => debug!(session_present, max_packet_size = ?max_packet, "connected"),
         }
@@ -182,7 +182,7 @@ impl Link {
         }
         let reason = trouble.explain(welcome.is_some(), &self.settings.access);
         let is_news = self.problems.set(Kind::Connection, format!("no connection to the broker: {reason}"));
-        self.was_news = is_news;
+        self.is_news = is_news || welcome.is_none();
         self.note_image_size(welcome.and_then(|(_, welcome)| welcome.max_packet));
         self.emit(WireEvent::Disconnected { reason, is_news });
         lasted
