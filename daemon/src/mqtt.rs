@@ -77,6 +77,8 @@ pub struct Received {
     pub response_topic: Option<String>,
     /// MQTT 5's correlation data, to be returned with an answer.
     pub correlation: Option<Bytes>,
+    /// MQTT 5's user properties, likewise.
+    pub user_properties: Vec<(String, String)>,
     /// How long it is of use.
     pub expiry: Option<Duration>,
     /// The duplicate flag and the packet id.

@@ -122,6 +122,7 @@ pub(crate) fn answers_go_to_the_response_topic_too() {
     let ask = |topic: &str| PublishProperties {
         response_topic: Some(topic.into()),
         correlation_data: Some("c-1".into()),
+        user_properties: vec![("room".into(), "kitchen".into()), ("room".into(), "hall".into())],
         ..PublishProperties::default()
     };
     let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
@@ -130,6 +131,9 @@ pub(crate) fn answers_go_to_the_response_topic_too() {
         let messages = harness.peer.wait_state(id, "done");
         let answers: Vec<&Delivery> = messages.iter().filter(|message| message.topic == seen).collect();
         assert!(answers.iter().all(|answer| answer.properties.correlation_data.as_deref() == Some(b"c-1")));
+        let rooms =
+            |answer: &Delivery| answer.properties.user_properties.iter().map(|(_, room)| room.clone()).collect();
+        assert!(answers.iter().map(|answer| rooms(answer)).all(|rooms: Vec<String>| rooms == ["kitchen", "hall"]));
         let states: Vec<Value> = answers.iter().map(|answer| answer.json()["state"].clone()).collect();
         assert_eq!(states, [json!("queued"), json!("running"), Value::Null, json!("done")]);
     }

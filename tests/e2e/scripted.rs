@@ -77,6 +77,16 @@ fn warnings(broker: &Scripted, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text) && (line.contains(" WARN ") || line.contains("ERROR "))).count()
 }
 
+/// Flushing takes 3 s at most, the DISCONNECT 1 s.
+pub(crate) fn a_broker_that_confirms_nothing_does_not_hold_up_the_end() {
+    let mut broker = Scripted::start(|packet, _| if packet.kind == PUBLISH { vec![] } else { obey(packet) });
+    broker.wait_published("status", |_| true);
+    let begun = std::time::Instant::now();
+    broker.program.signal("TERM");
+    assert_eq!(broker.program.wait().code(), Some(0));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
 pub(crate) fn refused_connections_are_explained_once() {
     let cases = [
         (0x85, "(0x85 client identifier not valid)"),

@@ -70,6 +70,9 @@ pub struct Reply {
     /// Returned as it came.
     #[serde(with = "crate::mqtt::message::base64_bytes")]
     pub correlation: Option<Bytes>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_properties: Vec<(String, String)>,
 }
 
 /// How long a request is of use. It is kept as a time that is left, because the clock of a board may be wrong when a

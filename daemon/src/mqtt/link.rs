@@ -206,6 +206,7 @@ impl Link {
             retain,
             response_topic: properties.response_topic,
             correlation: properties.correlation_data,
+            user_properties: properties.user_properties,
             expiry: properties.message_expiry_interval.map(|seconds| Duration::from_secs(seconds.into())),
             duplicate: (duplicate, packet),
             receipt: self.receipts.issue(packet),
@@ -276,6 +277,7 @@ impl Link {
                     payload_format_indicator: Some(message.is_text().into()),
                     content_type: Some(message.content_type.to_string()),
                     correlation_data: message.correlation.clone(),
+                    user_properties: message.user_properties.clone(),
                     ..PublishProperties::default()
                 },
             };

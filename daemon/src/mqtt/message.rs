@@ -26,6 +26,9 @@ pub struct Message {
     /// MQTT 5's correlation data, returned to the client that sent it.
     #[serde(with = "base64_bytes")]
     pub correlation: Option<Bytes>,
+    /// MQTT 5's user properties, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_properties: Vec<(String, String)>,
     /// What it carries of a job.
     pub part: Part,
     /// Its number in the journal; `None`: it is not sent after a restart.
@@ -137,6 +140,7 @@ impl Message {
             retain: false,
             content_type: content_type.into(),
             correlation: None,
+            user_properties: vec![],
             part: Part::Other,
             number: None,
             answers: None,
@@ -160,7 +164,9 @@ impl Message {
 
     /// Bytes of the packet that carries it, rounded up.
     pub fn packet_size(&self) -> usize {
-        let extra = self.content_type.len() + self.correlation.as_ref().map_or(0, Bytes::len);
+        // A user property has a byte and two lengths before its two texts.
+        let user: usize = self.user_properties.iter().map(|(name, value)| 5 + name.len() + value.len()).sum();
+        let extra = self.content_type.len() + self.correlation.as_ref().map_or(0, Bytes::len) + user;
         self.payload.len() + self.topic.len() + extra + PACKET_OVERHEAD
     }
 }

@@ -20,6 +20,8 @@ use crate::mqtt::receipts::Receipt;
 use crate::mqtt::{self, BrokerAccess, Mqtt, Received};
 use crate::painting::worker::{Painted, Place, PlacedImage};
 
+/// The most bytes of user properties that are returned: they are kept with each answer.
+const MOST_USER_PROPERTIES: usize = 4096;
 /// How long the broker keeps our session while we are away.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -56,7 +58,16 @@ impl Publisher {
     pub(super) fn reply(&self, received: &Received) -> (Option<Reply>, Option<String>) {
         let Some(topic) = received.response_topic.clone() else { return (None, None) };
         match self.topics.check_response(&topic) {
-            Ok(()) => (Some(Reply { topic, correlation: received.correlation.clone() }), None),
+            Ok(()) => {
+                let (mut user_properties, mut warning) = (received.user_properties.clone(), None);
+                let bytes: usize = user_properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+                if bytes > MOST_USER_PROPERTIES {
+                    user_properties.clear();
+                    let most = MOST_USER_PROPERTIES;
+                    warning = Some(format!("{bytes} bytes of user properties are not returned; {most} would be"));
+                }
+                (Some(Reply { topic, correlation: received.correlation.clone(), user_properties }), warning)
+            }
             Err(why) => {
                 warn!(topic, "a response topic was refused: {why}");
                 (None, Some(format!("no answers are sent to the response topic: {why}")))
@@ -177,8 +188,9 @@ fn with_copy(topic: String, reply: Option<&Reply>, value: &impl Serialize, part:
     copied.into_iter().chain([Message { part, ..Message::json(topic, value) }]).collect()
 }
 
-fn copy(Reply { topic, correlation }: &Reply, value: &impl Serialize) -> Message {
-    Message { correlation: correlation.clone(), ..Message::json(topic.clone(), value) }
+fn copy(reply: &Reply, value: &impl Serialize) -> Message {
+    let (correlation, user_properties) = (reply.correlation.clone(), reply.user_properties.clone());
+    Message { correlation, user_properties, ..Message::json(reply.topic.clone(), value) }
 }
 
 /// `…/status`, which the broker keeps.

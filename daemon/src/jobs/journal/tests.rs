@@ -14,7 +14,11 @@ fn accepted(number: u64, id: &str) -> Record {
     let payload = json!({"prompt": "a cat", "seed": 7, "id": id, "transaction": "t", "colour": "red"}).to_string();
     let (job, _) = Job::parse(payload.as_bytes(), RequestMode::Txt2Img, Path::new("")).unwrap();
     let mark = RequestMark { checksum: number, correlated: false, packet: 3 };
-    let reply = Some(Reply { topic: "answers".into(), correlation: Some(vec![0, 159, 146, 150].into()) });
+    let reply = Some(Reply {
+        topic: "answers".into(),
+        correlation: Some(vec![0, 159, 146, 150].into()),
+        user_properties: vec![("a".into(), "b".into())],
+    });
     let expiry = Some(Expiry { left: Duration::from_secs(9), at: SystemTime::UNIX_EPOCH });
     Record::Accepted(Box::new(Acceptance { number, job, init_image: Some("a.init-image".into()), mark, reply, expiry }))
 }
