@@ -7,7 +7,8 @@ use image::{ImageFormat, Rgb, RgbImage};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Delivery, Harness};
+use diffused_tests::contract::delivery;
+use diffused_tests::mqtt::{Delivery, Harness, Peer};
 use diffused_tests::sha256;
 
 fn names(messages: &[Delivery], id: &str) -> Vec<String> {
@@ -159,4 +160,27 @@ pub(crate) fn a_broker_of_small_messages_gets_a_jpeg() {
         assert_eq!(listed["sha256"], sha256(&find(&messages, "job/big/image/0").payload));
     }
     image::open(listed["path"].as_str().unwrap()).unwrap();
+}
+
+pub(crate) fn messages_travel_as_the_document_says() {
+    let mut harness = Harness::start();
+    harness.peer.publish("request/health", "");
+    let mut messages = harness.peer.wait_for("response", |message| message.topic == "response/health");
+    messages.extend(harness.peer.paint(&json!({"prompt": "a", "steps": 2, "id": "a"})));
+    let mut topics = vec![];
+    for message in &messages {
+        let Some((qos, _, content_type)) = delivery(&format!("diffused/test/{}", message.topic)) else { continue };
+        let sent = message.properties.content_type.as_deref();
+        assert_eq!((u64::from(message.qos), sent), (qos, Some(content_type)), "{message:?}");
+        topics.push(message.topic.as_str());
+    }
+    for topic in ["response/health", "job/a/state", "job/a/progress", "job/a/image/0", "image", "job/a/result"] {
+        assert!(topics.contains(&topic), "{topic}: {topics:?}");
+    }
+    let mut late = Peer::connect(harness.broker.port);
+    late.publish("request/list", "");
+    let kept = late.wait_for("response", |message| message.topic == "response/list");
+    let kept: Vec<&Delivery> = kept.iter().filter(|message| message.retained).collect();
+    assert!(kept.iter().all(|m| delivery(&format!("diffused/test/{}", m.topic)).is_some_and(|(_, keeps, _)| keeps)));
+    assert_eq!(kept.len(), 2, "{kept:?}");
 }

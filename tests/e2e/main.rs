@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         jobs::plain_text_is_a_prompt_and_its_seed_is_told,
         jobs::a_picture_becomes_another,
         jobs::answers_go_to_the_response_topic_too,
+        jobs::messages_travel_as_the_document_says,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
         refusals::an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path,
         scripted::a_broker_that_hangs_up_on_images_gets_all_else,

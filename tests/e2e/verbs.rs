@@ -220,6 +220,11 @@ pub(crate) fn an_interrupted_submission_leaves_the_job() {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(said.contains("the job goes on") && said.contains("diffused cancel a --device test"), "{said}");
+    assert!(
+        said.contains("the job goes on")
+            && said.contains("diffused cancel a --broker mqtt://127.0.0.1:")
+            && said.contains("--device test"),
+        "{said}"
+    );
     harness.peer.wait_state("a", "done");
 }

@@ -57,14 +57,14 @@ pub fn validate(name: &str, value: &Value) -> Result<(), String> {
 /// # Errors
 /// What is wrong with it: a topic that the contract does not have, or a payload that is not the topic's.
 pub fn check(topic: &str, payload: &[u8]) -> Result<(), String> {
-    let Some((channel, out)) = channel(topic) else {
+    let Some((name, channel)) = channel(topic) else {
         // Whichever kind of answer it is.
         let names = ["JobState", "JobResult", "Response"];
         let value = parse(payload)?;
         let fits = names.iter().any(|name| validate(name, &value).is_ok());
         return if fits { Ok(()) } else { Err(format!("neither of {names:?}")) };
     };
-    if !out {
+    if description()["operations"][name]["action"] != "send" {
         return Ok(());
     }
     let messages = channel["messages"].as_object().expect("a channel's messages");
@@ -81,14 +81,25 @@ fn parse(payload: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(payload).map_err(|error| error.to_string())
 }
 
-/// The channel of a topic of a device whose base is one level, and whether the device sends on it; `None`: not a device's.
-fn channel(topic: &str) -> Option<(&'static Value, bool)> {
+/// The QoS with which a device publishes on `topic`, whether the broker keeps it, and the content type; `None`: no device
+/// publishes there.
+pub fn delivery(topic: &str) -> Option<(u64, bool, &'static str)> {
+    let (name, channel) = channel(topic)?;
+    let operation = &description()["operations"][name];
+    let binding = &operation["bindings"]["mqtt"];
+    let message = channel["messages"].as_object()?.keys().next()?;
+    let content_type = description()["components"]["messages"][message]["contentType"].as_str()?;
+    (operation["action"] == "send").then_some((binding["qos"].as_u64()?, binding["retain"].as_bool()?, content_type))
+}
+
+/// The channel of a topic of a device whose base is one level, and its name; `None`: not a device's.
+fn channel(topic: &str) -> Option<(&'static str, &'static Value)> {
     let channels = description()["channels"].as_object().expect("channels");
     let matches = |address: &str| {
         let (wanted, given) = (address.split('/'), topic.split('/'));
         wanted.clone().count() == given.clone().count()
             && wanted.zip(given).all(|(wanted, given)| wanted.starts_with('{') || wanted == given)
     };
-    let (name, channel) = channels.iter().find(|(_, channel)| channel["address"].as_str().is_some_and(matches))?;
-    Some((channel, description()["operations"][name]["action"] == "send"))
+    let found = channels.iter().find(|(_, channel)| channel["address"].as_str().is_some_and(matches))?;
+    Some((found.0.as_str(), found.1))
 }

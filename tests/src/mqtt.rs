@@ -184,6 +184,10 @@ pub struct Delivery {
     pub properties: PublishProperties,
     /// Whether it came below `diffused/test/`.
     pub is_ours: bool,
+    /// The QoS with which it came: that of its publication, up to 1.
+    pub qos: u8,
+    /// Whether the broker had kept it.
+    pub retained: bool,
 }
 
 impl Delivery {
@@ -322,7 +326,9 @@ fn message(publish: Publish) -> Delivery {
         Some(topic) => (true, topic.to_owned()),
         None => (false, topic),
     };
-    Delivery { topic, payload: publish.payload, properties: publish.properties.unwrap_or_default(), is_ours }
+    let properties = publish.properties.unwrap_or_default();
+    let (qos, retained) = (publish.qos as u8, publish.retain);
+    Delivery { topic, payload: publish.payload, properties, is_ours, qos, retained }
 }
 
 /// A broker with the program and a client connected to it.

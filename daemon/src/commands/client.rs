@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
 
 use crate::commands::cli::{DeviceArgs, print_line};
-use crate::config::Config;
+use crate::config::{Config, Url};
 use crate::contract::commands::{Response, ResponseData};
 use crate::contract::topics::Topics;
 use crate::failure::Failure;
@@ -47,6 +48,8 @@ pub(super) struct Client {
     /// The device's name.
     pub(super) device: String,
     broker: String,
+    /// The options by which another verb finds the same device.
+    pub(super) options: String,
     timeout: Duration,
     /// Whether devices are online, by their names.
     statuses: BTreeMap<String, bool>,
@@ -99,6 +102,7 @@ impl Client {
             topics,
             device: config.device.0.clone(),
             broker,
+            options: options(arguments, &config),
             timeout: Duration::from_secs(arguments.timeout),
             statuses: BTreeMap::new(),
             early: VecDeque::new(),
@@ -273,4 +277,18 @@ fn config(arguments: &DeviceArgs) -> Result<Config, Failure> {
         config.device = device.clone();
     }
     Ok(config)
+}
+
+/// The options by which another verb finds the same device. File names with blanks are not quoted.
+fn options(arguments: &DeviceArgs, config: &Config) -> String {
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let given = [
+        ("config", file(&arguments.config.config)),
+        ("broker", arguments.broker.as_ref().map(Url::to_string)),
+        ("username", arguments.username.clone()),
+        ("password-file", file(&arguments.password_file)),
+        ("device", Some(config.device.0.clone())),
+    ];
+    let given = given.into_iter().filter_map(|(name, value)| Some(format!("--{name} {}", value?)));
+    given.collect::<Vec<_>>().join(" ")
 }

@@ -164,10 +164,9 @@ impl SubmittedJob {
 
     /// The user does not wait any longer.
     fn left(&self, client: &Client) -> Failure {
-        let (id, device) = (&self.id, &client.device);
+        let (id, options) = (&self.id, &client.options);
         Failure::Interrupted(format!(
-            "the job goes on; `diffused watch {id} --device {device}` follows it, `diffused cancel {id} --device {device}` \
-             cancels it"
+            "the job goes on; `diffused watch {id} {options}` follows it, `diffused cancel {id} {options}` cancels it"
         ))
     }
 }

@@ -7,10 +7,15 @@ use super::examples::examples;
 /// Version of AsyncAPI's bindings for MQTT.
 const BINDING: &str = "0.2.0";
 
+/// What the topics of one device begin with, and those of work that several share.
+const DEVICE: &str = "{base}/{device}";
+const SHARED: &str = "{base}/any";
+
 /// A topic.
 struct Channel {
     name: &'static str,
-    /// Below `{base}/{device}/`.
+    root: &'static str,
+    /// Below the root.
     address: &'static str,
     description: &'static str,
     /// The device publishes it.
@@ -20,9 +25,10 @@ struct Channel {
     messages: &'static [&'static str],
 }
 
-const CHANNELS: [Channel; 12] = [
+const CHANNELS: [Channel; 15] = [
     Channel {
         name: "status",
+        root: DEVICE,
         address: "status",
         description: "Whether the device is there; also its last will.",
         out: true,
@@ -32,6 +38,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "info",
+        root: DEVICE,
         address: "info",
         description: "What the device is and what it takes, at each connection.",
         out: true,
@@ -41,6 +48,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "health",
+        root: DEVICE,
         address: "health",
         description: "Memory, temperature, disk and queue, at each connection and once a minute.",
         out: true,
@@ -50,6 +58,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "txt2img",
+        root: DEVICE,
         address: "txt2img",
         description: "A prompt to paint. Never retained.",
         out: false,
@@ -59,6 +68,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "img2img",
+        root: DEVICE,
         address: "img2img",
         description: "A prompt and an image to start from. Never retained.",
         out: false,
@@ -68,6 +78,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "cancel",
+        root: DEVICE,
         address: "cancel",
         description: "Cancels one job or all; answered on `…/response/cancel`.",
         out: false,
@@ -77,6 +88,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "command",
+        root: DEVICE,
         address: "request/{command}",
         description: "A command; answered on `…/response/{command}`.",
         out: false,
@@ -86,6 +98,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "response",
+        root: DEVICE,
         address: "response/{command}",
         description: "The answer to a command or to `…/cancel`, in zigbee2mqtt's form.",
         out: true,
@@ -95,6 +108,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "jobState",
+        root: DEVICE,
         address: "job/{id}/state",
         description: "`queued`, `running`, then exactly one of `done`, `failed`, `cancelled` and `rejected`.",
         out: true,
@@ -104,6 +118,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "jobProgress",
+        root: DEVICE,
         address: "job/{id}/progress",
         description: "How far a job is, at most once a second.",
         out: true,
@@ -113,6 +128,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "jobImage",
+        root: DEVICE,
         address: "job/{id}/image/{n}",
         description: "An image of a job.",
         out: true,
@@ -122,6 +138,7 @@ const CHANNELS: [Channel; 12] = [
     },
     Channel {
         name: "jobResult",
+        root: DEVICE,
         address: "job/{id}/result",
         description: "What was painted, after the job's images.",
         out: true,
@@ -129,22 +146,37 @@ const CHANNELS: [Channel; 12] = [
         retain: false,
         messages: &["JobResult"],
     },
+    Channel {
+        name: "image",
+        root: DEVICE,
+        address: "image",
+        description: "The latest image of any job: the same bytes. Retained with `mqtt.retain_image`.",
+        out: true,
+        qos: 0,
+        retain: false,
+        messages: &["ImageFile"],
+    },
+    Channel {
+        name: "sharedTxt2img",
+        root: SHARED,
+        address: "txt2img",
+        description: "A prompt for whichever device of a fleet has nothing else to do: a shared subscription.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["Txt2ImgRequest", "Prompt"],
+    },
+    Channel {
+        name: "sharedImg2img",
+        root: SHARED,
+        address: "img2img",
+        description: "A prompt and an image to start from, for whichever device of a fleet has nothing else to do.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["Img2ImgRequest"],
+    },
 ];
-
-/// The same bytes as the job's image; the broker keeps them with `mqtt.retain_image`.
-const LATEST: Channel = Channel {
-    name: "image",
-    address: "image",
-    description: "The latest image of any job. Retained with `mqtt.retain_image`.",
-    out: true,
-    qos: 0,
-    retain: false,
-    messages: &["ImageFile"],
-};
-
-fn all() -> impl Iterator<Item = &'static Channel> {
-    CHANNELS.iter().chain([&LATEST])
-}
 
 fn reference(path: &str) -> Value {
     json!({"$ref": format!("#/{path}")})
@@ -171,14 +203,16 @@ pub(super) fn server() -> Value {
 
 /// Every topic, and the one that a client names in its request.
 pub(super) fn channels() -> Map<String, Value> {
-    let mut channels: Map<String, Value> = all().map(|channel| (channel.name.to_owned(), channel.describe())).collect();
+    let mut channels: Map<String, Value> =
+        CHANNELS.iter().map(|channel| (channel.name.to_owned(), channel.describe())).collect();
     let copies = ["JobState", "JobResult", "Response"];
     channels.insert(
         "answers".to_owned(),
         json!({
             "address": null,
-            "description": "The response topic of a request (MQTT 5): copies of its states and result, or of a command's \
-                answer, with the request's correlation data.",
+            "description": "The response topic of a request (MQTT 5), below `{base}/{device}/reply/` or allowed by \
+                `mqtt.response_topics`: copies of the request's states and result, or of a command's answer, with its \
+                correlation data.",
             "messages": message_references(&copies),
         }),
     );
@@ -191,11 +225,11 @@ fn message_references(names: &[&str]) -> Map<String, Value> {
 
 impl Channel {
     fn describe(&self) -> Value {
-        let levels = self.address.split('/').filter_map(|level| level.strip_prefix('{')?.strip_suffix('}'));
-        let parameters = ["base", "device"].into_iter().chain(levels);
-        let parameters = parameters.map(|name| (name.to_owned(), reference(&format!("components/parameters/{name}"))));
+        let address = format!("{}/{}", self.root, self.address);
+        let names = address.split('/').filter_map(|level| level.strip_prefix('{')?.strip_suffix('}'));
+        let parameters = names.map(|name| (name.to_owned(), reference(&format!("components/parameters/{name}"))));
         json!({
-            "address": format!("{{base}}/{{device}}/{}", self.address),
+            "address": address,
             "description": self.description,
             "parameters": parameters.collect::<Map<_, _>>(),
             "messages": message_references(self.messages),
@@ -215,7 +249,8 @@ impl Channel {
             "bindings": {"mqtt": {"qos": self.qos, "retain": self.retain, "bindingVersion": BINDING}},
         });
         if !self.out {
-            let answers: &[&str] = if self.name.ends_with("2img") { &["JobState", "JobResult"] } else { &["Response"] };
+            let answers: &[&str] =
+                if self.address.ends_with("2img") { &["JobState", "JobResult"] } else { &["Response"] };
             operation["reply"] = json!({
                 "address": {
                     "location": "$message.header#/responseTopic",
@@ -231,7 +266,7 @@ impl Channel {
 
 /// What the device does with each topic.
 pub(super) fn operations() -> Map<String, Value> {
-    all().map(|channel| (channel.name.to_owned(), channel.operation())).collect()
+    CHANNELS.iter().map(|channel| (channel.name.to_owned(), channel.operation())).collect()
 }
 
 /// The topics' levels.
@@ -251,7 +286,7 @@ pub(super) fn parameters() -> Value {
 /// The payload of each topic, with its content type and examples.
 pub(super) fn messages() -> Map<String, Value> {
     let mut messages = Map::new();
-    for name in all().flat_map(|channel| channel.messages) {
+    for name in CHANNELS.iter().flat_map(|channel| channel.messages) {
         let (content_type, is_text) = match *name {
             "Status" | "Prompt" => ("text/plain", 1),
             "ImageFile" => ("image/png", 0),
