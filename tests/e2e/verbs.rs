@@ -110,7 +110,7 @@ pub(crate) fn a_queue_is_listed_paused_and_cancelled() {
 }
 
 pub(crate) fn a_job_is_watched_to_its_end() {
-    let mut harness = Harness::start();
+    let harness = Harness::start();
     let folder = harness.folder.path().to_owned();
     verb(&harness, &["watch", "none"]).check(1, &["no job `none`"]);
     verb(&harness, &["pause"]).check(0, &[]);

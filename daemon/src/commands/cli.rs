@@ -42,7 +42,7 @@ pub enum Command {
     /// Show how much memory an image needs
     Plan(PlanArgs),
     /// Send a prompt to a device over MQTT, and wait for the image
-    Submit(SubmitArgs),
+    Submit(Box<SubmitArgs>),
     /// Follow the jobs of a device
     Watch(WatchArgs),
     /// Cancel jobs of a device
