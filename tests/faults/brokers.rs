@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use diffused_tests::mqtt::PATIENCE;
+
 use crate::rig::{Dice, Rig, check_ends, size};
 
 /// `keep_alive` of the tests' configuration.
@@ -84,7 +86,7 @@ pub(crate) fn limit_of_100_kilobytes(_: &mut Dice) -> String {
         let request = json!({"prompt": "a", "steps": 1, "id": format!("l{job}"), "width": 512, "height": 512});
         rig.peer.publish("txt2img", request.to_string());
     }
-    rig.wait(Duration::from_secs(60), "all have ended", |ledger| ledger.endings.len() == jobs);
+    rig.wait(PATIENCE * size(1, 5) as u32, "all have ended", |ledger| ledger.endings.len() == jobs);
     let ledger = rig.tap.ledger();
     check_ends(&ledger);
     let images = ledger.passed.iter().filter(|message| message.topic.ends_with("/image/0"));

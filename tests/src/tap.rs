@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ impl Tap {
             for (number, service) in listener.incoming().map(Result::unwrap).enumerate() {
                 let Ok(broker) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 [&service, &broker].iter().for_each(|stream| stream.set_nodelay(true).unwrap());
-                ledger.lock().unwrap().connections += 1;
+                ledger.lock().unwrap_or_else(PoisonError::into_inner).connections += 1;
                 forward(number, true, &service, &broker, &ledger);
                 forward(number, false, &broker, &service, &ledger);
             }
@@ -70,7 +70,8 @@ impl Tap {
 
     /// What has passed so far.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap()
+        // A test that failed while it looked poisons the lock.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +80,7 @@ fn forward(number: usize, to_broker: bool, from: &TcpStream, to: &TcpStream, led
     thread::spawn(move || {
         let mut reader = BufReader::new(from.try_clone().unwrap());
         while let Some(packet) = Packet::read(&mut reader) {
-            ledger.lock().unwrap().note(number, to_broker, &packet);
+            ledger.lock().unwrap_or_else(PoisonError::into_inner).note(number, to_broker, &packet);
             if to.write_all(&packet.bytes).is_err() {
                 break;
             }
