@@ -181,7 +181,9 @@ pub(crate) fn an_init_image_outlives_the_process_and_goes_with_its_job() {
 
 pub(crate) fn a_job_that_ends_the_process_twice_is_not_tried_again() {
     let mut harness = Harness::start();
-    harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 999, "id": "bad"}).to_string());
+    // No step of this size is made in time.
+    let bad = json!({"prompt": "a", "steps": 9, "id": "bad", "width": 2048, "height": 2048});
+    harness.peer.publish("txt2img", bad.to_string());
     harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": "good"}).to_string());
     for _ in 0..2 {
         harness.peer.wait_state("bad", "running");

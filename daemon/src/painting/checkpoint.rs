@@ -90,16 +90,18 @@ pub(super) struct CheckpointKeeper<'a> {
     index: u64,
     /// Its latest step, unless that is on disk.
     latest: Option<StepCheckpoint>,
-    /// When the file was written last, or the job began.
-    written: Instant,
+    /// From when on the next step is written.
+    due: Instant,
     /// Whether writing failed the last time, which was reported then.
     fails: bool,
 }
 
 impl<'a> CheckpointKeeper<'a> {
-    /// For `job`, which begins `now`.
-    pub(super) fn new(file: &'a CheckpointFile, job: &'a Job, now: Instant) -> CheckpointKeeper<'a> {
-        CheckpointKeeper { file, job, owner: owner(job), index: 0, latest: None, written: now, fails: false }
+    /// For `job`, which begins `now`. Of one during which the program ended before, the next step is written at once: it
+    /// shows that the job is not what ends the program.
+    pub(super) fn new(file: &'a CheckpointFile, job: &'a Job, interrupted: bool, now: Instant) -> CheckpointKeeper<'a> {
+        let due = if interrupted { now } else { now + file.interval };
+        CheckpointKeeper { file, job, owner: owner(job), index: 0, latest: None, due, fails: false }
     }
 
     /// Image `index` begins.
@@ -123,10 +125,10 @@ impl<'a> CheckpointKeeper<'a> {
     /// A step was made; returns whether it was written, which is the case once an interval.
     pub(super) fn step_done(&mut self, checkpoint: &StepCheckpoint, now: Instant) -> bool {
         self.latest = Some(checkpoint.clone());
-        if now - self.written < self.file.interval {
+        if now < self.due {
             return false;
         }
-        self.written = now;
+        self.due = now + self.file.interval;
         self.write()
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = CheckpointFile::new(folder.path(), INTERVAL);
         let keeper = |job: &Job, index| {
-            let mut keeper = CheckpointKeeper::new(&file, job, Instant::now());
+            let mut keeper = CheckpointKeeper::new(&file, job, false, Instant::now());
             keeper.begin(index);
             keeper.step_done(&checkpoint(), Instant::now());
             (keeper.load(), keeper.write())
@@ -213,7 +215,7 @@ mod tests {
             job
         };
         let keep = |job: &Job| {
-            let mut keeper = CheckpointKeeper::new(&file, job, Instant::now());
+            let mut keeper = CheckpointKeeper::new(&file, job, false, Instant::now());
             keeper.step_done(&checkpoint(), Instant::now());
             (keeper.load().is_some(), keeper.write())
         };
@@ -236,7 +238,7 @@ mod tests {
     fn steps_are_written_once_an_interval_and_when_asked() {
         let folder = tempfile::tempdir().unwrap();
         let (file, job, start) = (CheckpointFile::new(folder.path(), INTERVAL), job("a"), Instant::now());
-        let mut keeper = CheckpointKeeper::new(&file, &job, start);
+        let mut keeper = CheckpointKeeper::new(&file, &job, false, start);
         let mut step = |seconds| keeper.step_done(&checkpoint(), start + Duration::from_secs(seconds));
         assert_eq!([59, 60, 61, 119, 120, 121].map(&mut step), [false, true, false, false, true, false]);
         keeper.begin(1);
@@ -244,13 +246,18 @@ mod tests {
         keeper.step_done(&checkpoint(), start);
         assert!(keeper.write() && !keeper.write());
         assert_eq!(keeper.load(), Some(checkpoint()));
+        let mut interrupted = CheckpointKeeper::new(&file, &job, true, start);
+        assert_eq!(
+            [0, 59, 60].map(|s| interrupted.step_done(&checkpoint(), start + Duration::from_secs(s))),
+            [true, false, true]
+        );
     }
 
     #[test]
     fn what_cannot_be_written_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         let (file, job, start) = (CheckpointFile::new(folder.path(), INTERVAL), job("a"), Instant::now());
-        let mut keeper = CheckpointKeeper::new(&file, &job, start);
+        let mut keeper = CheckpointKeeper::new(&file, &job, false, start);
         fs::create_dir(&file.path).unwrap();
         assert!(!keeper.step_done(&checkpoint(), start + INTERVAL) && !keeper.write());
         fs::remove_dir(&file.path).unwrap();

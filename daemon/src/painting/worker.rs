@@ -88,6 +88,15 @@ impl PlacedImage {
     }
 }
 
+/// What earlier runs of the program have done of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct EarlierRuns {
+    /// Images that they painted.
+    pub images: u64,
+    /// Whether the last one ended while it was painted.
+    pub interrupted: bool,
+}
+
 /// The service's end of the thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -119,14 +128,14 @@ impl Worker {
     }
 
     /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for, from
-    /// the image `first` on, which goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest
+    /// the first on that was not painted `earlier`, which goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest
     /// image that the broker takes, bytes.
-    pub fn run(&mut self, job: Job, painting: Painting, first: u64, limit: Option<usize>) {
+    pub fn run(&mut self, job: Job, painting: Painting, earlier: EarlierRuns, limit: Option<usize>) {
         *lock(&self.last_activity) = Some(Instant::now());
         (self.stop, self.aside) = Default::default();
         // The thread ends only after this end of the channel is gone.
         let (stop, aside) = (self.stop.clone(), self.aside.clone());
-        let _ = self.tasks.send(WorkerTask { job, painting, first, limit, stop, aside });
+        let _ = self.tasks.send(WorkerTask { job, painting, earlier, limit, stop, aside });
     }
 
     /// Ends the running job within a moment; `Report::Finished` will follow.
@@ -163,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct WorkerTask {
     job: Job,
     painting: Painting,
-    first: u64,
+    earlier: EarlierRuns,
     limit: Option<usize>,
     stop: Arc<AtomicBool>,
     aside: Arc<AtomicBool>,
@@ -224,14 +233,14 @@ impl Painter {
         let now = Instant::now();
         let mut observer = JobObserver {
             meter: Meter::new(parameters, task.job.count, now),
-            checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, now),
+            checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, task.earlier.interrupted, now),
             stop: task.stop.clone(),
             reported: None,
             painter: self,
         };
-        observer.meter.skip_images(task.first);
-        for index in task.first..task.job.count {
-            if index > task.first {
+        observer.meter.skip_images(task.earlier.images);
+        for index in task.earlier.images..task.job.count {
+            if index > task.earlier.images {
                 observer.meter.next_image(Instant::now());
             }
             let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
@@ -256,7 +265,7 @@ impl Painter {
         painting: &Painting,
         observer: &mut JobObserver,
     ) -> Result<RgbImage, Fault> {
-        let earlier = if index == task.first { observer.checkpoints.load() } else { None };
+        let earlier = if index == task.earlier.images { observer.checkpoints.load() } else { None };
         if let Some(checkpoint) = earlier {
             info!(id = task.job.id, image = index, step = checkpoint.calls(), "going on from a checkpoint");
             observer.meter.skip_calls(checkpoint.calls(), painting.calls());

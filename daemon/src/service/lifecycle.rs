@@ -14,7 +14,7 @@ use crate::jobs::queue::{Effect, Event, Now};
 use crate::jobs::record::{EndedJob, JobRecord};
 use crate::mqtt::message::{Message, MessagePayload, SentImage};
 use crate::painting::progress::JobTimes;
-use crate::painting::worker::{Painted, Place, Report};
+use crate::painting::worker::{EarlierRuns, Painted, Place, Report};
 use crate::random;
 
 impl Service {
@@ -47,12 +47,12 @@ impl Service {
             // Possible only after a restart, with another model or less memory.
             Err(fault) => return self.apply(Event::Finished(Ending::Failed(fault))),
         };
-        let first = record.images.len() as u64;
+        let earlier = EarlierRuns { images: record.images.len() as u64, interrupted: record.interrupted };
         info!(id, steps = painting.parameters().steps, "running");
         self.storage.note(&Record::Started { job: record.number });
         self.publisher.send(self.publisher.state(record, State::Running, None));
         let limit = self.publisher.image_limit(id);
-        self.worker.run(record.job.clone(), painting.clone(), first, limit);
+        self.worker.run(record.job.clone(), painting.clone(), earlier, limit);
         self.running = RunningState { painting: Some(painting), ..RunningState::default() };
     }
 
