@@ -26,6 +26,9 @@ pub(crate) fn image_refused_0x97(_: &mut Dice) -> String {
     image_refused(0x97, 1)
 }
 
+/// Room for all jobs, and for their images and smaller copies of these.
+const KEYS: &str = "queue_length = 100\nkeep_pictures = 1000\n";
+
 fn jobs() -> usize {
     size(4, 100)
 }
@@ -63,11 +66,9 @@ fn check_one_end_each(broker: &Scripted) {
 
 /// Every job is done, with the image's path in its result, over at most `most` connections.
 fn image_refused(code: u8, most: usize) -> String {
-    let broker = Scripted::start_configured("queue_length = 100\n", move |packet, connection| {
-        match packet.topic.contains("/image/") {
-            true => puback(packet, code),
-            false => with_jobs(packet, connection),
-        }
+    let broker = Scripted::start_configured(KEYS, move |packet, connection| match packet.topic.contains("/image/") {
+        true => puback(packet, code),
+        false => with_jobs(packet, connection),
     });
     check_one_end_each(&broker);
     for n in 0..jobs() {
@@ -82,7 +83,7 @@ fn image_refused(code: u8, most: usize) -> String {
 
 /// Each message is sent once, and none again.
 pub(crate) fn all_refused(_: &mut Dice) -> String {
-    let broker = Scripted::start_configured("queue_length = 100\n", |packet, connection| {
+    let broker = Scripted::start_configured(KEYS, |packet, connection| {
         if packet.topic.is_empty() { with_jobs(packet, connection) } else { puback(packet, 0x97) }
     });
     check_one_end_each(&broker);
