@@ -25,7 +25,7 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
 fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
-    let model = Model::new(None, Options { threads: None, memory: Some(1) }).unwrap();
+    let model = Model::new(None, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
     let request = Request { width, height, strength, ..Request::default() };

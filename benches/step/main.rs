@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     println!("{:>8} {:>10} {:>6} {:>10} {:>6}   seconds", "budget", "step wall", "cpu", "decode wall", "cpu");
     let mut ours = None;
     for budget in budgets {
-        let options = Options { threads, memory: Some((budget as u64) << 20) };
+        let options = Options { threads, memory: Some((budget as u64) << 20), beside: 0 };
         let [step, decode] = paint(&model, options)?;
         println!("{budget:>5}MiB {:>10.2} {:>6.2} {:>11.2} {:>6.2}", step.wall, step.cpu, decode.wall, decode.cpu);
         ours = Some([step.cpu, decode.cpu]);

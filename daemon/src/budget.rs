@@ -4,11 +4,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::ByteSize;
+use diffused_engine::Options;
+
+use crate::config::{ByteSize, Config};
 
 /// `configured` in bytes, or else [`free`].
 pub fn or_free(configured: Option<ByteSize>) -> Option<u64> {
     configured.map(|size| size.0).or_else(free)
+}
+
+/// What the service holds beside painting, bytes: the connection with TLS, the journal, and the pages of the program that
+/// are theirs.
+const SERVICE: u64 = 8 << 20;
+
+/// How the service's engine may use the machine, within a budget of `memory` bytes.
+pub fn for_service(config: &Config, memory: Option<u64>) -> Options {
+    Options { threads: config.threads.map(|threads| threads.0 as usize), memory, beside: SERVICE }
 }
 
 /// Seven eighths of the free memory, bytes; `None` where it cannot be read.

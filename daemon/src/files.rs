@@ -17,17 +17,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     placed.and_then(|()| sync_folder(path))
 }
 
-/// Removes what processes that were killed while they wrote the file at `path` have left beside it.
-pub fn remove_leftovers(path: &Path) {
-    let Some((folder, name)) = path.parent().zip(path.file_name().and_then(|name| name.to_str())) else { return };
-    let process = |file: &str| Some(file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".tmp")?.to_owned());
+/// Removes what processes that were killed while they wrote a file in `folder` have left, if its name is one of `ours`.
+pub fn remove_leftovers(folder: &Path, ours: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let process = entry.file_name().to_str().and_then(process);
-        if process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())) {
+        if entry.file_name().to_str().and_then(unfinished).is_some_and(&ours) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// The name of the file that was to become of the temporary file `name`.
+fn unfinished(name: &str) -> Option<&str> {
+    let (name, process) = name.strip_suffix(".tmp")?.rsplit_once('.')?;
+    (!process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 /// Brings the name of the file at `path` to the disk. Does nothing where its folder may be written to but not read.
@@ -46,7 +49,7 @@ mod tests {
         for name in ["a", "a.12.tmp", "a.x.tmp", "a..tmp", "b.12.tmp", "a.12.tmp.x"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        remove_leftovers(&folder.path().join("a"));
+        remove_leftovers(folder.path(), |name| name == "a");
         assert!(!folder.path().join("a.12.tmp").exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
     }

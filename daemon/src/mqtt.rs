@@ -48,7 +48,10 @@ mod trouble;
 #[derive(Debug)]
 pub enum WireEvent {
     /// A connection is there, and the broker has answered our subscriptions.
-    Connected,
+    Connected {
+        /// Whether the broker still had our session. If not, packet ids begin anew.
+        session_present: bool,
+    },
     /// It is gone, or an attempt failed; the next follows by itself.
     Disconnected {
         /// Why.

@@ -72,6 +72,8 @@ pub struct Service {
     worker: Worker,
     reports: UnboundedReceiver<Report>,
     queue: Queue<Box<JobRecord>>,
+    /// The broker's session.
+    session: u64,
     /// Jobs that have ended, for requests that come again.
     ended: EndedJobs,
     running: RunningState,
@@ -109,6 +111,7 @@ impl Service {
         let (mqtt, wire) =
             Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
+        folder.remove_leftovers();
         let checkpoints = CheckpointFile::new(&state_dir, Duration::from_secs(config.checkpoint_interval.0.into()));
         let (worker, reports) =
             Worker::start(model, engine, folder.clone(), checkpoints).context("the worker thread")?;
@@ -121,6 +124,7 @@ impl Service {
             model_sha256: resolver.model_sha256().to_owned(),
             intake: Intake::new(resolver, options, storage.init_images(), max_payload),
             memory: options.memory,
+            session: 0,
             ended: EndedJobs::default(),
             running: RunningState::default(),
             prune: true,
@@ -148,9 +152,8 @@ impl Service {
         notify::ready();
         notify::status("connecting");
         loop {
-            // What was noted is in the journal before anything that follows from it leaves the process: messages are sent
-            // while this task waits.
             self.storage.flush().await;
+            self.publisher.release();
             self.share();
             tokio::select! {
                 Some(event) = self.wire.recv() => self.on_wire(event).await,
@@ -192,7 +195,10 @@ impl Service {
 
     async fn on_connection(&mut self, event: WireEvent) {
         match event {
-            WireEvent::Connected => {
+            WireEvent::Connected { session_present } => {
+                if !session_present {
+                    self.begin_session();
+                }
                 notify::status("connected");
                 self.send_health();
             }
@@ -303,6 +309,7 @@ impl Service {
         }
         self.put_aside();
         self.storage.flush().await;
+        self.publisher.release();
         if !self.publisher.finish(FLUSH).await {
             warn!("not every message reached the broker; the rest is sent after the next start");
         }
@@ -312,6 +319,9 @@ impl Service {
             }
         }
         self.storage.flush().await;
+        if let Some(problem) = self.storage.problem() {
+            warn!("{problem}: what ended meanwhile may be painted again");
+        }
         info!("stopped");
     }
 }

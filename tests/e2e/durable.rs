@@ -257,3 +257,45 @@ pub(crate) fn with_no_images_kept_there_are_none_once_they_were_sent() {
         fs::read_dir(&folder).unwrap().all(|entry| !is_image(&entry.unwrap().file_name().to_string_lossy()))
     });
 }
+
+/// The broker sends nothing more once sixteen messages are not acknowledged.
+pub(crate) fn many_repeats_are_each_acknowledged() {
+    let mut harness = Harness::start();
+    harness.peer.publish("request/pause", "");
+    let request = json!({"prompt": "a", "steps": 1, "id": "a"}).to_string();
+    for _ in 0..50 {
+        harness.peer.publish("txt2img", request.clone());
+    }
+    harness.peer.publish("request/list", "");
+    harness.peer.wait_for("the list", |message| message.topic == "response/list");
+    harness.peer.publish("request/resume", "");
+    harness.peer.wait_state("a", "done");
+}
+
+pub(crate) fn a_retry_that_is_rejected_is_answered_under_its_id() {
+    let mut harness = Harness::start_configured("", "queue_length = 1\n", "");
+    let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();
+    harness.peer.publish("request/pause", "");
+    harness.peer.publish("txt2img", request("a"));
+    harness.peer.wait_state("a", "queued");
+    harness.peer.publish("cancel", json!({"id": "a"}).to_string());
+    harness.peer.wait_state("a", "cancelled");
+    harness.peer.publish("txt2img", request("b"));
+    harness.peer.wait_state("b", "queued");
+    harness.peer.publish("txt2img", request("a"));
+    harness.peer.wait_state("a", "rejected");
+}
+
+pub(crate) fn old_images_go_while_jobs_run_one_after_the_other() {
+    let mut harness = Harness::start_configured("", "keep_pictures = 2\nqueue_length = 100\n", "");
+    for n in 0..70 {
+        let request = json!({"prompt": "a", "steps": 1, "width": 32, "height": 32, "id": format!("j{n}")});
+        harness.peer.publish("txt2img", request.to_string());
+    }
+    harness.peer.wait_state("j60", "done");
+    let folder = harness.folder.path().join("state/pictures");
+    let images = fs::read_dir(folder)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".png"));
+    assert!(images.count() < 50);
+}

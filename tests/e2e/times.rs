@@ -88,7 +88,7 @@ pub(crate) fn a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alon
     let mut broker = Broker::prepare(folder.path(), "");
     broker.start();
     let mut peer = Peer::connect(broker.port);
-    let text = format!("model = {model:?}\nmemory = \"40M\"\n{}", config(folder.path(), broker.port));
+    let text = format!("model = {model:?}\nmemory = \"48M\"\n{}", config(folder.path(), broker.port));
     let _program = Program::start(folder.path(), &text);
     peer.wait_online();
     let request = |id: &str| json!({"prompt": "a", "steps": 1, "id": id}).to_string();

@@ -15,9 +15,6 @@ use diffused_tests::wire::{PUBACK, PUBLISH, SUBSCRIBE, obey, request};
 
 use crate::rig::{Dice, Rig, check_ends, size};
 
-/// What waiting images may add to the memory that painting takes without them, MiB; far less than their bytes.
-const SLACK: u64 = 4;
-
 /// Images of half a megabyte each.
 fn images(id: &str, count: usize) -> Value {
     json!({"prompt": "a", "steps": 1, "seed": 1, "id": id, "width": 512, "height": 512, "n_iter": count})
@@ -52,7 +49,7 @@ pub(crate) fn broker_away(_: &mut Dice) -> String {
     check_ends(&ledger);
     assert_eq!(ledger.images.len(), jobs * count + 1, "images: {:?}", ledger.images.keys());
     let (peak, delivered) = (rig.program.memory().0, ledger.images.len());
-    assert!(peak <= budget.max(alone) + SLACK, "{peak} MiB of {budget}, {alone} before, {painted} before the delivery");
+    assert!(peak <= budget, "{peak} MiB of {budget}, {alone} before, {painted} before the delivery");
     format!(
         "away for {away} s, {jobs} jobs, {delivered} images delivered; peak {peak} MiB, {alone} before, budget {budget}"
     )
@@ -93,7 +90,7 @@ pub(crate) fn nobody_takes_images(_: &mut Dice) -> String {
     thread::sleep(Duration::from_secs(size(5, 3600) as u64));
     assert!(broker.program.is_running());
     let waiting = broker.program.memory().0;
-    let most = alone.max(budget) + SLACK;
+    let most = budget;
     assert!(waiting <= most, "{waiting} MiB of {budget}, {alone} before");
     taking.store(true, Ordering::Relaxed);
     // What was on its way when the connection ended comes twice.

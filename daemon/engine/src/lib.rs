@@ -61,6 +61,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The most memory that the process may hold, bytes; `None`: weights stay in memory once they were read.
     pub memory: Option<u64>,
+    /// What the program holds of it for other work than painting, bytes.
+    pub beside: u64,
 }
 
 impl Options {
@@ -71,7 +73,7 @@ impl Options {
 
     /// What the process takes of its memory beside images and weights, bytes.
     pub fn process(&self) -> u64 {
-        memory_plan::process(self.threads())
+        memory_plan::process(self.threads()) + self.beside
     }
 }
 

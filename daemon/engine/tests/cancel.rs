@@ -59,7 +59,7 @@ impl Studio {
 
 #[test]
 fn a_long_operator_is_left_in_the_middle() {
-    let mut studio = Studio::open(demo(), Options { threads: Some(1), memory: Some(1 << 30) });
+    let mut studio = Studio::open(demo(), Options { threads: Some(1), memory: Some(1 << 30), beside: 0 });
     for (stage, from_image, delay) in [(Stage::VaeEncoder, true, 300), (Stage::Unet, false, 3000)] {
         let taken = studio.cancel(2048, from_image, stage, Duration::from_millis(delay));
         println!("{stage:?}: {taken:?}");

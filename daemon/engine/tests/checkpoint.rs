@@ -48,7 +48,7 @@ impl Observer for Recorder {
 }
 
 fn open(source: Source) -> Studio {
-    Studio::open(source, Options { threads: Some(2), memory: None })
+    Studio::open(source, Options { threads: Some(2), ..Options::default() })
 }
 
 impl Studio {

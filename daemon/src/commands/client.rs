@@ -117,7 +117,7 @@ impl Client {
         let deadline = self.deadline();
         loop {
             match timeout_at(deadline, self.events.recv()).await {
-                Ok(Some(WireEvent::Connected)) => return Ok(()),
+                Ok(Some(WireEvent::Connected { .. })) => return Ok(()),
                 Ok(Some(WireEvent::Disconnected { reason, .. })) => return Err(failure(reason)),
                 // What the broker keeps may come before its answer to the subscriptions.
                 Ok(Some(WireEvent::Received(received))) => {
@@ -229,7 +229,7 @@ impl Client {
         loop {
             let gone = || Failure::Other("the connection has ended".to_owned());
             match self.events.recv().await.ok_or_else(gone)? {
-                WireEvent::Connected => return Ok(Heard::Back),
+                WireEvent::Connected { .. } => return Ok(Heard::Back),
                 WireEvent::Disconnected { .. } => return Ok(Heard::Lost),
                 WireEvent::Received(received) => {
                     self.mqtt.acknowledge(received.receipt);

@@ -20,7 +20,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     print_part("cpu", &cpu::describe());
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let budget = budget::or_free(config.memory);
-    let options = Options { threads: config.threads.map(|threads| threads.0 as usize), memory: budget };
+    let options = budget::for_service(&config, budget);
     print_part("threads", &threads(options));
     print_part("memory", &memory(&config, budget));
     print_part("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));

@@ -40,7 +40,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let format = format(&output)?;
     check_writable(&output)?;
     let memory = budget::or_free(arguments.memory);
-    let options = Options { threads: arguments.threads.map(usize::from), memory };
+    let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
     let painting = model.resolver()?.resolve(&request, init_image.as_ref().map(InitImage::size))?;
     let warnings = warnings(&painting, arguments.json);

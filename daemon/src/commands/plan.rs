@@ -14,7 +14,7 @@ use crate::painting::model::Model;
 pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     crate::logging::start("error");
     let budget = budget::or_free(arguments.memory);
-    let options = Options { threads: arguments.threads.map(usize::from), memory: budget };
+    let options = Options { threads: arguments.threads.map(usize::from), memory: budget, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
     let (resolver, mut engine) = (model.resolver()?, model.open()?);
     let default = resolver.manifest().picture.default;

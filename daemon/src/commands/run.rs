@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use diffused_engine::{Engine, Options, Resolver};
+use diffused_engine::{Engine, Resolver};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -51,7 +51,7 @@ pub fn check(path: Option<&Path>) -> Result<(), Failure> {
 fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let memory = budget::or_free(config.memory);
-    let options = Options { threads: config.threads.map(|threads| threads.0 as usize), memory };
+    let options = budget::for_service(&config, memory);
     let model = Model::new(config.model.as_deref(), options)?;
     let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
     let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);

@@ -68,6 +68,11 @@ pub enum Record {
         /// Its number.
         message: u64,
     },
+    /// The broker began a session: packet ids of earlier ones mean nothing any more.
+    Session {
+        /// Its number.
+        session: u64,
+    },
     /// The queue was paused or resumed.
     Paused {
         /// Which.
@@ -122,6 +127,8 @@ pub struct JournalState {
     pub messages: BTreeMap<u64, Message>,
     /// Whether the queue is paused.
     pub paused: bool,
+    /// The broker's session.
+    pub session: u64,
     /// The next number of a job or message.
     pub next: u64,
     /// Lines that are damaged, from 1.
@@ -202,6 +209,10 @@ impl JournalState {
                 self.messages.insert(number, *message);
             }
             Record::Left { message } => drop(self.messages.remove(&message)),
+            Record::Session { session } => {
+                self.count(session);
+                self.session = session;
+            }
             Record::Paused { paused } => self.paused = paused,
         }
     }
@@ -242,6 +253,9 @@ impl JournalState {
             }
         }
         self.messages.values().for_each(|message| write(Record::Message(Box::new(message.clone()))));
+        if self.session > 0 {
+            write(Record::Session { session: self.session });
+        }
         if self.paused {
             write(Record::Paused { paused: true });
         }
@@ -285,9 +299,9 @@ impl EndedJobs {
     }
 }
 
-/// Whether `path` is the file of an init image in `folder`: only those are deleted.
+/// Whether `path` is named as the file of an init image is: only those are deleted.
 pub fn is_init_image(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(crate::jobs::request::INIT_IMAGE))
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(crate::jobs::request::INIT_IMAGE))
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub struct Ticket<W> {
     pub priority: i64,
     /// Not to be started after this.
     pub deadline: Deadline,
+    /// Whether it was started before: it goes before all that were not.
+    pub resumed: bool,
     /// All else.
     pub work: W,
 }
@@ -138,7 +140,8 @@ impl<W> Queue<W> {
         Queue { capacity, waiting: vec![], running: None, paused: false }
     }
 
-    /// Puts jobs of an earlier run behind all others, in the order of `tickets`, and stops starting jobs where `paused` is.
+    /// Puts jobs of an earlier run into the empty queue, in the order of `tickets`: those that were started before, then by
+    /// priority. Stops starting jobs where `paused` is.
     /// Their positions are reported as those of any others, but for those that are not at the front.
     pub fn restore(&mut self, tickets: impl IntoIterator<Item = Ticket<W>>, paused: bool) {
         self.paused = paused;
@@ -237,7 +240,9 @@ impl<W> Queue<W> {
     }
 
     fn submit(&mut self, ticket: Ticket<W>) {
-        let after = self.waiting.partition_point(|waiting| waiting.ticket.priority >= ticket.priority);
+        let after = self
+            .waiting
+            .partition_point(|Waiting { ticket: other, .. }| other.resumed || other.priority >= ticket.priority);
         self.waiting.insert(after, Waiting { ticket, reported: None });
     }
 

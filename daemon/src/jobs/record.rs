@@ -1,5 +1,6 @@
 //! What is known of a job, from its acceptance to its end and for some time after.
 
+use std::fs;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub struct RequestMark {
     pub correlated: bool,
     /// The packet id.
     pub packet: u16,
+    /// The broker's session, in which the packet id means something.
+    pub session: u64,
 }
 
 /// A client's response topic and correlation data (MQTT 5), checked.
@@ -77,18 +80,47 @@ pub struct Reply {
 
 /// How long a request is of use. It is kept as a time that is left, because the clock of a board may be wrong when a
 /// request comes in and right later.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Expiry {
     /// What was left.
     pub left: Duration,
     /// When.
-    pub at: SystemTime,
+    pub at: Moment,
+}
+
+/// A point in time, as it can be compared in another run of the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// What the clock showed.
+    pub shown: SystemTime,
+    /// Which start of the machine it was after.
+    pub boot: String,
+    /// How long after, seconds.
+    pub uptime: f64,
+}
+
+impl Moment {
+    /// As the system has it.
+    pub fn now() -> Moment {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let uptime = read("/proc/uptime").split_whitespace().next().and_then(|seconds| seconds.parse().ok());
+        let boot = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
+        Moment { shown: SystemTime::now(), boot, uptime: uptime.unwrap_or_default() }
+    }
+
+    /// The time since `earlier`. Where the machine has not been started in between, no clock that is set changes it.
+    fn since(&self, earlier: &Moment) -> Duration {
+        if self.boot == earlier.boot && !self.boot.is_empty() {
+            return Duration::try_from_secs_f64(self.uptime - earlier.uptime).unwrap_or_default();
+        }
+        self.shown.duration_since(earlier.shown).unwrap_or_default()
+    }
 }
 
 impl Expiry {
     /// What is left at `now`. A clock that went back does not give time.
-    pub fn left(&self, now: SystemTime) -> Duration {
-        self.left.saturating_sub(now.duration_since(self.at).unwrap_or_default())
+    pub fn left(&self, now: &Moment) -> Duration {
+        self.left.saturating_sub(now.since(&self.at))
     }
 }
 
@@ -98,10 +130,17 @@ mod tests {
 
     #[test]
     fn time_runs_forward_only() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let expiry = Expiry { left: Duration::from_secs(60), at };
-        assert_eq!(expiry.left(at + Duration::from_secs(20)), Duration::from_secs(40));
-        assert_eq!(expiry.left(at + Duration::from_secs(90)), Duration::ZERO);
-        assert_eq!(expiry.left(SystemTime::UNIX_EPOCH), Duration::from_secs(60));
+        let moment = |boot: &str, uptime, shown| {
+            let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(shown);
+            Moment { shown, boot: boot.into(), uptime }
+        };
+        let expiry = Expiry { left: Duration::from_secs(60), at: moment("a", 100.0, 1000) };
+        let left = |now| expiry.left(&now).as_secs();
+        assert_eq!(left(moment("a", 120.0, 99_999)), 40, "the clock was set");
+        assert_eq!(left(moment("a", 190.0, 0)), 0);
+        assert_eq!(left(moment("b", 5.0, 1020)), 40);
+        assert_eq!(left(moment("b", 5.0, 1090)), 0);
+        assert_eq!(left(moment("b", 5.0, 0)), 60, "the clock went back");
+        assert!(Moment::now().uptime > 0.0);
     }
 }

@@ -28,10 +28,12 @@ mod payload;
 
 /// The longest prompt that is taken, in bytes; the model itself reads no more than about 77 words.
 const MAX_PROMPT: usize = 20_000;
+/// The longest `transaction`, bytes: it is returned with every answer.
+const MAX_TRANSACTION: usize = 1024;
 /// The most images of one request.
 const MAX_PICTURES: u64 = 16;
-/// What the file names of init images end in.
-pub const INIT_IMAGE: &str = ".init-image";
+/// What the file names of init images begin with.
+pub const INIT_IMAGE: &str = ".diffused-init-image-";
 
 /// Which of the two topics a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl Rejection {
         let names = [("id", names.id), ("transaction", names.transaction)];
         let small = names.into_iter().filter_map(|(key, value)| {
             // What is too large is not returned.
-            value.filter(|value| value.to_string().len() <= 1024).map(|value| (key.to_owned(), value))
+            value.filter(|value| value.to_string().len() <= MAX_TRANSACTION).map(|value| (key.to_owned(), value))
         });
         let mut fields = Fields::new(small.collect());
         let transaction = fields.take("transaction");
@@ -110,6 +112,11 @@ impl Job {
             Payload::Object(fields) => (fields, None),
         };
         let transaction = fields.take("transaction");
+        if transaction.as_ref().is_some_and(|transaction| transaction.to_string().len() > MAX_TRANSACTION) {
+            let fault =
+                Fault::too_large("transaction", format!("more than {MAX_TRANSACTION} bytes, which are allowed"));
+            return Err(Rejection::of_names(payload, fault));
+        }
         let id = identify(&mut fields, transaction.as_ref()).map_err(|fault| Rejection {
             id: None,
             transaction: transaction.clone(),
@@ -119,7 +126,7 @@ impl Job {
         let bytes = init_image(&mut fields, mode).map_err(rejection)?;
         let mut job = interpret(&mut fields).map_err(rejection)?;
         (job.named, job.id) = (id.is_some(), id.clone().unwrap_or_else(random::id));
-        let path = folder.join(format!("{}{INIT_IMAGE}", job.id));
+        let path = folder.join(format!("{INIT_IMAGE}{}", job.id));
         job.init_image = bytes.as_ref().map(|bytes| InitImage::of_bytes(bytes, path)).transpose().map_err(rejection)?;
         job.transaction = transaction;
         job.warnings.extend(warning);

@@ -144,7 +144,8 @@ impl Link {
         let limit = self.welcome.and_then(|(_, welcome)| welcome.max_packet);
         let refused = self.outbox.connect(limit, &greetings);
         self.give_back(refused);
-        self.emit(WireEvent::Connected);
+        let session_present = self.welcome.is_some_and(|(_, welcome)| welcome.session_present);
+        self.emit(WireEvent::Connected { session_present });
     }
 
     /// Takes shared work from now on, or none.

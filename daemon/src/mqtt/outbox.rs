@@ -119,7 +119,8 @@ impl Outbox {
         if matches!(message.part, Part::Position(_)) {
             // The first entry may be on its way.
             if let Some(older) = self.entries.iter_mut().skip(1).rfind(|entry| entry.message.replaced_by(&message)) {
-                older.message = message;
+                let older = std::mem::replace(&mut older.message, message);
+                self.leave(&older);
                 return vec![];
             }
         }

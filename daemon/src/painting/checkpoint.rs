@@ -30,7 +30,7 @@ impl CheckpointFile {
     /// The file in the state folder `folder`, which no other process uses; it is written at most once in `interval`.
     pub fn new(folder: &Path, interval: Duration) -> CheckpointFile {
         let path = folder.join(NAME);
-        remove_leftovers(&path);
+        remove_leftovers(folder, |name| name == NAME);
         CheckpointFile { path, interval }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use diffused_engine::request::Parameters;
 use image::RgbImage;
@@ -13,7 +14,7 @@ use tracing::warn;
 use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe;
-use crate::files::write_atomically;
+use crate::files::{self, write_atomically};
 
 mod formats;
 
@@ -72,17 +73,19 @@ pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(ImageFile
 /// replaced nor removed.
 const RECORD: &str = ".diffused-pictures";
 
-/// The folder in which images are kept, up to a number. One thread stores at a time, and none while another prunes.
+/// The folder in which images are kept, up to a number. Several threads may use it.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
     keep: usize,
+    /// Held by who writes the record.
+    record: Arc<Mutex<()>>,
 }
 
 impl Folder {
     /// `path` exists; `keep` images stay in it.
     pub fn new(path: PathBuf, keep: usize) -> Folder {
-        Folder { path, keep }
+        Folder { path, keep, record: Arc::default() }
     }
 
     /// Whether images stay for longer than it takes to send them.
@@ -92,22 +95,25 @@ impl Folder {
 
     /// Writes an image under a name that begins with `stem` and that no file has yet.
     pub fn store(&self, stem: &str, picture: &ImageFile) -> io::Result<PathBuf> {
+        let writing = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.free_name(stem, picture.format.extension());
         // Before the image: a power cut between both leaves a name without a file, never a file without a name.
         let mut record = File::options().create(true).append(true).open(self.path.join(RECORD))?;
         record.write_all(format!("{name}\n").as_bytes())?;
         record.sync_data()?;
+        drop(writing);
         let path = self.path.join(name);
         write_atomically(&path, &picture.bytes)?;
         Ok(path)
     }
 
-    /// Removes our oldest images beyond the number that is kept, but for those `in_use`. A file that cannot be removed stays,
-    /// with a warning in the log.
-    pub fn prune(&self, in_use: &HashSet<PathBuf>) {
+    /// Removes our oldest images beyond the number that is kept, but for the `newest` and those `in_use`. A file that cannot be
+    /// removed stays, with a warning in the log.
+    pub fn prune(&self, newest: usize, in_use: &HashSet<PathBuf>) {
+        let _writing = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.recorded().and_then(|names| {
             let before = names.len();
-            let stay = self.remove_surplus(names, in_use);
+            let stay = self.remove_surplus(names, newest, in_use);
             if stay.len() == before {
                 return Ok(());
             }
@@ -117,6 +123,12 @@ impl Folder {
         if let Err(error) = outcome {
             warn!("old images stay: {}: {error}", self.path.join(RECORD).display());
         }
+    }
+
+    /// Removes what processes that were killed while they stored an image have left.
+    pub fn remove_leftovers(&self) {
+        let ours: HashSet<String> = self.recorded().unwrap_or_default().into_iter().collect();
+        files::remove_leftovers(&self.path, |name| ours.contains(name));
     }
 
     /// The names in the record that can be ours, each once.
@@ -139,8 +151,8 @@ impl Folder {
     }
 
     /// Returns the names of those that stay.
-    fn remove_surplus(&self, names: Vec<String>, in_use: &HashSet<PathBuf>) -> Vec<String> {
-        let mut surplus = names.len().saturating_sub(self.keep);
+    fn remove_surplus(&self, names: Vec<String>, newest: usize, in_use: &HashSet<PathBuf>) -> Vec<String> {
+        let mut surplus = names.len().saturating_sub(self.keep.max(newest));
         let mut stays = |name: &String| {
             let path = self.path.join(name);
             if surplus == 0 || in_use.contains(&path) {
@@ -185,7 +197,7 @@ mod tests {
         let picture = ImageFile { bytes: vec![1, 2, 3], format: FileFormat::Png };
         let store = |n| {
             let path = folder.store(&format!("job-{n}"), &picture).unwrap();
-            folder.prune(&HashSet::new());
+            folder.prune(0, &HashSet::new());
             path
         };
         (0..count).map(store).collect()
@@ -205,7 +217,7 @@ mod tests {
         let paths = store(&Folder::new(folder.path().to_owned(), 2), 4);
         assert_eq!(fs::read(&paths[3]).unwrap(), [1, 2, 3]);
         assert_eq!(files(folder.path()), ["job-2.png", "job-3.png"]);
-        Folder::new(folder.path().to_owned(), 0).prune(&HashSet::new());
+        Folder::new(folder.path().to_owned(), 0).prune(0, &HashSet::new());
         assert_eq!(files(folder.path()), [""; 0]);
     }
 
@@ -214,8 +226,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = store(&Folder::new(folder.path().to_owned(), 4), 4);
         let in_use = HashSet::from([paths[0].clone(), paths[3].clone()]);
-        Folder::new(folder.path().to_owned(), 0).prune(&in_use);
+        Folder::new(folder.path().to_owned(), 0).prune(0, &in_use);
         assert_eq!(files(folder.path()), ["job-0.png", "job-3.png"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_others_left_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        store(&Folder::new(folder.path().to_owned(), 4), 1);
+        for name in ["job-0.png.12.tmp", "holiday.png.12.tmp"] {
+            fs::write(folder.path().join(name), "half").unwrap();
+        }
+        Folder::new(folder.path().to_owned(), 4).remove_leftovers();
+        assert_eq!(files(folder.path()), ["holiday.png.12.tmp", "job-0.png"]);
     }
 
     #[test]
@@ -240,7 +263,7 @@ mod tests {
         let picture = ImageFile { bytes: vec![4], format: FileFormat::Png };
         for n in 1..4 {
             assert_eq!(fs::read(pictures.store(&format!("job-{n}"), &picture).unwrap()).unwrap(), [4]);
-            pictures.prune(&HashSet::new());
+            pictures.prune(0, &HashSet::new());
         }
         assert_eq!(files(folder.path()), ["job-0.png", "job-3.png"]);
     }

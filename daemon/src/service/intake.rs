@@ -1,8 +1,9 @@
 //! From a message to a job for the queue: all checks that can be made before the job's turn, so that a client learns of
 //! a mistake at once; then the journal, then the queue, and only then the broker's acknowledgement.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use diffused_engine::{Options, Resolver};
 use tracing::{debug, warn};
@@ -14,7 +15,7 @@ use crate::contract::messages::Ending;
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{Acceptance, Record};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
-use crate::jobs::record::{Expiry, JobRecord, Reply, RequestMark};
+use crate::jobs::record::{Expiry, JobRecord, Moment, Reply, RequestMark};
 use crate::jobs::request::{Job, Rejection, RequestMode};
 use crate::mqtt::Received;
 use crate::mqtt::receipts::Receipt;
@@ -31,7 +32,12 @@ pub(super) struct Intake {
     max_payload: usize,
     /// Requests that were checked and are not in the journal yet.
     pub(super) candidates: Vec<CheckedRequest>,
+    /// The last rejections, newest first.
+    rejections: VecDeque<(RequestMark, Rejection)>,
 }
+
+/// How many rejections are remembered: more than the broker sends before the first is acknowledged.
+const REJECTIONS: usize = 64;
 
 /// A request that was checked.
 pub(super) struct CheckedRequest {
@@ -42,14 +48,16 @@ pub(super) struct CheckedRequest {
 }
 
 impl CheckedRequest {
-    pub(super) fn is(&self, id: &str) -> bool {
-        self.record.job.id == id
+    /// Whether a request of this id and mark, a copy by the broker's word or not, may be the same.
+    fn is_like(&self, id: &str, mark: RequestMark, duplicate: bool) -> bool {
+        let comes_again = (mark.correlated || duplicate) && self.record.mark.checksum == mark.checksum;
+        self.record.job.id == id || comes_again
     }
 }
 
 impl Intake {
     pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf, max_payload: usize) -> Intake {
-        Intake { resolver, options, folder, max_payload, candidates: vec![] }
+        Intake { resolver, options, folder, max_payload, candidates: vec![], rejections: VecDeque::new() }
     }
 
     /// Parses and resolves a request; gives its init image's bytes too.
@@ -80,18 +88,21 @@ impl Service {
     /// A request for images. It is answered at once, or becomes a candidate, which `settle` will accept.
     pub(super) async fn request(&mut self, received: &Received, mode: RequestMode) {
         let (reply, refused_reply) = self.publisher.reply(received);
+        let mark = mark(received, mode, self.session);
+        if let Some(rejection) = self.rejected(mark, received.duplicate.0) {
+            return self.reject(mark, rejection, reply, received.receipt);
+        }
         // A payload that ended the service would be sent again by the broker, for ever.
         let read = catch_panic(|| self.intake.read(received, mode));
         let read = read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault }));
         let (mut job, init_image) = match read {
             Ok(read) => read,
-            Err(rejection) => return self.reject(rejection, reply, received.receipt),
+            Err(rejection) => return self.reject(mark, rejection, reply, received.receipt),
         };
         job.warnings.extend(refused_reply);
-        if self.intake.candidates.iter().any(|candidate| candidate.is(&job.id)) {
+        if self.intake.candidates.iter().any(|candidate| candidate.is_like(&job.id, mark, received.duplicate.0)) {
             self.settle().await;
         }
-        let mark = mark(received, mode);
         if let Some(known) = self.known(&job, mark, received.duplicate.0) {
             debug!(id = known, "a request came again");
             return self.answer_again(&known, mark, reply, received.receipt);
@@ -100,7 +111,7 @@ impl Service {
         let others = self.intake.candidates.len();
         if let Err(fault) = self.queue.check(&deadline, others, Now::read()) {
             let Job { id, transaction, .. } = job;
-            return self.reject(Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
+            return self.reject(mark, Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
         }
         let (number, warnings) = (self.storage.number(), job.warnings.clone());
         let record = JobRecord {
@@ -142,18 +153,27 @@ impl Service {
                 }
                 Err(error) => {
                     let message = format!("the request cannot be written to disk, so it is not accepted: {error}");
-                    let (reply, Job { id, transaction, .. }) = (record.reply, record.job);
+                    let (mark, reply, Job { id, transaction, .. }) = (record.mark, record.reply, record.job);
                     let fault = Fault::new(Code::DiskFull, message);
-                    self.reject(Rejection { id: Some(id), transaction, fault }, reply, receipt);
+                    self.reject(mark, Rejection { id: Some(id), transaction, fault }, reply, receipt);
                 }
             }
         }
     }
 
+    /// How the request was rejected of which this is the broker's copy: it is not judged anew.
+    fn rejected(&self, mark: RequestMark, duplicate: bool) -> Option<Rejection> {
+        let mut earlier = self.intake.rejections.iter().filter(|_| duplicate);
+        earlier.find(|(other, _)| *other == mark).map(|(_, rejection)| rejection.clone())
+    }
+
     /// The request is acknowledged once its rejection has reached the broker.
-    fn reject(&mut self, rejection: Rejection, reply: Option<Reply>, receipt: Receipt) {
+    fn reject(&mut self, mark: RequestMark, rejection: Rejection, reply: Option<Reply>, receipt: Receipt) {
         let Rejection { id, transaction, fault } = rejection;
         let id = self.free_id(id);
+        let rejection = Rejection { id: Some(id.clone()), transaction: transaction.clone(), fault: fault.clone() };
+        self.intake.rejections.truncate(REJECTIONS - 1);
+        self.intake.rejections.push_front((mark, rejection));
         warn!(id, "rejected: {}", fault.one_line());
         let messages = self.publisher.ended(&id, transaction, reply.as_ref(), &Ending::Rejected(fault));
         self.publisher.answer(messages, receipt);
@@ -162,7 +182,13 @@ impl Service {
 
 /// A job for the queue.
 pub(super) fn ticket(record: JobRecord, deadline: Deadline) -> Ticket<Box<JobRecord>> {
-    Ticket { id: record.job.id.clone(), priority: record.job.priority, deadline, work: Box::new(record) }
+    Ticket {
+        id: record.job.id.clone(),
+        priority: record.job.priority,
+        deadline,
+        resumed: record.interrupted,
+        work: Box::new(record),
+    }
 }
 
 /// What the journal says of a job that is accepted.
@@ -172,19 +198,24 @@ fn acceptance(record: &JobRecord) -> Record {
     Record::Accepted(Box::new(Acceptance { number, job, init_image, mark, reply, expiry }))
 }
 
-fn mark(received: &Received, mode: RequestMode) -> RequestMark {
+fn mark(received: &Received, mode: RequestMode, session: u64) -> RequestMark {
     let mut checksum = Xxh3::new();
     let correlation = received.correlation.as_deref();
     checksum.update(&[u8::from(mode == RequestMode::Img2Img), u8::from(correlation.is_some())]);
     checksum.update(&(received.payload.len() as u64).to_le_bytes());
     checksum.update(&received.payload);
     checksum.update(correlation.unwrap_or_default());
-    RequestMark { checksum: checksum.digest(), correlated: correlation.is_some(), packet: received.duplicate.1 }
+    RequestMark {
+        checksum: checksum.digest(),
+        correlated: correlation.is_some(),
+        packet: received.duplicate.1,
+        session,
+    }
 }
 
 /// The message's expiry and the request's `not_after`.
 fn times(received: &Received, job: &Job) -> (Option<Expiry>, Deadline) {
-    let expiry = received.expiry.map(|left| Expiry { left, at: SystemTime::now() });
+    let expiry = received.expiry.map(|left| Expiry { left, at: Moment::now() });
     let passes = received.expiry.and_then(|left| Instant::now().checked_add(left));
     (expiry, Deadline { passes, shown: job.not_after })
 }

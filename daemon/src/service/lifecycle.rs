@@ -1,7 +1,7 @@
 //! A job's way through the service: queued, started, painted, ended. What a client must learn is noted in the journal with
 //! the message that says so.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
 use tracing::{debug, info, warn};
@@ -17,36 +17,42 @@ use crate::painting::progress::JobTimes;
 use crate::painting::worker::{EarlierRuns, Painted, Place, Report};
 use crate::random;
 
+/// More images than a job has, smaller copies included.
+const NEWEST: usize = 32;
+
 impl Service {
     /// Changes the queue and carries out what follows from it.
     pub(super) fn apply(&mut self, event: Event<Box<JobRecord>>) {
-        for effect in self.queue.apply(event, Now::read()) {
+        let mut effects = VecDeque::from(self.queue.apply(event, Now::read()));
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Queued { id, position } => {
                     if let Some(record) = self.queue.get(&id) {
                         self.publisher.send(self.publisher.state(record, State::Queued, Some(position)));
                     }
                 }
-                Effect::Start { id } => self.start_job(&id),
+                Effect::Start { id } => {
+                    if let Err(fault) = self.start_job(&id) {
+                        effects.extend(self.queue.apply(Event::Finished(Ending::Failed(fault)), Now::read()));
+                    }
+                }
                 Effect::Stop { id } => self.stop_job(&id),
                 Effect::Ended { work, ending, .. } => self.end(*work, ending),
             }
         }
     }
 
-    /// The id under which a request is rejected: never that of a job.
+    /// The id under which a request is rejected: never that of a job that waits, runs or is done.
     pub(super) fn free_id(&self, id: Option<String>) -> String {
-        let is_free = |id: &String| !self.queue.contains(id) && self.ended.get(id).is_none();
+        let is_done = |id: &String| self.ended.get(id).is_some_and(|ended| ended.ending == Ending::Done);
+        let is_free = |id: &String| !self.queue.contains(id) && !is_done(id);
         id.filter(is_free).unwrap_or_else(random::id)
     }
 
-    fn start_job(&mut self, id: &str) {
-        let Some(record) = self.queue.get(id) else { return };
-        let painting = match self.intake.resolve(&record.job) {
-            Ok(painting) => painting,
-            // Possible only after a restart, with another model or less memory.
-            Err(fault) => return self.apply(Event::Finished(Ending::Failed(fault))),
-        };
+    fn start_job(&mut self, id: &str) -> Result<(), Fault> {
+        let Some(record) = self.queue.get(id) else { return Ok(()) };
+        // It may fail after a restart, with another model or less memory.
+        let painting = self.intake.resolve(&record.job)?;
         let earlier = EarlierRuns { images: record.images.len() as u64, interrupted: record.interrupted };
         info!(id, steps = painting.parameters().steps, "running");
         self.storage.note(&Record::Started { job: record.number });
@@ -54,6 +60,7 @@ impl Service {
         let limit = self.publisher.image_limit(id);
         self.worker.run(record.job.clone(), painting.clone(), earlier, limit);
         self.running = RunningState { painting: Some(painting), ..RunningState::default() };
+        Ok(())
     }
 
     fn stop_job(&mut self, id: &str) {
@@ -166,15 +173,16 @@ impl Service {
     }
 
     /// Removes the oldest images beyond the number that is kept, but for those that wait to be sent and those of the `latest`
-    /// job. Not while a job runs: its images are not in its record yet.
+    /// job. While a job runs the newest stay, which may be its own and not in its record yet.
     pub(super) fn prune_images(&mut self) {
-        if !self.prune || self.queue.running().is_some() {
+        if !self.prune {
             return;
         }
         self.prune = false;
+        let newest = if self.queue.running().is_some() { NEWEST } else { 0 };
         let latest = self.ended.iter().rev().find_map(|ended| ended.result.as_ref());
         let latest = latest.into_iter().flat_map(|result| result.images.iter().filter_map(|image| image.path.clone()));
         let in_use: HashSet<PathBuf> = self.publisher.waiting_files().into_iter().chain(latest).collect();
-        self.folder.prune(&in_use);
+        self.folder.prune(newest, &in_use);
     }
 }

@@ -1,6 +1,7 @@
 //! The messages of the contract, each to its topic and a copy to the client's response topic.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -22,6 +23,8 @@ use crate::painting::worker::{Painted, Place, PlacedImage};
 
 /// The most bytes of user properties that are returned: they are kept with each answer.
 const MOST_USER_PROPERTIES: usize = 4096;
+/// The most bytes of correlation data, for the same reason.
+const MOST_CORRELATION: usize = 4096;
 /// How long the broker keeps our session while we are away.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -30,11 +33,13 @@ pub(super) struct Publisher {
     mqtt: Mqtt,
     topics: Topics,
     retain_image: bool,
+    /// Messages that go out once the journal has what they follow from.
+    held: Mutex<Vec<Message>>,
 }
 
 impl Publisher {
     pub(super) fn new(mqtt: Mqtt, topics: Topics, retain_image: bool) -> Publisher {
-        Publisher { mqtt, topics, retain_image }
+        Publisher { mqtt, topics, retain_image, held: Mutex::default() }
     }
 
     pub(super) fn topics(&self) -> &Topics {
@@ -58,6 +63,11 @@ impl Publisher {
     pub(super) fn reply(&self, received: &Received) -> (Option<Reply>, Option<String>) {
         let Some(topic) = received.response_topic.clone() else { return (None, None) };
         match self.topics.check_response(&topic) {
+            Ok(()) if received.correlation.as_ref().is_some_and(|data| data.len() > MOST_CORRELATION) => {
+                let warning =
+                    format!("no answers are sent: the correlation data are longer than {MOST_CORRELATION} bytes");
+                (None, Some(warning))
+            }
             Ok(()) => {
                 let (mut user_properties, mut warning) = (received.user_properties.clone(), None);
                 let bytes: usize = user_properties.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -82,9 +92,18 @@ impl Publisher {
         self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()))
     }
 
-    /// Sends messages that a restart need not send again.
+    /// Holds messages until `release`, so that a client hears of nothing that a crash could undo.
     pub(super) fn send(&self, messages: impl IntoIterator<Item = Message>) {
-        messages.into_iter().for_each(|message| self.mqtt.publish(message));
+        self.held().extend(messages);
+    }
+
+    /// Sends what is held: the journal is written.
+    pub(super) fn release(&self) {
+        std::mem::take(&mut *self.held()).into_iter().for_each(|message| self.mqtt.publish(message));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Message>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the answer to a request, which is acknowledged once all of it has reached the broker.
@@ -173,11 +192,17 @@ impl Publisher {
         self.mqtt.waiting_files()
     }
 
-    /// Publishes `offline`, waits until all is sent, for `timeout` at most, and disconnects. Returns whether all was sent.
+    /// Waits until all is sent, for `timeout` at most, publishes `offline`, and disconnects. Returns whether all was sent.
     pub(super) async fn finish(&self, timeout: Duration) -> bool {
-        self.mqtt.publish(status(&self.topics, "offline"));
-        let sent = self.mqtt.flush(timeout).await;
-        self.mqtt.disconnect(Duration::from_secs(1)).await;
+        const GOODBYE: Duration = Duration::from_secs(1);
+        self.mqtt.flush(timeout).await;
+        // Before whatever could not be sent.
+        self.mqtt.publish(Message { part: Part::Response, ..status(&self.topics, "offline") });
+        let sent = self.mqtt.flush(GOODBYE).await;
+        if sent {
+            self.mqtt.disconnect(GOODBYE).await;
+        }
+        // Else the broker publishes the last will, which is `offline` too.
         sent
     }
 }

@@ -11,7 +11,7 @@ use crate::contract::messages::Ending;
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{JournalState, Record};
 use crate::jobs::queue::Deadline;
-use crate::jobs::record::JobRecord;
+use crate::jobs::record::{JobRecord, Moment};
 
 /// Starts without progress after which a job is taken for the cause of the crashes.
 const STARTS: u32 = 2;
@@ -19,12 +19,12 @@ const STARTS: u32 = 2;
 impl Service {
     /// Takes over what the journal says.
     pub(super) fn restore(&mut self, journal: JournalState) {
-        let JournalState { jobs, ended, messages, paused, .. } = journal;
+        let JournalState { jobs, ended, messages, paused, session, .. } = journal;
         let (waiting, unsent) = (jobs.len(), messages.len());
         if waiting + unsent > 0 {
             info!(waiting, unsent, "going on with what an earlier run has left");
         }
-        self.ended = ended;
+        (self.ended, self.session) = (ended, session);
         self.publisher.send(messages.into_values());
         let mut tickets = vec![];
         for (record, init_image) in jobs.into_values() {
@@ -33,9 +33,15 @@ impl Service {
                 Err(ended) => self.end(ended.0, ended.1),
             }
         }
-        // One that was interrupted goes on before all others; the sort keeps the order of those that are equal.
-        tickets.sort_by_key(|ticket| (!ticket.work.interrupted, -ticket.priority));
+        // The sort keeps the order of those that are equal.
+        tickets.sort_by_key(|ticket| (!ticket.resumed, -ticket.priority));
         self.queue.restore(tickets, paused);
+    }
+
+    /// The broker has begun a session: packet ids of earlier ones mean nothing any more.
+    pub(super) fn begin_session(&mut self) {
+        self.session = self.storage.number();
+        self.storage.note(&Record::Session { session: self.session });
     }
 
     /// The running job is left to the next start, without counting this one as a crash.
@@ -77,7 +83,7 @@ fn revive(
             }
         }
     }
-    let passes = record.expiry.map(|expiry| Instant::now() + expiry.left(std::time::SystemTime::now()));
+    let passes = record.expiry.as_ref().map(|expiry| Instant::now() + expiry.left(&Moment::now()));
     // A job that was started before is not late any more.
     let deadline = match record.interrupted {
         true => Deadline::default(),

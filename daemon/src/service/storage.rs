@@ -13,10 +13,13 @@ use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::files::{sync_folder, write_atomically};
+use crate::files::{remove_leftovers, sync_folder, write_atomically};
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{JournalState, Record, is_init_image};
 
+/// Space for endings, which a full disk must not lose.
+const RESERVE: &str = ".diffused-reserve";
+const RESERVE_BYTES: usize = 256 << 10;
 const LOCK: &str = ".diffused-lock";
 const JOURNAL: &str = "journal";
 const DAMAGED: &str = "journal.damaged";
@@ -29,6 +32,8 @@ const REWRITE: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Storage {
     folder: PathBuf,
+    /// The journal's.
+    path: PathBuf,
     /// Held as long as the service runs.
     _lock: File,
     file: Arc<File>,
@@ -45,6 +50,15 @@ pub(super) struct Storage {
     problem: Option<String>,
 }
 
+/// Lines for the journal, and what has to be on the disk before them.
+struct Batch {
+    init_images: Vec<(InitImage, Vec<u8>)>,
+    lines: String,
+    sync: bool,
+    /// Whether they are requests, which wait for the reserve. Everything else may use it up.
+    accepts: bool,
+}
+
 impl Storage {
     /// Locks `folder` and reads its journal.
     ///
@@ -56,7 +70,9 @@ impl Storage {
         fs::create_dir_all(&images).with_context(|| format!("state_dir: {}", images.display()))?;
         let lock = lock(folder)?;
         let path = folder.join(JOURNAL);
-        let (mut journal, len) = read(&path).with_context(|| format!("state_dir: {}", path.display()))?;
+        // A link stays one.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        let (journal, len) = read(&path).with_context(|| format!("state_dir: {}", path.display()))?;
         if let Some(why) = journal.foreign() {
             bail!("state_dir: {} {why}; choose another state_dir, or move the file away", path.display());
         }
@@ -71,11 +87,13 @@ impl Storage {
         }
         let file = open(&path).with_context(|| format!("state_dir: {}", path.display()))?;
         let len = file.metadata()?.len();
-        let folder = folder.to_owned();
-        let next = journal.next;
-        remove_orphans(&images, &mut journal);
+        remove_orphans(&images, &journal);
+        remove_leftovers(folder, |name| [JOURNAL, RESERVE].contains(&name));
+        remove_leftovers(&images, |name| is_init_image(name.as_ref()));
+        let (folder, next) = (folder.to_owned(), journal.next);
         let storage = Storage {
             folder,
+            path,
             _lock: lock,
             file: Arc::new(file),
             len,
@@ -122,7 +140,8 @@ impl Storage {
             return;
         }
         let lines = std::mem::take(&mut self.pending);
-        let outcome = self.append(vec![], lines, self.urgent).await;
+        let batch = Batch { init_images: vec![], lines, sync: self.urgent, accepts: false };
+        let outcome = self.append(batch).await;
         self.urgent = false;
         match outcome {
             Ok(()) => self.rewrite_if_long().await,
@@ -142,7 +161,8 @@ impl Storage {
         let earlier = std::mem::take(&mut self.pending);
         let lines: String = records.iter().map(Record::line).collect();
         let paths: Vec<PathBuf> = init_images.iter().map(|(image, _)| image.path().to_owned()).collect();
-        let outcome = self.append(init_images, format!("{earlier}{lines}"), true).await;
+        let batch = Batch { init_images, lines: format!("{earlier}{lines}"), sync: true, accepts: true };
+        let outcome = self.append(batch).await;
         outcome.map_err(|(error, _)| {
             self.pending = earlier + &self.pending;
             paths.iter().for_each(|path| self.remove_init_image(path));
@@ -150,22 +170,21 @@ impl Storage {
         })
     }
 
-    /// Stores `init_images`, then appends `lines` to the journal, and brings both to the disk if `sync`. Gives the lines back
-    /// where that fails; then the journal is as before.
-    async fn append(
-        &mut self,
-        init_images: Vec<(InitImage, Vec<u8>)>,
-        lines: String,
-        sync: bool,
-    ) -> Result<(), (io::Error, String)> {
-        let (file, at) = (self.file.clone(), self.len);
+    /// Stores init images, then appends lines to the journal, and brings both to the disk. Gives the lines back where that
+    /// fails; then the journal is as before.
+    async fn append(&mut self, batch: Batch) -> Result<(), (io::Error, String)> {
+        let (file, at, reserve) = (self.file.clone(), self.len, self.folder.join(RESERVE));
         // The disk of a board may take a second, in which the connection to the broker must be served.
         let done = spawn_blocking(move || {
-            let stored = init_images.iter().try_for_each(|(image, bytes)| image.store(bytes));
-            let written = stored.map_err(io::Error::other).and_then(|()| file.write_all_at(lines.as_bytes(), at));
-            let synced = written.and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+            let outcome = if batch.accepts { keep_reserve(&reserve) } else { Ok(()) };
+            let outcome = outcome.and_then(|()| batch.write(&file, at)).or_else(|error| {
+                if batch.accepts || fs::remove_file(&reserve).is_err() {
+                    return Err(error);
+                }
+                batch.write(&file, at)
+            });
             // Half of a line would be overwritten by the next, but not if the service ended now.
-            (synced.inspect_err(|_| drop(file.set_len(at))), lines)
+            (outcome.inspect_err(|_| drop(file.set_len(at))), batch.lines)
         });
         let (outcome, lines) = match done.await {
             Ok(done) => done,
@@ -180,7 +199,7 @@ impl Storage {
                 Ok(())
             }
             Err(error) => {
-                let problem = format!("{} cannot be written: {error}", self.folder.join(JOURNAL).display());
+                let problem = format!("{} cannot be written: {error}", self.path.display());
                 if self.problem.is_none() {
                     error!("{problem}; no request is accepted until it can");
                 }
@@ -194,7 +213,7 @@ impl Storage {
         if self.len < REWRITE.max(3 * self.rewritten) {
             return;
         }
-        let path = self.folder.join(JOURNAL);
+        let path = self.path.clone();
         let rewritten = spawn_blocking(move || {
             let (journal, _) = read(&path)?;
             write_atomically(&path, journal.lines().as_bytes())?;
@@ -220,6 +239,22 @@ impl Storage {
     }
 }
 
+impl Batch {
+    fn write(&self, file: &File, at: u64) -> io::Result<()> {
+        self.init_images.iter().try_for_each(|(image, bytes)| image.store(bytes)).map_err(io::Error::other)?;
+        file.write_all_at(self.lines.as_bytes(), at)?;
+        if self.sync { file.sync_data() } else { Ok(()) }
+    }
+}
+
+/// Makes the reserve if it is not there.
+fn keep_reserve(path: &Path) -> io::Result<()> {
+    match path.exists() {
+        true => Ok(()),
+        false => write_atomically(path, &vec![0; RESERVE_BYTES]),
+    }
+}
+
 /// The folder's lock, which is gone with the process.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
@@ -238,8 +273,8 @@ fn lock(folder: &Path) -> Result<File> {
         Err(error) => warn!("{} cannot be locked: {error}", path.display()),
         Ok(()) => {}
     }
-    file.set_len(0)?;
-    file.write_all_at(format!("process {}\n", std::process::id()).as_bytes(), 0)?;
+    // For people; a full disk is no reason not to start.
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("process {}\n", std::process::id()).as_bytes(), 0));
     Ok(file)
 }
 
@@ -260,10 +295,13 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Damage is reported, and kept for those who want to look at it.
 fn keep_damaged(folder: &Path, lines: &[usize]) {
-    let (path, copy) = (folder.join(JOURNAL), folder.join(DAMAGED));
-    let kept = match fs::copy(&path, &copy) {
-        Ok(_) => format!("as it was, it is kept as {}", copy.display()),
-        Err(error) => format!("it cannot be kept: {error}"),
+    let path = folder.join(JOURNAL);
+    let names = std::iter::once(DAMAGED.to_owned()).chain((2..100).map(|number| format!("{DAMAGED}-{number}")));
+    let copy = names.map(|name| folder.join(name)).find(|copy| !copy.exists());
+    let kept = match copy.map(|copy| fs::copy(&path, &copy).map(|_| copy)) {
+        Some(Ok(copy)) => format!("as it was, it is kept as {}", copy.display()),
+        Some(Err(error)) => format!("it cannot be kept: {error}"),
+        None => "it is not kept: there are many such files already".into(),
     };
     let shown: Vec<String> = lines.iter().take(10).map(ToString::to_string).collect();
     let (count, shown) = (lines.len(), shown.join(", "));
@@ -271,7 +309,7 @@ fn keep_damaged(folder: &Path, lines: &[usize]) {
 }
 
 /// Removes init images that belong to no job, as a crash between file and journal leaves them.
-fn remove_orphans(folder: &Path, journal: &mut JournalState) {
+fn remove_orphans(folder: &Path, journal: &JournalState) {
     let wanted: Vec<&PathBuf> = journal.jobs.values().filter_map(|(_, path)| path.as_ref()).collect();
     let Ok(entries) = fs::read_dir(folder) else { return };
     let files = entries.flatten().map(|entry| entry.path());

@@ -117,7 +117,7 @@ pub fn request(input: &[u8]) {
         LazyLock::new(|| Resolver::open(Source::Folder(demo())).expect("the demo model"));
     for mode in [RequestMode::Txt2Img, RequestMode::Img2Img] {
         if let Ok((job, _)) = Job::parse(input, mode, FOLDER.path()) {
-            let _ = job.resolve(&RESOLVER, Options { threads: Some(1), memory: Some(100 << 20) });
+            let _ = job.resolve(&RESOLVER, Options { threads: Some(1), memory: Some(100 << 20), beside: 0 });
         }
     }
 }

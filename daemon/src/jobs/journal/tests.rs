@@ -7,19 +7,23 @@ use serde_json::json;
 use super::*;
 use crate::contract::fault::{Code, Fault};
 use crate::contract::messages::{Ending, Image};
+use crate::jobs::record::Moment;
 use crate::jobs::request::RequestMode;
 use crate::mqtt::message::MessagePayload;
 
 fn accepted(number: u64, id: &str) -> Record {
     let payload = json!({"prompt": "a cat", "seed": 7, "id": id, "transaction": "t", "colour": "red"}).to_string();
     let (job, _) = Job::parse(payload.as_bytes(), RequestMode::Txt2Img, Path::new("")).unwrap();
-    let mark = RequestMark { checksum: number, correlated: false, packet: 3 };
+    let mark = RequestMark { checksum: number, correlated: false, packet: 3, session: 0 };
     let reply = Some(Reply {
         topic: "answers".into(),
         correlation: Some(vec![0, 159, 146, 150].into()),
         user_properties: vec![("a".into(), "b".into())],
     });
-    let expiry = Some(Expiry { left: Duration::from_secs(9), at: SystemTime::UNIX_EPOCH });
+    let expiry = Some(Expiry {
+        left: Duration::from_secs(9),
+        at: Moment { shown: SystemTime::UNIX_EPOCH, boot: "x".into(), uptime: 1.5 },
+    });
     Record::Accepted(Box::new(Acceptance { number, job, init_image: Some("a.init-image".into()), mark, reply, expiry }))
 }
 
@@ -35,7 +39,7 @@ fn painted(job: u64) -> Record {
 }
 
 fn ended(number: u64, id: &str) -> Record {
-    let mark = RequestMark { checksum: number, correlated: true, packet: 1 };
+    let mark = RequestMark { checksum: number, correlated: true, packet: 1, session: 0 };
     let ending = Ending::Failed(Fault::new(Code::Internal, "x"));
     Record::Ended(Box::new(EndedJob { number, id: id.into(), transaction: None, mark, ending, result: None }))
 }
@@ -55,7 +59,7 @@ fn replay(records: &[Record]) -> JournalState {
 /// Compares what two journals say.
 fn shown(journal: &JournalState) -> String {
     let ended: Vec<&EndedJob> = journal.ended.iter().collect();
-    format!("{:?} {ended:?} {:?} {}", journal.jobs, journal.messages, journal.paused)
+    format!("{:?} {ended:?} {:?} {} {}", journal.jobs, journal.messages, journal.paused, journal.session)
 }
 
 #[test]
@@ -111,6 +115,7 @@ fn the_shortest_journal_says_the_same() {
         message(5, "x"),
         message(6, "y"),
         Record::Left { message: 5 },
+        Record::Session { session: 9 },
         Record::Paused { paused: true },
     ];
     let journal = replay(&records);

@@ -45,11 +45,11 @@ fn show(effect: &Effect<()>) -> String {
 }
 
 fn job(id: &str) -> Event<()> {
-    Event::Submit(Ticket { id: id.into(), priority: 0, deadline: Deadline::default(), work: () })
+    Event::Submit(Ticket { id: id.into(), priority: 0, deadline: Deadline::default(), resumed: false, work: () })
 }
 
 fn urgent(id: &str, priority: i64) -> Event<()> {
-    Event::Submit(Ticket { id: id.into(), priority, deadline: Deadline::default(), work: () })
+    Event::Submit(Ticket { id: id.into(), priority, deadline: Deadline::default(), resumed: false, work: () })
 }
 
 fn done() -> Event<()> {
@@ -63,8 +63,13 @@ fn cancel(id: &str) -> Event<()> {
 #[test]
 fn the_work_is_carried_to_the_end() {
     let mut queue = Queue::new(1);
-    let ticket =
-        |id: &str, work: &'static str| Ticket { id: id.into(), priority: 0, deadline: Deadline::default(), work };
+    let ticket = |id: &str, work: &'static str| Ticket {
+        id: id.into(),
+        priority: 0,
+        deadline: Deadline::default(),
+        resumed: false,
+        work,
+    };
     let now = Now::read();
     queue.apply(Event::Submit(ticket("a", "first")), now);
     queue.apply(Event::Submit(ticket("b", "second")), now);
@@ -115,7 +120,8 @@ fn a_full_queue_refuses() {
 #[test]
 fn jobs_of_an_earlier_run_keep_their_order_and_those_in_front_are_reported() {
     let mut fixture = Fixture::new(1);
-    let ticket = |n: i64| Ticket { id: n.to_string(), priority: -n, deadline: Deadline::default(), work: () };
+    let ticket =
+        |n: i64| Ticket { id: n.to_string(), priority: -n, deadline: Deadline::default(), resumed: false, work: () };
     fixture.queue.restore((0..12).map(ticket), true);
     let front: Vec<String> = (0..FRONT).map(|n| format!("{n} queued {n}")).collect();
     let front: Vec<&str> = front.iter().map(String::as_str).collect();
@@ -124,6 +130,23 @@ fn jobs_of_an_earlier_run_keep_their_order_and_those_in_front_are_reported() {
     assert_eq!(fixture.queue.position("11"), Some(11));
     let effects: Vec<String> = fixture.queue.apply(Event::Resume, fixture.now).iter().map(show).collect();
     assert_eq!(effects, ["0 start"]);
+}
+
+#[test]
+fn what_was_started_before_stays_in_front_of_what_comes_in() {
+    let mut fixture = Fixture::new(9);
+    let ticket = |id: &str, priority, resumed| Ticket {
+        id: id.into(),
+        priority,
+        deadline: Deadline::default(),
+        resumed,
+        work: (),
+    };
+    fixture.queue.restore([ticket("run", 0, true), ticket("five", 5, false), ticket("four", 4, false)], true);
+    for (id, priority) in [("one", 1), ("nine", 9)] {
+        fixture.queue.apply(urgent(id, priority), fixture.now);
+    }
+    assert_eq!(fixture.queue.ids(), ["run", "nine", "five", "four", "one"]);
 }
 
 #[test]
@@ -154,7 +177,7 @@ fn all_are_cancelled_at_once() {
 fn deadlines_hold_for_the_start() {
     let mut fixture = Fixture::new(8);
     let until = |fixture: &Fixture, id: &str, seconds| {
-        Event::Submit(Ticket { id: id.into(), priority: 0, deadline: fixture.until(seconds), work: () })
+        Event::Submit(Ticket { id: id.into(), priority: 0, deadline: fixture.until(seconds), resumed: false, work: () })
     };
     let late = fixture.queue.check(&fixture.until(0), 0, fixture.now).unwrap_err();
     assert_eq!(late.code, Code::Expired);
@@ -174,7 +197,10 @@ fn a_clock_that_is_set_moves_only_deadlines_of_the_clock() {
         [fixture.until(3600), Deadline { passes: None, shown: Some(fixture.now.shown + hour) }].into_iter().enumerate();
     fixture.check(job("first"), &["first queued 0", "first start"]);
     for (n, deadline) in deadlines {
-        fixture.queue.apply(Event::Submit(Ticket { id: n.to_string(), priority: 0, deadline, work: () }), fixture.now);
+        fixture.queue.apply(
+            Event::Submit(Ticket { id: n.to_string(), priority: 0, deadline, resumed: false, work: () }),
+            fixture.now,
+        );
     }
     fixture.now.shown = SystemTime::UNIX_EPOCH;
     fixture.check(Event::Tick, &[]);
@@ -187,7 +213,10 @@ fn an_expired_job_is_not_started() {
     let mut fixture = Fixture::new(8);
     fixture.check(job("a"), &["a queued 0", "a start"]);
     let deadline = fixture.until(5);
-    fixture.check(Event::Submit(Ticket { id: "b".into(), priority: 0, deadline, work: () }), &["b queued 1"]);
+    fixture.check(
+        Event::Submit(Ticket { id: "b".into(), priority: 0, deadline, resumed: false, work: () }),
+        &["b queued 1"],
+    );
     fixture.pass(5);
     fixture.check(done(), &["a done", "b failed Expired"]);
 }

@@ -252,3 +252,11 @@ fn a_payload_that_is_not_read_keeps_its_names() {
     assert_eq!(names("a cat"), (None, None));
     assert_eq!(names(&json!({"transaction": "x".repeat(2000)}).to_string()), (None, None));
 }
+
+#[test]
+fn a_large_transaction_is_refused_under_the_requests_id_and_not_returned() {
+    let request = json!({"prompt": "a", "id": "x", "transaction": "t".repeat(2000)});
+    let rejection = parse(RequestMode::Txt2Img, request).unwrap_err();
+    assert_eq!((rejection.id.as_deref(), rejection.transaction), (Some("x"), None));
+    assert_eq!((rejection.fault.code, rejection.fault.field.as_deref()), (Code::TooLarge, Some("transaction")));
+}

@@ -220,6 +220,19 @@ fn what_has_left_is_told_once_by_its_number_and_the_request_that_it_answers() {
 }
 
 #[test]
+fn a_position_that_is_replaced_lets_go_of_the_request_that_it_answered() {
+    let mut receipts = Receipts::default();
+    let position =
+        |receipt| Message { part: Part::Position("a".into()), answers: Some(receipt), ..message("state", true) };
+    let mut outbox = connected(&["first"]);
+    let [older, newer] = [(); 2].map(|()| receipts.issue(()));
+    outbox.push(position(older));
+    outbox.push(position(newer));
+    assert_eq!(outbox.left(), [Left { number: None, answers: Some(older) }]);
+    assert_eq!(outbox.len(), 2);
+}
+
+#[test]
 fn answers_to_commands_go_before_what_waits() {
     let response = |topic: &str| Message { part: Part::Response, ..message(topic, true) };
     let mut outbox = connected(&["first", "second"]);
