@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ pub(crate) fn submit_waits_and_writes_the_images() {
     fs::create_dir(harness.folder.path().join("out")).unwrap();
     let words = ["submit", "a red house", "--seed", "7", "--steps", "2", "--n-iter", "2", "-o", "out"];
     let ended = verb(&harness, &[&words[..], &["--format", "jpeg"]].concat());
-    ended.check(0, &["out/a-red-house-7.jpg  (seed 7, ", "out/a-red-house-8.jpg  (seed 8, "]);
+    ended.check(0, &["out/a-red-house-7.jpg  (seed 7)\n", "out/a-red-house-8.jpg  (seed 8)\n2 images in "]);
     assert!(file("out/a-red-house-8.jpg").starts_with(b"\xff\xd8"));
     assert_eq!(ended.stderr, "");
 
@@ -73,6 +74,17 @@ pub(crate) fn submit_waits_and_writes_the_images() {
     ended.check(0, &["sunset.png  (seed "]);
     assert_eq!(ended.stderr, "diffused: warning: negative_prompt: the model does not know the words: dragon\n");
     assert!(file("sunset.png").starts_with(b"\x89PNG"));
+}
+
+pub(crate) fn the_same_submission_again_fetches_the_image() {
+    let mut harness = Harness::start();
+    let words = ["submit", "a red house", "--steps", "2", "--id", "house"];
+    verb(&harness, &[&words[..], &["--no-wait"]].concat()).check(0, &["house\n"]);
+    harness.peer.wait_state("house", "done");
+    let ended = verb(&harness, &words);
+    ended.check(0, &["a-red-house-"]);
+    assert_eq!(ended.stderr, "");
+    assert_eq!(harness.program.log().matches("running id=\"house\"").count(), 1);
 }
 
 pub(crate) fn what_cannot_be_painted_is_told_with_its_reason() {
@@ -86,6 +98,9 @@ pub(crate) fn what_cannot_be_painted_is_told_with_its_reason() {
     assert_eq!(lines.last().unwrap()["event"], "error");
     verb(&harness, &["submit", "a", "--init-image", "none.png"]).check(2, &["--init-image: none.png"]);
     verb(&harness, &["submit", "a", "-o", "a.gif"]).check(2, &["--output: a.gif"]);
+    let ended = verb(&harness, &["submit", "a", "-o", "cat.png", "--format", "jpeg"]);
+    ended.check(2, &["--format: the output cat.png ends in .png"]);
+    verb(&harness, &["submit", "a", "-o", "missing/"]).check(2, &["there is no folder `missing/`; create it"]);
     verb(&harness, &["submit", "a", "--id", "a/b"]).check(2, &["--id"]);
     verb(&harness, &["cancel"]).check(2, &["--all"]);
 }
@@ -93,26 +108,29 @@ pub(crate) fn what_cannot_be_painted_is_told_with_its_reason() {
 pub(crate) fn a_queue_is_listed_paused_and_cancelled() {
     let harness = Harness::start();
     verb(&harness, &["list"]).check(0, &["no jobs"]);
-    verb(&harness, &["pause"]).check(0, &["paused"]);
+    let paused = verb(&harness, &["pause"]);
+    let broker = format!("mqtt://127.0.0.1:{}", harness.broker.port);
+    paused.check(0, &[&format!("`diffused resume --broker {broker} --device test` goes on\nno jobs\n")]);
+    assert!(paused.stdout.starts_with("paused: "), "{paused:?}");
     for id in ["a", "b", "c"] {
         let ended = verb(&harness, &["submit", "a cat", "--id", id, "--no-wait"]);
         ended.check(0, &[]);
         assert_eq!(ended.stdout, format!("{id}\n"));
     }
-    verb(&harness, &["list"]).check(0, &["a  waiting, 0 before it", "c  waiting, 2 before it", "paused"]);
+    verb(&harness, &["list"]).check(0, &["paused", "a  waiting, 0 before it", "c  waiting, 2 before it"]);
     verb(&harness, &["cancel", "b"]).check(0, &["cancelled: b"]);
     verb(&harness, &["cancel", "b"]).check(1, &["there is no job `b`"]);
     let listed = verb(&harness, &["list", "--json"]).lines();
     assert_eq!(listed, [json!({"running": null, "waiting": ["a", "c"], "paused": true})]);
     verb(&harness, &["cancel", "--all"]).check(0, &["cancelled: a, c"]);
     verb(&harness, &["cancel", "--all"]).check(0, &["no job to cancel"]);
-    verb(&harness, &["resume"]).check(0, &["no jobs"]);
+    verb(&harness, &["resume"]).check(0, &["resumed\nno jobs\n"]);
 }
 
 pub(crate) fn a_job_is_watched_to_its_end() {
     let harness = Harness::start();
     let folder = harness.folder.path().to_owned();
-    verb(&harness, &["watch", "none"]).check(1, &["no job `none`"]);
+    verb(&harness, &["watch", "none"]).check(1, &["no job `none`", "it has ended, or there never was one of this id"]);
     verb(&harness, &["pause"]).check(0, &[]);
     verb(&harness, &["submit", "a cat", "--steps", "2", "--id", "a", "--no-wait"]).check(0, &[]);
     let mut watch = start(harness.broker.port, &folder, &["watch", "a", "--json"]);
@@ -148,10 +166,12 @@ pub(crate) fn a_device_is_described() {
 
 pub(crate) fn who_does_not_answer_is_named() {
     let mut harness = Harness::start();
-    let other = ["status", "--device", "cellar"];
+    let other = ["list", "--device", "cellar"];
     let mut command = Command::new(program());
     command.args(other).args(["--timeout", "1", "--broker", &format!("mqtt://127.0.0.1:{}", harness.broker.port)]);
+    let began = Instant::now();
     let output = command.output().unwrap();
+    assert!(began.elapsed() < Duration::from_millis(1800), "{:?}", began.elapsed());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
         said.contains("`cellar` is not known to the broker") && said.contains(": test; name one with --device"),
@@ -174,9 +194,15 @@ pub(crate) fn a_submission_survives_a_broker_that_restarts() {
     harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
     harness.broker.kill();
     wait_until("the connection is missed", || harness.program.log().contains("no connection to the broker"));
+    // Several attempts to connect fail meanwhile.
+    std::thread::sleep(Duration::from_secs(4));
     harness.broker.start();
     let ended = wait(child);
-    ended.check(0, &["cat.png  (seed 7, ", "the connection to the broker is gone"]);
+    ended.check(0, &["cat.png  (seed 7, ", "is gone; waiting for it to come back; ^C leaves the job"]);
+    let told = |text: &str| ended.stderr.matches(text).count();
+    let counts = (told("the connection to the broker is gone"), told("the connection to the broker is back"));
+    assert_eq!(counts, (1, 1), "{ended:?}");
+    assert!(told("has gone offline") <= 1, "{ended:?}");
     assert!(fs::read(harness.folder.path().join("cat.png")).unwrap().starts_with(b"\x89PNG"));
 }
 

@@ -134,11 +134,12 @@ impl Client {
 
     /// What its retained status says; where there is none, the device is asked.
     async fn find_device(&mut self) -> Result<(), Failure> {
+        let deadline = self.deadline();
         self.hear_statuses().await;
         match self.is_online() {
             Some(true) => Ok(()),
             Some(false) => Err(self.absent("is offline")),
-            None if self.ask("request/list", json!({})).await.is_ok() => Ok(()),
+            None if self.ask_until(deadline, "request/list", json!({})).await.is_ok() => Ok(()),
             None => Err(self.absent("is not known to the broker")),
         }
     }
@@ -164,7 +165,7 @@ impl Client {
 
     /// Hears what the broker keeps of the devices, which comes in one go.
     pub(super) async fn hear_statuses(&mut self) {
-        let mut deadline = Instant::now() + FIRST_RETAINED.min(self.timeout);
+        let mut deadline = Instant::now() + FIRST_RETAINED.min(self.timeout / 2);
         while let Ok(Ok(heard)) = timeout_at(deadline, self.receive()).await {
             deadline = deadline.min(Instant::now() + NEXT_RETAINED);
             if let Heard::Message(name, payload) = heard {
@@ -179,12 +180,15 @@ impl Client {
     }
 
     /// Publishes the command `name` (`cancel`, `request/list`) and waits for its answer.
-    pub(super) async fn ask(&mut self, name: &str, mut payload: Value) -> Result<ResponseData, Failure> {
+    pub(super) async fn ask(&mut self, name: &str, payload: Value) -> Result<ResponseData, Failure> {
+        self.ask_until(self.deadline(), name, payload).await
+    }
+
+    async fn ask_until(&mut self, deadline: Instant, name: &str, mut payload: Value) -> Result<ResponseData, Failure> {
         let transaction = json!(random::id());
         payload["transaction"] = transaction.clone();
         self.publish(name, &payload);
         let answer = format!("response/{}", name.trim_start_matches("request/"));
-        let deadline = self.deadline();
         loop {
             let heard = timeout_at(deadline, self.receive()).await.map_err(|_| self.silent())??;
             let Heard::Message(name, payload) = heard else { continue };

@@ -38,6 +38,10 @@ const MAX_PACKET: u32 = 16 << 20;
 
 /// Runs the demo.
 pub fn run(arguments: &DemoArgs) -> Result<(), Failure> {
+    let other = |path: &&PathBuf| path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png"));
+    if let Some(path) = arguments.output.as_ref().filter(other) {
+        return Err(Failure::Usage(format!("--output: {}: the demo writes a PNG; name it .png", path.display())));
+    }
     logging::start("error,rumqttd=off");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.context("the runtime").and_then(|runtime| runtime.block_on(demo(arguments)));

@@ -16,25 +16,30 @@ pub fn run(name: &str, arguments: &DeviceArgs) -> Result<(), Failure> {
         let data = client.ask(&format!("request/{name}"), json!({})).await?;
         client.finish().await;
         match data {
-            ResponseData::Jobs(jobs) if !arguments.json => lines(&jobs).iter().for_each(print_line),
+            ResponseData::Jobs(jobs) if !arguments.json => {
+                if name == "resume" {
+                    print_line("resumed");
+                }
+                lines(&jobs, &client.options).iter().for_each(print_line);
+            }
             data => print_line(json!(data)),
         }
         Ok(())
     })
 }
 
-/// A line a job, the running one first.
-pub(super) fn lines(jobs: &JobList) -> Vec<String> {
+/// Whether the queue is paused, then a line a job, the running one first. With `options` another verb finds the device.
+pub(super) fn lines(jobs: &JobList, options: &str) -> Vec<String> {
     let mut lines = vec![];
+    if jobs.paused {
+        lines.push(format!("paused: no further job is started; `diffused resume {options}` goes on"));
+    }
     lines.extend(jobs.running.iter().map(|id| format!("{id}  running")));
     let before = usize::from(jobs.running.is_some());
     let waiting = (before..).zip(&jobs.waiting);
     lines.extend(waiting.map(|(before, id)| format!("{id}  waiting, {before} before it")));
-    if lines.is_empty() {
+    if jobs.running.is_none() && jobs.waiting.is_empty() {
         lines.push("no jobs".to_owned());
-    }
-    if jobs.paused {
-        lines.push("paused: no further job is started; `diffused resume` goes on".to_owned());
     }
     lines
 }
@@ -50,9 +55,9 @@ mod tests {
             waiting: waiting.iter().map(|id| (*id).to_owned()).collect(),
             paused,
         };
-        assert_eq!(lines(&jobs(None, &[], false)), ["no jobs"]);
-        let busy = lines(&jobs(Some("a"), &["b", "c"], true));
-        assert_eq!(busy[..3], ["a  running", "b  waiting, 1 before it", "c  waiting, 2 before it"]);
-        assert!(busy[3].starts_with("paused"));
+        assert_eq!(lines(&jobs(None, &[], false), ""), ["no jobs"]);
+        let busy = lines(&jobs(Some("a"), &["b", "c"], true), "--device frame");
+        assert!(busy[0].starts_with("paused") && busy[0].contains("`diffused resume --device frame`"), "{busy:?}");
+        assert_eq!(busy[1..], ["a  running", "b  waiting, 1 before it", "c  waiting, 2 before it"]);
     }
 }

@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use diffused_engine::request::Stage;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::contract::messages::JobProgress;
 
-const BAR: &str = "{msg:<22} {bar:36.green/240} {percent:>3} %  {elapsed} · {eta} to go";
+/// The bar takes the width that is left. The prefix is the time to go.
+const BAR: &str = "{msg:<22} {wide_bar:.green/240} {percent:>3} %  {elapsed}{prefix}";
 const WAITING: &str = "{spinner} {msg}  {elapsed}";
 
 /// A line on stderr. Nothing is shown where that is not a terminal.
@@ -41,6 +42,7 @@ impl ProgressLine {
             self.bar.reset();
         }
         self.bar.set_message(describe(progress));
+        self.bar.set_prefix(time_to_go(progress));
         self.bar.set_position((progress.progress * 1000.0) as u64);
     }
 
@@ -59,6 +61,12 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// Nothing while it is unknown.
+fn time_to_go(progress: &JobProgress) -> String {
+    let left = progress.eta_relative.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    left.map(|left| format!(" · {:#} to go", HumanDuration(left))).unwrap_or_default()
+}
+
 /// Where a job is, in words.
 pub(super) fn describe(progress: &JobProgress) -> String {
     let image = match progress.images {
@@ -72,4 +80,29 @@ pub(super) fn describe(progress: &JobProgress) -> String {
         Stage::VaeDecoder => "painting".to_owned(),
     };
     image + &stage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_leaves_room_for_the_bar_on_80_columns() {
+        let progress = |stage, eta_relative| JobProgress {
+            progress: 0.5,
+            eta_relative,
+            stage,
+            step: 999,
+            steps: 1000,
+            image: 15,
+            images: 16,
+        };
+        for stage in [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder] {
+            let long = progress(stage, Some(59.0 * 60.0));
+            let text = format!("{}   50 %  59m{}", describe(&long), time_to_go(&long));
+            assert!(text.chars().count() <= 65, "{text}");
+        }
+        assert_eq!(time_to_go(&progress(Stage::Unet, Some(8.2))), " · 8s to go");
+        assert_eq!(time_to_go(&progress(Stage::Unet, None)), "");
+    }
 }

@@ -58,7 +58,7 @@ async fn show(client: &mut Client, json: bool) -> Result<(), Failure> {
     print_line(format!("{:<10} online", client.device));
     let about = info.iter().flat_map(about).chain(health.iter().flat_map(|health| condition(health)));
     about.for_each(|(part, text)| print_line(format!("{part:<10} {text}")));
-    list::lines(&jobs).iter().for_each(|line| print_line(format!("{:<10} {line}", "jobs")));
+    list::lines(&jobs, &client.options).iter().for_each(|line| print_line(format!("{:<10} {line}", "jobs")));
     if !others.is_empty() {
         print_line(format!("{:<10} {}", "others", others.join(", ")));
     }

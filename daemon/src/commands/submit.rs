@@ -29,7 +29,7 @@ pub fn run(arguments: &SubmitArgs) -> Result<(), Failure> {
 
 async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
     let destination = Destination::check(arguments.output.as_deref(), arguments.n_iter.unwrap_or(1))?;
-    let request = request(arguments, destination.format())?;
+    let request = request(arguments, &destination)?;
     let id = request.id.clone().unwrap_or_default();
     let topic = if request.init_images.is_some() { "img2img" } else { "txt2img" };
     let name = format!("job/{id}/#");
@@ -40,6 +40,8 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
         line: ProgressLine::new(!arguments.device.json),
         arrivals: Arrivals::default(),
         heard: false,
+        connected: true,
+        online: true,
         warned: vec![],
         id,
     };
@@ -75,10 +77,14 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
                     end => break end,
                 }
             }
-            Heard::Back if job.heard => deadline = Some(Instant::now() + REPEAT),
-            Heard::Lost => job.line.note("the connection to the broker is gone; waiting for it to come back"),
-            Heard::Presence(false) => job.line.note("the device has gone offline; waiting for it to come back"),
-            Heard::Presence(true) | Heard::Back => {}
+            Heard::Lost => job.connection(false),
+            Heard::Back => {
+                job.connection(true);
+                if job.heard {
+                    deadline = Some(Instant::now() + REPEAT);
+                }
+            }
+            Heard::Presence(online) => job.presence(online),
         }
     };
     job.line.clear();
@@ -105,6 +111,10 @@ struct SubmittedJob {
     arrivals: Arrivals,
     /// Whether the device has said anything of it.
     heard: bool,
+    /// Whether the connection to the broker is there.
+    connected: bool,
+    /// Whether the device is.
+    online: bool,
     /// Warnings that were shown.
     warned: Vec<String>,
 }
@@ -156,6 +166,34 @@ impl SubmittedJob {
         }
     }
 
+    /// Each attempt to connect that fails is heard of; only the first is shown.
+    fn connection(&mut self, connected: bool) {
+        if std::mem::replace(&mut self.connected, connected) == connected {
+            return;
+        }
+        if connected {
+            self.line.note("the connection to the broker is back");
+            self.line.wait("waiting for the device".to_owned());
+        } else {
+            self.line.note("the connection to the broker is gone; waiting for it to come back; ^C leaves the job");
+            self.line.wait("no connection to the broker".to_owned());
+        }
+    }
+
+    /// The broker repeats what it keeps of the device at each connection; only changes are shown.
+    fn presence(&mut self, online: bool) {
+        if std::mem::replace(&mut self.online, online) == online {
+            return;
+        }
+        if online {
+            self.line.note("the device is back");
+            self.line.wait("waiting for the device".to_owned());
+        } else {
+            self.line.note("the device has gone offline; waiting for it to come back; ^C leaves the job");
+            self.line.wait("the device is offline".to_owned());
+        }
+    }
+
     fn print(&self, event: &str, message: &impl serde::Serialize) {
         if self.json {
             print_line(labelled(event, &self.id, message));
@@ -171,8 +209,9 @@ impl SubmittedJob {
     }
 }
 
-/// What is published.
-fn request(arguments: &SubmitArgs, format: Option<FileFormat>) -> Result<PaintRequest, Failure> {
+/// What is published. Nothing in it is random but an id that the user did not give: the same command line with an id is the
+/// same request, of which the device draws the seed once.
+fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintRequest, Failure> {
     let paint = &arguments.paint;
     let init_image = |path: &PathBuf| match std::fs::read(path) {
         Ok(bytes) => Ok(vec![base64::engine::general_purpose::STANDARD.encode(bytes)]),
@@ -181,15 +220,18 @@ fn request(arguments: &SubmitArgs, format: Option<FileFormat>) -> Result<PaintRe
     let wanted = match arguments.format.as_deref() {
         Some("jpeg") => Some(FileFormat::Jpeg),
         Some(_) => Some(FileFormat::Png),
-        None => format,
+        None => destination.format(),
     };
+    if let Some(named) = destination.format().filter(|named| Some(*named) != wanted) {
+        let (named, path) = (named.extension(), arguments.output.as_deref().unwrap_or("".as_ref()).display());
+        return Err(Failure::Usage(format!("--format: the output {path} ends in .{named}, which is another format")));
+    }
     Ok(PaintRequest {
         prompt: paint.prompt.clone(),
         negative_prompt: Some(paint.negative_prompt.clone()).filter(|text| !text.is_empty()),
         steps: paint.steps,
         cfg_scale: paint.cfg_scale,
-        // Known here, so that a request that is published again is the same.
-        seed: Some(paint.seed.unwrap_or_else(random::seed)),
+        seed: paint.seed,
         width: paint.width,
         height: paint.height,
         sampler_name: paint.sampler,

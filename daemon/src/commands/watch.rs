@@ -76,7 +76,11 @@ async fn present(client: &mut Client, id: &str) -> Result<JobState, Failure> {
         _ => (false, None),
     };
     if !running && position.is_none() {
-        return Err(Failure::Other(format!("the device `{}` has no job `{id}` in its queue", client.device)));
+        return Err(Failure::Other(format!(
+            "the device `{}` has no job `{id}` in its queue: it has ended, or there never was one of this id; the \
+             `diffused submit` that began a job, repeated with its `--id {id}`, shows how it ended",
+            client.device
+        )));
     }
     let state = if running { State::Running } else { State::Queued };
     Ok(JobState { id: id.to_owned(), transaction: None, state, position, error: None, warnings: vec![] })

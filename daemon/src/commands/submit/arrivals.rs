@@ -30,6 +30,9 @@ impl Destination {
         if path.is_dir() {
             return Ok(Destination::Folder(path.to_owned()));
         }
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Err(Failure::Usage(format!("--output: there is no folder `{}`; create it", path.display())));
+        }
         let format = generate::format(path)?;
         (0..count).try_for_each(|number| generate::check_writable(&numbered(path, number.into())))?;
         Ok(Destination::File(path.to_owned(), format))
@@ -43,16 +46,22 @@ impl Destination {
         }
     }
 
-    fn path(&self, number: u64, prompt: &str, seed: u64, extension: &str) -> PathBuf {
+    /// The name of an image in `format`. A smaller copy, which is a JPEG, has another name than the one that was given.
+    fn path(&self, number: u64, prompt: &str, seed: u64, format: FileFormat) -> PathBuf {
         match self {
-            Destination::File(path, _) => numbered(path, number),
+            Destination::File(path, named) if *named == format => numbered(path, number),
+            Destination::File(path, _) => free(&numbered(path, number).with_extension(format.extension())),
             Destination::Folder(folder) => {
-                let named = free_name(folder, prompt, seed.wrapping_add(number)).with_extension(extension);
-                let mut names = (0..).map(|number| numbered(&named, number));
-                names.find(|path| !path.exists()).unwrap_or_else(|| named.clone())
+                free(&free_name(folder, prompt, seed.wrapping_add(number)).with_extension(format.extension()))
             }
         }
     }
+}
+
+/// The path, or the next that counts on from it and is free.
+fn free(path: &Path) -> PathBuf {
+    let mut names = (0..).map(|number| numbered(path, number));
+    names.find(|path| !path.exists()).unwrap_or_else(|| path.to_owned())
 }
 
 /// `a.png`, `a-2.png`, `a-3.png`…
@@ -109,13 +118,27 @@ impl Arrivals {
             (line["event"], line["paths"]) = (json!("done"), json!(paths));
             print_line(line);
         } else {
-            let (seed, total) = (result.parameters.seed, result.timings.total);
-            for (number, path) in (0_u64..).zip(&paths) {
-                print_line(format!("{}  (seed {}, {total} s)", path.display(), seed.wrapping_add(number)));
-            }
+            lines(&paths, result, destination.format()).iter().for_each(print_line);
         }
         if missing.is_empty() { Ok(()) } else { Err(Failure::Other(missing.join("; "))) }
     }
+}
+
+/// A line a file; the time is that of all.
+fn lines(paths: &[PathBuf], result: &JobResult, wanted: Option<FileFormat>) -> Vec<String> {
+    let (seed, total) = (result.parameters.seed, result.timings.total);
+    let line = |(number, path): (u64, &PathBuf)| {
+        let time = if result.images.len() == 1 { format!(", {total} s") } else { String::new() };
+        let is_jpeg = path.extension().is_some_and(|extension| extension == FileFormat::Jpeg.extension());
+        let smaller = wanted == Some(FileFormat::Png) && is_jpeg;
+        let smaller = if smaller { ", a JPEG: the broker does not take the PNG" } else { "" };
+        format!("{}  (seed {}{time}{smaller})", path.display(), seed.wrapping_add(number))
+    };
+    let mut lines: Vec<String> = (0_u64..).zip(paths).map(line).collect();
+    if result.images.len() > 1 {
+        lines.push(format!("{} images in {total} s", result.images.len()));
+    }
+    lines
 }
 
 fn write(
@@ -126,8 +149,9 @@ fn write(
     image: &Image,
     bytes: &[u8],
 ) -> Result<PathBuf, Failure> {
-    let extension = if image.content_type == "image/jpeg" { "jpg" } else { "png" };
-    let path = destination.path(number, prompt, result.parameters.seed, extension);
+    let is_jpeg = image.content_type == FileFormat::Jpeg.content_type();
+    let format = if is_jpeg { FileFormat::Jpeg } else { FileFormat::Png };
+    let path = destination.path(number, prompt, result.parameters.seed, format);
     write_atomically(&path, bytes)
         .map_err(|error| Failure::Other(format!("the image cannot be written: {}: {error}", path.display())))?;
     Ok(path)
@@ -155,7 +179,7 @@ mod tests {
     fn a_folder_gets_names_that_are_free() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::check(Some(folder.path()), 1).unwrap();
-        let path = |number| destination.path(number, "A cat!", 7, "jpg");
+        let path = |number| destination.path(number, "A cat!", 7, FileFormat::Jpeg);
         assert_eq!(path(0), folder.path().join("a-cat-7.jpg"));
         assert_eq!(path(1), folder.path().join("a-cat-8.jpg"));
         std::fs::write(path(0), "").unwrap();
@@ -163,9 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_named_after_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let png = folder.path().join("cat.png");
+        let destination = Destination::check(Some(&png), 2).unwrap();
+        assert_eq!(destination.path(0, "", 7, FileFormat::Png), png);
+        let smaller = |number| destination.path(number, "", 7, FileFormat::Jpeg);
+        assert_eq!(smaller(0), folder.path().join("cat.jpg"));
+        assert_eq!(smaller(1), folder.path().join("cat-2.jpg"));
+        std::fs::write(smaller(0), "of somebody else").unwrap();
+        assert_eq!(smaller(0), folder.path().join("cat-2.jpg"));
+    }
+
+    #[test]
     fn what_cannot_be_written_is_known_at_once() {
         assert!(Destination::check(Some(Path::new("a.gif")), 1).is_err());
         assert!(Destination::check(Some(Path::new("no/such/a.png")), 1).is_err());
+        let missing = Destination::check(Some(Path::new("missing/")), 1).err().unwrap().to_string();
+        assert_eq!(missing, "--output: there is no folder `missing/`; create it");
         assert!(Destination::check(None, 1).is_ok());
     }
 }
