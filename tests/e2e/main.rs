@@ -96,6 +96,7 @@ fn main() -> ExitCode {
         times::a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone,
         verbs::submit_waits_and_writes_the_images,
         verbs::the_same_submission_again_fetches_the_image,
+        verbs::a_smaller_copy_is_named_after_its_format,
         verbs::what_cannot_be_painted_is_told_with_its_reason,
         verbs::a_queue_is_listed_paused_and_cancelled,
         verbs::a_job_is_watched_to_its_end,

@@ -87,6 +87,15 @@ pub(crate) fn the_same_submission_again_fetches_the_image() {
     assert_eq!(harness.program.log().matches("running id=\"house\"").count(), 1);
 }
 
+pub(crate) fn a_smaller_copy_is_named_after_its_format() {
+    let harness = Harness::start_with("max_packet_size 9000");
+    let ended = verb(&harness, &["submit", "a red house", "--seed", "7", "--steps", "2", "-o", "house.png"]);
+    ended.check(0, &["house.jpg  (seed 7, ", " s, a JPEG: the broker does not take the PNG)"]);
+    let file = |name: &str| fs::read(harness.folder.path().join(name));
+    assert!(file("house.jpg").unwrap().starts_with(b"\xff\xd8"));
+    assert!(file("house.png").is_err());
+}
+
 pub(crate) fn what_cannot_be_painted_is_told_with_its_reason() {
     let harness = Harness::start();
     let rejected = verb(&harness, &["submit", "a", "--width", "100"]);
