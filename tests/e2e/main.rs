@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         scripted::a_broker_of_mqtt_3_is_named,
         scripted::a_broker_that_wants_no_pings_is_served,
         scripted::a_broker_that_keeps_nothing_is_sent_nothing_to_keep,
+        refusals::a_smaller_copy_outlives_a_kill_and_is_repeated,
+        scripted::an_image_that_is_refused_is_kept_where_none_are,
         refusals::where_even_the_result_is_too_large_the_ending_says_so,
         refusals::brokers_without_retain_or_qos_1_are_served,
         versions::the_whole_way_over_mqtt_3,

@@ -34,6 +34,20 @@ pub(crate) fn a_broker_that_hangs_up_on_images_gets_all_else() {
     check_paths_instead_of_images(&broker);
 }
 
+/// Where images are kept until they are sent, this one is kept: there is no other way to it.
+pub(crate) fn an_image_that_is_refused_is_kept_where_none_are() {
+    let broker = Scripted::start_configured("keep_pictures = 0\n", |packet, connection| {
+        match packet.topic.contains("/image/") {
+            true => puback(packet, 0x97),
+            false => with_jobs(packet, connection),
+        }
+    });
+    check_paths_instead_of_images(&broker);
+    let result = broker.published("job/b/result").last().unwrap().json();
+    let file = std::fs::read(result["images"][0]["path"].as_str().unwrap()).unwrap();
+    assert_eq!(result["images"][0]["sha256"], diffused_tests::sha256(&file));
+}
+
 /// A code that the client library does not know.
 pub(crate) fn a_broker_whose_refusals_are_unknown_gets_all_else() {
     let broker = Scripted::start(|packet, connection| match packet.topic.contains("/image/") {

@@ -59,7 +59,18 @@ pub enum Record {
         /// What the client should know of it.
         warnings: Vec<String>,
     },
-    /// A job ended.
+    /// The broker did not take an image of a job that has not ended as it was painted.
+    Corrected {
+        /// The job's number.
+        job: u64,
+        /// The image's number in the job, from 0.
+        index: u64,
+        /// How it is described from now on.
+        image: Box<crate::contract::messages::Image>,
+        /// All that the client should know of the job.
+        warnings: Vec<String>,
+    },
+    /// A job ended, or what is known of one that has ended was corrected.
     Ended(Box<EndedJob>),
     /// A message is to be sent, or one of the same number is to be sent in this form.
     Message(Box<Message>),
@@ -198,6 +209,12 @@ impl JournalState {
                 job.warnings.extend(warnings);
                 job.starts = 0;
             }),
+            Record::Corrected { job, index, image, warnings } => self.change(job, |job| {
+                if let Some(painted) = job.images.get_mut(index as usize) {
+                    *painted = *image;
+                }
+                job.warnings = warnings;
+            }),
             Record::Ended(ended) => {
                 self.count(ended.number);
                 self.jobs.remove(&ended.number);
@@ -272,10 +289,15 @@ pub struct EndedJobs {
 }
 
 impl EndedJobs {
-    /// Remembers a job, and forgets the oldest.
+    /// Remembers a job, instead of what was known under its number, and forgets the oldest.
     pub fn push(&mut self, job: EndedJob) {
         let bytes = serde_json::to_vec(&job).map_or(0, |json| json.len());
         self.bytes += bytes;
+        if let Some((known, known_bytes)) = self.jobs.iter_mut().find(|(known, _)| known.number == job.number) {
+            self.bytes -= *known_bytes;
+            (*known, *known_bytes) = (job, bytes);
+            return;
+        }
         self.by_id.insert(job.id.clone(), job.number);
         self.jobs.push_back((job, bytes));
         while self.jobs.len() > ENDED || (self.bytes > ENDED_BYTES && self.jobs.len() > 1) {

@@ -198,6 +198,13 @@ impl<W> Queue<W> {
         running.chain(waiting).find(|(other, _)| *other == id).map(|(_, work)| work)
     }
 
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, id: &str) -> Option<&mut W> {
+        let running = self.running.iter_mut().map(|running| (&running.id, &mut running.work));
+        let waiting = self.waiting.iter_mut().map(|Waiting { ticket, .. }| (&ticket.id, &mut ticket.work));
+        running.chain(waiting).find(|(other, _)| *other == id).map(|(_, work)| work)
+    }
+
     /// Whether a job of this id waits or runs.
     pub fn contains(&self, id: &str) -> bool {
         self.get(id).is_some()

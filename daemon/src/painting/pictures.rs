@@ -88,6 +88,11 @@ impl Folder {
         Folder { path, keep, record: Arc::default() }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether images stay for longer than it takes to send them.
     pub fn keeps(&self) -> bool {
         self.keep > 0

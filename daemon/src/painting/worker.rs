@@ -325,8 +325,9 @@ impl Painter {
         if stored.is_none() {
             return Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; "))));
         }
-        let advice = if path.is_some() { "see its path" } else { "and not kept (keep_pictures is 0)" };
-        warnings.push(format!("{large}: not published, {advice}"));
+        warnings.push(format!("{large}: not published, see its path"));
+        // The only way to it, also where images are not kept for longer than it takes to send them.
+        let path = stored.clone();
         Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, warnings })
     }
 

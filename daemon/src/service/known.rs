@@ -1,12 +1,15 @@
 //! Requests that come again: the broker repeats what was not acknowledged, and clients repeat what they hear nothing of. A
 //! repeated request is answered with the job that there is, and not painted again.
 
+use std::path::Path;
+
 use super::Service;
-use crate::contract::messages::{Ending, State};
+use crate::contract::messages::{Ending, Image, State};
 use crate::jobs::record::{EndedJob, Reply, RequestMark};
 use crate::jobs::request::Job;
-use crate::mqtt::message::{Message, MessagePayload};
+use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
 use crate::mqtt::receipts::Receipt;
+use crate::painting::pictures::ImageFile;
 
 const DIFFERS: &str =
     "an earlier request of this id differs from this one; its answers are repeated, use a new id for another image";
@@ -54,18 +57,23 @@ impl Service {
         if let Some(result) = &ended.result {
             let mut result = result.clone();
             result.warnings.extend(differs(mark, ended.mark));
-            for image in &result.images {
-                let (Some(topic), Some(path)) = (&image.topic, &image.path) else { continue };
-                // A smaller copy that was published is not at this path.
-                if std::fs::metadata(path).is_ok_and(|file| file.len() == image.bytes as u64) {
-                    let payload = MessagePayload::File { path: path.clone(), bytes: image.bytes };
-                    messages.push(Message::new(topic.clone(), payload, image.content_type.clone()));
-                }
-            }
+            let images = result.images.iter().enumerate();
+            messages.extend(images.filter_map(|(index, image)| self.image_again(&ended.id, index as u64, image)));
             messages.extend(self.publisher.result(&result, reply));
         }
         messages.extend(self.publisher.ended(&ended.id, ended.transaction.clone(), reply, &ended.ending));
         messages
+    }
+
+    /// What was published of an image, if it is still there: the file at its path, or a smaller copy.
+    fn image_again(&self, job: &str, index: u64, image: &Image) -> Option<Message> {
+        let topic = image.topic.clone()?;
+        let copy = self.folder.path().join(format!("{job}-{index}-small.jpg"));
+        let is_it = |path: &Path| ImageFile::read(path).is_ok_and(|file| file.sha256() == image.sha256);
+        let path = image.path.clone().into_iter().chain([copy.clone()]).find(|path| is_it(path))?;
+        let sent = SentImage { job: job.to_owned(), index, reduced: path == copy };
+        let payload = MessagePayload::File { path, bytes: image.bytes };
+        Some(Message { part: Part::Image(sent), ..Message::new(topic, payload, image.content_type.clone()) })
     }
 }
 

@@ -1,12 +1,15 @@
 //! What the broker does not take: of an image a smaller one is sent instead, once; after that, the result has its path. Where
 //! even the result is too large, the ending says so.
 
-use serde_json::{Value, json};
+use std::path::PathBuf;
+
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use super::Service;
-use crate::contract::messages::Image;
+use crate::contract::messages::{Image, JobResult};
+use crate::contract::request::FileFormat;
 use crate::jobs::journal::Record;
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
 use crate::mqtt::outbox::{Reason, Refused};
@@ -26,39 +29,51 @@ impl Service {
     async fn refused_image(&mut self, message: Message, place: u64, image: SentImage, reason: Reason) {
         let SentImage { job, index, reduced } = image;
         let bytes = message.payload.len();
+        let unsent = match &message.payload {
+            MessagePayload::File { path, .. } => Some(path.clone()),
+            MessagePayload::Bytes(_) => None,
+        };
         let smaller = if reduced || reason != Reason::Broker { None } else { self.smaller(&job, index, message).await };
         let what = match reason {
             Reason::Broker => format!("image {index} has {bytes} bytes, the broker refused it"),
             Reason::Unreadable => format!("the file of image {index} was gone before it was sent"),
             Reason::Aged => format!("image {index} waited for the broker for too long (mqtt.outbox)"),
         };
-        let warning = match &smaller {
-            Some((_, quality)) => format!("{what}: published as a JPEG of quality {quality}"),
-            None => format!("{what}: not published, see its path"),
-        };
-        match (&smaller, reason) {
-            (Some(_), _) => warn!(job, "{warning}; raise the broker's limit on messages to get it whole"),
-            (None, Reason::Broker) => {
+        let (instead, quality) = smaller.unzip();
+        let correction = Correction { index: index as usize, what, instead, quality, unsent };
+        let warning = self.correct(&job, &correction);
+        match reason {
+            _ if quality.is_some() => warn!(job, "{warning}; raise the broker's limit on messages to get it whole"),
+            Reason::Broker => {
                 error!(job, "{warning}; does the broker limit messages (message_size_limit), or deny the topic?");
             }
-            (None, _) => warn!(job, "{warning}"),
+            _ => warn!(job, "{warning}"),
         }
-        let file = smaller.map(|(file, _)| file);
-        let change = |image: &mut Image| replace(image, file.as_ref());
-        if let Some((_, record)) = self.queue.running_mut().filter(|(id, _)| *id == job) {
-            if let Some(image) = record.images.get_mut(index as usize) {
-                change(image);
-            }
-            record.warnings.push(warning.clone());
-        }
-        let corrected = |result: &[u8]| corrected(result, index, change, &warning);
         let mut instead = vec![];
-        let sent = SentImage { job, index, reduced: true };
-        if let Some(file) = file.clone() {
-            let [message, latest] = self.publisher.image(sent, file);
+        if let Some(file) = correction.instead.clone() {
+            let [message, latest] = self.publisher.image(SentImage { job, index, reduced: true }, file);
             instead = vec![self.keep(message), latest];
         }
+        let corrected = |result: &[u8]| corrected(result, &correction);
         self.resolve(place, instead, |message| matches!(message.part, Part::Result(_)) && edit(message, corrected));
+    }
+
+    /// Corrects what is known of the job and notes it; gives the warning of it.
+    fn correct(&mut self, id: &str, correction: &Correction) -> String {
+        if let Some(record) = self.queue.get_mut(id) {
+            let warning = correction.apply(&mut record.images, &mut record.warnings);
+            let (job, index, warnings) = (record.number, correction.index as u64, record.warnings.clone());
+            if let Some(image) = record.images.get(correction.index).cloned().map(Box::new) {
+                self.storage.note_urgently(&Record::Corrected { job, index, image, warnings });
+            }
+            return warning;
+        }
+        let Some(mut ended) = self.ended.get(id).cloned() else { return correction.apply(&mut [], &mut vec![]) };
+        let Some(result) = &mut ended.result else { return correction.apply(&mut [], &mut vec![]) };
+        let warning = correction.apply(&mut result.images, &mut result.warnings);
+        self.storage.note_urgently(&Record::Ended(Box::new(ended.clone())));
+        self.ended.push(ended);
+        warning
     }
 
     /// The result is larger than the broker takes: the ending behind it says so.
@@ -99,14 +114,11 @@ fn edit(message: &mut Message, change: impl Fn(&[u8]) -> Option<Vec<u8>>) -> boo
     changed.is_some()
 }
 
-/// A result that is in the outbox already, with what became of image `index`.
-fn corrected(result: &[u8], index: u64, change: impl Fn(&mut Image), warning: &str) -> Option<Vec<u8>> {
-    let mut result: Value = serde_json::from_slice(result).ok()?;
-    let described = result.get_mut("images")?.get_mut(index as usize)?;
-    let mut image: Image = serde_json::from_value(described.take()).ok()?;
-    change(&mut image);
-    *described = json!(image);
-    with_warning(&serde_json::to_vec(&result).ok()?, warning)
+/// A result that is in the outbox already, with what became of an image.
+fn corrected(result: &[u8], correction: &Correction) -> Option<Vec<u8>> {
+    let mut result: JobResult = serde_json::from_slice(result).ok()?;
+    correction.apply(&mut result.images, &mut result.warnings);
+    serde_json::to_vec(&result).ok()
 }
 
 fn with_warning(message: &[u8], warning: &str) -> Option<Vec<u8>> {
@@ -116,16 +128,91 @@ fn with_warning(message: &[u8], warning: &str) -> Option<Vec<u8>> {
     serde_json::to_vec(&message).ok()
 }
 
-/// `file` was published instead of `image`, or nothing: then the rest describes the file at its path.
-fn replace(image: &mut Image, file: Option<&PlacedImage>) {
-    let Some(file) = file else {
+/// What became of an image that was not sent.
+struct Correction {
+    /// Its number in the job.
+    index: usize,
+    /// Why it was not.
+    what: String,
+    /// What is published instead, and its quality.
+    instead: Option<PlacedImage>,
+    quality: Option<u8>,
+    /// The file that was not sent.
+    unsent: Option<PathBuf>,
+}
+
+/// In the warning of a smaller copy; where that is refused too, the warning says that it was tried.
+const COPY: &str = ": published as a JPEG";
+const COPY_TRIED: &str = ", and as a JPEG";
+
+impl Correction {
+    /// Changes the description and the warnings of a job's images; gives the new warning.
+    fn apply(&self, images: &mut [Image], warnings: &mut Vec<String>) -> String {
+        let is_kept = images.get_mut(self.index).is_some_and(|image| match &self.instead {
+            Some(file) => {
+                describe(image, file.format, file.len, file.sha256.clone());
+                true
+            }
+            None => self.leave(image),
+        });
+        let earlier = format!("image {} has ", self.index);
+        let earlier = warnings.iter().position(|text| text.starts_with(&earlier) && text.contains(COPY));
+        let what = earlier.map_or_else(|| self.what.clone(), |at| warnings.remove(at).replace(COPY, COPY_TRIED));
+        let warning = match self.quality {
+            Some(quality) => format!("{}{COPY} of quality {quality}", self.what),
+            None if is_kept => format!("{what}: not published, see its path"),
+            None => format!("{what}: neither published nor kept"),
+        };
+        warnings.push(warning.clone());
+        warning
+    }
+
+    /// Nothing was published: the image is described as the file that is kept of it. Returns whether there is one.
+    fn leave(&self, image: &mut Image) -> bool {
         image.topic = None;
-        if let Some(kept) = image.path.as_deref().and_then(|path| ImageFile::read(path).ok()) {
-            kept.format.content_type().clone_into(&mut image.content_type);
-            (image.bytes, image.sha256) = (kept.bytes.len(), kept.sha256());
-        }
-        return;
-    };
-    file.format.content_type().clone_into(&mut image.content_type);
-    (image.bytes, image.sha256) = (file.len, file.sha256.clone());
+        let path = image.path.take().or_else(|| self.unsent.clone());
+        let Some((path, kept)) = path.and_then(|path| ImageFile::read(&path).ok().map(|file| (path, file))) else {
+            return false;
+        };
+        describe(image, kept.format, kept.bytes.len(), kept.sha256());
+        image.path = Some(path);
+        true
+    }
+}
+
+fn describe(image: &mut Image, format: FileFormat, bytes: usize, sha256: String) {
+    format.content_type().clone_into(&mut image.content_type);
+    (image.bytes, image.sha256) = (bytes, sha256);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_image_that_is_not_taken_one_warning_says_all_and_the_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = folder.path().join("a-0-small.jpg");
+        std::fs::write(&small, "jpeg").unwrap();
+        let topic = Some("image/0".into());
+        let image = Image { topic, content_type: "image/png".into(), bytes: 9, sha256: "00".into(), path: None };
+        let (mut images, mut warnings) = ([image], vec!["other".to_owned()]);
+        let what = |bytes: u64| format!("image 0 has {bytes} bytes, the broker refused it");
+        let copy = ImageFile { bytes: b"jpeg".to_vec(), format: FileFormat::Jpeg };
+        let instead = Some(PlacedImage::new(copy, Some(small.clone())));
+        let first = Correction { index: 0, what: what(9), instead, quality: Some(90), unsent: None };
+        first.apply(&mut images, &mut warnings);
+        assert_eq!(warnings[1], "image 0 has 9 bytes, the broker refused it: published as a JPEG of quality 90");
+        assert_eq!((images[0].content_type.as_str(), images[0].bytes, &images[0].path), ("image/jpeg", 4, &None));
+        let unsent = Some(small.clone());
+        let second = Correction { index: 0, what: what(4), instead: None, quality: None, unsent };
+        second.apply(&mut images, &mut warnings);
+        let said =
+            "image 0 has 9 bytes, the broker refused it, and as a JPEG of quality 90: not published, see its path";
+        assert_eq!(warnings, ["other", said]);
+        assert_eq!((&images[0].topic, images[0].path.as_ref()), (&None, Some(&small)));
+        std::fs::remove_file(&small).unwrap();
+        second.apply(&mut images, &mut warnings);
+        assert!(images[0].path.is_none() && warnings[2].ends_with("neither published nor kept"), "{warnings:?}");
+    }
 }

@@ -78,6 +78,25 @@ fn a_job_is_there_with_all_that_is_known_until_it_ends() {
 }
 
 #[test]
+fn what_the_broker_did_not_take_is_corrected_before_and_after_the_end() {
+    let Record::Painted { image, .. } = painted(1) else { unreachable!() };
+    let image = Box::new(Image { content_type: "image/jpeg".into(), bytes: 3, ..*image });
+    let correction = Record::Corrected { job: 1, index: 1, image, warnings: vec!["a JPEG".into()] };
+    let journal = replay(&[accepted(1, "a"), painted(1), painted(1), correction]);
+    for journal in [&journal, &JournalState::replay(journal.lines().as_bytes())] {
+        let record = &journal.jobs[&1].0;
+        assert_eq!(record.images.iter().map(|image| image.bytes).collect::<Vec<_>>(), [5, 3]);
+        assert_eq!(record.images[1].content_type, "image/jpeg");
+    }
+    assert_eq!(journal.jobs[&1].0.warnings, ["a JPEG"]);
+    let Record::Ended(mut job) = ended(1, "a") else { unreachable!() };
+    job.transaction = Some(json!("corrected"));
+    let journal = replay(&[ended(1, "a"), ended(2, "b"), Record::Ended(job)]);
+    assert_eq!(journal.ended.iter().map(|job| job.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(journal.ended.get("a").unwrap().transaction, Some(json!("corrected")));
+}
+
+#[test]
 fn only_starts_without_progress_count() {
     let started = || Record::Started { job: 1 };
     let starts = |records: Vec<Record>| {
