@@ -213,7 +213,11 @@ async fn poll(mqtt: Mqtt, mut connection: Connection) {
                 if finished {
                     return;
                 }
-                continue;
+                // Pings are events too, so this is looked at often enough.
+                let overdue = mqtt.lock().overdue();
+                let Some(trouble) = overdue else { continue };
+                connection.recover(&trouble);
+                mqtt.lock().disconnect(&trouble)
             }
             Err(trouble) => mqtt.lock().disconnect(&trouble),
         };

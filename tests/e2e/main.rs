@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         scripted::a_broker_whose_refusals_are_unknown_gets_all_else,
         scripted::a_broker_that_is_full_gets_all_else_over_one_connection,
         scripted::a_service_that_may_not_subscribe_is_offline,
+        scripted::an_acknowledgement_that_never_comes_holds_up_nothing_for_ever,
         scripted::a_broker_that_confirms_nothing_does_not_hold_up_the_end,
         scripted::refused_connections_are_explained_once,
         scripted::ended_connections_are_explained_once,

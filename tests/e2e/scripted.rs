@@ -91,6 +91,17 @@ fn warnings(broker: &Scripted, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text) && (line.contains(" WARN ") || line.contains("ERROR "))).count()
 }
 
+/// It answers pings all the while.
+pub(crate) fn an_acknowledgement_that_never_comes_holds_up_nothing_for_ever() {
+    let broker = Scripted::start(|packet, connection| match connection == 0 && packet.topic.ends_with("a/result") {
+        true => vec![],
+        false => with_jobs(packet, connection),
+    });
+    broker.wait_done("b");
+    assert_eq!((broker.connections(), broker.published("job/a/result").len()), (2, 2));
+    assert_eq!(warnings(&broker, "did not acknowledge a message within 15 s"), 1);
+}
+
 /// Flushing takes 3 s at most, the DISCONNECT 1 s.
 pub(crate) fn a_broker_that_confirms_nothing_does_not_hold_up_the_end() {
     let mut broker = Scripted::start(|packet, _| if packet.kind == PUBLISH { vec![] } else { obey(packet) });

@@ -52,6 +52,9 @@ impl Default for TopicBase {
     }
 }
 
+/// The most levels of a response topic: brokers end connections over topics of very many, mosquitto of more than 200.
+const MOST_LEVELS: usize = 16;
+
 /// Stands for a device's name in the topics of work that several share.
 pub const ANY: &str = "any";
 
@@ -133,6 +136,9 @@ impl Topics {
         if topic.contains(['+', '#']) {
             return Err("it has wildcards");
         }
+        if topic.split('/').count() > MOST_LEVELS {
+            return Err("it has more than 16 levels");
+        }
         if topic.starts_with('$') {
             return Err("topics with `$` belong to the broker");
         }
@@ -188,6 +194,8 @@ mod tests {
         for bad in bad {
             assert!(topics.check_response(bad).is_err(), "{bad}");
         }
+        let deep = |levels: usize| format!("diffused/frame/reply{}", "/x".repeat(levels - 3));
+        assert!(topics.check_response(&deep(16)).is_ok() && topics.check_response(&deep(17)).is_err());
     }
 
     #[test]

@@ -221,7 +221,8 @@ impl Connection {
         }
     }
 
-    fn recover(&mut self, trouble: &Trouble) {
+    /// Throws the connection away, with what the client still holds.
+    pub(super) fn recover(&mut self, trouble: &Trouble) {
         match &mut self.version {
             EventLoops::V5(eventloop) => {
                 eventloop.clean();

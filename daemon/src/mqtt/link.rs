@@ -31,6 +31,8 @@ pub(super) struct Link {
     /// When the broker accepted us, and what it said.
     welcome: Option<(Instant, Welcome)>,
     subscriptions: Subscriptions,
+    /// When the message was written whose acknowledgement is awaited.
+    unconfirmed: Option<Instant>,
     /// Whether shared work is taken.
     shares: bool,
     /// Whether the next connection is worth a line in the log: not if connections end soon, each for the reason of the last.
@@ -50,6 +52,7 @@ impl Link {
             receipts: Receipts::default(),
             welcome: None,
             subscriptions: Subscriptions::default(),
+            unconfirmed: None,
             shares: false,
             is_news: true,
             events,
@@ -66,7 +69,10 @@ impl Link {
         match event {
             ClientEvent::Welcomed(welcome) => self.welcomed(welcome),
             ClientEvent::Received(incoming) => self.receive(*incoming),
-            ClientEvent::Sent(packet) => self.outbox.sent(packet),
+            ClientEvent::Sent(packet) => {
+                self.outbox.sent(packet);
+                self.unconfirmed = Some(Instant::now());
+            }
             ClientEvent::Acknowledged(packet, code) => self.acknowledged(packet, code),
             ClientEvent::Subscribing(packet) => self.subscriptions.written(packet),
             ClientEvent::Subscribed(packet, codes) => self.subscribed(packet, &codes),
@@ -75,6 +81,14 @@ impl Link {
         }
         self.pump();
         self.finished
+    }
+
+    /// Whether an acknowledgement is overdue: a broker that answers pings, but never that, would stop all deliveries.
+    pub(super) fn overdue(&self) -> Option<Trouble> {
+        let patience = self.settings.access.keep_alive * 2 + Duration::from_secs(5);
+        self.unconfirmed.filter(|since| since.elapsed() > patience)?;
+        let seconds = patience.as_secs();
+        Some(Trouble::Silent(format!("the broker did not acknowledge a message within {seconds} s; it is sent again")))
     }
 
     /// Subscribes. Nothing is published before the broker has answered: `online` means that requests are heard.
@@ -174,6 +188,7 @@ impl Link {
     pub(super) fn disconnect(&mut self, trouble: &Trouble) -> Duration {
         self.last_poll = Instant::now();
         self.receipts.forget();
+        self.unconfirmed = None;
         let refused = self.outbox.disconnect(trouble.loss());
         self.give_back(refused);
         let welcome = self.welcome.take();
@@ -224,6 +239,7 @@ impl Link {
     fn acknowledged(&mut self, packet: u16, code: u8) {
         let taken = code < 0x80;
         let Some((topic, refused)) = self.outbox.acknowledged(packet, taken) else { return };
+        self.unconfirmed = None;
         if taken {
             return debug!(topic, "delivered");
         }

@@ -294,9 +294,13 @@ impl Outbox {
         (on_its_way + others.count()).min(self.entries.len())
     }
 
-    /// What refused images have taught holds for images: nothing is known of what is smaller.
+    /// What refused images have taught is a guess, and holds for images as they were painted: nothing is known of what is
+    /// smaller, and smaller copies were made to fit.
     fn fits(&self, message: &Message) -> bool {
-        let limit = if matches!(message.part, Part::Image(_)) { self.limit() } else { self.announced };
+        let limit = match &message.part {
+            Part::Image(image) if !image.reduced => self.limit(),
+            _ => self.announced,
+        };
         limit.is_none_or(|limit| message.packet_size() <= limit)
     }
 

@@ -163,6 +163,8 @@ fn a_refused_image_keeps_its_place_until_something_takes_it() {
     outbox.resolve(refused[1].place.unwrap(), vec![], |_| false);
     assert_eq!(outbox.next().map(|message| message.payload.len()), Some(400));
     assert_eq!(outbox.push(image(1000))[0].message, image(1000), "too large from now on");
+    let copy = Part::Image(SentImage { job: "job".into(), index: 0, reduced: true });
+    assert_eq!(outbox.push(Message { part: copy, ..image(700) }), [], "a copy that the broker may have taken before");
 }
 
 #[test]
