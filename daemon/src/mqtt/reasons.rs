@@ -43,6 +43,18 @@ pub(super) fn named(code: u8) -> String {
     format!("0x{code:02x} {name}")
 }
 
+/// The return code of MQTT 3.1.1's CONNACK for MQTT 5's `code`, with its name in the standard.
+pub(super) fn named_3(code: u8) -> String {
+    match code {
+        0x84 => "return code 1, unacceptable protocol version".into(),
+        0x85 => "return code 2, identifier rejected".into(),
+        0x88 => "return code 3, server unavailable".into(),
+        0x86 => "return code 4, bad user name or password".into(),
+        0x87 => "return code 5, not authorized".into(),
+        code => named(code),
+    }
+}
+
 /// What to do where the broker refuses the connection, or ends it, with `code`.
 pub(super) fn connection_advice(code: u8) -> &'static str {
     match code {

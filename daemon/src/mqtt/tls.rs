@@ -39,6 +39,10 @@ impl Tls {
             TlsError::InconsistentKeys(_) => {
                 anyhow!("mqtt.key_file: {} is not the key of the certificate in {}", key.display(), cert.display())
             }
+            TlsError::InvalidCertificate(reason) => {
+                let what = defect(&reason).map_or_else(|| reason.to_string(), str::to_owned);
+                anyhow!("mqtt.cert_file: the certificate in {} is not usable: {what}", cert.display())
+            }
             error => anyhow!("mqtt.key_file: {}: {error}", key.display()),
         })?;
         Ok(Tls(Arc::new(config)))
@@ -105,8 +109,11 @@ fn certificate(reason: &CertificateError) -> String {
         }
         E::NotValidForName | E::NotValidForNameContext { .. } => {
             let names = match reason {
-                E::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
-                    format!(" (it is for {})", presented.join(", "))
+                E::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+                    return format!("the broker's certificate has no subjectAltName; {MAKE_ANOTHER}");
+                }
+                E::NotValidForNameContext { presented, .. } => {
+                    format!(" (it is for {})", presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "))
                 }
                 _ => String::new(),
             };
@@ -118,8 +125,34 @@ fn certificate(reason: &CertificateError) -> String {
         E::NotValidYet | E::NotValidYetContext { .. } => {
             "the broker's certificate is not valid yet; is this machine's clock right?".into()
         }
-        reason => format!("the broker's certificate is not accepted: {reason}"),
+        reason => match defect(reason) {
+            Some(defect) => format!("the broker's certificate is not usable: {defect}"),
+            None => format!("the broker's certificate is not accepted: {reason}"),
+        },
     }
+}
+
+const MAKE_ANOTHER: &str = "make another, as docs/configuration.md shows under \"Certificates\"";
+
+/// What is wrong with how a certificate was made. The verifier's own errors are known by their names alone.
+fn defect(reason: &CertificateError) -> Option<&'static str> {
+    let name = format!("{reason:?}");
+    if name.contains("UnsupportedCertVersion") {
+        return Some(
+            "it is of X.509 version 1, but version 3 is needed; make another, as docs/configuration.md shows under \
+             \"Certificates\" (`openssl x509 -req` makes version 3 with `-extfile`)",
+        );
+    }
+    name.contains("CaUsedAsEndEntity").then_some(
+        "it is that of an authority (CA:TRUE), which `openssl req -x509` makes; sign another with it, as \
+         docs/configuration.md shows under \"Certificates\"",
+    )
+}
+
+/// `DnsName("localhost")` as `localhost`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 /// The broker ended the handshake.
@@ -156,6 +189,8 @@ fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::pki_types::ServerName;
+
     use super::*;
 
     fn wrong(files: &TlsFiles) -> String {
@@ -176,6 +211,18 @@ mod tests {
         assert!(message.contains("text does not hold a certificate in PEM form"), "{message}");
         let message = wrong(&TlsFiles { ca: None, identity: Some((text.clone(), text.clone())) });
         assert!(message.contains("mqtt.cert_file") || message.contains("ca-certificates"), "{message}");
+    }
+
+    #[test]
+    fn names_of_certificates_are_plain() {
+        let name = |presented: &[&str]| {
+            let expected = ServerName::try_from("broker.lan").unwrap();
+            let presented = presented.iter().map(|name| (*name).to_owned()).collect();
+            certificate(&CertificateError::NotValidForNameContext { expected, presented })
+        };
+        let text = name(&["DnsName(\"localhost\")", "IpAddress(127.0.0.1)"]);
+        assert!(text.contains("(it is for localhost, 127.0.0.1)"), "{text}");
+        assert!(name(&[]).contains("has no subjectAltName; make another"), "{}", name(&[]));
     }
 
     #[test]

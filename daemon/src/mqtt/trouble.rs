@@ -46,6 +46,13 @@ impl Trouble {
     /// As people read it; `met`: whether the broker had accepted us.
     pub(super) fn explain(&self, met: bool, access: &BrokerAccess) -> String {
         match self {
+            Trouble::Refused(0x84) if access.version == MqttVersion::V3 => {
+                let code = reasons::named_3(0x84);
+                format!("the broker refused us ({code}); it does not speak MQTT 3.1.1, set `mqtt.version = \"5\"`")
+            }
+            Trouble::Refused(code) if access.version == MqttVersion::V3 => {
+                format!("the broker refused us ({}); {}", reasons::named_3(*code), reasons::connection_advice(*code))
+            }
             Trouble::Refused(code) => {
                 format!("the broker refused us ({}); {}", reasons::named(*code), reasons::connection_advice(*code))
             }
@@ -79,6 +86,13 @@ impl Trouble {
         tls::explain(error).map_or_else(|| Trouble::Unreachable(error.to_string()), Trouble::Tls)
     }
 
+    /// Another kind of port hangs up on the websocket's handshake, or answers what is not HTTP.
+    fn of_websocket(error: &(dyn Error + 'static)) -> Trouble {
+        let hint =
+            "is this a port for websockets, and the path right? if it is one for plain MQTT, it is mqtt:// (mqtts://)";
+        tls::explain(error).map_or_else(|| Trouble::Unreachable(format!("{error}; {hint}")), Trouble::Tls)
+    }
+
     fn of_tls(error: &v3::TlsError) -> Trouble {
         tls::explain(error).map_or_else(|| Trouble::Handshake(error.to_string()), Trouble::Tls)
     }
@@ -93,10 +107,12 @@ fn first_guess(access: &BrokerAccess) -> &'static str {
         }
         (MqttVersion::V5, false) => {
             "does the broker speak MQTT 5 (mosquitto 1.6 or newer does; if not, set `mqtt.version = \"3.1.1\"`), or does \
-             this port want TLS (mqtts://)?"
+             this port want websockets (ws://), or want TLS (mqtts://)?"
         }
         (MqttVersion::V3, true) => "is this a port for MQTT?",
-        (MqttVersion::V3, false) => "is this a port for MQTT, or does it want TLS (mqtts://)?",
+        (MqttVersion::V3, false) => {
+            "is this a port for MQTT, or does it want websockets (ws://), or want TLS (mqtts://)?"
+        }
     }
 }
 
@@ -121,6 +137,7 @@ impl From<v5::ConnectionError> for Trouble {
             E::Timeout(_) => Trouble::Silent("the broker did not answer in time".into()),
             E::Tls(error) => Trouble::of_tls(&error),
             E::Io(error) => Trouble::of_io(&error, Trouble::Unreachable),
+            E::Websocket(error) => Trouble::of_websocket(&error),
             error => Trouble::of_chain(&error),
         }
     }
@@ -152,6 +169,7 @@ impl From<v3::ConnectionError> for Trouble {
             E::NetworkTimeout => Trouble::Silent("the broker did not answer in time".into()),
             E::Tls(error) => Trouble::of_tls(&error),
             E::Io(error) => Trouble::of_io(&error, Trouble::Unreachable),
+            E::Websocket(error) => Trouble::of_websocket(&error),
             error => Trouble::of_chain(&error),
         }
     }
