@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         scripted::an_acknowledgement_that_never_comes_holds_up_nothing_for_ever,
         scripted::a_broker_that_confirms_nothing_does_not_hold_up_the_end,
         scripted::refused_connections_are_explained_once,
+        scripted::return_codes_of_mqtt_3_are_named,
         scripted::ended_connections_are_explained_once,
         scripted::a_broker_of_mqtt_3_is_named,
         scripted::a_broker_that_wants_no_pings_is_served,

@@ -133,6 +133,16 @@ pub(crate) fn refused_connections_are_explained_once() {
     }
 }
 
+/// In the words of that version.
+pub(crate) fn return_codes_of_mqtt_3_are_named() {
+    let cases = [(1, "does not speak MQTT 3.1.1"), (4, "(return code 4, bad user name or password)")];
+    for (code, text) in cases {
+        let refuse = move |_: &Packet, _| vec![0x20, 2, 0, code];
+        let broker = Scripted::start_with("", "version = \"3.1.1\"\n", refuse);
+        wait_until(text, || broker.program.log().contains(text));
+    }
+}
+
 pub(crate) fn ended_connections_are_explained_once() {
     let cases =
         [(0x8e, "another client has our id"), (0x98, "(0x98 administrative action)"), (0x96, "raise that limit")];
