@@ -238,7 +238,7 @@ impl Service {
     /// A command may concern the requests before it.
     async fn settle_then_command(&mut self, received: &Received, name: &str) {
         self.settle().await;
-        self.command(received, name);
+        self.command(received, name).await;
     }
 
     fn on_tick(&mut self) {

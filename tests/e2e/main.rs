@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         requests::a_retained_request_is_refused,
         requests::late_requests_expire,
         requests::commands_are_answered,
+        requests::a_self_test_paints_the_same_bytes_each_time,
         requests::waiting_and_running_jobs_are_cancelled,
         requests::a_full_queue_says_so,
         durable::a_stopped_service_goes_on_with_its_jobs,

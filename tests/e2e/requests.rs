@@ -157,6 +157,21 @@ pub(crate) fn commands_are_answered() {
     wait_until("the log has it", || harness.program.log().contains("a command's name cannot be part of a topic"));
 }
 
+pub(crate) fn a_self_test_paints_the_same_bytes_each_time() {
+    let mut harness = Harness::start();
+    let mut test = || {
+        harness.peer.publish("request/self_test", "");
+        let answers = harness.peer.wait_for("an answer", |message| message.topic == "response/self_test");
+        let job = answers.last().unwrap().json()["data"]["job"].as_str().unwrap().to_owned();
+        let mut messages = answers;
+        messages.extend(harness.peer.wait_state(&job, "done"));
+        let result = messages.iter().find(|message| message.topic == format!("job/{job}/result")).unwrap().json();
+        result["images"][0]["sha256"].clone()
+    };
+    let first = test();
+    assert!(first.is_string() && test() == first);
+}
+
 pub(crate) fn waiting_and_running_jobs_are_cancelled() {
     let mut harness = Harness::start();
     let long = |id: &str| json!({"prompt": "a", "steps": 900, "id": id}).to_string();

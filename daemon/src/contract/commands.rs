@@ -76,6 +76,8 @@ pub enum ResponseData {
     Reload(Reloaded),
     /// Of `health`.
     Health(Box<Health>),
+    /// Of `self_test`.
+    SelfTest(SelfTestJob),
     /// Of an error.
     Nothing(NoData),
 }
@@ -106,6 +108,14 @@ pub struct CancelledJobs {
 pub struct Reloaded {
     /// Whether the configuration has changed.
     pub changed: bool,
+}
+
+/// What `self_test` has queued: an image whose bytes are the same on every device that has the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SelfTestJob {
+    /// The job, which goes before those that wait. Its result has the image's SHA-256.
+    pub job: String,
 }
 
 /// An empty object.

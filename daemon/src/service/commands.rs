@@ -4,13 +4,15 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Service;
-use crate::contract::commands::{CancelledJobs, JobList, Reloaded, Response, ResponseData};
+use crate::contract::commands::{CancelledJobs, JobList, Reloaded, Response, ResponseData, SelfTestJob};
 use crate::jobs::journal::Record;
 use crate::jobs::queue::Event;
+use crate::jobs::request::RequestMode;
 use crate::mqtt::Received;
+use crate::random;
 
 impl Service {
-    pub(super) fn command(&mut self, received: &Received, name: &str) {
+    pub(super) async fn command(&mut self, received: &Received, name: &str) {
         let payload = String::from_utf8_lossy(&received.payload);
         let parsed: Result<Value, _> =
             if payload.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(&payload) };
@@ -19,6 +21,7 @@ impl Service {
             _ if received.retain => Err("retained commands are refused; publish it without retain".into()),
             Err(error) => Err(format!("the payload does not parse as JSON: {error}")),
             Ok(value) if name == "cancel" => self.cancel(&value),
+            Ok(_) if name == "self_test" => Ok(self.self_test(received).await),
             Ok(_) => self.execute(name),
         };
         if let Err(error) = &outcome {
@@ -39,12 +42,41 @@ impl Service {
             }
             "reload" => return self.reload().map(|changed| ResponseData::Reload(Reloaded { changed })),
             "health" => return Ok(ResponseData::Health(Box::new(self.health()))),
-            _ => return Err(format!("`{}` is unknown; there are list, pause, resume, reload and health", shown(name))),
+            _ => {
+                return Err(format!(
+                    "`{}` is unknown; there are list, pause, resume, reload, health and self_test",
+                    shown(name)
+                ));
+            }
         }
         let running = self.queue.running();
         let waiting: Vec<String> = self.queue.ids().into_iter().filter(|id| Some(id.as_str()) != running).collect();
         let (running, paused) = (running.map(str::to_owned), self.queue.is_paused());
         Ok(ResponseData::Jobs(JobList { running, waiting, paused }))
+    }
+
+    /// Queues a small image that every device with this model paints alike, as a request of its own: all that a request needs
+    /// is tried on the way.
+    async fn self_test(&mut self, received: &Received) -> ResponseData {
+        let job = format!("self-test-{}", random::id());
+        let size = self.intake.smallest_size();
+        let request = json!({
+            "id": job, "prompt": "a red house", "seed": 0, "steps": 4, "width": size, "height": size, "priority": 100,
+        });
+        let request = Received {
+            topic: self.publisher.topics().of("txt2img"),
+            payload: request.to_string().into(),
+            retain: false,
+            response_topic: None,
+            correlation: None,
+            user_properties: vec![],
+            expiry: None,
+            duplicate: (false, 0),
+            receipt: received.receipt,
+        };
+        self.request(&request, RequestMode::Txt2Img).await;
+        self.settle().await;
+        ResponseData::SelfTest(SelfTestJob { job })
     }
 
     /// `{"id": …}` or `{"all": true}`

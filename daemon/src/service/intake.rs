@@ -78,6 +78,11 @@ impl Intake {
         Ok((job, init_image))
     }
 
+    /// The smallest width and height that the model paints, pixels.
+    pub(super) fn smallest_size(&self) -> usize {
+        self.resolver.manifest().picture.smallest
+    }
+
     /// What `job` was resolved to when it was read.
     pub(super) fn resolve(&self, job: &Job) -> Result<diffused_engine::Painting, Fault> {
         job.resolve(&self.resolver, self.options)

@@ -276,7 +276,7 @@ pub(super) fn parameters() -> Value {
         "device": {"description": "`device` of the configuration: 1 to 64 letters, digits, `-`, `_` and `.`."},
         "command": {
             "description": "A command's name.",
-            "enum": ["list", "pause", "resume", "reload", "health", "cancel"],
+            "enum": ["list", "pause", "resume", "reload", "health", "self_test", "cancel"],
         },
         "id": {"description": "The job: the request's `id`, or one that the device made."},
         "n": {"description": "The image's number in its job, from 0."},
