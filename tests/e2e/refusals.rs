@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Delivery, Harness};
+use diffused_tests::mqtt::{Delivery, Harness, wait_until};
 use diffused_tests::sha256;
 
 fn result(messages: &[Delivery], id: &str) -> Value {
@@ -39,6 +39,38 @@ pub(crate) fn an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_on
     }
     let log = harness.program.log();
     assert!(log.contains("raise the broker's limit on messages"), "{log}");
+}
+
+/// Its smaller copy is what the result describes, also after a kill, and what a repeated request is answered with.
+pub(crate) fn a_smaller_copy_outlives_a_kill_and_is_repeated() {
+    let mut harness = Harness::start_with("message_size_limit 2500");
+    let request = json!({"prompt": "a", "steps": 300, "seed": 7, "n_iter": 3, "id": "a", "width": 64, "height": 64});
+    harness.peer.publish("txt2img", request.to_string());
+    let is_copy = |m: &Delivery| m.topic == "job/a/image/0";
+    let mut messages = harness.peer.wait_for("a smaller copy", is_copy);
+    let path = harness.folder.path().join("state/journal");
+    let noted = || std::fs::read(&path).is_ok_and(|text| text.windows(11).any(|text| text == b"\"corrected\""));
+    wait_until("it is in the journal", noted);
+    harness.program.kill();
+    harness.restart();
+    messages.extend(harness.peer.wait_state("a", "done"));
+    let connections = |harness: &Harness| harness.program.log().matches("no connection to the broker").count();
+    let before = connections(&harness);
+    harness.peer.publish("txt2img", request.to_string());
+    let again = harness.peer.wait_state("a", "done");
+    assert_eq!(connections(&harness), before, "what is known to be refused is not sent again");
+    for messages in [messages, again] {
+        let result = result(&messages, "a");
+        for index in 0..3 {
+            let topic = format!("job/a/image/{index}");
+            let image = messages.iter().rfind(|m| m.topic == topic).unwrap_or_else(|| panic!("no {topic}"));
+            let listed = &result["images"][index];
+            assert_eq!(
+                (&listed["sha256"], &listed["content_type"]),
+                (&json!(sha256(&image.payload)), &json!("image/jpeg"))
+            );
+        }
+    }
 }
 
 pub(crate) fn where_even_the_result_is_too_large_the_ending_says_so() {

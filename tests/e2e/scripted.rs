@@ -34,6 +34,20 @@ pub(crate) fn a_broker_that_hangs_up_on_images_gets_all_else() {
     check_paths_instead_of_images(&broker);
 }
 
+/// Where images are kept until they are sent, this one is kept: there is no other way to it.
+pub(crate) fn an_image_that_is_refused_is_kept_where_none_are() {
+    let broker = Scripted::start_configured("keep_pictures = 0\n", |packet, connection| {
+        match packet.topic.contains("/image/") {
+            true => puback(packet, 0x97),
+            false => with_jobs(packet, connection),
+        }
+    });
+    check_paths_instead_of_images(&broker);
+    let result = broker.published("job/b/result").last().unwrap().json();
+    let file = std::fs::read(result["images"][0]["path"].as_str().unwrap()).unwrap();
+    assert_eq!(result["images"][0]["sha256"], diffused_tests::sha256(&file));
+}
+
 /// A code that the client library does not know.
 pub(crate) fn a_broker_whose_refusals_are_unknown_gets_all_else() {
     let broker = Scripted::start(|packet, connection| match packet.topic.contains("/image/") {
@@ -77,6 +91,17 @@ fn warnings(broker: &Scripted, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text) && (line.contains(" WARN ") || line.contains("ERROR "))).count()
 }
 
+/// It answers pings all the while.
+pub(crate) fn an_acknowledgement_that_never_comes_holds_up_nothing_for_ever() {
+    let broker = Scripted::start(|packet, connection| match connection == 0 && packet.topic.ends_with("a/result") {
+        true => vec![],
+        false => with_jobs(packet, connection),
+    });
+    broker.wait_done("b");
+    assert_eq!((broker.connections(), broker.published("job/a/result").len()), (2, 2));
+    assert_eq!(warnings(&broker, "did not acknowledge a message within 15 s"), 1);
+}
+
 /// Flushing takes 3 s at most, the DISCONNECT 1 s.
 pub(crate) fn a_broker_that_confirms_nothing_does_not_hold_up_the_end() {
     let mut broker = Scripted::start(|packet, _| if packet.kind == PUBLISH { vec![] } else { obey(packet) });
@@ -105,6 +130,16 @@ pub(crate) fn refused_connections_are_explained_once() {
         wait_until("it has tried again", || broker.connections() > 2);
         assert_eq!(warnings(broker, "the broker refused us"), 1);
         assert_eq!(warnings(broker, text), 1, "{text}");
+    }
+}
+
+/// In the words of that version.
+pub(crate) fn return_codes_of_mqtt_3_are_named() {
+    let cases = [(1, "does not speak MQTT 3.1.1"), (4, "(return code 4, bad user name or password)")];
+    for (code, text) in cases {
+        let refuse = move |_: &Packet, _| vec![0x20, 2, 0, code];
+        let broker = Scripted::start_with("", "version = \"3.1.1\"\n", refuse);
+        wait_until(text, || broker.program.log().contains(text));
     }
 }
 

@@ -111,6 +111,7 @@ pub(crate) fn faults_of_tls_are_explained() {
         (format!("mqtts://localhost:{mutual}"), stranger, "is mqtt.cert_file signed by an authority that it trusts?"),
         (format!("mqtts://localhost:{plain}"), ca, "is this a port for TLS?"),
         (format!("mqtt://localhost:{good}"), String::new(), "want TLS (mqtts://)?"),
+        (format!("ws://localhost:{plain}"), String::new(), "is this a port for websockets"),
     ];
     let programs = cases.each_ref().map(|(url, keys, _)| {
         let own = tempfile::tempdir().unwrap();
