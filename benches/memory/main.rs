@@ -232,7 +232,7 @@ impl Bench {
 
     /// The whole service: text encoder, steps, decoder and MQTT in one process.
     fn service(&mut self) -> Result<()> {
-        let budget = if self.smoke { 40 << 20 } else { BUDGETS[0] };
+        let budget = if self.smoke { 48 << 20 } else { BUDGETS[0] };
         let memory = service::paint(&self.model, budget, self.job(0, 1).width);
         let (peak, idle) = (memory.peak as f64 / MIB, memory.idle as f64 / MIB);
         println!("\nThe service with memory = {}M: {peak:.1} MiB at most, {idle:.1} MiB afterwards", budget >> 20);
