@@ -22,7 +22,7 @@ use backoff::Backoff;
 use client::Connection;
 use link::Link;
 use message::Message;
-use outbox::Refused;
+use outbox::{Loss, Refused};
 use receipts::Receipt;
 
 pub use access::BrokerAccess;
@@ -206,7 +206,7 @@ impl Mqtt {
 async fn poll(mqtt: Mqtt, mut connection: Connection) {
     let mut backoff = Backoff::default();
     loop {
-        let lasted = match connection.poll().await {
+        let trouble = match connection.poll().await {
             Ok(event) => {
                 let finished = mqtt.lock().handle(event);
                 mqtt.sent.notify_waiters();
@@ -217,12 +217,14 @@ async fn poll(mqtt: Mqtt, mut connection: Connection) {
                 let overdue = mqtt.lock().overdue();
                 let Some(trouble) = overdue else { continue };
                 connection.recover(&trouble);
-                mqtt.lock().disconnect(&trouble)
+                trouble
             }
-            Err(trouble) => mqtt.lock().disconnect(&trouble),
+            Err(trouble) => trouble,
         };
+        let lasted = mqtt.lock().disconnect(&trouble);
         mqtt.sent.notify_waiters();
-        if backoff.ended_early(lasted) {
+        // Where a refused message ends connections there is no other client to look for.
+        if trouble.loss() != Loss::Refused && backoff.ended_early(lasted) {
             let id = mqtt.lock().client_id();
             warn!(
                 id,

@@ -158,7 +158,10 @@ impl Service {
             tokio::select! {
                 Some(event) = self.wire.recv() => self.on_wire(event).await,
                 Some(report) = self.reports.recv() => self.on_report(report),
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => {
+                    self.on_tick();
+                    self.storage.recover().await;
+                }
                 _ = health.tick() => self.send_health(),
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => match self.reload() {

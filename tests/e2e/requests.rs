@@ -143,7 +143,7 @@ pub(crate) fn commands_are_answered() {
     let listed = ask("request/list", "{\"transaction\": 5}");
     assert_eq!(listed["data"], json!({"running": null, "waiting": [], "paused": false}));
     assert_eq!((&listed["status"], &listed["transaction"]), (&json!("ok"), &json!(5)));
-    assert_eq!(ask("request/pause", "")["data"]["paused"], true);
+    assert_eq!(ask("request/pause", "\u{feff}{}\0")["data"]["paused"], true);
     assert_eq!(ask("request/resume", "")["data"]["paused"], false);
     assert_eq!(ask("request/reload", "")["data"]["changed"], false);
     for (name, payload) in [("request/dance", ""), ("cancel", "{}"), ("cancel", "{"), ("cancel", "{\"id\": \"none\"}")]

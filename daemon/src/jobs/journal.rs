@@ -183,19 +183,7 @@ impl JournalState {
             Record::Accepted(acceptance) => {
                 let Acceptance { number, job, init_image, mark, reply, expiry } = *acceptance;
                 self.count(number);
-                let warnings = job.warnings.clone();
-                let record = JobRecord {
-                    number,
-                    job,
-                    mark,
-                    reply,
-                    expiry,
-                    warnings,
-                    images: vec![],
-                    starts: 0,
-                    interrupted: false,
-                    cancelled: false,
-                };
+                let record = JobRecord::new(number, job, mark, reply, expiry);
                 self.jobs.insert(number, (record, init_image));
             }
             Record::Started { job } => self.change(job, |job| {

@@ -35,6 +35,24 @@ pub struct JobRecord {
     pub cancelled: bool,
 }
 
+impl JobRecord {
+    /// A job that was accepted just now.
+    pub fn new(number: u64, job: Job, mark: RequestMark, reply: Option<Reply>, expiry: Option<Expiry>) -> JobRecord {
+        JobRecord {
+            number,
+            warnings: job.warnings.clone(),
+            job,
+            mark,
+            reply,
+            expiry,
+            images: vec![],
+            starts: 0,
+            interrupted: false,
+            cancelled: false,
+        }
+    }
+}
+
 /// A job that has ended: a repeated request is answered with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndedJob {

@@ -22,6 +22,7 @@ use crate::jobs::init_image::InitImage;
 use crate::random;
 use fields::Fields;
 use payload::Payload;
+pub use payload::trimmed;
 
 mod fields;
 mod payload;

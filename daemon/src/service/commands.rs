@@ -7,15 +7,15 @@ use super::Service;
 use crate::contract::commands::{CancelledJobs, JobList, Reloaded, Response, ResponseData, SelfTestJob};
 use crate::jobs::journal::Record;
 use crate::jobs::queue::Event;
-use crate::jobs::request::RequestMode;
+use crate::jobs::request::{RequestMode, trimmed};
 use crate::mqtt::Received;
 use crate::random;
 
 impl Service {
     pub(super) async fn command(&mut self, received: &Received, name: &str) {
         let payload = String::from_utf8_lossy(&received.payload);
-        let parsed: Result<Value, _> =
-            if payload.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(&payload) };
+        let payload = trimmed(&payload);
+        let parsed: Result<Value, _> = if payload.is_empty() { Ok(json!({})) } else { serde_json::from_str(payload) };
         let transaction = parsed.as_ref().ok().and_then(|value| value.get("transaction").cloned());
         let outcome = match parsed {
             _ if received.retain => Err("retained commands are refused; publish it without retain".into()),

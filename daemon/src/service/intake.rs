@@ -118,19 +118,7 @@ impl Service {
             let Job { id, transaction, .. } = job;
             return self.reject(mark, Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
         }
-        let (number, warnings) = (self.storage.number(), job.warnings.clone());
-        let record = JobRecord {
-            number,
-            job,
-            mark,
-            reply,
-            expiry,
-            warnings,
-            images: vec![],
-            starts: 0,
-            interrupted: false,
-            cancelled: false,
-        };
+        let record = JobRecord::new(self.storage.number(), job, mark, reply, expiry);
         let is_large = init_image.is_some();
         self.intake.candidates.push(CheckedRequest { record, deadline, init_image, receipt: received.receipt });
         if is_large {

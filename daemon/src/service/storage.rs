@@ -170,10 +170,19 @@ impl Storage {
         })
     }
 
+    /// Looks whether requests can be accepted again, where they cannot.
+    pub(super) async fn recover(&mut self) {
+        if self.problem.is_some() {
+            // The problem stays what it is.
+            let _ = self.accept(vec![], &[]).await;
+        }
+    }
+
     /// Stores init images, then appends lines to the journal, and brings both to the disk. Gives the lines back where that
     /// fails; then the journal is as before.
     async fn append(&mut self, batch: Batch) -> Result<(), (io::Error, String)> {
         let (file, at, reserve) = (self.file.clone(), self.len, self.folder.join(RESERVE));
+        let accepts = batch.accepts;
         // The disk of a board may take a second, in which the connection to the broker must be served.
         let done = spawn_blocking(move || {
             let outcome = if batch.accepts { keep_reserve(&reserve) } else { Ok(()) };
@@ -193,7 +202,8 @@ impl Storage {
         match outcome {
             Ok(()) => {
                 self.len += lines.len() as u64;
-                if self.problem.take().is_some() {
+                // What was written into the reserve does not show that there is space for requests.
+                if accepts && self.problem.take().is_some() {
                     info!("the journal can be written again");
                 }
                 Ok(())
@@ -335,6 +345,23 @@ mod tests {
         storage.flush().await;
         drop(storage);
         assert!(Storage::open(folder.path()).unwrap().1.paused);
+    }
+
+    #[tokio::test]
+    async fn a_problem_ends_once_there_is_space_for_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut storage, _) = Storage::open(folder.path()).unwrap();
+        // Nothing can be written where a folder is in the way of the reserve's temporary file.
+        let in_the_way = folder.path().join(format!("{RESERVE}.{}.tmp", std::process::id()));
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(storage.accept(vec![], &[paused(true)]).await.is_err());
+        storage.note(&paused(true));
+        storage.flush().await;
+        storage.recover().await;
+        assert!(storage.problem().is_some() && storage.pending.is_empty());
+        fs::remove_dir(in_the_way).unwrap();
+        storage.recover().await;
+        assert!(storage.problem().is_none() && folder.path().join(RESERVE).exists());
     }
 
     #[test]

@@ -17,12 +17,17 @@ pub(super) enum Payload {
     Prompt(String, Option<String>),
 }
 
+/// Without what people's tools add.
+pub fn trimmed(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches('\0').trim()
+}
+
 /// An object is a request, any other text is the prompt itself.
 pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
     let invalid = |message: String| Fault::new(Code::InvalidJson, message);
     let text = std::str::from_utf8(payload)
         .map_err(|_| invalid("the payload is neither a JSON object nor a prompt in UTF-8".into()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches('\0').trim();
+    let text = trimmed(text);
     if text.is_empty() {
         return Err(Fault::param("prompt", "the payload is empty; send a prompt or a JSON object"));
     }
