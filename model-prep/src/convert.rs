@@ -18,6 +18,7 @@ use crate::arch;
 use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::network::BuiltNetwork;
+use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
 use crate::source::{Checkpoint, ModelFolder};
@@ -35,11 +36,14 @@ pub struct Options {
     pub cfg_scale: Option<f64>,
     /// Replace a bundle that is already there; nothing else is ever replaced.
     pub force: bool,
+    /// What the source is.
+    pub source: SourceOptions,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { weights: Format::Int8, name: None, steps: None, cfg_scale: None, force: false }
+        let source = SourceOptions::default();
+        Options { weights: Format::Int8, name: None, steps: None, cfg_scale: None, force: false, source }
     }
 }
 
@@ -79,9 +83,9 @@ pub fn convert(
 ) -> Result<Vec<String>> {
     options.check()?;
     let place = OutputPlace::new(out, source, options.force)?;
-    let source = ModelFolder::open(source)?;
+    let source = ModelFolder::open(source, &options.source)?;
     let networks = arch::networks(&source.configs, options.weights);
-    check_tensors(&source, &networks)?;
+    let surplus = check_tensors(&source, &networks)?;
     let partial = Partial::create(place)?;
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
@@ -89,12 +93,13 @@ pub fn convert(
     let manifest = manifest(&source, options, checksums(&partial.path)?)?;
     write(&partial.path.join("bundle.json"), &manifest.to_json())?;
     partial.finish()?;
-    Ok(source.warnings)
+    Ok([source.warnings, surplus].concat())
 }
 
-/// Every tensor that is needed is there in the right shape, and every tensor that is there is needed.
-pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> Result<()> {
-    let check = |checkpoint: &Checkpoint, networks: &[BuiltNetwork]| {
+/// Every tensor that is needed is there in the right shape. Tells of those that are there and not needed.
+pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let mut check = |checkpoint: &Checkpoint, networks: &[BuiltNetwork]| {
         let mut needed = BTreeSet::new();
         for parameter in networks.iter().flat_map(|network| &network.parameters) {
             for (name, shape) in parameter.tensors() {
@@ -102,14 +107,27 @@ pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> 
                 needed.insert(name);
             }
         }
-        match checkpoint.names().find(|name| !needed.contains(*name)) {
-            Some(name) => Err(checkpoint.error(name, "is not part of the network that config.json describes")),
-            None => Ok(()),
+        let surplus: Vec<&str> = checkpoint.names().filter(|name| !needed.contains(*name)).collect();
+        if let [first, ..] = surplus[..] {
+            warnings.push(checkpoint.error(first, surplus_message(&surplus)).to_string());
         }
+        Ok::<(), Error>(())
     };
     check(&source.text_encoder, &networks[..1])?;
     check(&source.unet, &networks[1..2])?;
-    check(&source.vae, &networks[2..])
+    check(&source.vae, &networks[2..])?;
+    Ok(warnings)
+}
+
+/// What is said of tensors that are left out, after the first one's name.
+fn surplus_message(surplus: &[&str]) -> String {
+    let reason = "not part of the network that is converted";
+    match surplus {
+        [_] => format!("left out: it is {reason}"),
+        [_, second] => format!("left out, and {second}: they are {reason}"),
+        [_, .., last] => format!("left out, and {} more up to {last}: they are {reason}", surplus.len() - 1),
+        [] => String::new(),
+    }
 }
 
 fn write_networks(

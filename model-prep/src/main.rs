@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use model_prep::{Arch, Dtype, Format, Options};
+use model_prep::{Arch, Dtype, Format, Options, SourceOptions};
 
 /// Turns Stable Diffusion models into bundles that diffused runs.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ enum Command {
         /// The least signal to noise of a tensor, decibels.
         #[arg(long, value_name = "DB", default_value_t = 30.0)]
         min_snr: f64,
+        #[command(flatten)]
+        options: SourceOptions,
     },
     /// Write a diffusers folder of true shapes and random weights.
     Synth {
@@ -79,6 +81,8 @@ struct Convert {
     /// Replace a bundle that is already there (nothing but a bundle is ever replaced).
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    options: SourceOptions,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,19 +125,19 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Convert(arguments) => convert(arguments),
         Command::Inspect { bundle } => Ok(print::inspection(&mut io::stdout(), &model_prep::inspect(&bundle)?)?),
-        Command::Verify { bundle, source, min_snr } => verify(&bundle, &source, min_snr),
+        Command::Verify { bundle, source, min_snr, options } => verify(&bundle, &source, &options, min_snr),
         Command::Synth { arch, seed, output, dtype } => synth(arch, seed, dtype, &output),
     }
 }
 
 fn convert(arguments: Convert) -> Result<()> {
-    let Convert { source, output, weights, name, steps, cfg_scale, force } = arguments;
+    let Convert { source, output, weights, name, steps, cfg_scale, force, options } = arguments;
     let weights = match weights {
         WeightsArg::Int8 => Format::Int8,
         WeightsArg::F16 => Format::F16,
         WeightsArg::F32 => Format::F32,
     };
-    let options = Options { weights, name, steps, cfg_scale, force };
+    let options = Options { weights, name, steps, cfg_scale, force, source: options };
     let bar = bytes_bar()?;
     let warnings = model_prep::convert(&source, &output, &options, &mut |progress| {
         bar.set_message(progress.network);
@@ -148,10 +152,10 @@ fn convert(arguments: Convert) -> Result<()> {
     Ok(())
 }
 
-fn verify(bundle: &Path, source: &Path, min_snr: f64) -> Result<()> {
+fn verify(bundle: &Path, source: &Path, options: &SourceOptions, min_snr: f64) -> Result<()> {
     let (mut out, mut tensors, mut worst) = (io::stdout(), 0, Vec::new());
     let mut printed = print::difference_header(&mut out);
-    model_prep::verify(bundle, source, &mut |difference| {
+    model_prep::verify(bundle, source, options, &mut |difference| {
         if printed.is_ok() {
             printed = print::difference(&mut out, &difference);
         }

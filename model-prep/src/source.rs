@@ -27,6 +27,7 @@ pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
 use crate::error::{Error, Result};
+use crate::options::SourceOptions;
 
 /// The three configurations.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,13 +76,15 @@ impl Configs {
 
 impl ModelFolder {
     /// Opens the folder `path`.
-    pub(crate) fn open(path: &Path) -> Result<ModelFolder> {
+    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<ModelFolder> {
         check_model_index(&path.join("model_index.json"))?;
-        let configs = Configs::open(path)?;
+        let mut configs = Configs::open(path)?;
+        configs.text.skip(options.clip_skip)?;
         let tokenizer = TokenizerFiles::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
-        let (sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
+        let (mut sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
+        sampling_config::overrule(&mut sampling, options);
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
         let mut text_encoder = Checkpoint::open(&path.join("text_encoder"), "model")?;

@@ -11,6 +11,7 @@ use crate::arch;
 use crate::convert::check_tensors;
 use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
+use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::source::{Checkpoint, ModelFolder};
 
@@ -36,12 +37,12 @@ impl Difference {
 
 /// Compares `bundle` with `source`; `each` is called for every tensor in order of first use.
 ///
-/// Errors are those of a bundle that was not made from this source, or not by this program: a graph that differs, a
+/// `options` are those that it was made with. Errors are those of a bundle that was not made from this source, or not by this program: a graph that differs, a
 /// tensor of another shape.
-pub fn verify(bundle: &Path, source: &Path, each: &mut dyn FnMut(Difference)) -> Result<()> {
+pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut dyn FnMut(Difference)) -> Result<()> {
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
-    let source = ModelFolder::open(source)?;
+    let source = ModelFolder::open(source, options)?;
     let networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
     for network in &networks {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::keys::Keys;
 use crate::error::Result;
+use crate::options::SourceOptions;
 
 /// Default number of steps.
 const STEPS: usize = 20;
@@ -164,4 +165,10 @@ fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
     let Some(value) = keys.some("steps_offset") else { return Ok(None) };
     let offset = value.as_u64().and_then(|offset| usize::try_from(offset).ok());
     Ok(Some(offset.ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?))
+}
+
+/// Takes what the user said instead of what the source says.
+pub(crate) fn overrule(sampling: &mut SamplingConfig, options: &SourceOptions) {
+    sampling.default = options.sampler.unwrap_or(sampling.default);
+    sampling.prediction = options.prediction.unwrap_or(sampling.prediction);
 }

@@ -6,7 +6,7 @@ use diffused_engine::layer::Activation;
 use serde_json::json;
 
 use super::keys::Keys;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The text encoder's configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,5 +124,19 @@ impl TextConfig {
         }
         keys.finish()?;
         Ok(config)
+    }
+
+    /// Leaves out the last `clip_skip` - 1 layers, as web interfaces count: 1 leaves out none.
+    pub(crate) fn skip(&mut self, clip_skip: Option<u16>) -> Result<()> {
+        let Some(clip_skip) = clip_skip else { return Ok(()) };
+        match self.layers.checked_sub(usize::from(clip_skip.saturating_sub(1))).filter(|layers| *layers > 0) {
+            Some(layers) => self.layers = layers,
+            None => {
+                let (value, allowed) =
+                    (clip_skip.to_string(), format!("1 to {}, the text encoder's layers", self.layers));
+                return Err(Error::Default { option: "clip_skip", value, allowed });
+            }
+        }
+        Ok(())
     }
 }

@@ -9,8 +9,9 @@ use diffused_engine::Source;
 use diffused_engine::bundle::{Manifest, NETWORKS, PAGE, WeightsFile};
 use diffused_engine::layer::Layer;
 use diffused_engine::layer_onnx::from_node;
+use diffused_engine::sampler::{Prediction, SamplerKind};
 use half::{bf16, f16};
-use model_prep::{Difference, Format, Options, convert, inspect, verify};
+use model_prep::{Difference, Format, Options, SourceOptions, convert, inspect, verify};
 use prost::Message;
 use safetensors::Dtype;
 use tract_onnx::pb::{ModelProto, NodeProto};
@@ -66,7 +67,7 @@ fn tensors_equal_their_source_within_their_formats_error() {
         let bundle = out.path().join("bundle");
         convert_to(&demo(), &bundle, weights);
         let mut differences: Vec<Difference> = Vec::new();
-        verify(&bundle, &demo(), &mut |difference| differences.push(difference)).unwrap();
+        verify(&bundle, &demo(), &SourceOptions::default(), &mut |difference| differences.push(difference)).unwrap();
         assert_eq!(differences.len(), 35 + 184 + 54 + 38);
         for difference in differences {
             // The source is in f16, so only int8 loses anything.
@@ -198,7 +199,10 @@ fn bf16_is_read() {
     });
     convert_to(&source.path(), &source.bundle(), Format::F32);
     let mut text = Vec::new();
-    verify(&source.bundle(), &demo(), &mut |d| text.extend((d.network == "text_encoder").then_some(d))).unwrap();
+    verify(&source.bundle(), &demo(), &SourceOptions::default(), &mut |d| {
+        text.extend((d.network == "text_encoder").then_some(d))
+    })
+    .unwrap();
     // bf16 keeps 8 bits of each value: 40 to 60 dB from the f16 that it was made of.
     let matrices = text.iter().filter(|difference| difference.tensor.contains("mlp"));
     assert!(matrices.clone().count() == 8 && matrices.clone().all(|d| (40.0..60.0).contains(&d.snr())), "{text:?}");
@@ -265,4 +269,31 @@ fn words_and_examples_come_from_the_source() {
     convert_to(&source.path(), &source.bundle(), Format::Int8);
     let without = manifest(&source.bundle());
     assert_eq!((&without.text.words, &*without.examples), (&None, &[][..]));
+}
+
+/// "Clip skip" 2 is a text encoder of a layer less, and the default sampler and prediction are the user's.
+#[test]
+fn the_users_word_goes_before_the_sources() {
+    let (skipped, edited) = (SourceCopy::new(), SourceCopy::new());
+    let source = SourceOptions {
+        clip_skip: Some(2),
+        sampler: Some(SamplerKind::Euler),
+        prediction: Some(Prediction::VPrediction),
+        ..SourceOptions::default()
+    };
+    let options = Options { source, ..Options::default() };
+    let warnings = convert(&skipped.path(), &skipped.bundle(), &options, &mut |_| ()).unwrap();
+    edited.set("text_encoder/config.json", "num_hidden_layers", serde_json::json!(3));
+    convert_to(&edited.path(), &edited.bundle(), Format::Int8);
+    assert!(matches!(&warnings[..], [layers] if layers.contains("encoder.layers.3.")), "{warnings:?}");
+    let (found, wanted) = (manifest(&skipped.bundle()), manifest(&edited.bundle()));
+    assert_eq!(found.files, wanted.files);
+    assert_eq!((found.sampling.default, found.sampling.prediction), (SamplerKind::Euler, Prediction::VPrediction));
+    let options = Options {
+        source: SourceOptions { clip_skip: Some(5), ..SourceOptions::default() },
+        force: true,
+        ..Options::default()
+    };
+    let error = convert(&skipped.path(), &skipped.bundle(), &options, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(error, "clip_skip is 5; allowed is 1 to 4, the text encoder's layers");
 }
