@@ -21,7 +21,8 @@ use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
-use crate::source::{Checkpoint, ModelFolder};
+use crate::source::ModelFolder;
+use crate::tensors::Checkpoint;
 
 /// What is converted, and how.
 #[derive(Debug, Clone)]

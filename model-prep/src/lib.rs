@@ -16,6 +16,7 @@ mod parameter;
 mod place;
 mod source;
 mod synth;
+mod tensors;
 mod verify;
 
 pub use diffused_kernels::pack::Format;
@@ -24,6 +25,6 @@ pub use convert::{Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use options::SourceOptions;
-pub use source::read_header;
 pub use synth::{Arch, Dtype, synth};
+pub use tensors::read_header;
 pub use verify::{Difference, verify};

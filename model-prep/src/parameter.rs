@@ -8,7 +8,7 @@ use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
 use half::f16;
 
 use crate::error::Result;
-use crate::source::Checkpoint;
+use crate::tensors::Checkpoint;
 
 /// A weight.
 #[derive(Debug, Clone, PartialEq, Eq)]

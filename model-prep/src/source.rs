@@ -2,7 +2,6 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
-mod checkpoint;
 mod keys;
 mod sampling_config;
 mod text_config;
@@ -11,15 +10,12 @@ mod unet_config;
 mod vae_config;
 mod words;
 
-pub use checkpoint::read_header;
-
 use std::path::{Path, PathBuf};
 
 use diffused_engine::hash::Sha256;
 use diffused_engine::sampler;
 use serde_json::{Value, json};
 
-pub(crate) use checkpoint::Checkpoint;
 use keys::Keys;
 pub(crate) use text_config::TextConfig;
 pub(crate) use tokenizer::TokenizerFiles;
@@ -28,6 +24,7 @@ pub(crate) use vae_config::VaeConfig;
 
 use crate::error::{Error, Result};
 use crate::options::SourceOptions;
+use crate::tensors::Checkpoint;
 
 /// The three configurations.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,11 +84,11 @@ impl ModelFolder {
         sampling_config::overrule(&mut sampling, options);
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
-        let mut text_encoder = Checkpoint::open(&path.join("text_encoder"), "model")?;
-        text_encoder.rename(text_name);
-        let unet = Checkpoint::open(&path.join("unet"), "diffusion_pytorch_model")?;
-        let mut vae = Checkpoint::open(&path.join("vae"), "diffusion_pytorch_model")?;
-        vae.rename(|name| Some(vae_name(name)));
+        let mut text_encoder = Checkpoint::open_folder(&path.join("text_encoder"), "model")?;
+        text_encoder.rename(text_name)?;
+        let unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
+        let mut vae = Checkpoint::open_folder(&path.join("vae"), "diffusion_pytorch_model")?;
+        vae.rename(|name| Some(vae_name(name)))?;
         let path = path.to_owned();
         Ok(ModelFolder { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
     }

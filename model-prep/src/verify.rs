@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
-use crate::source::{Checkpoint, ModelFolder};
+use crate::source::ModelFolder;
+use crate::tensors::Checkpoint;
 
 /// How far a tensor of the bundle is from its source.
 #[derive(Debug, Clone, PartialEq)]
