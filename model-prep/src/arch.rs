@@ -11,8 +11,8 @@ use crate::network::BuiltNetwork;
 use crate::source::Configs;
 
 /// The bundle's networks, in the order of `bundle::NETWORKS`.
-pub(crate) fn networks(configs: &Configs, weights: Format) -> [BuiltNetwork; 4] {
-    [
+pub(crate) fn networks(configs: &Configs, weights: Format) -> Vec<BuiltNetwork> {
+    vec![
         text_encoder::build(&configs.text, weights),
         unet::build(&configs.unet, weights),
         vae::decoder(&configs.vae, weights),

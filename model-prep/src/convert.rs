@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use diffused_engine::bundle::{
-    FILES, Family, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights,
+    self, Family, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights,
 };
 use diffused_engine::layer::Activation;
 use diffused_engine::parameters::{MAX_CFG_SCALE, MAX_STEPS};
@@ -22,7 +22,6 @@ use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
 use crate::source::ModelFolder;
-use crate::tensors::Checkpoint;
 
 /// What is converted, and how.
 #[derive(Debug, Clone)]
@@ -91,7 +90,8 @@ pub fn convert(
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
-    let manifest = manifest(&source, options, checksums(&partial.path)?)?;
+    let files = bundle::files(networks.iter().map(|network| network.name));
+    let manifest = manifest(&source, options, checksums(&partial.path, files)?)?;
     write(&partial.path.join("bundle.json"), &manifest.to_json())?;
     partial.finish()?;
     Ok([source.warnings, surplus].concat())
@@ -100,9 +100,10 @@ pub fn convert(
 /// Every tensor that is needed is there in the right shape. Tells of those that are there and not needed.
 pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    let mut check = |checkpoint: &Checkpoint, networks: &[BuiltNetwork]| {
+    for (checkpoint, names) in source.parts() {
         let mut needed = BTreeSet::new();
-        for parameter in networks.iter().flat_map(|network| &network.parameters) {
+        let networks = networks.iter().filter(|network| names.contains(&network.name));
+        for parameter in networks.flat_map(|network| &network.parameters) {
             for (name, shape) in parameter.tensors() {
                 checkpoint.check(&name, &shape)?;
                 needed.insert(name);
@@ -112,11 +113,7 @@ pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> 
         if let [first, ..] = surplus[..] {
             warnings.push(checkpoint.error(first, surplus_message(&surplus)).to_string());
         }
-        Ok::<(), Error>(())
-    };
-    check(&source.text_encoder, &networks[..1])?;
-    check(&source.unet, &networks[1..2])?;
-    check(&source.vae, &networks[2..])?;
+    }
     Ok(warnings)
 }
 
@@ -192,9 +189,10 @@ fn manifest(source: &ModelFolder, options: &Options, files: BTreeMap<String, Str
     Manifest::new(fields).map_err(refused)
 }
 
-/// SHA-256 of every file of the bundle in `folder`, by its path in it.
-fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
-    FILES.iter().map(|file| Ok(((*file).to_owned(), sha256(&folder.join(file))?))).collect()
+/// SHA-256 of `files` of the bundle in `folder`, by their paths in it.
+fn checksums(folder: &Path, files: Vec<String>) -> Result<BTreeMap<String, String>> {
+    let checksum = |file: String| sha256(&folder.join(&file)).map(|sum| (file, sum));
+    files.into_iter().map(checksum).collect()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

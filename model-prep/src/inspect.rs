@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::bundle::{Manifest, NETWORKS, WeightsFile};
+use diffused_engine::bundle::{Manifest, WeightsFile};
 use diffused_engine::{Bundle, Source};
 use prost::Message;
 use tract_onnx::pb::ModelProto;
@@ -41,7 +41,7 @@ pub struct NetworkSummary {
 pub fn inspect(bundle: &Path) -> Result<Inspection> {
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
-    let networks = NETWORKS.iter().map(|name| network(bundle, name)).collect::<Result<_>>()?;
+    let networks = opened.manifest.networks().map(|name| network(bundle, name)).collect::<Result<_>>()?;
     Ok(Inspection { manifest: opened.manifest, networks })
 }
 

@@ -93,19 +93,25 @@ impl ModelFolder {
         Ok(ModelFolder { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
     }
 
+    /// The source's tensors, each part with the networks of the bundle that are made of it.
+    pub(crate) fn parts(&self) -> Vec<(&Checkpoint, &'static [&'static str])> {
+        vec![
+            (&self.text_encoder, &["text_encoder"]),
+            (&self.unet, &["unet"]),
+            (&self.vae, &["vae_decoder", "vae_encoder"]),
+        ]
+    }
+
     /// The tensors of one of the bundle's networks.
     pub(crate) fn checkpoint(&self, network: &str) -> &Checkpoint {
-        match network {
-            "text_encoder" => &self.text_encoder,
-            "unet" => &self.unet,
-            _ => &self.vae,
-        }
+        let part = self.parts().into_iter().find(|(_, networks)| networks.contains(&network));
+        part.expect("each network that is built has a part of the source").0
     }
 
     /// SHA-256 over the weight files, hexadecimal.
     pub(crate) fn sha256(&self) -> Result<String> {
         let mut hash = Sha256::default();
-        for checkpoint in [&self.text_encoder, &self.unet, &self.vae] {
+        for (checkpoint, _) in self.parts() {
             checkpoint.hash(&mut hash)?;
         }
         Ok(hash.finish())
@@ -234,7 +240,8 @@ mod tests {
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
             let networks = arch::networks(&configs, Format::F32);
-            let shapes = networks[1].parameters.iter().flat_map(|parameter| parameter.tensors());
+            let network = networks.iter().find(|network| network.name == "unet").unwrap();
+            let shapes = network.parameters.iter().flat_map(|parameter| parameter.tensors());
             assert_eq!(shapes.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), unet, "{name}");
         }
     }

@@ -71,6 +71,13 @@ impl RandomTensor {
     }
 }
 
+/// The weight files: path in the folder, the networks that they hold, and what the tensors' names begin with.
+const FILES: [(&str, &[&str], &str); 3] = [
+    ("text_encoder/model.safetensors", &["text_encoder"], "text_model."),
+    ("unet/diffusion_pytorch_model.safetensors", &["unet"], ""),
+    ("vae/diffusion_pytorch_model.safetensors", &["vae_decoder", "vae_encoder"], ""),
+];
+
 /// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is called with the bytes done and in all.
 pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     if out.exists() {
@@ -82,12 +89,8 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     let (vocab, merges) = tokenizer::files();
     write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
     write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
-    let [text, unet, decoder, encoder] = arch::networks(&Configs::open(out)?, Format::F32);
-    let mut files = [
-        ("text_encoder/model.safetensors", tensors(&[&text], "text_model.")),
-        ("unet/diffusion_pytorch_model.safetensors", tensors(&[&unet], "")),
-        ("vae/diffusion_pytorch_model.safetensors", tensors(&[&decoder, &encoder], "")),
-    ];
+    let networks = arch::networks(&Configs::open(out)?, Format::F32);
+    let mut files = FILES.map(|(file, names, prefix)| (file, tensors(&networks, names, prefix)));
     files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
     let values = |tensors: &BTreeMap<String, RandomTensor>| tensors.values().map(RandomTensor::values).sum::<usize>();
     let total = files.iter().map(|(_, tensors)| values(tensors) as u64).sum::<u64>() * dtype.bytes();
@@ -108,9 +111,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::io(path))
 }
 
-/// The tensors that `networks` are made of.
-fn tensors(networks: &[&BuiltNetwork], prefix: &str) -> BTreeMap<String, RandomTensor> {
-    let parameters = networks.iter().flat_map(|network| &network.parameters);
+/// The tensors that those of `networks` are made of that `names` holds.
+fn tensors(networks: &[BuiltNetwork], names: &[&str], prefix: &str) -> BTreeMap<String, RandomTensor> {
+    let networks = networks.iter().filter(|network| names.contains(&network.name));
+    let parameters = networks.flat_map(|network| &network.parameters);
     let tensors = parameters.flat_map(|parameter| {
         let weight = parameter.tensors().into_iter().zip(draws(parameter));
         weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), RandomTensor { shape, draw }))
@@ -194,6 +198,8 @@ fn header(tensors: &BTreeMap<String, RandomTensor>, dtype: Dtype) -> String {
 
 #[cfg(test)]
 mod tests {
+    use diffused_engine::bundle::NETWORKS;
+
     use super::*;
 
     /// As `state_dict` of diffusers' classes has them.
@@ -205,7 +211,7 @@ mod tests {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
             let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Format::F32);
-            let mut tensors = tensors(&networks.each_ref(), "");
+            let mut tensors = tensors(&networks, &NETWORKS, "");
             shape_convolutions(&mut tensors, arch.linear_projections());
             let shape = |name: &str| &tensors[name].shape[..];
             assert_eq!(shape("down_blocks.0.attentions.0.proj_in.weight"), projection);
@@ -230,11 +236,9 @@ mod tests {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
             let networks = arch::networks(&Configs::open(folder.path()).unwrap(), Format::F32);
-            let values =
-                |networks: &[&BuiltNetwork]| tensors(networks, "").values().map(RandomTensor::values).sum::<usize>();
-            assert_eq!(values(&[&networks[0]]), text, "{arch:?}");
-            assert_eq!(values(&[&networks[1]]), unet, "{arch:?}");
-            assert_eq!(values(&[&networks[2], &networks[3]]), 83_653_863, "{arch:?}");
+            let values = FILES
+                .map(|(_, names, _)| tensors(&networks, names, "").values().map(RandomTensor::values).sum::<usize>());
+            assert_eq!(values, [text, unet, 83_653_863], "{arch:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A bundle: the folder that model-prep writes and the engine runs. Both read and write it through this module.
 //!
-//! `bundle.json` (`Manifest`), `tokenizer/vocab.json`, `tokenizer/merges.txt`, and for each network `NAME.onnx`
-//! (a graph of `Layer`s without weights) and `NAME.weights`:
+//! `bundle.json` (`Manifest`), `tokenizer/vocab.json`, `tokenizer/merges.txt`, and for each network that the model has
+//! (`NETWORKS`) `NAME.onnx`, a graph of `Layer`s without weights, and `NAME.weights`:
 //!
 //! - 8 bytes: the length `L` of the index, little-endian; `L` bytes: the index, JSON (`WeightsIndex`); zeros to the next 4096.
 //! - Then every tensor from a multiple of 4096 on, in order of first use. A matrix's blocks are whole panels
@@ -35,22 +35,27 @@ pub const PAGE: u64 = 4096;
 /// Blocks of a tensor are as long as fits in this many bytes, but at least one panel pair or row.
 pub const BLOCK: usize = 256 << 10;
 
-/// The four networks' names, which are also their files' stems.
-pub const NETWORKS: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+/// The names of all networks that a bundle may hold, which are also their files' stems. A bundle holds those that its
+/// manifest lists (`Manifest::has`).
+pub const NETWORKS: [&str; 7] =
+    ["text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder", "tiny_decoder", "tiny_encoder"];
 
-/// The files that a bundle has beside `bundle.json`, by their paths in it.
-pub const FILES: [&str; 10] = [
-    "text_encoder.onnx",
-    "text_encoder.weights",
-    "tokenizer/merges.txt",
-    "tokenizer/vocab.json",
-    "unet.onnx",
-    "unet.weights",
-    "vae_decoder.onnx",
-    "vae_decoder.weights",
-    "vae_encoder.onnx",
-    "vae_encoder.weights",
-];
+/// The networks that every bundle holds.
+const REQUIRED: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+
+/// The files that every bundle has beside `bundle.json` and its networks, by their paths in it.
+const TOKENIZER_FILES: [&str; 2] = ["tokenizer/merges.txt", "tokenizer/vocab.json"];
+
+/// The files of a bundle of these networks beside `bundle.json`, by their paths in it.
+pub fn files<'a>(networks: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let networks = networks.into_iter().flat_map(network_files);
+    TOKENIZER_FILES.into_iter().map(str::to_owned).chain(networks).collect()
+}
+
+/// A network's graph and weights, by their paths in the bundle.
+fn network_files(network: &str) -> [String; 2] {
+    [format!("{network}.onnx"), format!("{network}.weights")]
+}
 
 /// Bytes that are read of a file at once to form its checksum.
 const CHUNK: usize = 1 << 20;

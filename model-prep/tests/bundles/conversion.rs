@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::changed::{SourceCopy, TensorData, demo};
 use diffused_engine::Source;
-use diffused_engine::bundle::{Manifest, NETWORKS, PAGE, WeightsFile};
+use diffused_engine::bundle::{Manifest, PAGE, WeightsFile};
 use diffused_engine::layer::Layer;
 use diffused_engine::layer_onnx::from_node;
 use diffused_engine::sampler::{Prediction, SamplerKind};
@@ -82,7 +82,7 @@ fn graphs_and_weights_know_the_same_tensors_in_the_same_order() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
     convert_to(&demo(), &bundle, Format::Int8);
-    for network in NETWORKS {
+    for network in manifest(&bundle).networks() {
         let (layers, weights) = (layers(&bundle, network), weights(&bundle, network));
         let used: Vec<&str> = layers.iter().flat_map(Layer::weights).collect();
         assert_eq!(used.len(), weights.index().entries().len(), "{network}");
@@ -96,7 +96,7 @@ fn every_value_is_made_once_and_before_it_is_used() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
     convert_to(&demo(), &bundle, Format::Int8);
-    for network in NETWORKS {
+    for network in manifest(&bundle).networks() {
         let bytes = fs::read(bundle.join(format!("{network}.onnx"))).unwrap();
         let graph = ModelProto::decode(&*bytes).unwrap().graph.unwrap();
         let mut known: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
@@ -133,7 +133,7 @@ fn exact_bundles_round_nothing() {
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle");
     convert_to(&demo(), &bundle, Format::F32);
-    for network in NETWORKS {
+    for network in manifest(&bundle).networks() {
         assert!(nodes(&bundle, network).iter().all(|node| node.op_type != "Cast"), "{network}");
         let rounds = |layer: &Layer| layer.quantizes() || matches!(layer, Layer::Conv2d { half: true, .. });
         assert!(!layers(&bundle, network).iter().any(rounds), "{network}");

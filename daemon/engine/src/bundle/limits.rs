@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::manifest::{ManifestFields, PictureSizes, Text};
-use super::{FILES, SCHEMA};
+use super::{REQUIRED, SCHEMA};
 use crate::hash::is_sha256;
 use crate::sampler::{Sampler, SamplingConfig};
 
@@ -58,8 +58,10 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
             return Err(format!("files: the checksum of {file} is {sum:?}; allowed are 64 hexadecimal digits"));
         }
     }
-    match FILES.iter().find(|file| !files.contains_key(**file)) {
-        Some(file) => Err(format!("files does not list {file}, which every bundle has; convert the model again")),
+    // A network is whole: where one of its files is listed, so is the other.
+    let needed = super::files(REQUIRED.into_iter().chain(fields.networks()));
+    match needed.iter().find(|file| !files.contains_key(*file)) {
+        Some(file) => Err(format!("files does not list {file}, which this bundle needs; convert the model again")),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use diffused_kernels::pack::Format;
 use serde::{Deserialize, Serialize};
 
-use super::{SCHEMA, limits};
+use super::{NETWORKS, SCHEMA, limits, network_files};
 use crate::sampler;
 
 /// `bundle.json`, parsed and checked: every value lies where the engine can work with it.
@@ -40,6 +40,13 @@ pub struct ManifestFields {
     pub examples: Vec<String>,
     /// SHA-256 of every other file of the bundle, by its path in it.
     pub files: BTreeMap<String, String>,
+}
+
+impl ManifestFields {
+    /// The networks of which any file is listed, in the order of `NETWORKS`.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &'static str> {
+        NETWORKS.into_iter().filter(|network| network_files(network).iter().any(|file| self.files.contains_key(file)))
+    }
 }
 
 /// A family of models.
@@ -168,6 +175,16 @@ impl Manifest {
         Manifest::new(fields)
     }
 
+    /// Whether the bundle holds this one of `NETWORKS`.
+    pub fn has(&self, network: &str) -> bool {
+        self.networks().any(|name| name == network)
+    }
+
+    /// The networks that the bundle holds, in the order of `NETWORKS`.
+    pub fn networks(&self) -> impl Iterator<Item = &'static str> {
+        self.0.networks()
+    }
+
     /// The bytes of `bundle.json`.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(&self.0).expect("a manifest has only strings as keys, and finite numbers")
@@ -187,7 +204,7 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bundle::FILES;
+    use crate::bundle::{REQUIRED, files};
     use crate::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig};
 
     fn fields() -> ManifestFields {
@@ -223,7 +240,7 @@ pub(crate) mod tests {
                 original_inference_steps: None,
             },
             examples: Vec::new(),
-            files: FILES.iter().map(|file| ((*file).to_owned(), "0".repeat(64))).collect(),
+            files: files(REQUIRED).into_iter().map(|file| (file, "0".repeat(64))).collect(),
         }
     }
 
@@ -246,6 +263,19 @@ pub(crate) mod tests {
     fn a_manifest_comes_back_from_its_bytes() {
         let manifest = sample();
         assert_eq!(Manifest::parse(&manifest.to_json()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_network_is_there_where_both_of_its_files_are_listed() {
+        let mut fields = fields();
+        assert!(sample().has("unet") && !sample().has("tiny_decoder"));
+        fields.files.insert("tiny_decoder.onnx".into(), "0".repeat(64));
+        let error = Manifest::new(fields.clone()).unwrap_err();
+        assert!(error.starts_with("files does not list tiny_decoder.weights"), "{error}");
+        fields.files.insert("tiny_decoder.weights".into(), "0".repeat(64));
+        let manifest = Manifest::new(fields).unwrap();
+        let networks = ["text_encoder", "unet", "vae_decoder", "vae_encoder", "tiny_decoder"];
+        assert!(manifest.networks().eq(networks) && manifest.has("tiny_decoder"));
     }
 
     #[test]
@@ -294,7 +324,7 @@ pub(crate) mod tests {
             ("text.words", json!(["b", "a"]), "text.words is not sorted"),
             ("text.words", json!([]), "the number of text.words is 0"),
             ("examples", json!([""]), "the length of an example is 0"),
-            ("files", json!({}), "files does not list text_encoder.onnx"),
+            ("files", json!({}), "files does not list tokenizer/merges.txt"),
             ("files", json!({"../a": "0".repeat(64)}), "files names \"../a\""),
             ("files", json!({"/etc/a": "0".repeat(64)}), "files names \"/etc/a\""),
             ("files", json!({"a": "x"}), "the checksum of a is \"x\""),
