@@ -172,6 +172,7 @@ fn manifest(source: &ModelFolder, options: &Options, files: BTreeMap<String, Str
             pad: tokenizer.pad,
             channels: configs.text.channels,
             words: source.words.clone(),
+            added: source.tokenizer.added.clone(),
         },
         picture: PictureSizes {
             default: configs.unet.sample_size * configs.vae.factor(),

@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+mod added_tokens;
 mod keys;
 mod sampling_config;
 mod text_config;
@@ -80,8 +81,9 @@ impl ModelFolder {
         let tokenizer = TokenizerFiles::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
-        let (mut sampling, warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
+        let (mut sampling, mut warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
         sampling_config::overrule(&mut sampling, options);
+        warnings.extend(tokenizer.warnings.iter().cloned());
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
         let mut text_encoder = Checkpoint::open_folder(&path.join("text_encoder"), "model")?;
@@ -235,7 +237,7 @@ mod tests {
             let configs = Configs::open(folder.path()).unwrap();
             let guidance = configs.unet.guidance_channels.is_some();
             let scheduler = folder.path().join("scheduler/scheduler_config.json");
-            let (sampling, warnings) = sampling_config::open(&scheduler, guidance).unwrap();
+            let (sampling, mut warnings) = sampling_config::open(&scheduler, guidance).unwrap();
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");

@@ -63,7 +63,7 @@ impl Resolver {
     pub fn open(source: Source) -> Result<Resolver> {
         let bundle = Bundle::open(source)?;
         let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
-        let tokenizer = Tokenizer::new(&vocab, &merges)
+        let tokenizer = Tokenizer::new(&vocab, &merges, &bundle.manifest.text.added)
             .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })?;
         Ok(Resolver { manifest: bundle.manifest, model_sha256: bundle.sha256, tokenizer })
     }

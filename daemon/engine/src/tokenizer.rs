@@ -1,8 +1,9 @@
 //! Prompts to token ids, exactly as transformers' `CLIPTokenizer` makes them: another id is another image.
 //!
-//! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed (NFC) and
-//! lower-cased character by character; a regular expression finds the words; each word's UTF-8 bytes, the last one marked as
-//! the end of a word, are merged pair by pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
+//! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed (NFC),
+//! its whitespace becomes single blanks, and it is lower-cased character by character; added tokens are cut out of that; a
+//! regular expression finds the words; each word's UTF-8 bytes, the last one marked as the end of a word, are merged pair by
+//! pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -10,7 +11,7 @@ use std::collections::{BinaryHeap, HashMap};
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::bundle::Text;
+use crate::bundle::{AddedToken, Text};
 
 /// The start token as a prompt may spell it.
 const START: &str = "<|startoftext|>";
@@ -40,6 +41,17 @@ pub struct Tokenizer {
     /// Which pairs become which token, sorted by pair.
     merges: Vec<((u32, u32), MergeRule)>,
     clip_words: Regex,
+    /// Added tokens that are found as they are spelled.
+    exact: Vec<CutToken>,
+    /// Added tokens whose text is normalized, as the prompt is.
+    folded: Vec<CutToken>,
+}
+
+/// A text that is cut out of a prompt, and its ids.
+#[derive(Debug, Clone)]
+struct CutToken {
+    text: String,
+    ids: Vec<u32>,
 }
 
 /// What a pair becomes; of several possible merges the lowest rank comes first.
@@ -50,11 +62,11 @@ struct MergeRule {
 }
 
 impl Tokenizer {
-    /// From the contents of `vocab.json` and `merges.txt`.
+    /// From the contents of `vocab.json` and `merges.txt`, and the manifest's added tokens.
     ///
     /// # Errors
     /// What is wrong with which of them, for people.
-    pub fn new(vocab: &[u8], merges: &[u8]) -> Result<Tokenizer, String> {
+    pub fn new(vocab: &[u8], merges: &[u8], added: &[AddedToken]) -> Result<Tokenizer, String> {
         let vocab: HashMap<String, u32> = serde_json::from_slice(vocab)
             .map_err(|error| format!("vocab.json: {error}; expected tokens with their ids"))?;
         let merges = std::str::from_utf8(merges).map_err(|error| format!("merges.txt: {error}"))?;
@@ -66,7 +78,13 @@ impl Tokenizer {
             let id = |char| vocab.get(&format!("{char}{suffix}")).copied().unwrap_or(end);
             byte_alphabet().map(id).collect()
         };
+        let cut = |exact, spelled: fn(&str) -> String| {
+            let tokens = added.iter().filter(move |token| token.exact == exact);
+            tokens.map(|token| CutToken { text: spelled(&token.text), ids: token.ids.clone() }).collect()
+        };
         Ok(Tokenizer {
+            exact: cut(true, str::to_owned),
+            folded: cut(false, normalized),
             start,
             end,
             inner: byte(""),
@@ -88,42 +106,30 @@ impl Tokenizer {
 
     /// Appends the ids of `text` without start and end until there are `most`; returns the text that had no room.
     fn words(&self, text: &str, pad: u32, most: usize, ids: &mut Vec<u32>) -> Option<String> {
-        let specials = self.specials(pad);
-        let mut rest = text;
-        loop {
-            let found = specials.iter().filter_map(|(token, id)| Some((rest.find(token.as_str())?, token.len(), *id)));
-            let found = found.min();
-            let (plain, special) = rest.split_at(found.map_or(rest.len(), |(at, ..)| at));
-            if let Some(left_out) = self.plain(plain, most, ids) {
-                return Some(left_out + special);
-            }
-            let (_, len, id) = found?;
-            if ids.len() == most {
-                return Some(special.to_owned());
-            }
-            ids.push(id);
-            rest = &special[len..];
-        }
+        let mut tokens = self.specials(pad);
+        tokens.extend(self.exact.iter().cloned());
+        cut(text, &tokens, most, ids, |text, ids| {
+            let text = normalized(text);
+            cut(&text, &self.folded, most, ids, |text, ids| self.plain(text, most, ids))
+        })
     }
 
     /// Tokens that stand for themselves wherever they occur in a prompt. To transformers the padding is one, too: SD 2 pads
     /// with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte cannot be written in a prompt.
-    fn specials(&self, pad: u32) -> Vec<(String, u32)> {
-        let mut specials = vec![(START.to_owned(), self.start), (END.to_owned(), self.end)];
+    fn specials(&self, pad: u32) -> Vec<CutToken> {
+        let token = |text: &str, id| CutToken { text: text.to_owned(), ids: vec![id] };
+        let mut specials = vec![token(START, self.start), token(END, self.end)];
         let byte = byte_alphabet().zip(&self.inner).find(|&(char, &id)| id == pad && id != self.end && char.is_ascii());
-        specials.extend(byte.map(|(char, &id)| (char.to_string(), id)));
+        specials.extend(byte.map(|(char, &id)| token(&char.to_string(), id)));
         specials
     }
 
-    /// The same for a text that holds no special tokens; the text that is returned is composed and in lower case.
+    /// The same for a normalized text that holds no tokens which are cut out.
     fn plain(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Option<String> {
-        let text: String = text.nfc().flat_map(char::to_lowercase).collect();
-        for clip_word in self.clip_words.find_iter(&text) {
+        for clip_word in self.clip_words.find_iter(text) {
             let mut start = clip_word.start();
             for word in gpt2_words(clip_word.as_str()) {
-                let (found, room) = (self.merge(word.as_bytes()), most - ids.len());
-                ids.extend(found.iter().take(room));
-                if found.len() > room {
+                if !append(ids, &self.merge(word.as_bytes()), most) {
                     return Some(text[start..].to_owned());
                 }
                 start += word.len();
@@ -170,6 +176,51 @@ impl Tokenizer {
         }
         ids
     }
+}
+
+/// Cuts `tokens` out of `text` from left to right, where several begin at the same place the longest, and appends their ids
+/// and those that `between` finds in the text around them, until there are `most`; returns the text that had no room.
+fn cut(
+    text: &str,
+    tokens: &[CutToken],
+    most: usize,
+    ids: &mut Vec<u32>,
+    between: impl Fn(&str, &mut Vec<u32>) -> Option<String>,
+) -> Option<String> {
+    let mut rest = text;
+    loop {
+        let found = tokens.iter().filter_map(|token| Some((rest.find(&token.text)?, token)));
+        let found = found.min_by_key(|(at, token)| (*at, Reverse(token.text.len())));
+        let (plain, from_token) = rest.split_at(found.map_or(rest.len(), |(at, _)| at));
+        if let Some(left_out) = between(plain, ids) {
+            return Some(left_out + from_token);
+        }
+        let (_, token) = found?;
+        if !append(ids, &token.ids, most) {
+            return Some(from_token.to_owned());
+        }
+        rest = &from_token[token.text.len()..];
+    }
+}
+
+/// Appends `found` until there are `most` ids; whether all had room.
+fn append(ids: &mut Vec<u32>, found: &[u32], most: usize) -> bool {
+    let room = most - ids.len();
+    ids.extend(found.iter().take(room));
+    found.len() <= room
+}
+
+/// Composed, with single blanks, in lower case.
+fn normalized(text: &str) -> String {
+    let mut normalized = String::with_capacity(text.len());
+    for char in text.nfc() {
+        match char.is_whitespace() {
+            true if normalized.ends_with(' ') => {}
+            true => normalized.push(' '),
+            false => normalized.extend(char.to_lowercase()),
+        }
+    }
+    normalized
 }
 
 /// GPT-2's words, which transformers looks for within CLIP's: each is one of those, but for special tokens that a prompt
@@ -264,7 +315,7 @@ mod tests {
     use super::*;
 
     fn message(vocab: &str, merges: &[u8]) -> String {
-        Tokenizer::new(vocab.as_bytes(), merges).unwrap_err()
+        Tokenizer::new(vocab.as_bytes(), merges, &[]).unwrap_err()
     }
 
     #[test]
@@ -279,7 +330,7 @@ mod tests {
     #[test]
     fn faults_of_the_files_are_named() {
         let vocab = r#"{"a": 0, "b": 1, "ab": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}"#;
-        assert!(Tokenizer::new(vocab.as_bytes(), b"#version: 0.2\na b\n").is_ok());
+        assert!(Tokenizer::new(vocab.as_bytes(), b"#version: 0.2\na b\n", &[]).is_ok());
         assert!(message("[]", b"").starts_with("vocab.json: "));
         assert_eq!(message(r#"{"a": 0}"#, b""), "vocab.json: the special token <|startoftext|> is missing");
         assert!(message(vocab, b"\xff").starts_with("merges.txt: "));

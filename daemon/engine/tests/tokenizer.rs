@@ -1,6 +1,6 @@
 //! The tokenizer against transformers' (`goldens/make_tokenizer.py`), and against whatever text a client may send.
 
-use diffused_engine::bundle::Text;
+use diffused_engine::bundle::{AddedToken, Text};
 use diffused_engine::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -16,6 +16,8 @@ const CLIP: [&str; 3] = [
     include_str!("goldens/tokenizer/clip_cases.json"),
 ];
 
+const ADDED: &str = include_str!("goldens/tokenizer/added_cases.json");
+
 /// A prompt and its ids, padded to 77.
 #[derive(Deserialize)]
 struct Case {
@@ -25,17 +27,26 @@ struct Case {
     truncated: bool,
 }
 
+/// Added tokens, and prompts that hold them.
+#[derive(Deserialize)]
+struct AddedCases {
+    tokens: Vec<AddedToken>,
+    cases: Vec<Case>,
+}
+
 fn open(files: [&str; 3]) -> Tokenizer {
-    Tokenizer::new(files[0].as_bytes(), files[1].as_bytes()).unwrap()
+    Tokenizer::new(files[0].as_bytes(), files[1].as_bytes(), &[]).unwrap()
 }
 
 fn sizes(bos: u32, eos: u32, pad: u32) -> Text {
-    Text { tokens: 77, bos, eos, pad, channels: 768, words: None }
+    Text { tokens: 77, bos, eos, pad, channels: 768, words: None, added: Vec::new() }
 }
 
 fn check(files: [&str; 3], bos: u32, eos: u32) {
-    let tokenizer = open(files);
-    let cases: Vec<Case> = serde_json::from_str(files[2]).unwrap();
+    check_cases(&open(files), &serde_json::from_str::<Vec<Case>>(files[2]).unwrap(), bos, eos);
+}
+
+fn check_cases(tokenizer: &Tokenizer, cases: &[Case], bos: u32, eos: u32) {
     for case in cases {
         let encoded = tokenizer.encode(&case.prompt, &sizes(bos, eos, case.pad));
         assert_eq!(encoded.ids, case.ids, "{:?}", case.prompt);
@@ -52,6 +63,24 @@ fn the_demo_models_ids_are_transformers() {
 #[test]
 fn clips_ids_are_transformers() {
     check(CLIP, 49406, 49407);
+}
+
+#[test]
+fn added_tokens_are_found_as_transformers_finds_them() {
+    let AddedCases { tokens, cases } = serde_json::from_str(ADDED).unwrap();
+    let tokenizer = Tokenizer::new(CLIP[0].as_bytes(), CLIP[1].as_bytes(), &tokens).unwrap();
+    check_cases(&tokenizer, &cases, 49406, 49407);
+}
+
+#[test]
+fn all_ids_of_an_added_token_have_room_or_it_is_left_out() {
+    let added = [AddedToken { text: "Toy".into(), ids: vec![600, 601, 602], exact: false }];
+    let tokenizer = Tokenizer::new(DEMO[0].as_bytes(), DEMO[1].as_bytes(), &added).unwrap();
+    let encode = |text: &str| tokenizer.encode(text, &Text { tokens: 6, ..sizes(0, 1, 1) });
+    assert_eq!(encode("toys").ids[1..4], [600, 601, 602]);
+    assert_eq!(encode("a toy").left_out, None);
+    assert_eq!(encode("a red TOY, please").left_out.as_deref(), Some("toy, please"));
+    assert_eq!(encode("a red TOY").ids[3..], [600, 601, 1]);
 }
 
 #[test]

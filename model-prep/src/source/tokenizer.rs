@@ -5,9 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use diffused_engine::bundle::AddedToken;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::added_tokens;
 use super::keys::Keys;
 use crate::error::{Error, Result};
 
@@ -30,6 +32,10 @@ pub(crate) struct TokenizerFiles {
     pub(crate) pad: u32,
     /// Tokens of a prompt.
     pub(crate) tokens: usize,
+    /// Tokens beside the vocabulary's.
+    pub(crate) added: Vec<AddedToken>,
+    /// What the user should know of.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl TokenizerFiles {
@@ -47,7 +53,9 @@ impl TokenizerFiles {
         };
         let (bos, eos) = (id("bos_token", START)?, id("eos_token", END)?);
         let pad = id("pad_token", END)?;
-        Ok(TokenizerFiles { bos, eos, pad, tokens, vocab: files.vocab.1, merges: files.merges.1 })
+        let mut warnings = Vec::new();
+        let added = added_tokens::open(folder, &ids, vocabulary, &mut warnings)?;
+        Ok(TokenizerFiles { bos, eos, pad, tokens, added, warnings, vocab: files.vocab.1, merges: files.merges.1 })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use diffused::jobs::init_image::Header;
 use diffused::jobs::journal::{JournalState, Record};
 use diffused::jobs::request::{Job, RequestMode};
-use diffused_engine::bundle::{Manifest, Text, WeightsIndex};
+use diffused_engine::bundle::{AddedToken, Manifest, Text, WeightsIndex};
 use diffused_engine::hash::{sha256, xxh3};
 use diffused_engine::sampler::{Sampler, SamplerKind};
 use diffused_engine::text_encoder::TextEncoder;
@@ -100,8 +100,9 @@ pub fn graph(input: &[u8]) {
 pub fn tokenizer(input: &[u8]) {
     let mut parts = input.splitn(3, |byte| *byte == 0);
     let mut part = || parts.next().unwrap_or_default();
-    let Ok(tokenizer) = Tokenizer::new(part(), part()) else { return };
-    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words: None };
+    let added = AddedToken { text: "<a>".into(), ids: vec![2, 3], exact: false };
+    let Ok(tokenizer) = Tokenizer::new(part(), part(), &[added]) else { return };
+    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words: None, added: Vec::new() };
     let encoded = tokenizer.encode(&String::from_utf8_lossy(part()), &sizes);
     assert_eq!(encoded.ids.len(), 77);
 }

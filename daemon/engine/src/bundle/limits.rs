@@ -1,10 +1,11 @@
 //! What a manifest's values may be. Whatever lies outside would stop the program, paint nothing that can be recognised, or
 //! is not a model of the kind that the engine runs.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::manifest::{ManifestFields, PictureSizes, Text};
+use super::manifest::{AddedToken, ManifestFields, PictureSizes, Text};
 use super::{REQUIRED, SCHEMA};
 use crate::hash::is_sha256;
 use crate::sampler::{Sampler, SamplingConfig};
@@ -22,6 +23,8 @@ const MAX_TEXT: usize = 1000;
 const MAX_EXAMPLES: usize = 100;
 /// The most words that a bundle lists.
 const MAX_WORDS: usize = 100_000;
+/// The most tokens beside the vocabulary's.
+const MAX_ADDED: usize = 2000;
 /// Tokens of a prompt: start, end and at least one between them.
 const TOKENS: RangeInclusive<usize> = 3..=1024;
 /// Channels of text, latents and embeddings.
@@ -69,6 +72,7 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
 fn check_text(text: &Text) -> Result<(), String> {
     within("text.tokens", text.tokens, TOKENS)?;
     within("text.channels", text.channels, CHANNELS)?;
+    check_added(&text.added)?;
     let Some(words) = &text.words else { return Ok(()) };
     within("the number of text.words", words.len(), 1..=MAX_WORDS)?;
     let lower = |word: &str| !word.is_empty() && word.chars().all(char::is_alphabetic) && word == word.to_lowercase();
@@ -79,6 +83,19 @@ fn check_text(text: &Text) -> Result<(), String> {
         true => Ok(()),
         false => Err("text.words is not sorted, or has a word twice".into()),
     }
+}
+
+fn check_added(added: &[AddedToken]) -> Result<(), String> {
+    within("the number of text.added", added.len(), 0..=MAX_ADDED)?;
+    let mut texts = BTreeSet::new();
+    for AddedToken { text, ids, .. } in added {
+        within("the length of a text of text.added", text.len(), 1..=MAX_TEXT)?;
+        within(&format!("the number of ids of {text:?} in text.added"), ids.len(), 1..=*TOKENS.end())?;
+        if !texts.insert(text) {
+            return Err(format!("text.added has {text:?} twice"));
+        }
+    }
+    Ok(())
 }
 
 fn check_sizes(sizes: &PictureSizes) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! `bundle.json`: what the pipeline has to know of a model beside its graphs and weights.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
@@ -92,6 +93,22 @@ pub struct Text {
     /// The words that the model was trained with, in lower case and sorted; `None`: it takes any words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<String>>,
+    /// Tokens beside the vocabulary's, of textual inversions most of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<AddedToken>,
+}
+
+/// A text that stands for embeddings of its own wherever it occurs in a prompt, also within a word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddedToken {
+    /// How a prompt spells it.
+    pub text: String,
+    /// The token ids that it becomes: rows of the text encoder's token table.
+    pub ids: Vec<u32>,
+    /// It is found only as it is spelled here; otherwise upper and lower case are the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
 }
 
 impl Text {
@@ -106,12 +123,19 @@ impl Text {
     pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
         let mut unknown = Vec::new();
         let Some(known) = &self.words else { return unknown };
-        for word in Text::words_of(prompt) {
+        for word in Text::words_of(&self.without_added(prompt)) {
             if known.binary_search(&word).is_err() && !unknown.contains(&word) {
                 unknown.push(word);
             }
         }
         unknown
+    }
+
+    /// `prompt` in lower case with blanks in the place of added tokens.
+    fn without_added(&self, prompt: &str) -> String {
+        let mut added: Vec<String> = self.added.iter().map(|token| token.text.to_lowercase()).collect();
+        added.sort_by_key(|text| Reverse(text.len()));
+        added.iter().fold(prompt.to_lowercase(), |rest, text| rest.replace(text, " "))
     }
 }
 
@@ -214,7 +238,15 @@ pub(crate) mod tests {
             source_sha256: "0".repeat(64),
             family: Family::Sd1,
             weights: Format::Int8,
-            text: Text { tokens: 77, bos: 49406, eos: 49407, pad: 49407, channels: 768, words: None },
+            text: Text {
+                tokens: 77,
+                bos: 49406,
+                eos: 49407,
+                pad: 49407,
+                channels: 768,
+                words: None,
+                added: Vec::new(),
+            },
             picture: PictureSizes {
                 default: 512,
                 smallest: 64,
@@ -323,6 +355,9 @@ pub(crate) mod tests {
             ("text.words", json!(["a", "B"]), "text.words has \"B\""),
             ("text.words", json!(["b", "a"]), "text.words is not sorted"),
             ("text.words", json!([]), "the number of text.words is 0"),
+            ("text.added", json!([{"text": "", "ids": [8]}]), "the length of a text of text.added is 0"),
+            ("text.added", json!([{"text": "a", "ids": []}]), "the number of ids of \"a\" in text.added is 0"),
+            ("text.added", json!([{"text": "a", "ids": [8]}, {"text": "a", "ids": [9]}]), "text.added has \"a\" twice"),
             ("examples", json!([""]), "the length of an example is 0"),
             ("files", json!({}), "files does not list tokenizer/merges.txt"),
             ("files", json!({"../a": "0".repeat(64)}), "files names \"../a\""),
@@ -342,7 +377,7 @@ pub(crate) mod tests {
 
     fn text(words: Option<&[&str]>) -> Text {
         let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
-        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words }
+        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words, added: Vec::new() }
     }
 
     #[test]
@@ -351,6 +386,15 @@ pub(crate) mod tests {
         assert_eq!(text.unknown_words("a RED house"), Vec::<String>::new());
         assert_eq!(text.unknown_words("Zebras, a red-hot house; zebras' café"), ["zebras", "hot", "café"]);
         assert_eq!(text.unknown_words(" 12 %, ... "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn added_tokens_are_known_words() {
+        let mut text = text(Some(&["a", "house"]));
+        let added = |text: &str| AddedToken { text: text.into(), ids: vec![8], exact: false };
+        text.added = vec![added("<Cat-Toy>"), added("<cat-toy>_1"), added("neg")];
+        assert_eq!(text.unknown_words("a <cat-toy>_1house <CAT-TOY>, NEG"), Vec::<String>::new());
+        assert_eq!(text.unknown_words("a cat-toy"), ["cat", "toy"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ import pathlib
 import sys
 import tempfile
 
+from tokenizers import AddedToken
 from transformers import CLIPTokenizer
 
 HERE = pathlib.Path(__file__).parent / "tokenizer"
@@ -78,7 +79,7 @@ def tokenizer(vocab: dict[str, int], merges: list[str], pad: str) -> CLIPTokeniz
 def part(vocab: dict[str, int], merges: list[str]) -> tuple[dict[str, int], list[str]]:
     """The merges whose result occurs in a prompt's words, and the entries that they need."""
     splitter = tokenizer(vocab, merges, EOS).backend_tokenizer
-    normal = [splitter.normalizer.normalize_str(prompt) for prompt in PROMPTS]
+    normal = [splitter.normalizer.normalize_str(prompt) for prompt in PROMPTS + ADDED_PROMPTS]
     words = {word + "</w>" for text in normal for word, _ in splitter.pre_tokenizer.pre_tokenize_str(text)}
     text = " ".join(sorted(words))
     kept = [merge for merge in merges if merge.replace(" ", "") in text]
@@ -108,6 +109,40 @@ def write(name: str, vocab: dict[str, int], merges: list[str], pads: list[str]) 
     HERE.joinpath(f"{name}_cases.json").write_text(f"[\n{lines}\n]\n")
 
 
+# Added tokens: what transformers' `add_tokens` makes of these texts, and tokens that are found only as they are spelled.
+ADDED = ["<cat-toy>", "<cat-toy>_1", "<cat-toy>_2", "EasyNeg", "Caf\u00e9  Style", "red", "cat"]
+EXACT = ["[Exact]", "[Exact]er"]
+ADDED_PROMPTS = [
+    "a <cat-toy> at night",
+    "a<cat-toy>b <CAT-TOY>! <cat-toy",
+    "<cat-toy>_1<cat-toy>_2 <cat-toy>_3",
+    "easyneg, EASYNEG bad EasyNegative",
+    "cafe\u0301 style, CAF\u00c9 \t\u00a0 STYLE caf\u00e9style",
+    "redder reddish Red infrared concatenate",
+    f"red{EOS}cat {BOS}<cat-toy>!red!",
+    "[Exact] [exact] [Exact]er[Exact]ER x[Exact]x",
+    "red " * 100,
+    "a house " * 36 + "<cat-toy> red cat",
+]
+
+
+def write_added(vocab: dict[str, int], merges: list[str], pads: list[str]) -> None:
+    """Without the joining of several vectors, which is diffusers': each token is one id here."""
+    cases = []
+    for pad in pads:
+        encode = tokenizer(vocab, merges, pad)
+        encode.add_tokens(ADDED)
+        encode.add_tokens([AddedToken(text, normalized=False) for text in EXACT])
+        for prompt in ADDED_PROMPTS:
+            ids = encode(prompt, padding="max_length", truncation=True, max_length=TOKENS).input_ids
+            cases.append({"pad": vocab[pad], "prompt": prompt, "ids": ids,
+                          "truncated": len(encode(prompt).input_ids) > TOKENS})
+    tokens = [{"text": text, "ids": [encode.convert_tokens_to_ids(text)]} | ({"exact": True} if text in EXACT else {})
+              for text in ADDED + EXACT]
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    HERE.joinpath("added_cases.json").write_text(f'{{"tokens": {json.dumps(tokens)},\n"cases": [\n{lines}\n]}}\n')
+
+
 def main() -> None:
     demo, whole = pathlib.Path(sys.argv[1]), clip_vocabulary(sys.argv[2])
     demo_merges = demo.joinpath("merges.txt").read_text().strip().split("\n")[1:]
@@ -116,6 +151,7 @@ def main() -> None:
     for pad in [EOS, "!"]:
         assert ids(*clip, pad) == ids(*whole, pad), "the part leaves out something that a prompt needs"
     write("clip", *clip, [EOS, "!"])
+    write_added(*clip, [EOS, "!"])
 
 
 main()
