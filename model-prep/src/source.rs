@@ -237,7 +237,7 @@ mod tests {
             let configs = Configs::open(folder.path()).unwrap();
             let guidance = configs.unet.guidance_channels.is_some();
             let scheduler = folder.path().join("scheduler/scheduler_config.json");
-            let (sampling, mut warnings) = sampling_config::open(&scheduler, guidance).unwrap();
+            let (sampling, warnings) = sampling_config::open(&scheduler, guidance).unwrap();
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
