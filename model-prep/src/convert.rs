@@ -7,10 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::bundle::{
-    self, Family, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights,
-};
-use diffused_engine::layer::Activation;
+use diffused_engine::bundle::{self, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights};
 use diffused_engine::parameters::{MAX_CFG_SCALE, MAX_STEPS};
 use diffused_kernels::pack::Format;
 
@@ -21,7 +18,7 @@ use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
-use crate::source::ModelFolder;
+use crate::source::ModelSource;
 
 /// What is converted, and how.
 #[derive(Debug, Clone)]
@@ -74,31 +71,43 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Writes the bundle of `source` to `out`, and returns what the user should know of.
-pub fn convert(
-    source: &Path,
-    out: &Path,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<String>> {
+/// A bundle that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversion {
+    /// What the source is, in one line.
+    pub recognised: String,
+    /// What the user should know of: what was not taken over, guessed or left out.
+    pub warnings: Vec<String>,
+}
+
+/// Writes the bundle of `source` to `out`.
+pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Conversion> {
     options.check()?;
     let place = OutputPlace::new(out, source, options.force)?;
-    let source = ModelFolder::open(source, &options.source)?;
+    let mut source = ModelSource::open(source, &options.source)?;
     let networks = arch::networks(&source.configs, options.weights);
-    let surplus = check_tensors(&source, &networks)?;
+    source.warnings.extend(check_tensors(&source, &networks)?);
+    let files = bundle::files(networks.iter().map(|network| network.name));
+    let mut fields = manifest_fields(&source, options)?;
+    // What no bundle can have is refused before the weights are written.
+    fields.files = files.iter().map(|file| (file.clone(), "0".repeat(64))).collect();
+    manifest(&source, fields.clone())?;
     let partial = Partial::create(place)?;
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
-    let files = bundle::files(networks.iter().map(|network| network.name));
-    let manifest = manifest(&source, options, checksums(&partial.path, files)?)?;
-    write(&partial.path.join("bundle.json"), &manifest.to_json())?;
+    fields.files = checksums(&partial.path, files)?;
+    write(&partial.path.join("bundle.json"), &manifest(&source, fields)?.to_json())?;
     partial.finish()?;
-    Ok([source.warnings, surplus].concat())
+    Ok(Conversion { recognised: source.recognised, warnings: source.warnings })
+}
+
+fn manifest(source: &ModelSource, fields: ManifestFields) -> Result<Manifest> {
+    Manifest::new(fields).map_err(|message| Error::file(&source.path, format!("cannot be a bundle: {message}")))
 }
 
 /// Every tensor that is needed is there in the right shape. Tells of those that are there and not needed.
-pub(crate) fn check_tensors(source: &ModelFolder, networks: &[BuiltNetwork]) -> Result<Vec<String>> {
+pub(crate) fn check_tensors(source: &ModelSource, networks: &[BuiltNetwork]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for (checkpoint, names) in source.parts() {
         let mut needed = BTreeSet::new();
@@ -129,7 +138,7 @@ fn surplus_message(surplus: &[&str]) -> String {
 }
 
 fn write_networks(
-    source: &ModelFolder,
+    source: &ModelSource,
     networks: &[BuiltNetwork],
     folder: &Path,
     progress: &mut dyn FnMut(Progress),
@@ -150,20 +159,19 @@ fn write_networks(
     Ok(())
 }
 
-fn manifest(source: &ModelFolder, options: &Options, files: BTreeMap<String, String>) -> Result<Manifest> {
+/// The manifest, but for the checksums.
+fn manifest_fields(source: &ModelSource, options: &Options) -> Result<ManifestFields> {
     let (configs, tokenizer) = (&source.configs, &source.tokenizer);
     let mut sampling = source.sampling.clone();
     sampling.steps = options.steps.unwrap_or(sampling.steps);
     sampling.cfg_scale = options.cfg_scale.unwrap_or(sampling.cfg_scale);
-    let folder = source.path.canonicalize().map_err(Error::io(&source.path))?;
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    // Stable Diffusion 2 took its text encoder from OpenCLIP, which has the exact GELU.
-    let family = if configs.text.activation == Activation::Gelu { Family::Sd2 } else { Family::Sd1 };
-    let fields = ManifestFields {
+    let factor = configs.vae.factor();
+    let smallest = factor << (configs.unet.blocks.len() - 1);
+    Ok(ManifestFields {
         schema: SCHEMA,
-        name: options.name.clone().or(name).unwrap_or_default(),
+        name: options.name.clone().unwrap_or_else(|| source.name.clone()),
         source_sha256: source.sha256()?,
-        family,
+        family: configs.family(),
         weights: options.weights,
         text: Text {
             tokens: tokenizer.tokens,
@@ -175,19 +183,17 @@ fn manifest(source: &ModelFolder, options: &Options, files: BTreeMap<String, Str
             added: source.tokenizer.added.clone(),
         },
         picture: PictureSizes {
-            default: configs.unet.sample_size * configs.vae.factor(),
-            smallest: configs.vae.factor() << (configs.unet.blocks.len() - 1),
-            factor: configs.vae.factor(),
+            default: configs.unet.sample_size.saturating_mul(factor).max(smallest),
+            smallest,
+            factor,
             latent_channels: configs.unet.latent_channels,
             latent_scale: configs.vae.scaling_factor,
             guidance_embedding: configs.unet.guidance_channels,
         },
         sampling,
         examples: source.examples.clone(),
-        files,
-    };
-    let refused = |message| Error::file(&source.path, format!("cannot be a bundle: {message}"));
-    Manifest::new(fields).map_err(refused)
+        files: BTreeMap::new(),
+    })
 }
 
 /// SHA-256 of `files` of the bundle in `folder`, by their paths in it.

@@ -21,7 +21,7 @@ mod verify;
 
 pub use diffused_kernels::pack::Format;
 
-pub use convert::{Options, Progress, convert};
+pub use convert::{Conversion, Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use options::SourceOptions;

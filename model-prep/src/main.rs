@@ -139,13 +139,15 @@ fn convert(arguments: Convert) -> Result<()> {
     };
     let options = Options { weights, name, steps, cfg_scale, force, source: options };
     let bar = bytes_bar()?;
-    let warnings = model_prep::convert(&source, &output, &options, &mut |progress| {
+    let converted = model_prep::convert(&source, &output, &options, &mut |progress| {
         bar.set_message(progress.network);
         bar.set_length(progress.total);
         bar.set_position(progress.done);
     });
     bar.finish_and_clear();
-    for warning in warnings.with_context(|| format!("cannot convert {}", source.display()))? {
+    let converted = converted.with_context(|| format!("cannot convert {}", source.display()))?;
+    eprintln!("{}", converted.recognised);
+    for warning in converted.warnings {
         eprintln!("warning: {warning}");
     }
     println!("{}", output.display());

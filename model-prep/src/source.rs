@@ -4,26 +4,37 @@
 
 mod added_tokens;
 mod keys;
+mod locate;
+mod model_index;
+mod recognise;
 mod sampling_config;
+mod scheduler_class;
 mod text_config;
 mod tokenizer;
 mod unet_config;
 mod vae_config;
 mod words;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use diffused_engine::bundle::Family;
 use diffused_engine::hash::Sha256;
+use diffused_engine::layer::Activation;
 use diffused_engine::sampler;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use keys::Keys;
+use locate::Located;
+use model_index::ModelIndex;
+use sampling_config::SamplingContext;
 pub(crate) use text_config::TextConfig;
 pub(crate) use tokenizer::TokenizerFiles;
 pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
 use crate::error::{Error, Result};
+use crate::files::add_file;
 use crate::options::SourceOptions;
 use crate::tensors::Checkpoint;
 
@@ -35,9 +46,14 @@ pub(crate) struct Configs {
     pub(crate) vae: VaeConfig,
 }
 
-/// A diffusers folder.
-pub(crate) struct ModelFolder {
+/// A model as people have it.
+pub(crate) struct ModelSource {
+    /// The folder or file.
     pub(crate) path: PathBuf,
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is, in one line.
+    pub(crate) recognised: String,
     pub(crate) configs: Configs,
     pub(crate) tokenizer: TokenizerFiles,
     pub(crate) sampling: sampler::SamplingConfig,
@@ -54,11 +70,11 @@ pub(crate) struct ModelFolder {
 
 impl Configs {
     /// Reads `text_encoder/config.json`, `unet/config.json` and `vae/config.json`, and checks that they fit together.
-    pub(crate) fn open(folder: &Path) -> Result<Configs> {
-        let text = TextConfig::open(&folder.join("text_encoder/config.json"))?;
-        let vae = VaeConfig::open(&folder.join("vae/config.json"))?;
+    pub(crate) fn open(folder: &Path, warnings: &mut Vec<String>) -> Result<Configs> {
+        let text = TextConfig::open(&folder.join("text_encoder/config.json"), warnings)?;
+        let vae = VaeConfig::open(&folder.join("vae/config.json"), warnings)?;
         let path = folder.join("unet/config.json");
-        let unet = UnetConfig::open(&path)?;
+        let unet = UnetConfig::open(&path, warnings)?;
         let keys = Keys::open(&path)?;
         if unet.latent_channels != vae.latent_channels {
             let expected = format!("{}, as latent_channels of vae/config.json", vae.latent_channels);
@@ -70,19 +86,34 @@ impl Configs {
         }
         Ok(Configs { text, unet, vae })
     }
+
+    /// The family: Stable Diffusion 2 took its text encoder from OpenCLIP, which has the exact GELU.
+    pub(crate) fn family(&self) -> Family {
+        if self.text.activation == Activation::Gelu { Family::Sd2 } else { Family::Sd1 }
+    }
 }
 
-impl ModelFolder {
-    /// Opens the folder `path`.
-    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<ModelFolder> {
-        check_model_index(&path.join("model_index.json"))?;
-        let mut configs = Configs::open(path)?;
+impl ModelSource {
+    /// Opens the model at `path`.
+    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<ModelSource> {
+        let located = locate::locate(path)?;
+        match located.single {
+            true => Err(Error::file(path, "single files are not read yet")),
+            false => ModelSource::open_folder(located, options),
+        }
+    }
+
+    /// Opens a diffusers folder.
+    fn open_folder(Located { path, name, .. }: Located, options: &SourceOptions) -> Result<ModelSource> {
+        let mut warnings = Vec::new();
+        let index = ModelIndex::open(&path.join("model_index.json"), &mut warnings)?;
+        let mut configs = Configs::open(&path, &mut warnings)?;
         configs.text.skip(options.clip_skip)?;
         let tokenizer = TokenizerFiles::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
-        let (mut sampling, mut warnings) = sampling_config::open(&scheduler, guidance_embedding)?;
-        sampling_config::overrule(&mut sampling, options);
+        let context = SamplingContext { index: &index, guidance_embedding, options };
+        let sampling = sampling_config::open(&scheduler, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
@@ -91,8 +122,21 @@ impl ModelFolder {
         let unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
         let mut vae = Checkpoint::open_folder(&path.join("vae"), "diffusion_pytorch_model")?;
         vae.rename(|name| Some(vae_name(name)))?;
-        let path = path.to_owned();
-        Ok(ModelFolder { path, configs, tokenizer, sampling, words, examples, warnings, text_encoder, unet, vae })
+        let recognised = recognise::line(&configs, &sampling, "diffusers folder", &unet);
+        Ok(ModelSource {
+            path,
+            name,
+            recognised,
+            configs,
+            tokenizer,
+            sampling,
+            words,
+            examples,
+            warnings,
+            text_encoder,
+            unet,
+            vae,
+        })
     }
 
     /// The source's tensors, each part with the networks of the bundle that are made of it.
@@ -110,50 +154,16 @@ impl ModelFolder {
         part.expect("each network that is built has a part of the source").0
     }
 
-    /// SHA-256 over the weight files, hexadecimal.
+    /// SHA-256 over the weight files, each once, hexadecimal.
     pub(crate) fn sha256(&self) -> Result<String> {
-        let mut hash = Sha256::default();
-        for (checkpoint, _) in self.parts() {
-            checkpoint.hash(&mut hash)?;
+        let (mut hash, mut hashed) = (Sha256::default(), BTreeSet::new());
+        for file in self.parts().iter().flat_map(|(checkpoint, _)| checkpoint.files()) {
+            if hashed.insert(&file.path) {
+                add_file(&mut hash, &file.path)?;
+            }
         }
         Ok(hash.finish())
     }
-}
-
-/// Refuses pipelines of other parts. The safety checker and its like are not part of painting.
-fn check_model_index(path: &Path) -> Result<()> {
-    if !path.exists() {
-        let message = "there is no such file, so this is not a folder in diffusers' layout (of a single .safetensors file \
-                       diffusers makes one: StableDiffusionPipeline.from_single_file, save_pretrained)";
-        return Err(Error::file(path, message));
-    }
-    let mut keys = Keys::open(path)?;
-    for (part, library, class) in [
-        ("text_encoder", "transformers", "CLIPTextModel"),
-        ("unet", "diffusers", "UNet2DConditionModel"),
-        ("vae", "diffusers", "AutoencoderKL"),
-    ] {
-        keys.only(part, &[json!([library, class])])?;
-    }
-    keys.only("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class])))?;
-    keys.only("image_encoder", &[Value::Null, json!([null, null])])?;
-    match keys.some("text_encoder_2") {
-        Some(value) if value != json!([null, null]) => {
-            let expected = "a model of one text encoder (Stable Diffusion 1 or 2; not XL)";
-            return Err(keys.refuse("text_encoder_2", &value, expected));
-        }
-        _ => {}
-    }
-    keys.ignore(&[
-        "_class_name",
-        "_diffusers_version",
-        "_name_or_path",
-        "feature_extractor",
-        "requires_safety_checker",
-        "safety_checker",
-        "scheduler",
-    ]);
-    keys.finish()
 }
 
 /// The text encoder's tensors without the prefix that older transformers give them, and without what is not needed.
@@ -178,6 +188,8 @@ mod tests {
     use std::fs;
 
     use diffused_engine::sampler::{Prediction, SamplerKind};
+
+    use serde_json::Value;
 
     use super::*;
     use crate::arch;
@@ -233,11 +245,14 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, json.to_string()).unwrap();
             }
-            check_model_index(&folder.path().join("model_index.json")).unwrap();
-            let configs = Configs::open(folder.path()).unwrap();
-            let guidance = configs.unet.guidance_channels.is_some();
+            let mut warnings = Vec::new();
+            let index = ModelIndex::open(&folder.path().join("model_index.json"), &mut warnings).unwrap();
+            let configs = Configs::open(folder.path(), &mut warnings).unwrap();
+            let guidance_embedding = configs.unet.guidance_channels.is_some();
+            let options = SourceOptions::default();
+            let context = SamplingContext { index: &index, guidance_embedding, options: &options };
             let scheduler = folder.path().join("scheduler/scheduler_config.json");
-            let (sampling, warnings) = sampling_config::open(&scheduler, guidance).unwrap();
+            let sampling = sampling_config::open(&scheduler, context, &mut warnings).unwrap();
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");

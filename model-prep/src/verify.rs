@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
-use crate::source::ModelFolder;
+use crate::source::ModelSource;
 use crate::tensors::Checkpoint;
 
 /// How far a tensor of the bundle is from its source.
@@ -43,7 +43,7 @@ impl Difference {
 pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut dyn FnMut(Difference)) -> Result<()> {
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
-    let source = ModelFolder::open(source, options)?;
+    let source = ModelSource::open(source, options)?;
     let networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
     for network in &networks {

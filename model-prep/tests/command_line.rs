@@ -25,12 +25,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn converting_prints_the_bundles_place_and_nothing_else() {
+fn converting_prints_the_bundles_place_and_what_the_source_was() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("bundle");
     let output = model_prep(&["convert", "--name", "mine", "-o"], &[&bundle, &model()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!((text(&output.stdout), text(&output.stderr)), (format!("{}\n", bundle.display()), String::new()));
+    let recognised = "Stable Diffusion 1 (diffusers folder, f16), prediction epsilon\n";
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (format!("{}\n", bundle.display()), recognised.into()));
     assert!(text(&model_prep(&["inspect"], &[&bundle]).stdout).contains("mine (sd1, weights in int8)"));
 }
 

@@ -1,12 +1,18 @@
-//! A configuration file whose every key must be answered for: taken, ignored by name, or refused by name.
+//! A configuration file whose every key must be answered for: taken, ignored by name, refused by name, or told of.
 //!
-//! Silence would be wrong in both directions: a key that is not known may change what the network computes.
+//! A key that nobody knows changes nothing in the reference, which drops it with a warning; so do we.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+
+/// The most layers of a kind; the graph is built before the weights are looked at, and must end.
+pub(crate) const MAX_LAYERS: usize = 1000;
+
+/// The most resolutions; each halves the one before.
+const MAX_LEVELS: usize = 8;
 
 /// The keys of a JSON object that nobody has asked for yet.
 pub(crate) struct Keys {
@@ -23,6 +29,17 @@ impl Keys {
         }
         let map = serde_json::from_str(&text).map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
         Ok(Keys { path: path.to_owned(), map })
+    }
+
+    /// The keys of `value`, which stands for a file that is not there.
+    pub(crate) fn of(path: &Path, value: Value) -> Keys {
+        let map = if let Value::Object(map) = value { map } else { Map::new() };
+        Keys { path: path.to_owned(), map }
+    }
+
+    /// Whether nobody has asked yet for `key`, which is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
     }
 
     /// The file's path.
@@ -46,6 +63,15 @@ impl Keys {
         self.as_count(key, &value)
     }
 
+    /// A count of layers: at least one, and not more than any model has.
+    pub(crate) fn layers(&mut self, key: &str, default: usize) -> Result<usize> {
+        let layers = self.count(key, default)?;
+        match layers <= MAX_LAYERS {
+            true => Ok(layers),
+            false => Err(self.refuse(key, &layers.into(), &format!("1 to {MAX_LAYERS}"))),
+        }
+    }
+
     /// A count of at least one, or null.
     pub(crate) fn optional_count(&mut self, key: &str) -> Result<Option<usize>> {
         self.some(key).map(|value| self.as_count(key, &value)).transpose()
@@ -59,6 +85,15 @@ impl Keys {
                 values.iter().map(|value| self.as_count(key, value)).collect()
             }
             Some(other) => Err(self.refuse(key, &other, "a list of positive integers")),
+        }
+    }
+
+    /// The channels of each resolution, finest first.
+    pub(crate) fn levels(&mut self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let channels = self.counts(key, default)?;
+        match channels.len() <= MAX_LEVELS {
+            true => Ok(channels),
+            false => Err(self.refuse(key, &channels.into(), &format!("a list of at most {MAX_LEVELS}"))),
         }
     }
 
@@ -88,6 +123,15 @@ impl Keys {
     #[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest f32")]
     pub(crate) fn single(&mut self, key: &str, default: f64) -> Result<f32> {
         Ok(self.number(key, default)? as f32)
+    }
+
+    /// What a norm adds to the variance, as f32.
+    pub(crate) fn epsilon(&mut self, key: &str, default: f64) -> Result<f32> {
+        let value = self.single(key, default)?;
+        match (0.0..=1.0).contains(&value) {
+            true => Ok(value),
+            false => Err(self.refuse(key, &value.into(), "0 to 1")),
+        }
     }
 
     /// A boolean.
@@ -132,13 +176,12 @@ impl Keys {
         self.map.keys().map(String::as_str)
     }
 
-    /// Refuses what is left.
-    pub(crate) fn finish(self) -> Result<()> {
-        match self.map.iter().next() {
-            None => Ok(()),
-            Some((key, value)) => {
-                Err(self.refuse(key, value, "a model without this key, which model-prep does not know"))
-            }
+    /// What to say of the keys that are left, which nobody knows.
+    pub(crate) fn left_over(self) -> Option<String> {
+        let left: Vec<&str> = self.left().collect();
+        match left.is_empty() {
+            true => None,
+            false => Some(format!("{}: not taken over: {}", self.path.display(), left.join(", "))),
         }
     }
 
@@ -160,7 +203,7 @@ impl Keys {
 }
 
 /// Equal, where 1 and 1.0 are.
-fn same(a: &Value, b: &Value) -> bool {
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
     a == b || a.is_number() && a.as_f64() == b.as_f64()
 }
 
@@ -186,12 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_took_is_refused_by_name() {
+    fn what_nobody_took_is_told_by_name() {
         let mut keys = keys(json!({"a": 1, "_class_name": "X", "b": [true]}));
         assert_eq!(keys.count("a", 2).unwrap(), 1);
         keys.ignore(&["_class_name", "absent"]);
-        let error = keys.finish().unwrap_err().to_string();
-        assert!(error.starts_with("unet/config.json: b is [true]"), "{error}");
+        assert_eq!(keys.left_over().unwrap(), "unet/config.json: not taken over: b");
     }
 
     #[test]

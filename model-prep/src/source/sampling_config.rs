@@ -1,7 +1,9 @@
 //! `scheduler/scheduler_config.json`: how the model was trained and is sampled.
 //!
-//! A scheduler's class names its sampler; where the file is silent about what samplers do differently (spacing, offsets)
-//! the bundle is, too, so that each sampler takes its own default as in diffusers.
+//! A scheduler's class names its sampler (`scheduler_class`); where the file is silent about what samplers do differently
+//! (spacing, offsets) the bundle is, too, so that each sampler takes its own default as in diffusers. How to sample is the
+//! user's choice, so what we lack is told of and the nearest sampler taken; how the model was trained is not, so what we
+//! lack of that is refused.
 
 use std::path::Path;
 
@@ -9,6 +11,8 @@ use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingCo
 use serde_json::{Value, json};
 
 use super::keys::Keys;
+use super::model_index::ModelIndex;
+use super::scheduler_class::{self, SchedulerClass};
 use crate::error::Result;
 use crate::options::SourceOptions;
 
@@ -20,145 +24,188 @@ const LCM_STEPS: usize = 4;
 const CFG_SCALE: f64 = 7.5;
 /// diffusers' default guidance scale of a model that takes the scale as an input.
 const EMBEDDED_CFG_SCALE: f64 = 8.5;
+/// The guidance scale that computes no guidance.
+const NO_GUIDANCE: f64 = 1.0;
 
-/// Keys that change nothing given what the other keys may be. `clip_sample` is here because diffusers' Stable Diffusion
-/// pipelines turn it off whatever the file says.
-const INERT: [&str; 16] = [
+/// Keys that change nothing given what the other keys may be.
+const INERT: [&str; 8] = [
     "_class_name",
     "_diffusers_version",
     "_name_or_path",
     "_commit_hash",
-    "clip_sample",
     "clip_sample_range",
     "dynamic_thresholding_ratio",
     "flow_shift",
-    "lambda_min_clipped",
     "sample_max_value",
-    "sigma_max",
-    "sigma_min",
-    "time_shift_type",
-    "timestep_scaling",
-    "timestep_type",
-    "variance_type",
 ];
 
-/// Sampling as the bundle has it, and warnings for whoever converts.
-pub(crate) fn open(path: &Path, guidance_embedding: bool) -> Result<(SamplingConfig, Vec<String>)> {
-    let mut keys = Keys::open(path)?;
-    let class = keys.take("_class_name").unwrap_or_default();
-    let class = class.as_str().unwrap_or_default();
-    let mut warnings = Vec::new();
-    let karras = keys.optional_flag("use_karras_sigmas")?.unwrap_or(false);
-    let default = match (kind(class), karras) {
-        (Some(SamplerKind::Dpmpp2m), true) => SamplerKind::Dpmpp2mKarras,
-        (Some(_), true) => {
-            return Err(keys.refuse("use_karras_sigmas", &json!(true), "false, or DPMSolverMultistepScheduler"));
-        }
-        (Some(kind), false) => kind,
-        (None, _) => {
-            warnings.push(unknown_class(&keys, class));
-            SamplerKind::Dpmpp2m
+/// The scheduler of Stable Diffusion 1, for models that do not bring one.
+fn stable_diffusion() -> Value {
+    json!({
+        "_class_name": "PNDMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
+        "steps_offset": 1,
+    })
+}
+
+/// What sampling depends on beside the scheduler's file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SamplingContext<'a> {
+    pub(super) index: &'a ModelIndex,
+    /// The UNet takes the guidance scale as an input.
+    pub(super) guidance_embedding: bool,
+    pub(super) options: &'a SourceOptions,
+}
+
+/// Sampling as the bundle has it; what the user should know of goes into `warnings`.
+pub(super) fn open(path: &Path, context: SamplingContext, warnings: &mut Vec<String>) -> Result<SamplingConfig> {
+    let keys = if path.exists() { Some(Keys::open(path)?) } else { None };
+    let of_scheduler = |keys: &Keys| keys.left().any(|key| key.starts_with("beta_") || key == "num_train_timesteps");
+    let keys = match keys {
+        Some(keys) if keys.has("_class_name") || of_scheduler(&keys) => keys,
+        other => {
+            let found = if other.is_some() { "is not a scheduler's configuration" } else { "there is no such file" };
+            warnings.push(format!("{}: {found}; Stable Diffusion 1's is taken (PNDM)", path.display()));
+            Keys::of(path, stable_diffusion())
         }
     };
-    let known = warnings.is_empty();
-    if known {
-        refuse_variants(&mut keys)?;
+    read(keys, context, warnings)
+}
+
+fn read(mut keys: Keys, context: SamplingContext, warnings: &mut Vec<String>) -> Result<SamplingConfig> {
+    let SamplingContext { index, options, .. } = context;
+    let path = keys.path().display().to_string();
+    let name = keys.take("_class_name").unwrap_or_default();
+    let name = name.as_str().unwrap_or_default();
+    if scheduler_class::is_of_another_kind(name) {
+        let supported = "a scheduler of Stable Diffusion; this one belongs to models of another kind";
+        return Err(keys.refuse("_class_name", &json!(name), supported));
     }
-    let config = training(&mut keys, default, guidance_embedding)?;
+    if let Some(other) = index.scheduler.as_deref().filter(|other| *other != name && !name.is_empty()) {
+        warnings.push(format!(
+            "{path}: names {name}, but model_index.json names {other}; {name} is taken (diffusers takes {other})"
+        ));
+    }
+    let class = scheduler_class::known(name);
+    let karras = keys.optional_flag("use_karras_sigmas")?.unwrap_or(false);
+    let mut missing = scheduler_class::missing_options(&mut keys);
+    let chosen = class.unwrap_or_else(scheduler_class::unknown);
+    let kind = nearest(chosen, karras, &mut missing);
+    if options.sampler.is_none() {
+        refuse_clipping(&mut keys, index, chosen)?;
+        let kind = kind.name();
+        let told = match class {
+            None => format!("there is no sampler for {name:?}"),
+            Some(class) if !class.same => format!("there is no sampler for {name}"),
+            Some(_) if missing.is_empty() => String::new(),
+            Some(_) => format!("our sampler has no {}", missing.join(", ")),
+        };
+        if !told.is_empty() {
+            warnings.push(format!("{path}: {told}; the nearest, {kind}, is taken (--sampler NAME takes another)"));
+        }
+    }
+    keys.ignore(&["clip_sample", "thresholding"]);
+    let config = training(&mut keys, kind, chosen, context, warnings)?;
     keys.ignore(&INERT);
-    if known {
-        keys.finish()?;
-    } else if keys.left().next().is_some() {
-        let left: Vec<&str> = keys.left().collect();
-        warnings.push(format!("{}: not taken over: {}", path.display(), left.join(", ")));
-    }
-    Ok((config, warnings))
+    warnings.extend(keys.left_over());
+    Ok(config)
 }
 
-fn kind(class: &str) -> Option<SamplerKind> {
-    match class {
-        "DDIMScheduler" => Some(SamplerKind::Ddim),
-        "PNDMScheduler" => Some(SamplerKind::Pndm),
-        "EulerDiscreteScheduler" => Some(SamplerKind::Euler),
-        "EulerAncestralDiscreteScheduler" => Some(SamplerKind::EulerAncestral),
-        "DPMSolverMultistepScheduler" => Some(SamplerKind::Dpmpp2m),
-        "LCMScheduler" => Some(SamplerKind::Lcm),
-        _ => None,
+/// The sampler for a class with its sigmas, of those that we have.
+fn nearest(class: SchedulerClass, karras: bool, missing: &mut Vec<String>) -> SamplerKind {
+    match (class.kind, karras) {
+        (SamplerKind::Dpmpp2m, true) => SamplerKind::Dpmpp2mKarras,
+        (kind, true) => {
+            missing.push("use_karras_sigmas = true".into());
+            if kind == SamplerKind::Euler { SamplerKind::Dpmpp2mKarras } else { kind }
+        }
+        (kind, false) => kind,
     }
 }
 
-fn unknown_class(keys: &Keys, class: &str) -> String {
-    let path = keys.path().display();
-    format!("{path}: there is no sampler for {class:?}; the model's default sampler will be dpmpp_2m")
-}
-
-/// What our samplers do not do.
-fn refuse_variants(keys: &mut Keys) -> Result<()> {
-    keys.only("algorithm_type", &[json!("dpmsolver++")])?;
-    keys.only("final_sigmas_type", &[json!("zero")])?;
-    keys.only("interpolation_type", &[json!("linear")])?;
-    keys.only("lower_order_final", &[json!(true)])?;
-    keys.only("solver_order", &[json!(2)])?;
-    keys.only("solver_type", &[json!("midpoint")])?;
-    keys.only("timestep_scaling", &[json!(10)])?;
-    keys.only("timestep_type", &[json!("discrete")])?;
-    for key in [
-        "euler_at_final",
-        "thresholding",
-        "use_beta_sigmas",
-        "use_dynamic_shifting",
-        "use_exponential_sigmas",
-        "use_flow_sigmas",
-        "use_lu_lambdas",
-    ] {
-        keys.only(key, &[json!(false), Value::Null])?;
+/// What clips the predicted image, which our samplers do not: `thresholding`, and `clip_sample` in those pipelines that do
+/// not turn it off whatever the file says, as Stable Diffusion's do.
+fn refuse_clipping(keys: &mut Keys, index: &ModelIndex, class: SchedulerClass) -> Result<()> {
+    let way_out = "false, or a sampler that does not clip: --sampler NAME";
+    if let Some(value) = keys.some("thresholding").filter(|value| *value != json!(false)) {
+        return Err(keys.refuse("thresholding", &value, way_out));
     }
-    for key in ["sigma_max", "sigma_min"] {
-        keys.only(key, &[Value::Null])?;
+    let value = keys.some("clip_sample").unwrap_or(json!(class.clips));
+    match value == json!(true) && !index.corrects_scheduler() {
+        true => Err(keys.refuse("clip_sample", &value, way_out)),
+        false => Ok(()),
     }
-    keys.only("variance_type", &[Value::Null, json!("fixed_small"), json!("fixed_large")])?;
-    keys.only("lambda_min_clipped", &[json!("-Infinity"), Value::Null])
 }
 
 /// What samplers have in common.
-fn training(keys: &mut Keys, default: SamplerKind, guidance_embedding: bool) -> Result<SamplingConfig> {
+fn training(
+    keys: &mut Keys,
+    default: SamplerKind,
+    class: SchedulerClass,
+    context: SamplingContext,
+    warnings: &mut Vec<String>,
+) -> Result<SamplingConfig> {
+    let SamplingContext { index, guidance_embedding, options } = context;
     keys.only("trained_betas", &[Value::Null])?;
     let schedules = [
         (json!("linear"), BetaSchedule::Linear),
         (json!("scaled_linear"), BetaSchedule::ScaledLinear),
         (json!("squaredcos_cap_v2"), BetaSchedule::SquaredcosCapV2),
     ];
-    let predictions = [(json!("epsilon"), Prediction::Epsilon), (json!("v_prediction"), Prediction::VPrediction)];
     let spacings = [
         (json!("leading"), Spacing::Leading),
         (json!("trailing"), Spacing::Trailing),
         (json!("linspace"), Spacing::Linspace),
     ];
     let lcm = default == SamplerKind::Lcm;
-    let (start, end, schedule) = match default {
-        SamplerKind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
-        _ => (0.0001, 0.02, BetaSchedule::Linear),
-    };
-    Ok(SamplingConfig {
-        default,
+    let (start, end, schedule) = class.betas;
+    let offset = steps_offset(keys)?;
+    let skip_prk = keys.optional_flag("skip_prk_steps")?;
+    let mut config = SamplingConfig {
+        default: options.sampler.unwrap_or(default),
         steps: if lcm { LCM_STEPS } else { STEPS },
         cfg_scale: match (guidance_embedding, lcm) {
             (true, _) => EMBEDDED_CFG_SCALE,
-            (false, true) => 1.0,
+            (false, true) => NO_GUIDANCE,
             (false, false) => CFG_SCALE,
         },
-        prediction: keys.choice("prediction_type", &predictions)?.unwrap_or(Prediction::Epsilon),
+        prediction: prediction(keys, options)?,
         beta_start: keys.number("beta_start", start)?,
         beta_end: keys.number("beta_end", end)?,
         beta_schedule: keys.choice("beta_schedule", &schedules)?.unwrap_or(schedule),
         train_timesteps: keys.count("num_train_timesteps", 1000)?,
         spacing: keys.choice("timestep_spacing", &spacings)?,
-        steps_offset: steps_offset(keys)?,
+        steps_offset: if index.corrects_scheduler() { Some(1) } else { offset },
         set_alpha_to_one: keys.optional_flag("set_alpha_to_one")?,
-        skip_prk_steps: keys.optional_flag("skip_prk_steps")?,
+        skip_prk_steps: if index.is_inpainting() { Some(true) } else { skip_prk },
         rescale_betas_zero_snr: keys.flag("rescale_betas_zero_snr", false)?,
         original_inference_steps: keys.optional_count("original_inference_steps")?,
-    })
+    };
+    let path = keys.path().display();
+    if !lcm && let Some(told) = FewSteps::of_training(&config) {
+        warnings.push(format!(
+            "{path}: timestep_spacing \"trailing\" with epsilon is how models for a single step are published; {}",
+            told.apply(&mut config)
+        ));
+    }
+    Ok(config)
+}
+
+fn prediction(keys: &mut Keys, options: &SourceOptions) -> Result<Prediction> {
+    let value = keys.some("prediction_type");
+    match (options.prediction, value.as_ref().map(|value| value.as_str().unwrap_or_default())) {
+        (Some(prediction), _) => Ok(prediction),
+        (None, None | Some("epsilon")) => Ok(Prediction::Epsilon),
+        (None, Some("v_prediction")) => Ok(Prediction::VPrediction),
+        (None, Some(_)) => {
+            let supported = "\"epsilon\", \"v_prediction\"; --prediction overrides it";
+            Err(keys.refuse("prediction_type", &value.unwrap_or_default(), supported))
+        }
+    }
 }
 
 fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
@@ -167,8 +214,35 @@ fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
     Ok(Some(offset.ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?))
 }
 
-/// Takes what the user said instead of what the source says.
-pub(crate) fn overrule(sampling: &mut SamplingConfig, options: &SourceOptions) {
-    sampling.default = options.sampler.unwrap_or(sampling.default);
-    sampling.prediction = options.prediction.unwrap_or(sampling.prediction);
+/// The defaults of a model that was distilled to paint in few steps and without guidance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FewSteps {
+    /// The steps that it was made for.
+    pub(crate) steps: usize,
+    /// The sampler that it was made for; `None`: the one that the model names.
+    pub(crate) sampler: Option<SamplerKind>,
+    /// The spacing that it was made for; `None`: as the model has it.
+    pub(crate) spacing: Option<Spacing>,
+}
+
+impl FewSteps {
+    /// What tells SD-Turbo and its like from ordinary models: trailing timesteps, though the noise is predicted and the
+    /// last timestep is not pure noise.
+    fn of_training(config: &SamplingConfig) -> Option<FewSteps> {
+        let distilled = config.spacing == Some(Spacing::Trailing)
+            && config.prediction == Prediction::Epsilon
+            && !config.rescale_betas_zero_snr;
+        distilled.then_some(FewSteps { steps: 1, sampler: None, spacing: None })
+    }
+
+    /// Sets these defaults; what is said of it.
+    pub(crate) fn apply(self, config: &mut SamplingConfig) -> String {
+        config.steps = self.steps;
+        config.cfg_scale = NO_GUIDANCE;
+        config.default = self.sampler.unwrap_or(config.default);
+        config.spacing = self.spacing.or(config.spacing);
+        let (steps, sampler) = (self.steps, config.default);
+        let word = if steps == 1 { "step" } else { "steps" };
+        format!("the defaults are {steps} {word} of {sampler} without guidance (--steps, --cfg-scale, --sampler)")
+    }
 }

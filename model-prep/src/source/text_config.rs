@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use diffused_engine::layer::Activation;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::keys::Keys;
 use crate::error::{Error, Result};
@@ -102,9 +102,13 @@ const INERT: [&str; 67] = [
 ];
 
 impl TextConfig {
-    /// Reads the configuration; what cannot be built is refused by name.
-    pub(crate) fn open(path: &Path) -> Result<TextConfig> {
+    /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
+    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<TextConfig> {
         let mut keys = Keys::open(path)?;
+        // A whole CLIP, of which transformers takes the text's part.
+        if let Some(text @ Value::Object(_)) = keys.some("text_config") {
+            keys = Keys::of(path, text);
+        }
         keys.only("model_type", &[json!("clip_text_model")])?;
         keys.ignore(&INERT);
         let activations = [(json!("quick_gelu"), Activation::QuickGelu), (json!("gelu"), Activation::Gelu)];
@@ -113,16 +117,16 @@ impl TextConfig {
             positions: keys.count("max_position_embeddings", 77)?,
             channels: keys.count("hidden_size", 512)?,
             inner: keys.count("intermediate_size", 2048)?,
-            layers: keys.count("num_hidden_layers", 12)?,
+            layers: keys.layers("num_hidden_layers", 12)?,
             heads: keys.count("num_attention_heads", 8)?,
             activation: keys.choice("hidden_act", &activations)?.unwrap_or(Activation::QuickGelu),
-            eps: keys.single("layer_norm_eps", 1e-5)?,
+            eps: keys.epsilon("layer_norm_eps", 1e-5)?,
         };
         if !config.channels.is_multiple_of(config.heads) {
             let divides = format!("a number that divides hidden_size, {}", config.channels);
             return Err(keys.refuse("num_attention_heads", &json!(config.heads), &divides));
         }
-        keys.finish()?;
+        warnings.extend(keys.left_over());
         Ok(config)
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use diffused_engine::layer::Padding;
 use serde_json::{Value, json};
 
-use super::keys::Keys;
+use super::keys::{Keys, MAX_LAYERS};
 use crate::error::Result;
 
 /// A resolution of the UNet, as it is built on the way down; the way up mirrors it.
@@ -71,9 +71,8 @@ pub(crate) struct UnetConfig {
 
 /// Keys that change nothing of what is computed at inference, given the values that the other keys may have. The last
 /// ones are how a moving average of the weights was kept in training.
-const INERT: [&str; 17] = [
+const INERT: [&str; 16] = [
     "_class_name",
-    "_diffusers_version",
     "_name_or_path",
     "_commit_hash",
     "dropout",
@@ -91,14 +90,18 @@ const INERT: [&str; 17] = [
     "use_ema_warmup",
 ];
 
+/// The size of the latents where none is given, Stable Diffusion 1's: 512 pixels.
+const SAMPLE_SIZE: usize = 64;
+
 impl UnetConfig {
-    /// Reads the configuration; what cannot be built is refused by name.
-    pub(crate) fn open(path: &Path) -> Result<UnetConfig> {
+    /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
+    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<UnetConfig> {
         let mut keys = Keys::open(path)?;
         keys.only("_class_name", &[json!("UNet2DConditionModel")])?;
+        let version = keys.take("_diffusers_version").unwrap_or_default();
         keys.ignore(&INERT);
         refuse_variants(&mut keys)?;
-        let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
+        let channels = keys.levels("block_out_channels", &[320, 640, 1280, 1280])?;
         let latent_channels = latent_channels(&mut keys)?;
         let blocks = blocks(&mut keys, &channels)?;
         let (down, up, middle) = transformers(&mut keys, &blocks)?;
@@ -107,7 +110,7 @@ impl UnetConfig {
         let padding = [(json!(1), Padding::Same), (json!(0), Padding::End)];
         let config = UnetConfig {
             latent_channels,
-            sample_size: sample_size(&mut keys)?,
+            sample_size: sample_size(&mut keys, &version, warnings)?,
             conv_in_kernel: keys.choice("conv_in_kernel", &kernel)?.unwrap_or(3),
             conv_out_kernel: keys.choice("conv_out_kernel", &kernel)?.unwrap_or(3),
             flip_sin_to_cos: keys.flag("flip_sin_to_cos", true)?,
@@ -118,10 +121,10 @@ impl UnetConfig {
             up,
             middle,
             groups: groups(&mut keys, &channels)?,
-            eps: keys.single("norm_eps", 1e-5)?,
+            eps: keys.epsilon("norm_eps", 1e-5)?,
             downsample_padding: keys.choice("downsample_padding", &padding)?.unwrap_or(Padding::Same),
         };
-        keys.finish()?;
+        warnings.extend(keys.left_over());
         Ok(config)
     }
 }
@@ -172,6 +175,7 @@ fn time_channels(keys: &mut Keys, channels: &[usize]) -> Result<usize> {
 fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<UnetBlock>> {
     let n = channels.len();
     let layers = keys.count_per_block("layers_per_block", n, 2)?;
+    check_total(keys, "layers_per_block", layers.iter().copied())?;
     // diffusers' well-known misnomer: attention_head_dim is the number of heads.
     let heads = keys.count_per_block("attention_head_dim", n, 8)?;
     let text_channels = keys.count_per_block("cross_attention_dim", n, 1280)?;
@@ -192,6 +196,16 @@ fn blocks(keys: &mut Keys, channels: &[usize]) -> Result<Vec<UnetBlock>> {
         down: None,
     };
     Ok(lists.map(block).collect())
+}
+
+/// Refuses more layers than any model has.
+fn check_total(keys: &Keys, key: &str, counts: impl Iterator<Item = usize>) -> Result<()> {
+    match counts.fold(0, usize::saturating_add) {
+        total if total > MAX_LAYERS => {
+            Err(keys.refuse(key, &json!(total), &format!("at most {MAX_LAYERS} in all blocks together")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn only_cross(keys: &mut Keys, blocks: usize) -> Result<Vec<bool>> {
@@ -226,6 +240,7 @@ fn transformers(keys: &mut Keys, blocks: &[UnetBlock]) -> Result<(Attentions, At
         }
         None => depths.iter().rev().zip(&up_layers).map(|(depth, layers)| vec![depth[0]; *layers]).collect(),
     };
+    check_total(keys, "transformer_layers_per_block", depths.iter().chain(&up).flatten().copied())?;
     let lowest = depths[n - 1][0];
     let middle = [
         (json!("UNetMidBlock2DCrossAttn"), Middle::CrossAttention(lowest)),
@@ -289,11 +304,30 @@ fn groups(keys: &mut Keys, channels: &[usize]) -> Result<usize> {
     }
 }
 
-/// The default size, for which only squares are known to the bundle.
-fn sample_size(keys: &mut Keys) -> Result<usize> {
-    let value = keys.take("sample_size").unwrap_or_default();
-    match value.as_array().map(Vec::as_slice) {
-        Some([height, width]) if height == width => keys.as_count("sample_size", height),
-        _ => keys.as_count("sample_size", &value),
+/// The default size of the latents. The bundle has one number, so of a rectangle the shorter side is taken.
+fn sample_size(keys: &mut Keys, version: &Value, warnings: &mut Vec<String>) -> Result<usize> {
+    let path = keys.path().display().to_string();
+    let mut tell = |what: String, size: usize| {
+        warnings.push(format!("{path}: sample_size {what}; {size} is taken"));
+        size
+    };
+    let Some(value) = keys.some("sample_size") else {
+        return Ok(tell("is not set".into(), SAMPLE_SIZE));
+    };
+    if let Some([height, width]) = value.as_array().map(Vec::as_slice) {
+        let (height, width) = (keys.as_count("sample_size", height)?, keys.as_count("sample_size", width)?);
+        return Ok(if height == width { height } else { tell(format!("is {value}"), height.min(width)) });
     }
+    let size = keys.as_count("sample_size", &value)?;
+    match size < SAMPLE_SIZE && is_before_0_9(version) {
+        true => Ok(tell(format!("is {size} of a diffusers before 0.9, which did not mean it"), SAMPLE_SIZE)),
+        false => Ok(size),
+    }
+}
+
+/// Whether a version of diffusers, `0.4.0.dev0` for one, is older than 0.9.
+fn is_before_0_9(version: &Value) -> bool {
+    let parts: Vec<u64> =
+        version.as_str().unwrap_or_default().split('.').map_while(|part| part.parse().ok()).take(2).collect();
+    matches!(parts[..], [0, minor] if minor < 9)
 }

@@ -33,8 +33,8 @@ const INERT: [&str; 6] =
     ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "force_upcast", "sample_size"];
 
 impl VaeConfig {
-    /// Reads the configuration; what cannot be built is refused by name.
-    pub(crate) fn open(path: &Path) -> Result<VaeConfig> {
+    /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
+    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<VaeConfig> {
         let mut keys = Keys::open(path)?;
         keys.only("_class_name", &[json!("AutoencoderKL")])?;
         keys.ignore(&INERT);
@@ -45,7 +45,7 @@ impl VaeConfig {
         keys.only("act_fn", &[json!("silu"), json!("swish")])?;
         keys.only("in_channels", &[json!(3)])?;
         keys.only("out_channels", &[json!(3)])?;
-        let channels = keys.counts("block_out_channels", &[64])?;
+        let channels = keys.levels("block_out_channels", &[64])?;
         keys.only("down_block_types", &[json!(vec!["DownEncoderBlock2D"; channels.len()])])?;
         keys.only("up_block_types", &[json!(vec!["UpDecoderBlock2D"; channels.len()])])?;
         let groups = keys.count("norm_num_groups", 32)?;
@@ -55,7 +55,7 @@ impl VaeConfig {
         }
         let config = VaeConfig {
             channels,
-            layers: keys.count("layers_per_block", 1)?,
+            layers: keys.layers("layers_per_block", 1)?,
             latent_channels: keys.count("latent_channels", 4)?,
             groups,
             attention: keys.flag("mid_block_add_attention", true)?,
@@ -63,7 +63,7 @@ impl VaeConfig {
             post_quant_conv: keys.flag("use_post_quant_conv", true)?,
             scaling_factor: keys.number("scaling_factor", 0.18215)?,
         };
-        keys.finish()?;
+        warnings.extend(keys.left_over());
         Ok(config)
     }
 

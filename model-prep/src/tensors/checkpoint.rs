@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diffused_engine::hash::Sha256;
-
+use super::dtype::TensorDtype;
 use super::file::TensorFile;
 use super::folder::weight_files;
 use crate::error::{Error, Result};
@@ -229,9 +228,20 @@ impl Checkpoint {
         }
     }
 
-    /// Adds the files to a checksum.
-    pub(crate) fn hash(&self, hash: &mut Sha256) -> Result<()> {
-        self.files.iter().try_for_each(|file| crate::files::add_file(hash, &file.path))
+    /// The files that the tensors are in.
+    pub(crate) fn files(&self) -> &[Arc<TensorFile>] {
+        &self.files
+    }
+
+    /// The type in which most values are stored.
+    pub(crate) fn main_dtype(&self) -> Option<TensorDtype> {
+        let mut counts = BTreeMap::<String, (usize, TensorDtype)>::new();
+        for stored in self.tensors.values().filter_map(|view| view.stored.as_ref()) {
+            if let Some(entry) = self.files.get(stored.file).and_then(|file| file.tensors.get(&stored.name)) {
+                counts.entry(entry.dtype.to_string()).or_insert((0, entry.dtype)).0 += stored.range.len();
+            }
+        }
+        counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
     }
 }
 

@@ -28,7 +28,7 @@ fn with_two_rows() -> (SourceCopy, u32) {
 
 /// What the bundle of `source` lists, and what was told.
 fn added(source: &SourceCopy) -> (Vec<AddedToken>, Vec<String>) {
-    let warnings = convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap();
+    let warnings = convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap().warnings;
     let manifest = Manifest::parse(&fs::read(source.bundle().join("bundle.json")).unwrap()).unwrap();
     (manifest.text.added.clone(), warnings)
 }

@@ -282,7 +282,7 @@ fn the_users_word_goes_before_the_sources() {
         ..SourceOptions::default()
     };
     let options = Options { source, ..Options::default() };
-    let warnings = convert(&skipped.path(), &skipped.bundle(), &options, &mut |_| ()).unwrap();
+    let warnings = convert(&skipped.path(), &skipped.bundle(), &options, &mut |_| ()).unwrap().warnings;
     edited.set("text_encoder/config.json", "num_hidden_layers", serde_json::json!(3));
     convert_to(&edited.path(), &edited.bundle(), Format::Int8);
     assert!(matches!(&warnings[..], [layers] if layers.contains("encoder.layers.3.")), "{warnings:?}");

@@ -4,3 +4,5 @@ mod added;
 mod changed;
 mod conversion;
 mod errors;
+mod recognition;
+mod schedulers;

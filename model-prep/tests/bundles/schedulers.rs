@@ -1,0 +1,158 @@
+//! `scheduler_config.json` in every form that is published: what is taken, what is told, and what is refused.
+
+use crate::changed::SourceCopy;
+use diffused_engine::bundle::Manifest;
+use diffused_engine::sampler::{SamplerKind, SamplingConfig, Spacing};
+use model_prep::{Options, SourceOptions, convert};
+use serde_json::{Value, json};
+
+const FILE: &str = "scheduler/scheduler_config.json";
+const INDEX: &str = "model_index.json";
+
+/// The demo model with keys of its files set; files by their paths, keys and values.
+fn changed(changes: &[(&str, &str, Value)]) -> SourceCopy {
+    let source = SourceCopy::new();
+    for (file, key, value) in changes {
+        source.set(file, key, value.clone());
+    }
+    source
+}
+
+fn taken(source: &SourceCopy, options: &Options) -> (SamplingConfig, String) {
+    let warnings = convert(&source.path(), &source.bundle(), options, &mut |_| ()).unwrap().warnings;
+    let manifest = Manifest::parse(&std::fs::read(source.bundle().join("bundle.json")).unwrap()).unwrap();
+    (manifest.sampling.clone(), warnings.join("\n"))
+}
+
+/// Converts, and says one thing that has all of `told`.
+#[track_caller]
+fn check_told(changes: &[(&str, &str, Value)], sampler: SamplerKind, told: &[&str]) -> SamplingConfig {
+    let (sampling, warnings) = taken(&changed(changes), &Options::default());
+    assert_eq!(sampling.default, sampler, "{warnings}");
+    assert_eq!(warnings.lines().count(), usize::from(!told.is_empty()), "{warnings}");
+    told.iter().for_each(|part| assert!(warnings.contains(part), "{part:?} is not in: {warnings}"));
+    sampling
+}
+
+#[track_caller]
+fn check_refused(changes: &[(&str, &str, Value)], told: &[&str]) {
+    let source = changed(changes);
+    let error = convert(&source.path(), &source.bundle(), &Options::default(), &mut |_| ()).unwrap_err().to_string();
+    told.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in: {error}"));
+}
+
+/// A class in both files.
+fn class(name: &str) -> [(&'static str, &'static str, Value); 2] {
+    [(FILE, "_class_name", json!(name)), (INDEX, "scheduler", json!(["diffusers", name]))]
+}
+
+#[test]
+fn an_option_that_we_lack_is_told_and_the_nearest_sampler_taken() {
+    let with = |name, key, value| [&class(name)[..], &[(FILE, key, value)]].concat();
+    let dpm = "DPMSolverMultistepScheduler";
+    for (key, value) in [
+        ("algorithm_type", json!("sde-dpmsolver++")),
+        ("euler_at_final", json!(true)),
+        ("solver_order", json!(3)),
+        ("lambda_min_clipped", json!(-5.1)),
+    ] {
+        let told = [&format!("our sampler has no {key} = "), "the nearest, dpmpp_2m,", "--sampler"];
+        check_told(&with(dpm, key, value), SamplerKind::Dpmpp2m, &told);
+    }
+    check_told(&with(dpm, "use_karras_sigmas", json!(true)), SamplerKind::Dpmpp2mKarras, &[]);
+    let karras = with("EulerDiscreteScheduler", "use_karras_sigmas", json!(true));
+    check_told(&karras, SamplerKind::Dpmpp2mKarras, &["use_karras_sigmas = true; the nearest, dpmpp_2m_karras"]);
+    check_told(&with(dpm, "predict_epsilon", json!(true)), SamplerKind::Dpmpp2m, &["not taken over: predict_epsilon"]);
+}
+
+#[test]
+fn a_scheduler_that_we_do_not_have_is_told() {
+    for (name, sampler) in [
+        ("HeunDiscreteScheduler", SamplerKind::Dpmpp2m),
+        ("KDPM2AncestralDiscreteScheduler", SamplerKind::EulerAncestral),
+        ("TCDScheduler", SamplerKind::Lcm),
+    ] {
+        check_told(&class(name), sampler, &[&format!("there is no sampler for {name}; the nearest, {sampler}")]);
+    }
+    check_told(&class("NewScheduler"), SamplerKind::Dpmpp2m, &["there is no sampler for \"NewScheduler\""]);
+    check_refused(&class("FlowMatchEulerDiscreteScheduler"), &["belongs to models of another kind"]);
+}
+
+#[test]
+fn how_the_model_was_trained_is_not_guessed() {
+    let one = |key, value| [(FILE, key, value)];
+    check_refused(
+        &one("prediction_type", json!("sample")),
+        &["supported: \"epsilon\", \"v_prediction\"; --prediction"],
+    );
+    check_refused(&one("beta_schedule", json!("sigmoid")), &["supported: \"linear\""]);
+    check_refused(&one("trained_betas", json!([0.1])), &["supported: null"]);
+    check_refused(&one("thresholding", json!(true)), &["supported: false, or", "--sampler NAME"]);
+    let euler = SourceOptions { sampler: Some(SamplerKind::Euler), ..SourceOptions::default() };
+    let options = Options { source: euler, ..Options::default() };
+    let (sampling, warnings) = taken(&changed(&one("thresholding", json!(true))), &options);
+    assert_eq!((sampling.default, warnings), (SamplerKind::Euler, String::new()));
+}
+
+#[test]
+fn absurd_values_are_refused_before_anything_is_written() {
+    for (key, value, allowed) in [
+        ("num_train_timesteps", json!(10_000_000_000_000u64), "allowed is 2 to 100000"),
+        ("beta_start", json!(-5), "allowed is 0.000000001 to 0.999"),
+        ("beta_end", json!(1e300), "to 0.999"),
+        ("original_inference_steps", json!(2000), "allowed is 1 to 1000"),
+    ] {
+        check_refused(&[(FILE, key, value)], &["cannot be a bundle: sampling.", allowed]);
+    }
+}
+
+/// As StableDiffusionPipeline's constructor has it, whatever the file says.
+#[test]
+fn steps_offset_is_one() {
+    for value in [json!(0), json!(2), json!(null), json!(1_000_000)] {
+        assert_eq!(check_told(&[(FILE, "steps_offset", value)], SamplerKind::Ddim, &[]).steps_offset, Some(1));
+    }
+}
+
+#[test]
+fn two_files_that_name_two_schedulers_are_told() {
+    let euler = [(FILE, "_class_name", json!("EulerDiscreteScheduler"))];
+    let told =
+        ["names EulerDiscreteScheduler, but model_index.json names DDIMScheduler; EulerDiscreteScheduler is taken"];
+    check_told(&euler, SamplerKind::Euler, &told);
+}
+
+#[test]
+fn without_a_schedulers_file_stable_diffusions_is_taken() {
+    let (missing, foreign) = (SourceCopy::new(), SourceCopy::new());
+    missing.remove(FILE);
+    foreign.write(FILE, br#"{"architectures": ["CLIPTextModel"], "vocab_size": 653}"#);
+    for (source, told) in [(missing, "there is no such file"), (foreign, "is not a scheduler's configuration")] {
+        let (sampling, warnings) = taken(&source, &Options::default());
+        assert!(warnings.contains(told) && warnings.contains("Stable Diffusion 1's is taken (PNDM)"), "{warnings}");
+        assert_eq!((sampling.default, sampling.skip_prk_steps), (SamplerKind::Pndm, Some(true)));
+        assert_eq!((sampling.beta_start, sampling.beta_end), (0.00085, 0.012));
+    }
+}
+
+/// SD-Turbo, SDXL-Turbo and SDXS have this in common, and ordinary models have not.
+#[test]
+fn models_for_a_single_step_are_known_by_their_spacing() {
+    let trailing = (FILE, "timestep_spacing", json!("trailing"));
+    let euler = [&class("EulerDiscreteScheduler")[..], &[trailing.clone()]].concat();
+    let sampling = check_told(&euler, SamplerKind::Euler, &["the defaults are 1 step of euler without guidance"]);
+    assert_eq!((sampling.steps, sampling.cfg_scale, sampling.spacing), (1, 1.0, Some(Spacing::Trailing)));
+    for (key, value) in [("prediction_type", json!("v_prediction")), ("rescale_betas_zero_snr", json!(true))] {
+        let sampling = check_told(&[trailing.clone(), (FILE, key, value)], SamplerKind::Ddim, &[]);
+        assert_eq!((sampling.steps, sampling.cfg_scale), (20, 7.5));
+    }
+}
+
+/// LatentConsistencyModelPipeline leaves `clip_sample` on, StableDiffusionPipeline turns it off.
+#[test]
+fn clipping_is_refused_where_the_reference_clips() {
+    let lcm = [&class("LCMScheduler")[..], &[(FILE, "clip_sample", json!(true))]].concat();
+    let pipeline = (INDEX, "_class_name", json!("LatentConsistencyModelPipeline"));
+    check_refused(&[&lcm[..], &[pipeline]].concat(), &["clip_sample is true", "--sampler NAME"]);
+    check_told(&lcm, SamplerKind::Lcm, &[]);
+}
