@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 mod added_tokens;
+mod clip_vocabulary;
 mod keys;
 mod locate;
 mod model_index;
@@ -29,7 +30,7 @@ use locate::Located;
 use model_index::ModelIndex;
 use sampling_config::SamplingContext;
 pub(crate) use text_config::TextConfig;
-pub(crate) use tokenizer::TokenizerFiles;
+pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
 pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
@@ -109,7 +110,7 @@ impl ModelSource {
         let index = ModelIndex::open(&path.join("model_index.json"), &mut warnings)?;
         let mut configs = Configs::open(&path, &mut warnings)?;
         configs.text.skip(options.clip_skip)?;
-        let tokenizer = TokenizerFiles::open(&path.join("tokenizer"), configs.text.vocabulary, configs.text.positions)?;
+        let tokenizer = open_tokenizer(&path.join("tokenizer"), &configs, options, &mut warnings)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let scheduler = path.join("scheduler/scheduler_config.json");
         let context = SamplingContext { index: &index, guidance_embedding, options };
@@ -163,6 +164,25 @@ impl ModelSource {
             }
         }
         Ok(hash.finish())
+    }
+}
+
+/// The tokenizer that the user gives, the model's `own`, or CLIP's. In the model's own, transformers pads with the end token
+/// unless the files say otherwise.
+fn open_tokenizer(
+    own: &Path,
+    configs: &Configs,
+    options: &SourceOptions,
+    warnings: &mut Vec<String>,
+) -> Result<TokenizerFiles> {
+    let usage = |family| TokenizerUse::of(family, configs.text.vocabulary, configs.text.positions);
+    match &options.tokenizer {
+        Some(given) => TokenizerFiles::given(given, usage(configs.family())),
+        None if own.exists() => TokenizerFiles::open(own, usage(Family::Sd1)),
+        None => {
+            warnings.push(format!("{}: there is no such folder; CLIP's own vocabulary is taken", own.display()));
+            TokenizerFiles::carried(own, usage(configs.family()))
+        }
     }
 }
 

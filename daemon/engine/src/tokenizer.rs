@@ -281,7 +281,7 @@ impl Chain {
 
 /// The characters by which a byte-level vocabulary spells the bytes 0 to 255: themselves where they can be seen in Latin-1,
 /// the others, counted in order, from U+0100 on.
-fn byte_alphabet() -> impl Iterator<Item = char> {
+pub fn byte_alphabet() -> impl Iterator<Item = char> {
     let mut hidden = 0x100..;
     (0..=u8::MAX).map(move |byte| match byte {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),

@@ -5,17 +5,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use diffused_engine::bundle::AddedToken;
+use diffused_engine::bundle::{AddedToken, Family};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::added_tokens;
+use super::clip_vocabulary::ClipVocabulary;
 use super::keys::Keys;
 use crate::error::{Error, Result};
 
 /// The special tokens of CLIPTokenizer where the files are silent.
-const START: &str = "<|startoftext|>";
-const END: &str = "<|endoftext|>";
+pub(super) const START: &str = "<|startoftext|>";
+pub(super) const END: &str = "<|endoftext|>";
 
 /// A tokenizer.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,13 +39,63 @@ pub(crate) struct TokenizerFiles {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What a tokenizer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenizerUse {
+    /// Rows of the text encoder's token table.
+    pub(crate) rows: usize,
+    /// Most tokens of a prompt.
+    pub(crate) positions: usize,
+    /// The token that fills up short prompts where the tokenizer's files do not say it.
+    pub(crate) pad: &'static str,
+}
+
+impl TokenizerUse {
+    /// For a model of `family`: Stable Diffusion 2 was trained with token 0 behind short prompts.
+    pub(crate) fn of(family: Family, rows: usize, positions: usize) -> TokenizerUse {
+        TokenizerUse { rows, positions, pad: if family == Family::Sd2 { "!" } else { END } }
+    }
+}
+
 impl TokenizerFiles {
-    /// Reads `folder` for a text encoder of `vocabulary` tokens and prompts of at most `positions`.
-    pub(crate) fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<TokenizerFiles> {
+    /// The tokenizer of the folder, file or bundle `path`.
+    pub(crate) fn given(path: &Path, usage: TokenizerUse) -> Result<TokenizerFiles> {
+        let inner = path.join("tokenizer");
+        match path.is_dir() {
+            true => TokenizerFiles::open(if inner.is_dir() { &inner } else { path }, usage),
+            false => TokenizerFiles::clip(path, ClipVocabulary::open(path)?, usage),
+        }
+    }
+
+    /// CLIP's own, for a model at `source` that brings none.
+    pub(crate) fn carried(source: &Path, usage: TokenizerUse) -> Result<TokenizerFiles> {
+        TokenizerFiles::clip(source, ClipVocabulary::carried(), usage)
+    }
+
+    fn clip(
+        source: &Path,
+        ClipVocabulary { vocab, merges }: ClipVocabulary,
+        usage: TokenizerUse,
+    ) -> Result<TokenizerFiles> {
+        let ids = ids(source, &vocab, usize::MAX)?;
+        if ids.len() > usage.rows {
+            let (tokens, rows) = (ids.len(), usage.rows);
+            let message =
+                format!("the text encoder has {rows} tokens and CLIP's vocabulary {tokens}; give --tokenizer");
+            return Err(Error::file(source, message));
+        }
+        let id = |token| ids.get(token).copied().unwrap_or_default();
+        let (bos, eos, pad) = (id(START), id(END), id(usage.pad));
+        let (tokens, added, warnings) = (usage.positions, Vec::new(), Vec::new());
+        Ok(TokenizerFiles { vocab, merges, bos, eos, pad, tokens, added, warnings })
+    }
+
+    /// Reads `folder`, the `tokenizer` of a diffusers folder or of a bundle.
+    pub(crate) fn open(folder: &Path, usage: TokenizerUse) -> Result<TokenizerFiles> {
         let files = Files::read(folder)?;
-        let ids = ids(&files.vocab.0, &files.vocab.1, vocabulary)?;
+        let ids = ids(&files.vocab.0, &files.vocab.1, usage.rows)?;
         check_merges(&files.merges.0, &files.merges.1, &ids)?;
-        let (special, tokens) = settings(folder, positions)?;
+        let (special, tokens) = settings(folder, usage.positions)?;
         let id = |key: &str, default: &str| {
             let token = special.get(key).map_or(default, String::as_str);
             ids.get(token)
@@ -52,9 +103,9 @@ impl TokenizerFiles {
                 .ok_or_else(|| Error::file(&files.vocab.0, format!("the token {token:?} ({key}) is missing")))
         };
         let (bos, eos) = (id("bos_token", START)?, id("eos_token", END)?);
-        let pad = id("pad_token", END)?;
+        let pad = id("pad_token", usage.pad)?;
         let mut warnings = Vec::new();
-        let added = added_tokens::open(folder, &ids, vocabulary, &mut warnings)?;
+        let added = added_tokens::open(folder, &ids, usage.rows, &mut warnings)?;
         Ok(TokenizerFiles { bos, eos, pad, tokens, added, warnings, vocab: files.vocab.1, merges: files.merges.1 })
     }
 }
