@@ -18,6 +18,7 @@ use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
+use crate::smooth;
 use crate::source::ModelSource;
 
 /// What is converted, and how.
@@ -85,13 +86,16 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn 
     options.check()?;
     let place = OutputPlace::new(out, source, options.force)?;
     let mut source = ModelSource::open(source, &options.source)?;
-    let networks = arch::networks(&source.configs, options.weights);
+    let mut networks = arch::networks(&source.configs, options.weights);
     source.warnings.extend(check_tensors(&source, &networks)?);
     let files = bundle::files(networks.iter().map(|network| network.name));
     let mut fields = manifest_fields(&source, options)?;
     // What no bundle can have is refused before the weights are written.
     fields.files = files.iter().map(|file| (file.clone(), "0".repeat(64))).collect();
     manifest(&source, fields.clone())?;
+    for network in &mut networks {
+        smooth::by_weights(network, source.checkpoint(network.name))?;
+    }
     let partial = Partial::create(place)?;
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;

@@ -14,6 +14,7 @@ mod network;
 mod options;
 mod parameter;
 mod place;
+mod smooth;
 mod source;
 mod synth;
 mod tensors;

@@ -3,10 +3,12 @@
 //! The builder knows nothing of quantization beyond which matrices are int8; who quantizes activations is decided
 //! afterwards, when all consumers of a value are known (`onnx`).
 
+mod links;
 mod onnx;
 
 use diffused_engine::layer::{Activation, Layer, Padding};
 use diffused_kernels::pack::Format;
+pub(crate) use links::Link;
 
 use crate::parameter::{Parameter, ParameterShape};
 
@@ -189,7 +191,7 @@ impl Builder {
     }
 
     fn parameter(&mut self, name: &str, shape: ParameterShape) -> String {
-        self.parameters.push(Parameter { name: name.to_owned(), shape });
+        self.parameters.push(Parameter::new(name, shape));
         name.to_owned()
     }
 

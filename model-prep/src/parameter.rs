@@ -17,6 +17,18 @@ pub(crate) struct Parameter {
     pub(crate) name: String,
     /// What it holds.
     pub(crate) shape: ParameterShape,
+    /// How its channels are scaled.
+    pub(crate) scales: ChannelScales,
+}
+
+/// Powers of two by which a weight's channels are multiplied on the way from the source into the bundle: exact in f32.
+/// An empty list scales nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ChannelScales {
+    /// Exponents, one for each output of a matrix, its bias included, or each channel of a norm.
+    pub(crate) outputs: Vec<i32>,
+    /// Exponents, one for each input of a matrix.
+    pub(crate) inputs: Vec<i32>,
 }
 
 /// What a weight holds.
@@ -54,6 +66,11 @@ pub(crate) enum ParameterShape {
 }
 
 impl Parameter {
+    /// The weight of the source's module `name`, not scaled.
+    pub(crate) fn new(name: &str, shape: ParameterShape) -> Parameter {
+        Parameter { name: name.to_owned(), shape, scales: ChannelScales::default() }
+    }
+
     /// The source's tensors and their shapes, as torch has them.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (weight, bias) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
@@ -71,6 +88,11 @@ impl Parameter {
     /// It is a matrix in int8.
     pub(crate) fn is_int8(&self) -> bool {
         matches!(self.shape, ParameterShape::Matrix { format: Format::Int8, .. })
+    }
+
+    /// Inputs of a tap of a matrix; channels of a norm; values of a table's row.
+    pub(crate) fn inputs(&self) -> usize {
+        self.layout().k
     }
 
     /// As the bundle holds it.
@@ -147,6 +169,30 @@ impl Parameter {
         Ok(found.into_iter().zip(wanted.values.into_iter().chain(wanted.bias)).collect())
     }
 
+    /// Calls `each` with every output of a matrix, without its bias, or channel of a norm in unit `index`: which one, and
+    /// its values as `compare` has them.
+    pub(crate) fn compare_channels(
+        &self,
+        source: &Checkpoint,
+        index: usize,
+        unit: &[u8],
+        each: &mut dyn FnMut(usize, &[(f32, f32)]),
+    ) -> Result<()> {
+        let values = self.compare(source, index, unit)?;
+        let (first, count, len) = match self.shape {
+            ParameterShape::Matrix { n, k, kernel, gated, .. } => {
+                let (first, end) = panel_outputs(n, gated, index);
+                (first, end - first, k * kernel * kernel)
+            }
+            ParameterShape::Norm { channels } => (0, channels, 1),
+            ParameterShape::Table { columns, .. } => (index, 1, columns),
+        };
+        for (channel, values) in (first..).zip(values.chunks_exact(len).take(count)) {
+            each(channel, values);
+        }
+        Ok(())
+    }
+
     /// What unit `index` is made of, in the order of the bundle.
     fn source_rows(&self, source: &Checkpoint, index: usize) -> Result<Rows> {
         let (weight, bias_name) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
@@ -159,8 +205,8 @@ impl Parameter {
             ParameterShape::Table { columns, .. } => (index, 1, columns),
         };
         let mut values = vec![0.0; count * len];
-        let gamma = !matches!(self.shape, ParameterShape::Norm { .. }) || index == 0;
-        source.read(if gamma { &weight } else { &bias_name }, first * len, &mut values)?;
+        let norm = matches!(self.shape, ParameterShape::Norm { .. });
+        source.read(if norm && index == 1 { &bias_name } else { &weight }, first * len, &mut values)?;
         let mut bias = Vec::new();
         if let ParameterShape::Matrix { kernel, bias: there, .. } = self.shape {
             bias.resize(count, 0.0);
@@ -168,6 +214,16 @@ impl Parameter {
                 source.read(&bias_name, first, &mut bias)?;
             }
             values.chunks_exact_mut(len).for_each(|row| taps_first(row, kernel * kernel));
+            let outputs = self.scales.outputs.get(first..first + count).unwrap_or_default();
+            for ((row, bias), exponent) in values.chunks_exact_mut(len).zip(&mut bias).zip(outputs) {
+                row.iter_mut().chain([bias]).for_each(|value| *value *= power_of_two(*exponent));
+            }
+        }
+        let columns = if norm { &self.scales.outputs } else { &self.scales.inputs };
+        if !columns.is_empty() {
+            for (value, exponent) in values.iter_mut().zip(columns.iter().cycle()) {
+                *value *= power_of_two(*exponent);
+            }
         }
         Ok(Rows { values, len, bias })
     }
@@ -213,6 +269,11 @@ fn taps_first(row: &mut [f32], taps: usize) {
     }
 }
 
+/// `2^exponent`, for an exponent from -126 to 127.
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits(((127 + exponent) as u32) << (f32::MANTISSA_DIGITS - 1))
+}
+
 fn write<const N: usize>(out: &mut [u8], values: &[f32], bytes: impl Fn(f32) -> [u8; N]) {
     for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
         *out = bytes(*value);
@@ -237,7 +298,7 @@ mod tests {
     #[test]
     fn both_halves_of_a_gated_matrix_fill_panels() {
         let shape = ParameterShape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
-        let parameter = Parameter { name: "ff".into(), shape };
+        let parameter = Parameter::new("ff", shape);
         assert_eq!((parameter.outputs(), parameter.stored().units()), (64, 4));
         assert!(parameter.tensor().pairs);
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
+use crate::smooth;
 use crate::source::ModelSource;
 use crate::tensors::Checkpoint;
 
@@ -44,9 +45,9 @@ pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut 
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
     let source = ModelSource::open(source, options)?;
-    let networks = arch::networks(&source.configs, opened.manifest.weights);
+    let mut networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
-    for network in &networks {
+    for network in &mut networks {
         verify_network(bundle, network, source.checkpoint(network.name), each)?;
     }
     Ok(())
@@ -54,7 +55,7 @@ pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut 
 
 fn verify_network(
     bundle: &Path,
-    network: &BuiltNetwork,
+    network: &mut BuiltNetwork,
     source: &Checkpoint,
     each: &mut dyn FnMut(Difference),
 ) -> Result<()> {
@@ -65,19 +66,28 @@ fn verify_network(
     let path = bundle.join(format!("{}.weights", network.name));
     let file = WeightsFile::open(&Source::Folder(bundle.to_owned()), network.name)?;
     for parameter in &network.parameters {
+        check_shape(&path, &file, parameter)?;
+    }
+    smooth::as_found(network, source, &file)?;
+    for parameter in &network.parameters {
         let (network, tensor, format) = (network.name, parameter.name.clone(), parameter.stored().format());
-        each(Difference { network, tensor, format, relative: relative(&path, &file, parameter, source)? });
+        each(Difference { network, tensor, format, relative: relative(&file, parameter, source)? });
     }
     Ok(())
 }
 
-/// The relative difference of one weight.
-fn relative(path: &Path, file: &WeightsFile, parameter: &Parameter, source: &Checkpoint) -> Result<f64> {
+/// Refuses a weight of another shape.
+fn check_shape(path: &Path, file: &WeightsFile, parameter: &Parameter) -> Result<()> {
     let (found, wanted) = (file.entry(&parameter.name)?.shape(), parameter.stored());
-    if found != wanted {
-        return Err(Error::tensor(path, &parameter.name, format!("is {found:?} instead of {wanted:?}")));
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::tensor(path, &parameter.name, format!("is {found:?} instead of {wanted:?}"))),
     }
-    let (mut noise, mut signal, mut index) = (0.0, 0.0, 0);
+}
+
+/// The relative difference of one weight.
+fn relative(file: &WeightsFile, parameter: &Parameter, source: &Checkpoint) -> Result<f64> {
+    let (mut noise, mut signal, mut index, wanted) = (0.0, 0.0, 0, parameter.stored());
     file.each_block::<Error>(&parameter.name, |block| {
         for unit in block.chunks_exact(wanted.unit_bytes()) {
             for (found, wanted) in parameter.compare(source, index, unit)? {

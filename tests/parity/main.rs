@@ -4,6 +4,7 @@
 
 mod int8;
 mod networks;
+mod outliers;
 mod pictures;
 
 use std::path::{Path, PathBuf};
@@ -30,9 +31,14 @@ impl Fresh {
             "demo" => diffused_tests::root().join("model-prep/demo/model"),
             tiny => goldens().join("models").join(tiny),
         };
+        Fresh::of(&source, weights)
+    }
+
+    /// Of the model in the folder `source`.
+    fn of(source: &Path, weights: Format) -> Fresh {
         let folder = tempfile::tempdir().unwrap();
         let options = Options { weights, ..Options::default() };
-        convert(&source, &folder.path().join("bundle"), &options, &mut |_| {}).unwrap();
+        convert(source, &folder.path().join("bundle"), &options, &mut |_| {}).unwrap();
         Fresh { folder }
     }
 

@@ -6,3 +6,4 @@ mod conversion;
 mod errors;
 mod recognition;
 mod schedulers;
+mod smoothing;

@@ -1,0 +1,79 @@
+//! Values whose channels may be scaled without changing what the network computes: their producer is linear in each
+//! channel, and matrices are all that reads them.
+
+use diffused_engine::layer::{Activation, Layer};
+
+use super::{BuiltNetwork, Node, Op};
+
+/// A value between one weight that makes it and the int8 matrices that read it. Dividing a channel of the first and
+/// multiplying it in the others cancels out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Channels of the value.
+    pub(crate) channels: usize,
+    /// Index of the producer in the network's parameters: a norm, or a matrix, of whose outputs the first `channels`
+    /// are the value's.
+    pub(crate) producer: usize,
+    /// Indices of the matrices, whose inputs are the value's channels.
+    pub(crate) consumers: Vec<usize>,
+}
+
+impl BuiltNetwork {
+    /// The network's links, in the order in which it runs.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        self.nodes.iter().filter_map(|node| self.link(node)).collect()
+    }
+
+    /// The link that begins at `node`.
+    fn link(&self, node: &Node) -> Option<Link> {
+        let Op::Layer(layer) = &node.op else { return None };
+        let producer = self.parameter(scalable(layer)?)?;
+        let consumers = self.readers(self.weighted(node.output)?)?;
+        let channels = self.parameters[*consumers.first()?].inputs();
+        let int8 = |index: &usize| self.parameters[*index].is_int8();
+        consumers.iter().all(int8).then_some(Link { channels, producer, consumers })
+    }
+
+    /// `value`, or what an attention that is the only one to read it makes of it as its values: each channel of that is
+    /// a weighted mean of the same channel.
+    fn weighted(&self, value: usize) -> Option<usize> {
+        let mut readers = self.nodes.iter().filter(|node| node.inputs.contains(&value));
+        let reader = readers.next()?;
+        let attention = matches!(reader.op, Op::Layer(Layer::Attention { .. }));
+        let values_alone = reader.inputs.iter().position(|id| *id == value) == Some(2) && readers.next().is_none();
+        if attention && values_alone { Some(reader.output) } else { Some(value) }
+    }
+
+    /// The matrices that read `value`; `None` where something else does.
+    fn readers(&self, value: usize) -> Option<Vec<usize>> {
+        if value == self.output.1 {
+            return None;
+        }
+        let readers = self.nodes.iter().filter(|node| node.inputs.contains(&value));
+        let matrix = |node: &Node| match &node.op {
+            Op::Layer(Layer::Linear { weight, .. } | Layer::Conv2d { weight, .. })
+                if !node.inputs[1..].contains(&value) =>
+            {
+                self.parameter(weight)
+            }
+            _ => None,
+        };
+        readers.map(matrix).collect()
+    }
+
+    fn parameter(&self, name: &str) -> Option<usize> {
+        self.parameters.iter().position(|parameter| parameter.name == name)
+    }
+}
+
+/// The weight of a layer that is linear in each channel of its result, whose scale the weight therefore sets.
+fn scalable(layer: &Layer) -> Option<&str> {
+    match layer {
+        Layer::LayerNorm { weight, .. }
+        | Layer::GroupNorm { weight, silu: false, .. }
+        | Layer::Linear { weight, activation: Activation::None | Activation::Geglu, residual: false, .. } => {
+            Some(weight)
+        }
+        _ => None,
+    }
+}
