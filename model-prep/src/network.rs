@@ -8,7 +8,7 @@ mod onnx;
 
 use diffused_engine::layer::{Activation, Layer, Padding};
 use diffused_kernels::pack::Format;
-pub(crate) use links::Link;
+pub(crate) use links::ChannelLink;
 
 use crate::parameter::{Parameter, ParameterShape};
 

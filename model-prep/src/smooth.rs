@@ -2,7 +2,7 @@
 //!
 //! int8 activations have one scale for each row and int8 weights one for each output, so a channel much larger than the
 //! others takes their bits. Where a value goes from a norm, a projection or a gated layer to int8 matrices alone
-//! (`network::Link`), a channel of it is divided by `s` where it is made and multiplied by `s` where it is read. `s` is a
+//! (`network::ChannelLink`), a channel of it is divided by `s` where it is made and multiplied by `s` where it is read. `s` is a
 //! power of two, so that in f32 the network computes the same values to the bit.
 //!
 //! `s` is the square root of the channel's size over the size of the weights that read it, which shares the burden equally
@@ -16,7 +16,7 @@ mod ranges;
 pub(crate) use found::as_found;
 
 use crate::error::Result;
-use crate::network::{BuiltNetwork, Link};
+use crate::network::{BuiltNetwork, ChannelLink};
 use crate::tensors::Checkpoint;
 
 /// The least exponent of a channel that stands out: its ratio of values to weights is 8 times the median's, or an eighth.
@@ -34,14 +34,14 @@ pub(crate) fn by_weights(network: &mut BuiltNetwork, source: &Checkpoint) -> Res
 }
 
 /// The links all of whose consumers are in int8.
-fn int8_links(network: &BuiltNetwork) -> Vec<Link> {
-    let int8 = |link: &Link| link.consumers.iter().all(|consumer| network.parameters[*consumer].is_int8());
+fn int8_links(network: &BuiltNetwork) -> Vec<ChannelLink> {
+    let int8 = |link: &ChannelLink| link.consumers.iter().all(|consumer| network.parameters[*consumer].is_int8());
     network.links().into_iter().filter(int8).collect()
 }
 
 /// Multiplies the channels of a link by two to the power of `exponents` where they are read, and divides them where they are
 /// made.
-fn scale(network: &mut BuiltNetwork, link: &Link, exponents: Vec<i32>) {
+fn scale(network: &mut BuiltNetwork, link: &ChannelLink, exponents: Vec<i32>) {
     if exponents.iter().all(|exponent| *exponent == 0) {
         return;
     }

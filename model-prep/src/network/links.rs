@@ -8,7 +8,7 @@ use super::{BuiltNetwork, Node, Op};
 /// A value between one weight that makes it and the int8 matrices that read it. Dividing a channel of the first and
 /// multiplying it in the others cancels out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Link {
+pub(crate) struct ChannelLink {
     /// Channels of the value.
     pub(crate) channels: usize,
     /// Index of the producer in the network's parameters: a norm, or a matrix, of whose outputs the first `channels`
@@ -20,18 +20,18 @@ pub(crate) struct Link {
 
 impl BuiltNetwork {
     /// The network's links, in the order in which it runs.
-    pub(crate) fn links(&self) -> Vec<Link> {
+    pub(crate) fn links(&self) -> Vec<ChannelLink> {
         self.nodes.iter().filter_map(|node| self.link(node)).collect()
     }
 
     /// The link that begins at `node`.
-    fn link(&self, node: &Node) -> Option<Link> {
+    fn link(&self, node: &Node) -> Option<ChannelLink> {
         let Op::Layer(layer) = &node.op else { return None };
         let producer = self.parameter(scalable(layer)?)?;
         let consumers = self.readers(self.weighted(node.output)?)?;
         let channels = self.parameters[*consumers.first()?].inputs();
         let int8 = |index: &usize| self.parameters[*index].is_int8();
-        consumers.iter().all(int8).then_some(Link { channels, producer, consumers })
+        consumers.iter().all(int8).then_some(ChannelLink { channels, producer, consumers })
     }
 
     /// `value`, or what an attention that is the only one to read it makes of it as its values: each channel of that is

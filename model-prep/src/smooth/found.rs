@@ -4,7 +4,7 @@ use diffused_engine::bundle::WeightsFile;
 
 use super::{int8_links, scale};
 use crate::error::{Error, Result};
-use crate::network::{BuiltNetwork, Link};
+use crate::network::{BuiltNetwork, ChannelLink};
 use crate::tensors::Checkpoint;
 
 /// Sets the scales of the network's weights to those that `file` was written with: the power of two by which a channel
@@ -19,7 +19,12 @@ pub(crate) fn as_found(network: &mut BuiltNetwork, source: &Checkpoint, file: &W
 }
 
 /// The largest magnitude of what makes each channel, in the bundle and in the source.
-fn largest(network: &BuiltNetwork, link: &Link, source: &Checkpoint, file: &WeightsFile) -> Result<Vec<(f32, f32)>> {
+fn largest(
+    network: &BuiltNetwork,
+    link: &ChannelLink,
+    source: &Checkpoint,
+    file: &WeightsFile,
+) -> Result<Vec<(f32, f32)>> {
     let parameter = &network.parameters[link.producer];
     let (mut largest, mut index) = (vec![(0f32, 0f32); link.channels], 0);
     file.each_block::<Error>(&parameter.name, |block| {

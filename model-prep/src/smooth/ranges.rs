@@ -1,7 +1,7 @@
 //! How large the channels of a value are, and how large the weights are that read them.
 
 use crate::error::Result;
-use crate::network::{BuiltNetwork, Link};
+use crate::network::{BuiltNetwork, ChannelLink};
 use crate::parameter::{Parameter, ParameterShape};
 use crate::tensors::Checkpoint;
 
@@ -10,7 +10,7 @@ const ROWS: usize = 64;
 
 /// The root mean square of each channel as the weight that makes it suggests, up to a common factor: of a norm, whose
 /// inputs have the variance 1, and of a matrix, whose inputs are not known and count as alike.
-pub(super) fn made(network: &BuiltNetwork, link: &Link, source: &Checkpoint) -> Result<Vec<f32>> {
+pub(super) fn made(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoint) -> Result<Vec<f32>> {
     let parameter = &network.parameters[link.producer];
     let mut sizes = Vec::with_capacity(link.channels);
     match parameter.shape {
@@ -29,7 +29,7 @@ pub(super) fn made(network: &BuiltNetwork, link: &Link, source: &Checkpoint) -> 
 
 /// The root mean square of the weights that read each channel, up to a common factor. They count in parts of their row's
 /// largest, as rows are quantized each by itself.
-pub(super) fn read(network: &BuiltNetwork, link: &Link, source: &Checkpoint) -> Result<Vec<f32>> {
+pub(super) fn read(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoint) -> Result<Vec<f32>> {
     let mut squares = vec![0f32; link.channels];
     for consumer in &link.consumers {
         let parameter = &network.parameters[*consumer];
