@@ -19,6 +19,9 @@ pub struct SourceOptions {
     /// The tokenizer: a diffusers folder, its tokenizer folder, a bundle, or bpe_simple_vocab_16e6.txt.gz.
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
+    /// Of a single file: take configurations and tokenizer from a diffusers folder instead of the family's own.
+    #[arg(long, value_name = "FOLDER")]
+    pub config: Option<PathBuf>,
     /// Tell of what fits nothing instead of refusing it.
     #[arg(long)]
     pub lenient: bool,

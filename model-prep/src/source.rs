@@ -10,6 +10,7 @@ mod model_index;
 mod recognise;
 mod sampling_config;
 mod scheduler_class;
+mod single_file;
 mod text_config;
 mod tokenizer;
 mod unet_config;
@@ -25,16 +26,17 @@ use diffused_engine::layer::Activation;
 use diffused_engine::sampler;
 use serde_json::json;
 
-use keys::Keys;
+pub(crate) use keys::ConfigFiles;
 use locate::Located;
 use model_index::ModelIndex;
 use sampling_config::SamplingContext;
+use single_file::SingleFile;
 pub(crate) use text_config::TextConfig;
 pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
 pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::add_file;
 use crate::options::SourceOptions;
 use crate::tensors::Checkpoint;
@@ -71,12 +73,11 @@ pub(crate) struct ModelSource {
 
 impl Configs {
     /// Reads `text_encoder/config.json`, `unet/config.json` and `vae/config.json`, and checks that they fit together.
-    pub(crate) fn open(folder: &Path, warnings: &mut Vec<String>) -> Result<Configs> {
-        let text = TextConfig::open(&folder.join("text_encoder/config.json"), warnings)?;
-        let vae = VaeConfig::open(&folder.join("vae/config.json"), warnings)?;
-        let path = folder.join("unet/config.json");
-        let unet = UnetConfig::open(&path, warnings)?;
-        let keys = Keys::open(&path)?;
+    pub(crate) fn open(files: &ConfigFiles, warnings: &mut Vec<String>) -> Result<Configs> {
+        let text = TextConfig::open(files.keys("text_encoder/config.json")?, warnings)?;
+        let vae = VaeConfig::open(files.keys("vae/config.json")?, warnings)?;
+        let unet = UnetConfig::open(files.keys("unet/config.json")?, warnings)?;
+        let keys = files.keys("unet/config.json")?;
         if unet.latent_channels != vae.latent_channels {
             let expected = format!("{}, as latent_channels of vae/config.json", vae.latent_channels);
             return Err(keys.refuse("in_channels", &json!(unet.latent_channels), &expected));
@@ -94,36 +95,49 @@ impl Configs {
     }
 }
 
-impl ModelSource {
-    /// Opens the model at `path`.
-    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<ModelSource> {
-        let located = locate::locate(path)?;
-        match located.single {
-            true => Err(Error::file(path, "single files are not read yet")),
-            false => ModelSource::open_folder(located, options),
-        }
-    }
+/// The tensors of a model's networks.
+struct Weights {
+    text_encoder: Checkpoint,
+    unet: Checkpoint,
+    vae: Checkpoint,
+}
 
-    /// Opens a diffusers folder.
-    fn open_folder(Located { path, name, .. }: Located, options: &SourceOptions) -> Result<ModelSource> {
-        let mut warnings = Vec::new();
-        let index = ModelIndex::open(&path.join("model_index.json"), &mut warnings)?;
-        let mut configs = Configs::open(&path, &mut warnings)?;
-        configs.text.skip(options.clip_skip)?;
-        let tokenizer = open_tokenizer(&path.join("tokenizer"), &configs, options, &mut warnings)?;
-        let guidance_embedding = configs.unet.guidance_channels.is_some();
-        let scheduler = path.join("scheduler/scheduler_config.json");
-        let context = SamplingContext { index: &index, guidance_embedding, options };
-        let sampling = sampling_config::open(&scheduler, context, &mut warnings)?;
-        warnings.extend(tokenizer.warnings.iter().cloned());
-        let words = words::open(&path.join("words.txt"))?;
-        let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
+impl Weights {
+    /// Of a diffusers folder.
+    fn of_folder(path: &Path) -> Result<Weights> {
         let mut text_encoder = Checkpoint::open_folder(&path.join("text_encoder"), "model")?;
         text_encoder.rename(text_name)?;
         let unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
         let mut vae = Checkpoint::open_folder(&path.join("vae"), "diffusion_pytorch_model")?;
         vae.rename(|name| Some(vae_name(name)))?;
-        let recognised = recognise::line(&configs, &sampling, "diffusers folder", &unet);
+        Ok(Weights { text_encoder, unet, vae })
+    }
+}
+
+impl ModelSource {
+    /// Opens the model at `path`.
+    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<ModelSource> {
+        let mut warnings = Vec::new();
+        let Located { path, single, name } = locate::locate(path)?;
+        let (files, form, tokenizer, weights) = if single {
+            let SingleFile { files, form, tokenizer, weights } = single_file::open(&path, options, &mut warnings)?;
+            (files, form, tokenizer, Some(weights))
+        } else {
+            let tokenizer = Some(path.join("tokenizer")).filter(|folder| folder.exists());
+            (ConfigFiles::folder(&path), "diffusers folder", tokenizer, None)
+        };
+        let index = ModelIndex::open(files.keys("model_index.json")?, &mut warnings)?;
+        let mut configs = Configs::open(&files, &mut warnings)?;
+        configs.text.skip(options.clip_skip)?;
+        let tokenizer = open_tokenizer(tokenizer.as_deref(), &path, &configs, options)?;
+        let guidance_embedding = configs.unet.guidance_channels.is_some();
+        let context = SamplingContext { index: &index, guidance_embedding, options };
+        let sampling = sampling_config::open(&files, context, &mut warnings)?;
+        warnings.extend(tokenizer.warnings.iter().cloned());
+        let Weights { text_encoder, unet, vae } = weights.map_or_else(|| Weights::of_folder(&path), Ok)?;
+        let words = words::open(&path.join("words.txt"))?;
+        let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
+        let recognised = recognise::line(&configs, &sampling, form, &unet);
         Ok(ModelSource {
             path,
             name,
@@ -170,19 +184,16 @@ impl ModelSource {
 /// The tokenizer that the user gives, the model's `own`, or CLIP's. In the model's own, transformers pads with the end token
 /// unless the files say otherwise.
 fn open_tokenizer(
-    own: &Path,
+    own: Option<&Path>,
+    model: &Path,
     configs: &Configs,
     options: &SourceOptions,
-    warnings: &mut Vec<String>,
 ) -> Result<TokenizerFiles> {
     let usage = |family| TokenizerUse::of(family, configs.text.vocabulary, configs.text.positions);
-    match &options.tokenizer {
-        Some(given) => TokenizerFiles::given(given, usage(configs.family())),
-        None if own.exists() => TokenizerFiles::open(own, usage(Family::Sd1)),
-        None => {
-            warnings.push(format!("{}: there is no such folder; CLIP's own vocabulary is taken", own.display()));
-            TokenizerFiles::carried(own, usage(configs.family()))
-        }
+    match (&options.tokenizer, own) {
+        (Some(given), _) => TokenizerFiles::given(given, usage(configs.family())),
+        (None, Some(own)) => TokenizerFiles::open(own, usage(Family::Sd1)),
+        (None, None) => TokenizerFiles::carried(model, usage(configs.family())),
     }
 }
 
@@ -266,13 +277,13 @@ mod tests {
                 fs::write(path, json.to_string()).unwrap();
             }
             let mut warnings = Vec::new();
-            let index = ModelIndex::open(&folder.path().join("model_index.json"), &mut warnings).unwrap();
-            let configs = Configs::open(folder.path(), &mut warnings).unwrap();
+            let files = ConfigFiles::folder(folder.path());
+            let index = ModelIndex::open(files.keys("model_index.json").unwrap(), &mut warnings).unwrap();
+            let configs = Configs::open(&files, &mut warnings).unwrap();
             let guidance_embedding = configs.unet.guidance_channels.is_some();
             let options = SourceOptions::default();
             let context = SamplingContext { index: &index, guidance_embedding, options: &options };
-            let scheduler = folder.path().join("scheduler/scheduler_config.json");
-            let sampling = sampling_config::open(&scheduler, context, &mut warnings).unwrap();
+            let sampling = sampling_config::open(&files, context, &mut warnings).unwrap();
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");

@@ -24,7 +24,7 @@ use crate::arch;
 use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
 use crate::parameter::{Parameter, ParameterShape};
-use crate::source::Configs;
+use crate::source::{ConfigFiles, Configs};
 
 /// How a synthetic model's values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     let (vocab, merges) = tokenizer::files();
     write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
     write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
-    let networks = arch::networks(&Configs::open(out, &mut Vec::new())?, Format::F32);
+    let networks = arch::networks(&Configs::open(&ConfigFiles::folder(out), &mut Vec::new())?, Format::F32);
     let mut files = FILES.map(|(file, names, prefix)| (file, tensors(&networks, names, prefix)));
     files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
     let values = |tensors: &BTreeMap<String, RandomTensor>| tensors.values().map(RandomTensor::values).sum::<usize>();
@@ -210,7 +210,10 @@ mod tests {
             for (file, json) in arch.files() {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
-            let networks = arch::networks(&Configs::open(folder.path(), &mut Vec::new()).unwrap(), Format::F32);
+            let networks = arch::networks(
+                &Configs::open(&ConfigFiles::folder(folder.path()), &mut Vec::new()).unwrap(),
+                Format::F32,
+            );
             let mut tensors = tensors(&networks, &NETWORKS, "");
             shape_convolutions(&mut tensors, arch.linear_projections());
             let shape = |name: &str| &tensors[name].shape[..];
@@ -235,7 +238,10 @@ mod tests {
             for (file, json) in arch.files() {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
-            let networks = arch::networks(&Configs::open(folder.path(), &mut Vec::new()).unwrap(), Format::F32);
+            let networks = arch::networks(
+                &Configs::open(&ConfigFiles::folder(folder.path()), &mut Vec::new()).unwrap(),
+                Format::F32,
+            );
             let values = FILES
                 .map(|(_, names, _)| tensors(&networks, names, "").values().map(RandomTensor::values).sum::<usize>());
             assert_eq!(values, [text, unet, 83_653_863], "{arch:?}");

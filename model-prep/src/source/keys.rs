@@ -2,6 +2,7 @@
 //!
 //! A key that nobody knows changes nothing in the reference, which drops it with a warning; so do we.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -13,6 +14,46 @@ pub(crate) const MAX_LAYERS: usize = 1000;
 
 /// The most resolutions; each halves the one before.
 const MAX_LEVELS: usize = 8;
+
+/// The configurations of a model by their paths in a diffusers folder: a folder's files, or values that stand for them.
+pub(crate) struct ConfigFiles {
+    place: PathBuf,
+    values: Option<BTreeMap<&'static str, Value>>,
+}
+
+impl ConfigFiles {
+    /// The files of a diffusers folder.
+    pub(crate) fn folder(folder: &Path) -> ConfigFiles {
+        ConfigFiles { place: folder.to_owned(), values: None }
+    }
+
+    /// What stands for the files of a model at `place`, which has none.
+    pub(crate) fn values(place: &Path, values: BTreeMap<&'static str, Value>) -> ConfigFiles {
+        ConfigFiles { place: place.to_owned(), values: Some(values) }
+    }
+
+    /// Where `file` is, or the model that it is of.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        if self.values.is_some() { self.place.clone() } else { self.place.join(file) }
+    }
+
+    /// `file` is there.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        match &self.values {
+            Some(values) => values.contains_key(file),
+            None => self.place.join(file).exists(),
+        }
+    }
+
+    /// The keys of `file`.
+    pub(crate) fn keys(&self, file: &str) -> Result<Keys> {
+        let Some(values) = &self.values else { return Keys::open(&self.place.join(file)) };
+        match values.get(file) {
+            Some(value) => Ok(Keys::of(&self.place, value.clone())),
+            None => Err(Error::file(&self.place, format!("nothing tells what {file} would say"))),
+        }
+    }
+}
 
 /// The keys of a JSON object that nobody has asked for yet.
 pub(crate) struct Keys {

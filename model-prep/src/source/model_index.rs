@@ -1,7 +1,5 @@
 //! `model_index.json`: which pipeline a diffusers folder is for and what classes its parts are of.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::keys::Keys;
@@ -67,15 +65,14 @@ const OTHER_ARCHITECTURES: [&str; 21] = [
 
 impl ModelIndex {
     /// Reads `model_index.json` and refuses pipelines of another kind by name, and parts of another class.
-    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<ModelIndex> {
-        let mut keys = Keys::open(path)?;
+    pub(crate) fn open(mut keys: Keys, warnings: &mut Vec<String>) -> Result<ModelIndex> {
         let pipeline = keys.take("_class_name").unwrap_or_default().as_str().unwrap_or_default().to_owned();
         if let Some(kind) = other_kind(&pipeline) {
             let message = format!(
                 "_class_name is {pipeline}: {kind}; model-prep converts Stable Diffusion 1, 2 and XL and what is built \
                  like them"
             );
-            return Err(Error::file(path, message));
+            return Err(Error::file(keys.path(), message));
         }
         let scheduler = keys.take("scheduler").unwrap_or_default();
         let scheduler = scheduler.get(1).and_then(Value::as_str).map(str::to_owned);

@@ -5,12 +5,10 @@
 //! user's choice, so what we lack is told of and the nearest sampler taken; how the model was trained is not, so what we
 //! lack of that is refused.
 
-use std::path::Path;
-
 use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig, Spacing};
 use serde_json::{Value, json};
 
-use super::keys::Keys;
+use super::keys::{ConfigFiles, Keys};
 use super::model_index::ModelIndex;
 use super::scheduler_class::{self, SchedulerClass};
 use crate::error::Result;
@@ -61,16 +59,24 @@ pub(super) struct SamplingContext<'a> {
     pub(super) options: &'a SourceOptions,
 }
 
+/// The scheduler's file.
+const FILE: &str = "scheduler/scheduler_config.json";
+
 /// Sampling as the bundle has it; what the user should know of goes into `warnings`.
-pub(super) fn open(path: &Path, context: SamplingContext, warnings: &mut Vec<String>) -> Result<SamplingConfig> {
-    let keys = if path.exists() { Some(Keys::open(path)?) } else { None };
+pub(super) fn open(
+    files: &ConfigFiles,
+    context: SamplingContext,
+    warnings: &mut Vec<String>,
+) -> Result<SamplingConfig> {
+    let keys = if files.has(FILE) { Some(files.keys(FILE)?) } else { None };
     let of_scheduler = |keys: &Keys| keys.left().any(|key| key.starts_with("beta_") || key == "num_train_timesteps");
     let keys = match keys {
         Some(keys) if keys.has("_class_name") || of_scheduler(&keys) => keys,
         other => {
             let found = if other.is_some() { "is not a scheduler's configuration" } else { "there is no such file" };
+            let path = files.path(FILE);
             warnings.push(format!("{}: {found}; Stable Diffusion 1's is taken (PNDM)", path.display()));
-            Keys::of(path, stable_diffusion())
+            Keys::of(&path, stable_diffusion())
         }
     };
     read(keys, context, warnings)

@@ -1,7 +1,5 @@
 //! `text_encoder/config.json`: CLIPTextModel's configuration, with transformers' defaults for what is absent.
 
-use std::path::Path;
-
 use diffused_engine::layer::Activation;
 use serde_json::{Value, json};
 
@@ -103,11 +101,10 @@ const INERT: [&str; 67] = [
 
 impl TextConfig {
     /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
-    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<TextConfig> {
-        let mut keys = Keys::open(path)?;
+    pub(crate) fn open(mut keys: Keys, warnings: &mut Vec<String>) -> Result<TextConfig> {
         // A whole CLIP, of which transformers takes the text's part.
         if let Some(text @ Value::Object(_)) = keys.some("text_config") {
-            keys = Keys::of(path, text);
+            keys = Keys::of(&keys.path().to_owned(), text);
         }
         keys.only("model_type", &[json!("clip_text_model")])?;
         keys.ignore(&INERT);

@@ -1,7 +1,5 @@
 //! `unet/config.json`: UNet2DConditionModel's configuration, with diffusers' defaults for what is absent.
 
-use std::path::Path;
-
 use diffused_engine::layer::Padding;
 use serde_json::{Value, json};
 
@@ -95,8 +93,7 @@ const SAMPLE_SIZE: usize = 64;
 
 impl UnetConfig {
     /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
-    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<UnetConfig> {
-        let mut keys = Keys::open(path)?;
+    pub(crate) fn open(mut keys: Keys, warnings: &mut Vec<String>) -> Result<UnetConfig> {
         keys.only("_class_name", &[json!("UNet2DConditionModel")])?;
         let version = keys.take("_diffusers_version").unwrap_or_default();
         keys.ignore(&INERT);

@@ -1,7 +1,5 @@
 //! `vae/config.json`: AutoencoderKL's configuration, with diffusers' defaults for what is absent.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::keys::Keys;
@@ -34,8 +32,7 @@ const INERT: [&str; 6] =
 
 impl VaeConfig {
     /// Reads the configuration; what cannot be built is refused by name, what is not known goes into `warnings`.
-    pub(crate) fn open(path: &Path, warnings: &mut Vec<String>) -> Result<VaeConfig> {
-        let mut keys = Keys::open(path)?;
+    pub(crate) fn open(mut keys: Keys, warnings: &mut Vec<String>) -> Result<VaeConfig> {
         keys.only("_class_name", &[json!("AutoencoderKL")])?;
         keys.ignore(&INERT);
         for key in ["latents_mean", "latents_std"] {

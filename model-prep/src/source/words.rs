@@ -8,7 +8,7 @@ use diffused_engine::bundle::Text;
 
 use crate::error::{Error, Result};
 
-/// The words of `path`, in lower case and sorted; `None` where there is no such file.
+/// The words of `path`, in lower case and sorted; `None` where there is no such file, or the model is a file itself.
 pub(crate) fn open(path: &Path) -> Result<Option<Vec<String>>> {
     let Some(lines) = lines(path)? else { return Ok(None) };
     if let Some(line) = lines.iter().find(|line| !line.chars().all(char::is_alphabetic)) {
@@ -38,7 +38,7 @@ pub(crate) fn examples(path: &Path, words: Option<&[String]>) -> Result<Vec<Stri
 /// The lines of a file that say something.
 fn lines(path: &Path) -> Result<Option<Vec<String>>> {
     let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         read => read.map_err(Error::io(path))?,
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

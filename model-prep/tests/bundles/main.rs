@@ -6,4 +6,5 @@ mod conversion;
 mod errors;
 mod recognition;
 mod schedulers;
+mod single_file;
 mod smoothing;
