@@ -27,5 +27,5 @@ pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use options::SourceOptions;
 pub use synth::{Arch, Dtype, synth};
-pub use tensors::read_header;
+pub use tensors::probe_weights;
 pub use verify::{Difference, verify};

@@ -37,7 +37,6 @@ pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
 use crate::error::Result;
-use crate::files::add_file;
 use crate::options::SourceOptions;
 use crate::tensors::Checkpoint;
 
@@ -135,6 +134,11 @@ impl ModelSource {
         let sampling = sampling_config::open(&files, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
         let Weights { text_encoder, unet, vae } = weights.map_or_else(|| Weights::of_folder(&path), Ok)?;
+        for note in [&text_encoder, &unet, &vae].into_iter().flat_map(Checkpoint::notes) {
+            if !warnings.contains(&note) {
+                warnings.push(note);
+            }
+        }
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
         let recognised = recognise::line(&configs, &sampling, form, &unet);
@@ -174,7 +178,7 @@ impl ModelSource {
         let (mut hash, mut hashed) = (Sha256::default(), BTreeSet::new());
         for file in self.parts().iter().flat_map(|(checkpoint, _)| checkpoint.files()) {
             if hashed.insert(&file.path) {
-                add_file(&mut hash, &file.path)?;
+                file.hash(&mut hash)?;
             }
         }
         Ok(hash.finish())

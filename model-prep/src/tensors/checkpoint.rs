@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::dtype::TensorDtype;
 use super::file::TensorFile;
-use super::folder::weight_files;
+use super::folder::{self, FolderWeights};
 use crate::error::{Error, Result};
 
 /// What changes values after they were read: it is given the position of the first, in the order of the shape, and the
@@ -19,6 +19,8 @@ pub(crate) struct Checkpoint {
     /// What an error of a missing tensor names.
     place: PathBuf,
     files: Vec<Arc<TensorFile>>,
+    /// How the files were chosen, where that is worth a word.
+    choice: Option<String>,
     tensors: BTreeMap<String, TensorView>,
 }
 
@@ -41,10 +43,13 @@ struct Stored {
 
 impl Checkpoint {
     /// Opens the weights in a network's `folder` (`stem.safetensors` and the like).
+    ///
+    /// # Errors
+    ///
+    /// No file that can be read, and two tensors of one name.
     pub(crate) fn open_folder(folder: &Path, stem: &str) -> Result<Checkpoint> {
-        let files = weight_files(folder, stem)?;
-        let files: Result<_> = files.iter().map(|name| Ok(Arc::new(TensorFile::open(&folder.join(name))?))).collect();
-        Checkpoint::from_files(folder, files?, |name| Some(name.to_owned()))
+        let FolderWeights { files, choice } = folder::open(folder, stem)?;
+        Ok(Checkpoint { choice, ..Checkpoint::from_files(folder, files, |name| Some(name.to_owned()))? })
     }
 
     /// The tensors of `files` under other names; where `rename` returns `None` a tensor is left out. An error of a missing
@@ -58,7 +63,8 @@ impl Checkpoint {
         files: Vec<Arc<TensorFile>>,
         rename: impl Fn(&str) -> Option<String>,
     ) -> Result<Checkpoint> {
-        let mut checkpoint = Checkpoint { place: place.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint =
+            Checkpoint { place: place.to_owned(), files: Vec::new(), choice: None, tensors: BTreeMap::new() };
         for (file, opened) in files.iter().enumerate() {
             for (name, entry) in &opened.tensors {
                 let Some(new) = rename(name) else { continue };
@@ -91,6 +97,11 @@ impl Checkpoint {
             self.tensors.insert(new, view);
         }
         Ok(())
+    }
+
+    /// What the user should know of the files: a choice among several, one that is not what its name says.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        self.choice.iter().cloned().chain(self.files.iter().filter_map(|file| file.note()))
     }
 
     /// The tensors' names.

@@ -1,43 +1,36 @@
 //! The header of a safetensors file: its length, then JSON that says where each tensor lies behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::TensorEntry;
+use super::file::{Contents, TensorEntry};
 use crate::error::{Error, Result};
 
-/// Most bytes of a header (safetensors' own limit).
-const MAX_HEADER: u64 = 100_000_000;
+/// Most bytes of a header. safetensors' own limit is 100 MB; the largest published ones have a few.
+pub(crate) const MAX_HEADER: u64 = 32 << 20;
 
-/// What the header of a safetensors file says: the tensors, and the file's own metadata.
-pub(crate) type Entries = (BTreeMap<String, TensorEntry>, BTreeMap<String, String>);
-
-/// The tensors of a safetensors file of `len` bytes.
-///
-/// # Errors
-///
-/// Those of `read_header`.
-pub(crate) fn read_entries(path: &Path, file: &mut impl Read, len: u64) -> Result<Entries> {
-    let (header, data) = read_header(path, file, len)?;
-    let tensors = header.tensors().into_iter().map(|(name, info)| {
-        let offset = data + info.data_offsets.0 as u64;
-        (name, TensorEntry { dtype: dtype(info.dtype), shape: info.shape.clone(), offset })
-    });
-    let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-    Ok((tensors.collect(), metadata.collect()))
+/// The header's JSON.
+#[derive(Default)]
+struct SafetensorsHeader {
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// Reads the header of a safetensors file of `len` bytes; also where its data begins, bytes.
+/// Reads the header of a safetensors file of `len` bytes.
 ///
 /// # Errors
 ///
-/// With `path`, where the file is cut off or its header is not what safetensors allows.
-pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metadata, u64)> {
+/// With `path`, where the file is cut off or its header is not what safetensors allows: tensors that do not follow each
+/// other, two of one name, bytes that belong to none.
+pub(crate) fn read(path: &Path, file: &mut impl Read, len: u64) -> Result<Contents> {
     let broken = |message: String| Error::file(path, format!("not a whole safetensors file: {message}"));
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| broken(format!("it has {len} bytes")))?;
@@ -49,18 +42,65 @@ pub fn read_header(path: &Path, file: &mut impl Read, len: u64) -> Result<(Metad
     let mut header = vec![0; fitting];
     file.read_exact(&mut header).map_err(Error::io(path))?;
     let data = 8 + size;
-    let header = parse_header(&header, len - data).map_err(broken)?;
-    Ok((header, data))
+    let header = parse(&header, len - data).map_err(broken)?;
+    let tensors = header.tensors.into_iter().map(|(name, info)| {
+        let offset = data + info.data_offsets.0 as u64;
+        (name, TensorEntry { dtype: dtype(info.dtype), shape: info.shape, strides: None, offset })
+    });
+    Ok(Contents { tensors: tensors.collect(), metadata: header.metadata })
 }
 
-/// The header of a safetensors file, behind which `data` bytes follow. Every tensor lies in them, in the size that its shape
-/// and type need.
-fn parse_header(header: &[u8], data: u64) -> std::result::Result<Metadata, String> {
-    let header: Metadata = serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
-    let needed = header.data_len() as u64;
-    match needed <= data {
+/// The header of a safetensors file, behind which `data` bytes follow. The tensors fill them, each in the size that its
+/// shape and type need.
+fn parse(header: &[u8], data: u64) -> Parsed<SafetensorsHeader> {
+    let header: SafetensorsHeader = serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
+    let mut tensors: Vec<(String, TensorInfo)> =
+        header.tensors.iter().map(|(name, info)| (name.clone(), info.clone())).collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    // The library's own check: sizes, and that the tensors follow each other.
+    let checked = Metadata::new(None, tensors).map_err(|error| format!("its header: {error}"))?;
+    let needed = checked.data_len() as u64;
+    if needed > data {
+        return Err(format!("its tensors need {needed} bytes, but {data} follow the header; copy it again"));
+    }
+    match needed == data {
         true => Ok(header),
-        false => Err(format!("its tensors need {needed} bytes, but {data} follow the header; copy it again")),
+        false => Err(format!("{} bytes follow its last tensor, which no tensor needs; copy it again", data - needed)),
+    }
+}
+
+impl<'de> Deserialize<'de> for SafetensorsHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<SafetensorsHeader, D::Error> {
+        deserializer.deserialize_map(SafetensorsVisitor)
+    }
+}
+
+/// Takes the header's entries one by one, since a map would keep the last of two with one name.
+struct SafetensorsVisitor;
+
+impl<'de> Visitor<'de> for SafetensorsVisitor {
+    type Value = SafetensorsHeader;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SafetensorsHeader, A::Error> {
+        let mut header = SafetensorsHeader::default();
+        let mut described = false;
+        while let Some(name) = map.next_key::<String>()? {
+            let again = if name == "__metadata__" {
+                let metadata: Option<HashMap<String, String>> = map.next_value()?;
+                header.metadata = metadata.into_iter().flatten().collect();
+                std::mem::replace(&mut described, true)
+            } else {
+                header.tensors.insert(name.clone(), map.next_value()?).is_some()
+            };
+            if again {
+                return Err(A::Error::custom(format_args!("{name} is there twice")));
+            }
+        }
+        Ok(header)
     }
 }
 

@@ -119,11 +119,18 @@ fn broken_files_are_named() {
     source.write(UNET, &whole[..100]);
     check(&source, &[UNET, "not a whole safetensors file: a header of"]);
     source.write(UNET, b"x");
-    check(&source, &[UNET, "not a whole safetensors file: it has 1 bytes"]);
+    check(&source, &[UNET, "not a whole file with weights (1 bytes)"]);
+    source.write(UNET, &[&whole[..], b"x"].concat());
+    check(&source, &[UNET, "1 bytes follow its last tensor"]);
     source.remove(UNET);
-    check(&source, &[UNET, "there is no such file"]);
+    check(&source, &[UNET, "there is no such file, nor another file of weights"]);
     source.write("unet/diffusion_pytorch_model.bin", b"");
-    check(&source, &[UNET, "convert the .bin file to safetensors first"]);
+    check(&source, &["unet/diffusion_pytorch_model.bin: is empty"]);
+    source.remove("unet/diffusion_pytorch_model.bin");
+    for file in ["flax_model.msgpack", "model.onnx"] {
+        source.write(&format!("unet/{file}"), b"");
+    }
+    check(&source, &[UNET, "and these are not read: flax_model.msgpack, model.onnx"]);
     source.write("vae/config.json", b"{");
     check(&source, &["vae/config.json: no JSON object"]);
     source.remove("model_index.json");

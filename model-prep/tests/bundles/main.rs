@@ -8,3 +8,5 @@ mod recognition;
 mod schedulers;
 mod single_file;
 mod smoothing;
+mod torch_file;
+mod wrappings;

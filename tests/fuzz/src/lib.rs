@@ -19,20 +19,27 @@ use diffused_engine::tokenizer::Tokenizer;
 use diffused_engine::{Bundle, Options, Resolver, Source, StepCheckpoint};
 use tempfile::TempDir;
 
+#[allow(dead_code, reason = "the pickles that it writes are for other tests")]
+#[path = "../../../model-prep/tests/bundles/torch_file.rs"]
+mod torch_file;
+
 /// What is done with an input.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("checkpoint", checkpoint),
+    ("gguf", weights_file),
     ("graph", graph),
     ("init_image", init_image),
     ("journal", journal),
     ("manifest", manifest),
+    ("pickle", pickle),
     ("request", request),
-    ("safetensors_header", safetensors_header),
+    ("safetensors_header", weights_file),
     ("tokenizer", tokenizer),
     ("weights_index", weights_index),
+    ("zip", weights_file),
 ];
 
 /// The demo model's bundle.
@@ -107,9 +114,16 @@ pub fn tokenizer(input: &[u8]) {
     assert_eq!(encoded.ids.len(), 77);
 }
 
-/// The beginning of a safetensors file.
-pub fn safetensors_header(input: &[u8]) {
-    let _ = model_prep::read_header(Path::new("input.safetensors"), &mut &*input, input.len() as u64);
+/// A file of weights: safetensors, torch's zip archive or GGUF, by its first bytes.
+pub fn weights_file(input: &[u8]) {
+    let path = FOLDER.path().join("weights");
+    fs::write(&path, input).expect("a file for the weights");
+    let _ = model_prep::probe_weights(&path);
+}
+
+/// The pickle of a torch archive.
+pub fn pickle(input: &[u8]) {
+    weights_file(&torch_file::archive([("a/data.pkl", input), ("a/data/0", &[0; 64])]));
 }
 
 /// The payload of a request for either kind of picture, as far as the queue.
