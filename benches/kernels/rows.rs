@@ -56,9 +56,9 @@ const KERNELS: [Kernel; 9] = [
     Kernel { name: "group norm, SiLU, quantize", bytes: 5.0, run: group_norm },
     Kernel { name: "layer norm, quantize", bytes: 5.0, run: layer_norm },
     Kernel { name: "SiLU", bytes: 8.0, run: |level, rows| level.silu(&mut rows.out) },
-    Kernel { name: "f32 to f16", bytes: 6.0, run: |level, rows| level.f32_to_f16(&rows.x, &mut rows.half) },
-    Kernel { name: "f16 to f32", bytes: 6.0, run: |level, rows| level.f16_to_f32(&rows.half, &mut rows.out) },
-    Kernel { name: "round to f16", bytes: 8.0, run: |level, rows| level.round_to_f16(&mut rows.out) },
+    Kernel { name: "f32 to f16", bytes: 6.0, run: |level, rows| level.f32_to_f16(&rows.x, 1.0, &mut rows.half) },
+    Kernel { name: "f16 to f32", bytes: 6.0, run: |level, rows| level.f16_to_f32(&rows.half, 1.0, &mut rows.out) },
+    Kernel { name: "round to f16", bytes: 8.0, run: |level, rows| level.round_to_f16(&mut rows.out, 1.0) },
 ];
 
 fn quantize(level: Level, rows: &mut BenchImage) {

@@ -12,10 +12,13 @@ use crate::source::Configs;
 
 /// The bundle's networks, in the order of `bundle::NETWORKS`.
 pub(crate) fn networks(configs: &Configs, weights: Format) -> Vec<BuiltNetwork> {
-    vec![
-        text_encoder::build(&configs.text, weights),
+    let second = configs.text_2.as_ref().map(|text| text_encoder::build("text_encoder_2", text, weights));
+    let mut networks = vec![text_encoder::build("text_encoder", &configs.text, weights)];
+    networks.extend(second);
+    networks.extend([
         unet::build(&configs.unet, weights),
         vae::decoder(&configs.vae, weights),
         vae::encoder(&configs.vae, weights),
-    ]
+    ]);
+    networks
 }

@@ -32,8 +32,10 @@ pub(crate) struct Value {
 #[derive(Debug, Clone, PartialEq)]
 enum Op {
     Layer(Layer),
-    /// Channels side by side.
-    Concat,
+    /// Channels side by side, along the last axis.
+    Concat {
+        axis: usize,
+    },
     /// To f16 for waiting.
     ToHalf,
     /// Back to f32.
@@ -89,8 +91,8 @@ pub(crate) struct Conv {
     pub(crate) residual: Option<Value>,
     /// Never in int8.
     pub(crate) precise: bool,
-    /// The result is rounded to half precision, unless the bundle is exact.
-    pub(crate) half: bool,
+    /// The unit in which the result is rounded to half precision, unless the bundle is exact.
+    pub(crate) half: Option<usize>,
 }
 
 impl Default for Conv {
@@ -104,7 +106,7 @@ impl Default for Conv {
             time: None,
             residual: None,
             precise: false,
-            half: false,
+            half: None,
         }
     }
 }
@@ -210,10 +212,10 @@ impl Builder {
         self.node(name, Op::Layer(Layer::Embedding { tokens, positions }), &[ids], channels)
     }
 
-    /// A number to its sinusoidal embedding.
+    /// Numbers to their sinusoidal embeddings, side by side.
     pub(crate) fn time_embedding(&mut self, x: Value, name: &str, channels: usize, flip: bool, shift: f32) -> Value {
         let layer = Layer::TimeEmbedding { channels, flip_sin_to_cos: flip, freq_shift: shift };
-        self.node(name, Op::Layer(layer), &[x], channels)
+        self.node(name, Op::Layer(layer), &[x], x.channels * channels)
     }
 
     /// A linear layer.
@@ -245,7 +247,7 @@ impl Builder {
             size: size.is_some(),
             time: time.is_some(),
             residual: residual.is_some(),
-            half: half && self.weights != Format::F32,
+            half: half.filter(|_| self.weights != Format::F32).unwrap_or(0),
         };
         let inputs: Vec<Value> = [Some(x), time, residual, size].into_iter().flatten().collect();
         self.node(name, Op::Layer(layer), &inputs, features)
@@ -272,9 +274,14 @@ impl Builder {
         self.node(name, Op::Layer(Layer::Attention { heads, causal, int8, quantize: false }), &[q, k, v], q.channels)
     }
 
-    /// Two values' channels side by side.
-    pub(crate) fn concat(&mut self, a: Value, b: Value, name: &str) -> Value {
-        self.node(name, Op::Concat, &[a, b], a.channels + b.channels)
+    /// The channels of two values of so many dimensions side by side.
+    pub(crate) fn concat(&mut self, a: Value, b: Value, name: &str, dimensions: usize) -> Value {
+        self.node(name, Op::Concat { axis: dimensions - 1 }, &[a, b], a.channels + b.channels)
+    }
+
+    /// SiLU of `rows`, to each of which the row `row` is added.
+    pub(crate) fn add_silu(&mut self, row: Value, rows: Value, name: &str) -> Value {
+        self.node(name, Op::Layer(Layer::AddSilu {}), &[row, rows], rows.channels)
     }
 
     /// Sets a value aside for later, in f16 unless the bundle is exact.

@@ -10,6 +10,7 @@ mod model_index;
 mod recognise;
 mod sampling_config;
 mod scheduler_class;
+mod second_text;
 mod single_file;
 mod text_config;
 mod tokenizer;
@@ -20,30 +21,33 @@ mod words;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use diffused_engine::bundle::Family;
+use diffused_engine::bundle::{Family, SecondText};
 use diffused_engine::hash::Sha256;
 use diffused_engine::layer::Activation;
 use diffused_engine::sampler;
 use serde_json::json;
 
 pub(crate) use keys::ConfigFiles;
+use keys::Keys;
 use locate::Located;
 use model_index::ModelIndex;
 use sampling_config::SamplingContext;
 use single_file::SingleFile;
 pub(crate) use text_config::TextConfig;
 pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
-pub(crate) use unet_config::{Middle, UnetBlock, UnetConfig};
+pub(crate) use unet_config::{AddedEmbedding, Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::SourceOptions;
 use crate::tensors::Checkpoint;
 
-/// The three configurations.
+/// The networks' configurations.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Configs {
     pub(crate) text: TextConfig,
+    /// SDXL's second text encoder.
+    pub(crate) text_2: Option<TextConfig>,
     pub(crate) unet: UnetConfig,
     pub(crate) vae: VaeConfig,
 }
@@ -58,6 +62,8 @@ pub(crate) struct ModelSource {
     pub(crate) recognised: String,
     pub(crate) configs: Configs,
     pub(crate) tokenizer: TokenizerFiles,
+    /// SDXL's second text encoder.
+    pub(crate) second: Option<SecondText>,
     pub(crate) sampling: sampler::SamplingConfig,
     /// The words that the model was trained with (`words.txt`), sorted; `None`: any.
     pub(crate) words: Option<Vec<String>>,
@@ -66,14 +72,18 @@ pub(crate) struct ModelSource {
     /// What the user should know of.
     pub(crate) warnings: Vec<String>,
     pub(crate) text_encoder: Checkpoint,
+    pub(crate) text_encoder_2: Option<Checkpoint>,
     pub(crate) unet: Checkpoint,
     pub(crate) vae: Checkpoint,
 }
 
 impl Configs {
-    /// Reads `text_encoder/config.json`, `unet/config.json` and `vae/config.json`, and checks that they fit together.
+    /// Reads `config.json` of `text_encoder`, of `text_encoder_2` if there is one, of `unet` and of `vae`, and checks that
+    /// they fit together.
     pub(crate) fn open(files: &ConfigFiles, warnings: &mut Vec<String>) -> Result<Configs> {
         let text = TextConfig::open(files.keys("text_encoder/config.json")?, warnings)?;
+        let second = "text_encoder_2/config.json";
+        let text_2 = if files.has(second) { Some(TextConfig::open(files.keys(second)?, warnings)?) } else { None };
         let vae = VaeConfig::open(files.keys("vae/config.json")?, warnings)?;
         let unet = UnetConfig::open(files.keys("unet/config.json")?, warnings)?;
         let keys = files.keys("unet/config.json")?;
@@ -81,35 +91,92 @@ impl Configs {
             let expected = format!("{}, as latent_channels of vae/config.json", vae.latent_channels);
             return Err(keys.refuse("in_channels", &json!(unet.latent_channels), &expected));
         }
-        if let Some(block) = unet.blocks.iter().find(|block| block.text_channels != text.channels) {
-            let expected = format!("{}, as hidden_size of text_encoder/config.json", text.channels);
+        let configs = Configs::new(text, text_2, unet, vae);
+        let channels = configs.text_channels();
+        if let Some(block) = configs.unet.blocks.iter().find(|block| block.text_channels != channels) {
+            let of =
+                if configs.text_2.is_some() { "the sum of both text encoders' hidden_size" } else { "hidden_size" };
+            let expected = format!("{channels}, as {of} of text_encoder/config.json");
             return Err(keys.refuse("cross_attention_dim", &json!(block.text_channels), &expected));
         }
-        Ok(Configs { text, unet, vae })
+        configs.check_pooled(&keys)?;
+        Ok(configs)
+    }
+
+    /// Of one text encoder, or of SDXL's two.
+    fn new(text: TextConfig, text_2: Option<TextConfig>, unet: UnetConfig, vae: VaeConfig) -> Configs {
+        match text_2 {
+            None => Configs { text, text_2: None, unet, vae },
+            Some(second) => {
+                let (text, text_2) = (text.first_of_two(), Some(second.second_of_two()));
+                Configs { text, text_2, unet, vae: vae.with_large_activations() }
+            }
+        }
+    }
+
+    /// The UNet takes the pooled embedding that the second text encoder makes, or none where there is no such encoder.
+    fn check_pooled(&self, keys: &Keys) -> Result<()> {
+        let width = |pooled: Option<usize>| pooled.map_or("none".to_owned(), |width| width.to_string());
+        let taken = self.unet.added.map(|added| added.pooled);
+        let made = self.text_2.as_ref().and_then(|second| second.projection);
+        if taken == made {
+            return Ok(());
+        }
+        let value = json!(if taken.is_some() { Some("text_time") } else { None });
+        let expected = format!(
+            "a pooled embedding of {}, as projection_dim of text_encoder_2 has it (here the UNet's is {})",
+            width(made),
+            width(taken)
+        );
+        Err(keys.refuse("addition_embed_type", &value, &expected))
+    }
+
+    /// Width of the embeddings.
+    pub(crate) fn text_channels(&self) -> usize {
+        self.text.channels + self.text_2.as_ref().map_or(0, |second| second.channels)
     }
 
     /// The family: Stable Diffusion 2 took its text encoder from OpenCLIP, which has the exact GELU.
     pub(crate) fn family(&self) -> Family {
-        if self.text.activation == Activation::Gelu { Family::Sd2 } else { Family::Sd1 }
+        match (&self.text_2, self.text.activation) {
+            (Some(_), _) => Family::Sdxl,
+            (None, Activation::Gelu) => Family::Sd2,
+            (None, _) => Family::Sd1,
+        }
     }
 }
 
 /// The tensors of a model's networks.
 struct Weights {
     text_encoder: Checkpoint,
+    text_encoder_2: Option<Checkpoint>,
     unet: Checkpoint,
     vae: Checkpoint,
 }
 
 impl Weights {
-    /// Of a diffusers folder.
-    fn of_folder(path: &Path) -> Result<Weights> {
-        let mut text_encoder = Checkpoint::open_folder(&path.join("text_encoder"), "model")?;
-        text_encoder.rename(text_name)?;
+    /// Of a diffusers folder, which may have a second text encoder.
+    fn of_folder(path: &Path, second: bool) -> Result<Weights> {
+        let text_encoder = |folder: &str| {
+            let mut checkpoint = Checkpoint::open_folder(&path.join(folder), "model")?;
+            checkpoint.rename(text_name)?;
+            Ok::<_, Error>(checkpoint)
+        };
+        let text_encoder_2 = if second { Some(text_encoder("text_encoder_2")?) } else { None };
+        let text_encoder = text_encoder("text_encoder")?;
         let unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
         let mut vae = Checkpoint::open_folder(&path.join("vae"), "diffusion_pytorch_model")?;
         vae.rename(|name| Some(vae_name(name)))?;
-        Ok(Weights { text_encoder, unet, vae })
+        Ok(Weights { text_encoder, text_encoder_2, unet, vae })
+    }
+
+    /// Without what the text encoders have and a model of this kind never needs.
+    fn needed(mut self, configs: &Configs) -> Result<Weights> {
+        let texts = std::iter::once(&mut self.text_encoder).chain(&mut self.text_encoder_2);
+        for (checkpoint, config) in texts.zip(std::iter::once(&configs.text).chain(&configs.text_2)) {
+            checkpoint.rename(|name| config.needs(name).then(|| name.to_owned()))?;
+        }
+        Ok(self)
     }
 }
 
@@ -127,14 +194,24 @@ impl ModelSource {
         };
         let index = ModelIndex::open(files.keys("model_index.json")?, &mut warnings)?;
         let mut configs = Configs::open(&files, &mut warnings)?;
-        configs.text.skip(options.clip_skip)?;
+        let second = configs.text_2.is_some();
+        if index.second_encoder && !second {
+            return Err(Error::file(&files.path("text_encoder_2/config.json"), "there is no such file"));
+        }
+        for text in std::iter::once(&mut configs.text).chain(&mut configs.text_2) {
+            text.clip_skip(options.clip_skip)?;
+        }
+        let own = tokenizer.as_deref().map(|first| first.with_file_name("tokenizer_2")).filter(|own| own.exists());
         let tokenizer = open_tokenizer(tokenizer.as_deref(), &path, &configs, options)?;
+        let text_2 = second_text::open(&configs, &tokenizer, own.as_deref(), options, index.zeros_without_prompt)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let context = SamplingContext { index: &index, guidance_embedding, options };
         let sampling = sampling_config::open(&files, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
-        let Weights { text_encoder, unet, vae } = weights.map_or_else(|| Weights::of_folder(&path), Ok)?;
-        for note in [&text_encoder, &unet, &vae].into_iter().flat_map(Checkpoint::notes) {
+        let weights = weights.map_or_else(|| Weights::of_folder(&path, second), Ok)?;
+        let Weights { text_encoder, text_encoder_2, unet, vae } = weights.needed(&configs)?;
+        let parts = [Some(&text_encoder), text_encoder_2.as_ref(), Some(&unet), Some(&vae)].into_iter().flatten();
+        for note in parts.flat_map(Checkpoint::notes) {
             if !warnings.contains(&note) {
                 warnings.push(note);
             }
@@ -148,11 +225,13 @@ impl ModelSource {
             recognised,
             configs,
             tokenizer,
+            second: text_2,
             sampling,
             words,
             examples,
             warnings,
             text_encoder,
+            text_encoder_2,
             unet,
             vae,
         })
@@ -160,11 +239,10 @@ impl ModelSource {
 
     /// The source's tensors, each part with the networks of the bundle that are made of it.
     pub(crate) fn parts(&self) -> Vec<(&Checkpoint, &'static [&'static str])> {
-        vec![
-            (&self.text_encoder, &["text_encoder"]),
-            (&self.unet, &["unet"]),
-            (&self.vae, &["vae_decoder", "vae_encoder"]),
-        ]
+        let mut parts: Vec<(&Checkpoint, &[&str])> = vec![(&self.text_encoder, &["text_encoder"])];
+        parts.extend(self.text_encoder_2.iter().map(|second| (second, &["text_encoder_2"][..])));
+        parts.extend([(&self.unet, &["unet"][..]), (&self.vae, &["vae_decoder", "vae_encoder"])]);
+        parts
     }
 
     /// The tensors of one of the bundle's networks.
@@ -201,11 +279,10 @@ fn open_tokenizer(
     }
 }
 
-/// The text encoder's tensors without the prefix that older transformers give them, and without what is not needed.
+/// A text encoder's tensors without the prefix that older transformers give them.
 fn text_name(name: &str) -> Option<String> {
     let name = name.strip_prefix("text_model.").unwrap_or(name);
-    let needed = name != "embeddings.position_ids" && name != "text_projection.weight";
-    needed.then(|| name.to_owned())
+    (name != "embeddings.position_ids").then(|| name.to_owned())
 }
 
 /// The autoencoder's tensors as newer diffusers name them.
@@ -250,13 +327,16 @@ mod tests {
         Known { name, unet, sampler, prediction, picture }
     }
 
-    const PUBLISHED: [Known; 8] = [
+    const PUBLISHED: [Known; 11] = [
         known("Stable Diffusion 1.4", 859_520_964, SamplerKind::Pndm, Prediction::Epsilon, 512),
         known("Stable Diffusion 1.5", 859_520_964, SamplerKind::Pndm, Prediction::Epsilon, 512),
         known("Stable Diffusion 2.1 base", 865_910_724, SamplerKind::Pndm, Prediction::Epsilon, 512),
         known("Stable Diffusion 2.1", 865_910_724, SamplerKind::Ddim, Prediction::VPrediction, 768),
         known("LCM Dreamshaper v7", 859_602_884, SamplerKind::Lcm, Prediction::Epsilon, 768),
         known("BK-SDM-Small", 482_346_884, SamplerKind::Pndm, Prediction::Epsilon, 512),
+        known("Stable Diffusion XL base 1.0", 2_567_463_684, SamplerKind::Euler, Prediction::Epsilon, 1024),
+        known("SDXL-Turbo", 2_567_463_684, SamplerKind::EulerAncestral, Prediction::Epsilon, 512),
+        known("SSD-1B", 1_331_334_404, SamplerKind::Euler, Prediction::Epsilon, 1024),
         known("tiny-sd", 323_384_964, SamplerKind::Dpmpp2m, Prediction::Epsilon, 512),
         known(
             "a fine-tune saved by diffusers 0.42 with its moving average",
@@ -289,6 +369,8 @@ mod tests {
             let context = SamplingContext { index: &index, guidance_embedding, options: &options };
             let sampling = sampling_config::open(&files, context, &mut warnings).unwrap();
             assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
+            // Of SDXL-Turbo it is told that its defaults are a single step without guidance.
+            warnings.retain(|warning| name != "SDXL-Turbo" || !warning.contains("models for a single step"));
             assert_eq!(warnings, Vec::<String>::new(), "{name}");
             assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
             let networks = arch::networks(&configs, Format::F32);
@@ -308,5 +390,18 @@ mod tests {
         assert_eq!(vae_name("decoder.conv_in.weight"), "decoder.conv_in.weight");
         assert_eq!(text_name("text_model.final_layer_norm.bias").as_deref(), Some("final_layer_norm.bias"));
         assert_eq!(text_name("text_model.embeddings.position_ids"), None);
+    }
+
+    #[test]
+    fn the_end_of_the_first_of_two_text_encoders_is_not_needed() {
+        let files = ConfigFiles::values(Path::new("m"), BTreeMap::from([("text_encoder/config.json", json!({}))]));
+        let keys = files.keys("text_encoder/config.json").unwrap();
+        let alone = TextConfig::open(keys, &mut Vec::new()).unwrap();
+        let (first, second) = (alone.clone().first_of_two(), alone.clone().second_of_two());
+        let needs = |name| [&alone, &first, &second].map(|config| config.needs(name));
+        assert_eq!(needs("encoder.layers.10.mlp.fc1.bias"), [true; 3]);
+        assert_eq!(needs("encoder.layers.11.mlp.fc1.bias"), [true, false, true]);
+        assert_eq!(needs("final_layer_norm.bias"), [true, false, true]);
+        assert_eq!(needs("text_projection.weight"), [false, false, true]);
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
-use diffused_engine::text_encoder::{Embeddings, TextEncoder};
+use diffused_engine::text_encoder::{Embeddings, PromptTokens, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use diffused_engine::{Bundle, Source};
@@ -56,13 +56,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| {};
     let streamed = RunBudget::streamed;
-    let ids = PlainTensor::read(inputs, "text.in")?.values.iter().map(|id| *id as u32).collect();
-    let text = TextEncoder::open(bundle)?.encode(&[ids], streamed(), &mut go_on)?.values;
+    let ids = |name| PlainTensor::read(inputs, name).map(|ids| ids.values.iter().map(|id| *id as u32).collect());
+    let second = if bundle.manifest.text.second.is_some() { ids("text.in_2")? } else { Vec::new() };
+    let prompt = PromptTokens { first: ids("text.in")?, second, absent: false };
+    let Embeddings { values: text, pooled, .. } =
+        TextEncoder::open(bundle)?.encode(&[prompt], streamed(), &mut go_on)?;
 
     let latents = PlainTensor::read(inputs, "unet.in")?.latents();
     let timestep = PlainTensor::read(inputs, "unet.timestep")?.values[0];
     let PlainTensor { shape, values } = PlainTensor::read(inputs, "unet.text")?;
-    let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values };
+    let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values, pooled };
     let mut unet = Unet::open(bundle)?;
     let noise = unet.start(&latents, embeddings, 1.0, 1, streamed())?.predict(&latents, timestep.into(), &mut go_on)?;
 

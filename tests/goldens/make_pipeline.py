@@ -138,13 +138,13 @@ def tensors(name, pipe):
     save_file({key: value.contiguous() for key, value in out.items()}, HERE / f"{name}.safetensors")
 
 
-def paint(model, pipe, sampler, prompt, seed, steps, cfg, size, init, pictures):
+def paint(model, pipe, sampler, prompt, seed, steps, cfg, size, init, pictures, negative="a tree"):
     kind, own = SAMPLERS[sampler]
     pipe.scheduler = pipe.img2img.scheduler = kind.from_config(pipe.original, **own)
     pipe.set_progress_bar_config(disable=True)
-    request = {"model": model, "sampler": sampler, "prompt": prompt, "negative_prompt": "a tree", "seed": seed,
+    request = {"model": model, "sampler": sampler, "prompt": prompt, "negative_prompt": negative or "", "seed": seed,
                "steps": steps, "cfg_scale": cfg, "width": size[0], "height": size[1]}
-    common = dict(prompt=prompt, negative_prompt="a tree", num_inference_steps=steps, guidance_scale=cfg,
+    common = dict(prompt=prompt, negative_prompt=negative, num_inference_steps=steps, guidance_scale=cfg,
                   generator=torch.Generator("cpu").manual_seed(seed), output_type="np")
     if init:
         request |= {"init_image": init, "strength": 0.6}

@@ -5,12 +5,13 @@ use std::io::{Write, stderr};
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::unet::Unet;
+use diffused_engine::vae::VaeDecoder;
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
 use model_prep::Format;
 
-use crate::Fresh;
 use crate::networks::{GUIDANCE, Goldens};
+use crate::{Fresh, MODELS};
 
 /// Prints past the test's capture: the figures are shown even when they are good.
 pub(crate) fn report(line: &str) {
@@ -76,4 +77,48 @@ fn pictures_of_the_demo_model_are_near() {
     let median = median(ratios);
     report(&format!("int8 pictures: PSNR {median:.1} dB in the median of 20 prompts, from {worst:.1} to {best:.1}"));
     assert!(median >= 38.0, "{median:.1} dB");
+}
+
+/// The autoencoder of this model makes values beyond what f16 holds, as SDXL's own does.
+#[test]
+fn activations_beyond_half_precision_stay_right() {
+    let goldens = Goldens::open("sdxl");
+    for (weights, least) in [(Format::F16, 55.0), (Format::Int8, 25.0)] {
+        let fresh = Fresh::new("sdxl", weights);
+        let bundle = fresh.bundle();
+        let scale = bundle.manifest.picture.latent_scale as f32;
+        let mut decoder = VaeDecoder::open(&bundle).unwrap();
+        for case in goldens.cases("decode") {
+            let mut latents = goldens.get(&format!("{case}.in")).latents();
+            latents.values.iter_mut().for_each(|value| *value *= scale);
+            let pixels = decoder.decode(&latents, RunBudget::ample(), &mut |_, _| {}).unwrap();
+            let near = decibels(&goldens.get(&format!("{case}.out")).latents().values, &pixels);
+            report(&format!("sdxl {case} with weights in {}: {near:.1} dB signal to noise", weights.name()));
+            assert!(near >= least, "{near:.1} dB");
+        }
+    }
+}
+
+#[test]
+fn pictures_of_tiny_models_are_near() {
+    for model in MODELS.into_iter().filter(|model| *model != "demo") {
+        let [exact, int8] = [Format::F32, Format::Int8].map(|weights| {
+            let bundle = Fresh::new(model, weights);
+            let resolver = Resolver::open(bundle.source()).unwrap();
+            let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
+            let mut paint = |seed: u64| {
+                let steps = Some(4);
+                let request = Request { prompt: "a red house".into(), seed, steps, ..Request::default() };
+                engine.paint(&resolver.resolve(&request, None).unwrap(), Start::Noise, &mut NoObserver).unwrap()
+            };
+            (1..=9).map(&mut paint).collect::<Vec<_>>()
+        });
+        let mut ratios: Vec<f64> = exact.iter().zip(&int8).map(|(exact, int8)| psnr(exact, int8)).collect();
+        ratios.sort_by(f64::total_cmp);
+        report(&format!(
+            "int8 pictures of {model}: PSNR {:.1} dB in the median of 9 seeds, from {:.1} to {:.1}",
+            ratios[4], ratios[0], ratios[8]
+        ));
+        assert!(ratios[4] >= 28.0, "{model}: {ratios:?}");
+    }
 }

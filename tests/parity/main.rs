@@ -13,8 +13,8 @@ use diffused_engine::{Bundle, Source};
 use model_prep::{Format, Options, convert};
 use tempfile::TempDir;
 
-/// Three tiny models of different layouts, and the demo model.
-const MODELS: [&str; 4] = ["sd1", "sd2", "lcm", "demo"];
+/// Tiny models of different layouts, and the demo model.
+const MODELS: [&str; 6] = ["sd1", "sd2", "lcm", "sdxl", "ssd-1b", "demo"];
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens")

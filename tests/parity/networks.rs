@@ -2,7 +2,7 @@
 
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
-use diffused_engine::text_encoder::{Embeddings, TextEncoder};
+use diffused_engine::text_encoder::{Embeddings, PromptTokens, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use model_prep::Format;
@@ -40,18 +40,33 @@ impl Goldens {
     }
 
     pub(crate) fn get(&self, name: &str) -> GoldenTensor {
+        self.find(name).unwrap()
+    }
+
+    /// A tensor that not every model has.
+    fn find(&self, name: &str) -> Option<GoldenTensor> {
         let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = tensors.tensor(name).unwrap();
+        let view = tensors.tensor(name).ok()?;
         let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let shape = view.shape().iter().copied().skip(usize::from(view.shape().len() == 4)).collect();
-        GoldenTensor { shape, values }
+        Some(GoldenTensor { shape, values })
+    }
+
+    /// Token ids, a prompt each.
+    fn ids(&self, name: &str) -> Vec<Vec<u32>> {
+        let ids = self.find(name).map_or(Vec::new(), |ids| ids.values);
+        ids.chunks(77).map(|ids| ids.iter().map(|id| *id as u32).collect()).collect()
     }
 
     /// The embeddings of the first prompt.
     pub(crate) fn embeddings(&self) -> Embeddings {
         let GoldenTensor { shape, mut values } = self.get("text.out");
         values.truncate(shape[1] * shape[2]);
-        Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values }
+        let pooled = self.find("text.pooled").map_or(Vec::new(), |GoldenTensor { shape, mut values }| {
+            values.truncate(shape[1]);
+            values
+        });
+        Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values, pooled }
     }
 }
 
@@ -82,12 +97,16 @@ fn go_on(_: usize, _: usize) {}
 fn text_encoders_agree() {
     for model in MODELS {
         let goldens = Goldens::open(model);
-        let ids: Vec<u32> = goldens.get("text.ids").values.iter().map(|id| *id as u32).collect();
-        let prompts: Vec<Vec<u32>> = ids.chunks(77).map(<[u32]>::to_vec).collect();
+        let mut second = goldens.ids("text.ids_2").into_iter();
+        let mut tokens = |first| PromptTokens { first, second: second.next().unwrap_or_default(), absent: false };
+        let prompts: Vec<PromptTokens> = goldens.ids("text.ids").into_iter().map(&mut tokens).collect();
         let fresh = Fresh::new(model, Format::F32);
         let mut encoder = TextEncoder::open(&fresh.bundle()).unwrap();
         let embeddings = encoder.encode(&prompts, RunBudget::ample(), &mut go_on).unwrap();
         check(&format!("{model} text"), &embeddings.values, &goldens.get("text.out").values, 1e-4);
+        if let Some(pooled) = goldens.find("text.pooled") {
+            check(&format!("{model} pooled"), &embeddings.pooled, &pooled.values, 1e-4);
+        }
     }
 }
 

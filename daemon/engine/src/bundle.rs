@@ -21,7 +21,7 @@ pub use index::{WeightEntry, WeightShape, WeightsIndex};
 pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 #[cfg(test)]
 pub(crate) use manifest::tests::sample;
-pub use manifest::{AddedToken, Family, Manifest, ManifestFields, PictureSizes, Text};
+pub use manifest::{AddedToken, Family, Manifest, ManifestFields, PictureSizes, SecondText, Text};
 pub use source::Source;
 pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights};
 

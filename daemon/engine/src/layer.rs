@@ -50,7 +50,8 @@ pub enum Layer {
         /// The table `[positions, channels]`.
         positions: String,
     },
-    /// A timestep (f32 `[1]`) to its sinusoidal embedding `[1, channels]` (diffusers' `get_timestep_embedding`).
+    /// A timestep (f32 `[1]`) to its sinusoidal embedding `[1, channels]` (diffusers' `get_timestep_embedding`); of `n`
+    /// numbers `[n]` or `[batch, n]` the embeddings side by side, `[1, n·channels]` or `[batch, n·channels]`.
     /// Also takes LCM's guidance-scale embedding, which is the same function of `(scale - 1) · 1000`.
     TimeEmbedding {
         /// Width of the embedding.
@@ -61,6 +62,8 @@ pub enum Layer {
         /// diffusers' `downscale_freq_shift`.
         freq_shift: f32,
     },
+    /// `silu(a + b)`. Inputs: `a` (f32 `[1, channels]`, added to every row) and `b` (f32 `[batch, channels]`).
+    AddSilu {},
     /// `act(x · Wᵀ + b) [+ residual]`. Inputs: `x` (or `q, scale`), then the residual if there is one (f32, the output's shape).
     Linear {
         /// The matrix.
@@ -76,8 +79,8 @@ pub enum Layer {
         #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
-    /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel) if there is
-    /// one, then the residual (f32, the output's shape) or the image that gives the size, if there is one.
+    /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel, or
+    /// `[batch, features]`, to those of each image its own) if there is one, then the residual (f32, the output's shape) or the image that gives the size, if there is one.
     Conv2d {
         /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
         weight: String,
@@ -102,9 +105,9 @@ pub enum Layer {
         /// The last input is added to the result.
         #[serde(deserialize_with = "flag")]
         residual: bool,
-        /// The result is rounded to half precision, so that it may be kept in f16 until it is used.
-        #[serde(deserialize_with = "flag")]
-        half: bool,
+        /// Not 0: the result is rounded to half precision in units of this power of two, so that it may be kept in f16 until
+        /// it is used. f16 ends at 65504: in units of 256, at 16 million.
+        half: usize,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
     GroupNorm {
@@ -152,6 +155,13 @@ pub enum Layer {
 
 /// The largest size that an operator may have: channels, outputs, heads or groups.
 const MAX_SIZE: usize = 1 << 20;
+/// The largest unit of results in half precision.
+const MAX_HALF_UNIT: usize = 1 << 16;
+
+/// The unit in which a convolution's results are rounded to half precision, of its field `half`.
+pub(crate) fn half_unit(half: usize) -> Option<f32> {
+    (half > 0).then_some(half as f32)
+}
 
 /// A boolean, for which ONNX has only integers.
 fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
@@ -164,14 +174,24 @@ fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 
 impl Layer {
     /// The operators' names, as `op_type` has them.
-    pub const NAMES: [&'static str; 8] =
-        ["Embedding", "TimeEmbedding", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Attention", "Quantize"];
+    pub const NAMES: [&'static str; 9] = [
+        "Embedding",
+        "TimeEmbedding",
+        "AddSilu",
+        "Linear",
+        "Conv2d",
+        "GroupNorm",
+        "LayerNorm",
+        "Attention",
+        "Quantize",
+    ];
 
     /// Its `op_type`.
     pub fn name(&self) -> &'static str {
         match self {
             Layer::Embedding { .. } => "Embedding",
             Layer::TimeEmbedding { .. } => "TimeEmbedding",
+            Layer::AddSilu {} => "AddSilu",
             Layer::Linear { .. } => "Linear",
             Layer::Conv2d { .. } => "Conv2d",
             Layer::GroupNorm { .. } => "GroupNorm",
@@ -208,15 +228,18 @@ impl Layer {
                 }
             }
             Layer::Linear { features, .. } => size("features", features),
-            Layer::Conv2d { features, kernel, stride, .. } => {
+            Layer::Conv2d { features, kernel, stride, half, .. } => {
                 size("features", features)?;
+                if half > MAX_HALF_UNIT || !(half == 0 || half.is_power_of_two()) {
+                    return Err(format!("half is {half}; allowed are 0 and powers of two up to {MAX_HALF_UNIT}"));
+                }
                 one_of("kernel", kernel, [1, 3])?;
                 one_of("stride", stride, [1, 2])
             }
             Layer::GroupNorm { groups, eps, .. } => size("groups", groups).and(variance(eps)),
             Layer::LayerNorm { eps, .. } => variance(eps),
             Layer::Attention { heads, .. } => size("heads", heads),
-            Layer::Embedding { .. } | Layer::Quantize {} => Ok(()),
+            Layer::Embedding { .. } | Layer::AddSilu {} | Layer::Quantize {} => Ok(()),
         }
     }
 
@@ -228,7 +251,7 @@ impl Layer {
             | Layer::LayerNorm { quantize, .. }
             | Layer::Attention { quantize, .. } => *quantize,
             Layer::Quantize {} => true,
-            Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::Conv2d { .. } => false,
+            Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::Conv2d { .. } => false,
         }
     }
 
@@ -240,7 +263,7 @@ impl Layer {
             | Layer::Conv2d { weight, .. }
             | Layer::GroupNorm { weight, .. }
             | Layer::LayerNorm { weight, .. } => vec![weight],
-            Layer::TimeEmbedding { .. } | Layer::Attention { .. } | Layer::Quantize {} => vec![],
+            Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::Attention { .. } | Layer::Quantize {} => vec![],
         }
     }
 }

@@ -86,6 +86,7 @@ mod tests {
         let layers = [
             Layer::Embedding { tokens: "t".into(), positions: "p".into() },
             Layer::TimeEmbedding { channels: 320, flip_sin_to_cos: true, freq_shift: 0.0 },
+            Layer::AddSilu {},
             Layer::Linear {
                 weight: "w".into(),
                 features: 8,
@@ -103,7 +104,7 @@ mod tests {
                 size: true,
                 time: true,
                 residual: false,
-                half: true,
+                half: 256,
             },
             Layer::GroupNorm { weight: "g".into(), groups: 32, eps: 1e-6, silu: true, quantize: true },
             Layer::LayerNorm { weight: "l".into(), eps: 1e-5, quantize: false },
@@ -130,12 +131,26 @@ mod tests {
         let attention = Layer::Attention { heads: 8, causal: false, int8: true, quantize: false };
         let norm = Layer::LayerNorm { weight: "w".into(), eps: 1e-5, quantize: false };
         let time = Layer::TimeEmbedding { channels: 320, flip_sin_to_cos: true, freq_shift: 0.0 };
+        let conv = Layer::Conv2d {
+            weight: "c".into(),
+            features: 4,
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Same,
+            upsample: false,
+            size: false,
+            time: false,
+            residual: false,
+            half: 1,
+        };
         for (layer, name, value, wanted) in [
             (&attention, "heads", Value::from(0), "heads is 0; allowed is 1 to 1048576"),
             (&attention, "heads", Value::from(-1), "invalid value: integer `-1`"),
             (&attention, "int8", Value::from(2), "invalid value: integer `2`, expected 0 or 1"),
             (&norm, "eps", Value::from(0.0), "eps is 0"),
             (&time, "channels", Value::from(i64::MAX), "channels is 9223372036854775807"),
+            (&conv, "half", Value::from(3), "half is 3; allowed are 0 and powers of two up to 65536"),
+            (&conv, "half", Value::from(1 << 17), "half is 131072"),
             (&time, "freq_shift", Value::from(2.0), "freq_shift is 2; allowed is -1 to 1"),
         ] {
             let mut node = to_node(layer, "n", &[], &[]);

@@ -80,6 +80,18 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
+    /// Of two networks that run one after the other.
+    pub(crate) fn then(mut self, next: Demand) -> Demand {
+        self.matrices.extend(next.matrices);
+        Demand {
+            activations: self.activations.max(next.activations),
+            strips: self.strips.or(next.strips),
+            tables: self.tables + next.tables,
+            matrices: self.matrices,
+            largest_block: self.largest_block.max(next.largest_block),
+        }
+    }
+
     fn weights(&self) -> u64 {
         self.matrices.iter().map(|(_, bytes)| bytes).sum()
     }

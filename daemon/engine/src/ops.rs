@@ -35,6 +35,7 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, po
         Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
             embedding::time(inputs, *channels, *flip_sin_to_cos, *freq_shift)?
         }
+        Layer::AddSilu {} => embedding::add_silu(inputs)?,
         Layer::Linear { .. } => return linear::run(layer, inputs, weights, pool),
         Layer::Conv2d { .. } => conv::run(layer, inputs, weights, pool)?,
         Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights, pool),
@@ -52,8 +53,10 @@ pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[
         Layer::Conv2d { residual, .. } => conv::memory(*residual, inputs),
         Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize),
         Layer::Attention { quantize, .. } => attention::memory(*quantize, output),
-        Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::LayerNorm { .. } | Layer::Quantize {} => {
-            OperatorMemory::default()
-        }
+        Layer::Embedding { .. }
+        | Layer::TimeEmbedding { .. }
+        | Layer::AddSilu {}
+        | Layer::LayerNorm { .. }
+        | Layer::Quantize {} => OperatorMemory::default(),
     }
 }

@@ -2,12 +2,12 @@
 //! settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed, so
 //! that a mistake is reported when a request arrives and not when its turn comes.
 
-use crate::bundle::Manifest;
-use crate::bundle::{Bundle, Source};
+use crate::bundle::{Bundle, Manifest, SecondText, Source, Text};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::request::{Parameters, Request};
 use crate::sampler::Sampler;
+use crate::text_encoder::PromptTokens;
 use crate::tokenizer::{EncodedPrompt, Tokenizer};
 use crate::warning::Warning;
 
@@ -16,7 +16,7 @@ use crate::warning::Warning;
 pub struct Painting {
     parameters: Parameters,
     /// Token ids, a prompt each: with guidance the negative prompt's come first.
-    pub(crate) prompts: Vec<Vec<u32>>,
+    pub(crate) prompts: Vec<PromptTokens>,
     pub(crate) sampler: Sampler,
     warnings: Vec<Warning>,
 }
@@ -92,7 +92,7 @@ impl Resolver {
         Ok(Painting { parameters, prompts, sampler, warnings })
     }
 
-    fn tokenize(&self, parameters: &Parameters, warnings: &mut Vec<Warning>) -> Vec<Vec<u32>> {
+    fn tokenize(&self, parameters: &Parameters, warnings: &mut Vec<Warning>) -> Vec<PromptTokens> {
         let Parameters { prompt, negative_prompt, .. } = parameters;
         let mut fields = vec![("prompt", prompt)];
         if parameters.is_guided(&self.manifest) {
@@ -102,14 +102,18 @@ impl Resolver {
         }
         let text = &self.manifest.text;
         let ids = fields.into_iter().map(|(field, prompt)| {
-            let EncodedPrompt { ids, left_out } = self.tokenizer.encode(prompt, text);
+            let EncodedPrompt { ids: first, left_out } = self.tokenizer.encode(prompt, text);
             let tokens = text.tokens.saturating_sub(2);
             warnings.extend(left_out.map(|left_out| Warning::Truncated { field, tokens, left_out }));
             let words = text.unknown_words(prompt);
             if !words.is_empty() {
                 warnings.push(Warning::UnknownWords { field, words });
             }
-            ids
+            let own = |second: SecondText| Text { pad: second.pad, ..text.clone() };
+            let second = |second| self.tokenizer.encode(prompt, &own(second)).ids;
+            let zeros = text.second.is_some_and(|second| second.zeros_without_prompt);
+            let absent = zeros && field == "negative_prompt" && prompt.trim().is_empty();
+            PromptTokens { first, second: text.second.map(second).unwrap_or_default(), absent }
         });
         ids.collect()
     }

@@ -40,8 +40,9 @@ impl Extent {
 pub(crate) enum RowOp {
     /// The segment's input, which is there before the first pass.
     Input,
-    /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16.
-    Conv { weight: String, shape: ConvShape, half: bool },
+    /// A convolution; its second input, if there is one, is the residual. `half`: the result is
+    /// rounded to f16 in this unit.
+    Conv { weight: String, shape: ConvShape, half: Option<f32> },
     /// A group norm.
     Norm { weight: String, groups: usize, eps: f32, silu: bool, quantize: bool },
     /// One int8 scale per pixel.
@@ -76,7 +77,7 @@ impl RowNode {
 
     /// Bytes of the whole result where it is stored.
     fn stored_bytes(&self) -> usize {
-        let value = if self.half() { size_of::<half::f16>() } else { size_of::<f32>() };
+        let value = if self.half().is_some() { size_of::<half::f16>() } else { size_of::<f32>() };
         self.extent.height * self.extent.row() * value
     }
 
@@ -88,9 +89,12 @@ impl RowNode {
         }
     }
 
-    /// Whether the result is rounded to f16, so that it can be stored as f16.
-    fn half(&self) -> bool {
-        matches!(self.op, RowOp::Conv { half: true, .. })
+    /// The unit in which the result is rounded to f16, and can be stored as f16.
+    fn half(&self) -> Option<f32> {
+        match self.op {
+            RowOp::Conv { half, .. } => half,
+            RowOp::Input | RowOp::Norm { .. } | RowOp::Quantize => None,
+        }
     }
 
     /// Multiply-adds per row.

@@ -1,11 +1,24 @@
-//! Prompts to embeddings: CLIP's text transformer.
+//! Prompts to embeddings: CLIP's text transformer, or the two of SDXL, whose embeddings lie side by side.
 
-use crate::bundle::Bundle;
-use crate::bundle::Text;
+use crate::bundle::{Bundle, SecondText, Text};
 use crate::error::Result;
 use crate::graph::{InputShape, InputValues, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
+
+/// Of the work of two text encoders, the first does one part and the second the others.
+const PARTS: usize = 6;
+
+/// The token ids of a prompt, `Text::tokens` for each text encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTokens {
+    /// For the first text encoder.
+    pub first: Vec<u32>,
+    /// For the second, which fills up in another way; empty where there is one text encoder.
+    pub second: Vec<u32>,
+    /// It stands for no prompt at all: its embeddings are zeros.
+    pub absent: bool,
+}
 
 /// Vectors that the UNet attends to: `[batch][tokens][channels]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,45 +31,142 @@ pub struct Embeddings {
     pub channels: usize,
     /// The values.
     pub values: Vec<f32>,
+    /// Each prompt as one vector, `[batch][SecondText::pooled]`; empty where there is one text encoder.
+    pub pooled: Vec<f32>,
 }
 
-/// The text encoder.
+/// The text encoder or encoders.
 pub struct TextEncoder {
     network: Network,
+    second: Option<(Network, SecondText)>,
     sizes: Text,
 }
 
 impl TextEncoder {
-    /// Opens the bundle's `text_encoder`; reads no weights yet.
+    /// Opens the bundle's `text_encoder` and, if there is one, `text_encoder_2`; reads no weights yet.
     pub fn open(bundle: &Bundle) -> Result<TextEncoder> {
-        Ok(TextEncoder { network: Network::open(bundle, "text_encoder", 1)?, sizes: bundle.manifest.text.clone() })
+        let sizes = bundle.manifest.text.clone();
+        let second = sizes.second.map(|second| Ok((Network::open(bundle, "text_encoder_2", 1)?, second)));
+        let second = second.transpose()?;
+        Ok(TextEncoder { network: Network::open(bundle, "text_encoder", 1)?, second, sizes })
     }
 
-    /// Encodes prompts of `Text::tokens` ids each, together.
-    pub fn encode(&mut self, prompts: &[Vec<u32>], budget: RunBudget, tick: &mut Tick) -> Result<Embeddings> {
+    /// Encodes prompts together.
+    pub fn encode(&mut self, prompts: &[PromptTokens], budget: RunBudget, tick: &mut Tick) -> Result<Embeddings> {
         let Text { tokens, channels, .. } = self.sizes;
-        let ids = prompts.iter().flatten().map(|&id| i64::from(id)).collect();
-        let (input, output) = (vec![prompts.len(), tokens], vec![prompts.len(), tokens, channels]);
-        let values = self.network.run(vec![InputValues::I64(input, ids)], output, budget, tick)?;
-        Ok(Embeddings { batch: prompts.len(), tokens, channels, values })
+        let batch = prompts.len();
+        let [first, second] = self.signatures(batch);
+        let parts = if self.second.is_some() { PARTS } else { 1 };
+        let ids = inputs(batch, tokens, prompts.iter().map(|prompt| &prompt.first));
+        let mut values =
+            self.network.run(ids, first.output, budget.clone(), &mut |done, total| tick(done, parts * total))?;
+        let mut pooled = Vec::new();
+        if let Some((network, sizes)) = &mut self.second {
+            let ids = inputs(batch, tokens, prompts.iter().map(|prompt| &prompt.second));
+            let mut tick = |done, total| tick(total + (PARTS - 1) * done, PARTS * total);
+            let rows = network.run(ids, second.output, budget, &mut tick)?;
+            let ends = prompts.iter().map(|prompt| pooled_token(&prompt.second, sizes, self.sizes.eos));
+            (values, pooled) = side_by_side(&values, &rows, tokens, sizes, ends);
+        }
+        for (i, _) in prompts.iter().enumerate().filter(|(_, prompt)| prompt.absent) {
+            values[i * tokens * channels..][..tokens * channels].fill(0.0);
+            let width = pooled.len() / batch;
+            pooled[i * width..][..width].fill(0.0);
+        }
+        Ok(Embeddings { batch, tokens, channels, values, pooled })
     }
 
-    /// Checks that a prompt gives embeddings of the manifest's size.
+    /// Of the text encoders, for so many prompts. The second's output has a token's embedding and its projection.
+    fn signatures(&self, prompts: usize) -> [Signature; 2] {
+        let Text { tokens, channels, .. } = self.sizes;
+        let SecondText { channels: own, pooled, .. } = self.sizes.second.unwrap_or_default();
+        let signature = |channels| Signature {
+            inputs: vec![InputShape::I64(vec![prompts, tokens])],
+            output: vec![prompts, tokens, channels],
+        };
+        [signature(channels - own), signature(own + pooled)]
+    }
+
+    /// Checks that a prompt gives embeddings of the manifest's sizes.
     pub(crate) fn check(&self) -> Result<()> {
         let Text { tokens, channels, .. } = self.sizes;
-        let signature = Signature { inputs: vec![InputShape::I64(vec![1, tokens])], output: vec![1, tokens, channels] };
-        self.network.check(&signature, &format!("text.tokens {tokens} and text.channels {channels}"))
+        let [first, second] = self.signatures(1);
+        let keys = format!("text.tokens {tokens} and text.channels {channels}");
+        let Some((network, SecondText { channels: own, pooled, .. })) = &self.second else {
+            return self.network.check(&first, &keys);
+        };
+        let keys = format!("{keys}, text.second.channels {own} and text.second.pooled {pooled}");
+        self.network.check(&first, &keys)?;
+        network.check(&second, &keys)
     }
 
     /// What encoding `prompts` prompts needs.
     pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
-        let Text { tokens, channels, .. } = self.sizes;
-        let inputs = vec![InputShape::I64(vec![prompts, tokens])];
-        self.network.demand(&Signature { inputs, output: vec![prompts, tokens, channels] })
+        let [first, second] = self.signatures(prompts);
+        let demand = self.network.demand(&first)?;
+        match &mut self.second {
+            None => Ok(demand),
+            Some((network, _)) => Ok(demand.then(network.demand(&second)?)),
+        }
     }
 
     /// Frees the weights.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
+        self.second.iter_mut().for_each(|(network, _)| network.forget());
+    }
+}
+
+/// The only input: token ids.
+fn inputs<'a>(batch: usize, tokens: usize, ids: impl Iterator<Item = &'a Vec<u32>>) -> Vec<InputValues> {
+    vec![InputValues::I64(vec![batch, tokens], ids.flatten().map(|&id| i64::from(id)).collect())]
+}
+
+/// The place of the token whose projection stands for the whole prompt: the end's, which is the first of its id.
+fn pooled_token(ids: &[u32], sizes: &SecondText, end: u32) -> usize {
+    let end = if sizes.pooled_at_largest { ids.iter().copied().max().unwrap_or(end) } else { end };
+    ids.iter().position(|id| *id == end).unwrap_or(0)
+}
+
+/// Embeddings of the first text encoder beside those in `rows`, and each prompt's projection at its token of `ends`.
+/// A row holds a token's embedding and its projection.
+fn side_by_side(
+    first: &[f32],
+    rows: &[f32],
+    tokens: usize,
+    sizes: &SecondText,
+    ends: impl Iterator<Item = usize>,
+) -> (Vec<f32>, Vec<f32>) {
+    let width = sizes.channels + sizes.pooled;
+    let count = rows.len() / width;
+    let first = first.chunks_exact(first.len() / count);
+    let values = first.zip(rows.chunks_exact(width)).flat_map(|(a, b)| a.iter().chain(&b[..sizes.channels]));
+    let pooled = rows.chunks_exact(tokens * width).zip(ends).flat_map(|(prompt, end)| {
+        let row = &prompt[end * width..][..width];
+        &row[sizes.channels..]
+    });
+    (values.copied().collect(), pooled.copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_lie_side_by_side_and_the_ends_projection_is_taken() {
+        let sizes = SecondText { channels: 1, pooled: 2, ..SecondText::default() };
+        let first = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let rows = [10.0, 0.1, 0.2, 20.0, 0.3, 0.4, 30.0, 0.5, 0.6, 40.0, 0.7, 0.8];
+        let (values, pooled) = side_by_side(&first, &rows, 2, &sizes, [1, 0].into_iter());
+        assert_eq!(values, [1.0, 2.0, 10.0, 3.0, 4.0, 20.0, 5.0, 6.0, 30.0, 7.0, 8.0, 40.0]);
+        assert_eq!(pooled, [0.3, 0.4, 0.5, 0.6]);
+    }
+
+    #[test]
+    fn the_prompt_ends_at_its_first_end_token_or_at_its_largest() {
+        let (ends, largest) = (SecondText::default(), SecondText { pooled_at_largest: true, ..SecondText::default() });
+        assert_eq!(pooled_token(&[7, 1, 9, 2, 8, 8, 0], &ends, 8), 4);
+        assert_eq!(pooled_token(&[7, 1, 9, 2, 8, 8, 0], &largest, 8), 2);
+        assert_eq!(pooled_token(&[7, 1, 2, 8, 8, 0], &largest, 8), 3);
     }
 }

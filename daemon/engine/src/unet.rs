@@ -12,14 +12,23 @@ use crate::text_encoder::Embeddings;
 pub struct Unet {
     network: Network,
     guidance_embedding: bool,
+    /// Width of the pooled embedding, if it is an input; then the picture's sizes are one, too.
+    pooled: Option<usize>,
+    /// Pixels per latent along an axis.
+    factor: usize,
 }
+
+/// Numbers that SDXL is told of a picture: original height and width, top and left of the crop, height and width.
+const TIME_IDS: usize = 6;
 
 impl Unet {
     /// Opens the bundle's `unet`; reads no weights yet.
     pub fn open(bundle: &Bundle) -> Result<Unet> {
         let guidance_embedding = bundle.manifest.picture.guidance_embedding.is_some();
-        let inputs = if guidance_embedding { 4 } else { 3 };
-        Ok(Unet { network: Network::open(bundle, "unet", inputs)?, guidance_embedding })
+        let pooled = bundle.manifest.text.second.map(|second| second.pooled);
+        let inputs = 3 + usize::from(guidance_embedding) + if pooled.is_some() { 2 } else { 0 };
+        let factor = bundle.manifest.picture.factor;
+        Ok(Unet { network: Network::open(bundle, "unet", inputs)?, guidance_embedding, pooled, factor })
     }
 
     /// Gets ready for `steps` predictions of latents of this shape.
@@ -33,11 +42,18 @@ impl Unet {
         steps: usize,
         budget: RunBudget,
     ) -> Result<Steps<'_>> {
-        let Embeddings { batch, tokens, channels, values } = embeddings;
+        let Embeddings { batch, tokens, channels, values, pooled } = embeddings;
         let signature = self.signature(latents.shape(batch), vec![batch, tokens, channels]);
         let guidance_embedding = self.guidance_embedding;
         let text = InputValues::F32(vec![batch, tokens, channels], values);
-        Ok(Steps { running: self.network.start(&signature, steps, budget)?, text, batch, guidance, guidance_embedding })
+        let side = |latents: usize| (latents * self.factor) as f32;
+        let (height, width) = (side(latents.height), side(latents.width));
+        let added = self.pooled.map(|wide| {
+            let ids = [height, width, 0.0, 0.0, height, width].repeat(batch);
+            [InputValues::F32(vec![batch, wide], pooled), InputValues::F32(vec![batch, TIME_IDS], ids)]
+        });
+        let running = self.network.start(&signature, steps, budget)?;
+        Ok(Steps { running, text, added, batch, guidance, guidance_embedding })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
@@ -55,10 +71,13 @@ impl Unet {
 
     /// A prediction has the shape of the latents.
     fn signature(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Signature {
+        let batch = latents[0];
         let mut inputs = vec![InputShape::F32(latents.clone()), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
         if self.guidance_embedding {
             inputs.push(InputShape::F32(vec![1]));
         }
+        inputs
+            .extend(self.pooled.into_iter().flat_map(|wide| [wide, TIME_IDS]).map(|n| InputShape::F32(vec![batch, n])));
         Signature { inputs, output: latents }
     }
 
@@ -72,6 +91,8 @@ impl Unet {
 pub struct Steps<'a> {
     running: NetworkRun<'a>,
     text: InputValues,
+    /// The pooled embeddings and the picture's sizes.
+    added: Option<[InputValues; 2]>,
     batch: usize,
     guidance: f64,
     guidance_embedding: bool,
@@ -85,6 +106,7 @@ impl Steps<'_> {
         if self.guidance_embedding {
             inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
         }
+        inputs.extend(self.added.iter().flatten().cloned());
         let mut predicted = self.running.run(inputs, tick)?;
         if self.batch == 2 {
             let conditional = predicted.split_off(latents.values.len());

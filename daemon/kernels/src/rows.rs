@@ -13,15 +13,17 @@ use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 pub(crate) const BATCH: usize = 16 << 10;
 
 impl Level {
-    /// Rounds every value to the nearest f16, halves to even; storing it as f16 then loses nothing.
+    /// Rounds every value to the nearest f16 in units of `unit`, a power of two, halves to even; storing it as f16 in that
+    /// unit then loses nothing.
     ///
     /// # Panics
     ///
     /// If the CPU does not have the level.
-    pub fn round_to_f16(self, x: &mut [f32]) {
+    pub fn round_to_f16(self, x: &mut [f32], unit: f32) {
+        let inverse = 1.0 / unit;
         x.par_chunks_mut(BATCH).for_each_task(|x| {
-            at_level!(self, simd => simd.run(Round(x)), scalar => {
-                x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x).to_f32_const());
+            at_level!(self, simd => simd.run(Round { x, unit, inverse }), scalar => {
+                x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x * inverse).to_f32_const() * unit);
             });
         });
     }
@@ -43,32 +45,33 @@ impl Level {
         });
     }
 
-    /// Stores f32 values in half precision, rounded to nearest even.
+    /// Stores f32 values in half precision and units of `unit`, a power of two, rounded to nearest even.
     ///
     /// # Panics
     ///
     /// If the lengths differ, or the CPU does not have the level.
-    pub fn f32_to_f16(self, x: &[f32], out: &mut [f16]) {
+    pub fn f32_to_f16(self, x: &[f32], unit: f32, out: &mut [f16]) {
         assert_eq!(x.len(), out.len(), "as many results as values");
+        let inverse = 1.0 / unit;
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
         batches.for_each_task(|(x, out)| {
-            at_level!(self, simd => simd.run(ToHalf { x, out }), scalar => {
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x));
+            at_level!(self, simd => simd.run(ToHalf { x, inverse, out }), scalar => {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x * inverse));
             });
         });
     }
 
-    /// Reads half precision.
+    /// Reads half precision in units of `unit`, a power of two.
     ///
     /// # Panics
     ///
     /// If the lengths differ, or the CPU does not have the level.
-    pub fn f16_to_f32(self, x: &[f16], out: &mut [f32]) {
+    pub fn f16_to_f32(self, x: &[f16], unit: f32, out: &mut [f32]) {
         assert_eq!(x.len(), out.len(), "as many results as values");
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
         batches.for_each_task(|(x, out)| {
-            at_level!(self, simd => simd.run(ToSingle { x, out }), scalar => {
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const());
+            at_level!(self, simd => simd.run(ToSingle { x, unit, out }), scalar => {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const() * unit);
             });
         });
     }
@@ -87,17 +90,22 @@ impl Level {
     }
 }
 
-struct Round<'a>(&'a mut [f32]);
+struct Round<'a> {
+    x: &'a mut [f32],
+    unit: f32,
+    inverse: f32,
+}
 
 impl SimdFn for Round<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        for x in self.0.chunks_mut(LANES) {
+        let (unit, inverse) = (simd.splat(self.unit), simd.splat(self.inverse));
+        for x in self.x.chunks_mut(LANES) {
             let mut half = [f16::ZERO; LANES];
-            simd.store_f16(simd.load(x), &mut half);
-            simd.store(simd.load_f16(&half), x);
+            simd.store_f16(simd.mul(simd.load(x), inverse), &mut half);
+            simd.store(simd.mul(simd.load_f16(&half), unit), x);
         }
     }
 }
@@ -149,6 +157,7 @@ pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
 
 struct ToHalf<'a> {
     x: &'a [f32],
+    inverse: f32,
     out: &'a mut [f16],
 }
 
@@ -157,14 +166,16 @@ impl SimdFn for ToHalf<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
+        let inverse = simd.splat(self.inverse);
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
-            simd.store_f16(simd.load(x), out);
+            simd.store_f16(simd.mul(simd.load(x), inverse), out);
         }
     }
 }
 
 struct ToSingle<'a> {
     x: &'a [f16],
+    unit: f32,
     out: &'a mut [f32],
 }
 
@@ -173,8 +184,9 @@ impl SimdFn for ToSingle<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
+        let unit = simd.splat(self.unit);
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
-            simd.store(simd.load_f16(x), out);
+            simd.store(simd.mul(simd.load_f16(x), unit), out);
         }
     }
 }

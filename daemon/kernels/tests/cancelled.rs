@@ -55,7 +55,7 @@ fn norms(level: Level, out: &mut [f32], q: &mut [i8], scale: &mut [f32]) {
     level.normalize(&norm, &x, NormOut::Int8 { q, scale });
     level.quantize_rows(&x, 32, q, scale);
     level.silu(out);
-    level.f16_to_f32(&vec![f16::ONE; out.len()], out);
+    level.f16_to_f32(&vec![f16::ONE; out.len()], 1.0, out);
     let mut sums = GroupSums::new(32);
     sums.add_rows(level, &x, 8);
     let (_, shift) = sums.finish(1, 1.0, &ones, &ones);
@@ -71,9 +71,9 @@ fn no_kernel_writes_anything_once_it_is_cancelled() {
             products(level, Format::Int8, 64, &mut out);
             products(level, Format::F32, 64, &mut out);
             norms(level, &mut out, &mut q, &mut scale);
-            level.round_to_f16(&mut out);
+            level.round_to_f16(&mut out, 1.0);
             let mut half = vec![f16::ZERO; out.len()];
-            level.f32_to_f16(&out, &mut half);
+            level.f32_to_f16(&out, 1.0, &mut half);
             assert!(half.iter().all(|value| *value == f16::ZERO));
             let shape = AttentionShape { batch: 1, heads: 2, head_dim: 16, queries: 64, keys: 64, causal: false };
             let call = AttentionCall { k: &[1.0; 64 * 32], v: &[1.0; 64 * 32], shape };

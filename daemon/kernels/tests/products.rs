@@ -219,9 +219,17 @@ struct ConvCase {
     shape: ConvShape,
     k: usize,
     features: usize,
-    time: bool,
+    /// Times that are added: none, one for all images, or one for each.
+    times: Times,
     accumulate: bool,
     threads: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Times {
+    Absent,
+    Shared,
+    Own,
 }
 
 /// Rows and columns more than the double less one, where the image is enlarged.
@@ -232,17 +240,18 @@ fn enlargements() -> impl Strategy<Value = Option<[usize; 2]>> {
 fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let image = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
     let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
-    let options = (proptest::sample::select(&FORMATS), any::<bool>(), any::<bool>());
+    let times = proptest::sample::select(&[Times::Absent, Times::Shared, Times::Own]);
+    let options = (proptest::sample::select(&FORMATS), times, any::<bool>());
     (any::<u64>(), magnitudes(), image, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a image smaller than its kernel",
-        |(seed, kind, (batch, height, width), filter, (format, time, accumulate), k, features, threads)| {
+        |(seed, kind, (batch, height, width), filter, (format, times, accumulate), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
             let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
             let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
             let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
             let [height, width] = enlarged.unwrap_or([height, width]);
             let k = if format == Format::Int8 { k * 4 } else { k };
-            let case = ConvCase { seed, kind, format, shape, k, features, time, accumulate, threads };
+            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, threads };
             (height >= least && width >= least).then_some(case)
         },
     )
@@ -255,11 +264,14 @@ impl ConvCase {
         let layout = Layout { format: self.format, k, taps: shape.kernel * shape.kernel };
         let matrix = PackedMatrix::new(&mut numbers, layout, features, self.kind);
         let x = numbers.vec(shape.batch * shape.height * shape.width * k, self.kind);
-        let time = numbers.vec(features, self.kind);
+        let time = match self.times {
+            Times::Absent => None,
+            Times::Shared => Some(numbers.vec(features, self.kind)),
+            Times::Own => Some(numbers.vec(shape.batch * features, self.kind)),
+        };
         let (height, width) = (shape.out_height(), shape.out_width());
         let held = numbers.vec(shape.batch * height * width * features, self.kind);
-        let epilogue =
-            Epilogue { activation: ActivationFn::Silu, accumulate: self.accumulate, time: self.time.then_some(&time) };
+        let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: self.accumulate, time: time.as_deref() };
         let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let blocks = matrix.all();

@@ -47,20 +47,28 @@ fn quantization(level: Level) {
 fn half_precision(level: Level) {
     let every: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| !x.is_nan()).collect();
     let (mut found, mut expected) = (vec![0.0; every.len()], vec![0.0; every.len()]);
-    level.f16_to_f32(&every, &mut found);
-    Level::Scalar.f16_to_f32(&every, &mut expected);
-    assert_same(&found, &expected, "f16 to f32");
-    check(200, (any::<u64>(), magnitudes(), 0..=67usize), |(seed, kind, len)| {
-        let x: Vec<f32> = Numbers(seed).vec(len, kind).into_iter().chain([65520.0, 65519.0, 5.97e-8, 2.9e-8]).collect();
+    for unit in [1.0, 256.0] {
+        level.f16_to_f32(&every, unit, &mut found);
+        Level::Scalar.f16_to_f32(&every, unit, &mut expected);
+        assert_same(&found, &expected, "f16 to f32");
+    }
+    let units = proptest::sample::select(&[1.0f32, 256.0]);
+    check(200, (any::<u64>(), magnitudes(), 0..=67usize, units), |(seed, kind, len, unit)| {
+        let edges = [65520.0, 65519.0, 5.97e-8, 2.9e-8];
+        let x: Vec<f32> =
+            Numbers(seed).vec(len, kind).into_iter().chain(edges).chain(edges.map(|x| x * unit)).collect();
         let (mut found, mut expected) = (vec![f16::ZERO; x.len()], vec![f16::ZERO; x.len()]);
-        level.f32_to_f16(&x, &mut found);
-        Level::Scalar.f32_to_f16(&x, &mut expected);
+        level.f32_to_f16(&x, unit, &mut found);
+        Level::Scalar.f32_to_f16(&x, unit, &mut expected);
         let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&found), bits(&expected));
         let mut rounded = x.clone();
-        level.round_to_f16(&mut rounded);
-        assert_same(&rounded, &expected.iter().map(|x| x.to_f32_const()).collect::<Vec<_>>(), "rounded to f16");
+        level.round_to_f16(&mut rounded, unit);
+        assert_same(&rounded, &expected.iter().map(|x| x.to_f32_const() * unit).collect::<Vec<_>>(), "rounded to f16");
     });
+    let mut large = [-70_000.0, 1_000_000.0];
+    level.round_to_f16(&mut large, 256.0);
+    assert!(large.iter().zip([-70_000.0, 1_000_000.0]).all(|(a, b): (&f32, f32)| (a / b - 1.0).abs() < 1.0 / 2048.0));
 }
 
 fn silu_of_every_length(level: Level) {

@@ -11,8 +11,8 @@ pub(super) struct Resnets {
     pub(super) eps: f32,
     /// The time embedding after SiLU, where there is one.
     pub(super) time: Option<Value>,
-    /// Results are rounded to half precision.
-    pub(super) half: bool,
+    /// The unit in which results are rounded to half precision.
+    pub(super) half: Option<usize>,
 }
 
 impl Resnets {

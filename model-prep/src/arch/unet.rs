@@ -4,7 +4,7 @@ use diffused_engine::layer::Activation;
 
 use super::blocks::{AttentionBlock, Resnets};
 use crate::network::{Builder, BuiltNetwork, Conv, Dim, GroupNorm, Linear, Value};
-use crate::source::{Middle, UnetBlock, UnetConfig};
+use crate::source::{AddedEmbedding, Middle, UnetBlock, UnetConfig};
 use diffused_kernels::pack::Format;
 
 /// Added to the variance by a transformer's own group norm.
@@ -13,6 +13,10 @@ const TRANSFORMER_EPS: f32 = 1e-6;
 const LAYER_NORM_EPS: f32 = 1e-5;
 /// Width of the feed-forward's middle, in widths of the block.
 const FEED_FORWARD: usize = 4;
+
+/// Dimensions of a picture, and of a list of rows.
+const PICTURE: usize = 4;
+const ROWS: usize = 2;
 
 /// The UNet's network.
 pub(super) fn build(config: &UnetConfig, weights: Format) -> BuiltNetwork {
@@ -23,8 +27,12 @@ pub(super) fn build(config: &UnetConfig, weights: Format) -> BuiltNetwork {
     let text_channels = config.blocks[0].text_channels;
     let text = b.input("encoder_hidden_states", &[Dim::Any("batch"), Dim::Any("tokens"), Dim::Fixed(text_channels)]);
     let guidance = config.guidance_channels.map(|_| b.input("guidance", &[Dim::Fixed(1)]));
-    let time = time(&mut b, config, timestep, guidance);
-    let resnets = Resnets { groups: config.groups, eps: config.eps, time: Some(time), half: false };
+    let added = config.added.map(|AddedEmbedding { pooled, ids, .. }| {
+        let rows = |channels| [Dim::Any("batch"), Dim::Fixed(channels)];
+        (b.input("text_embeds", &rows(pooled)), b.input("time_ids", &rows(ids)))
+    });
+    let time = time(&mut b, config, timestep, guidance, added);
+    let resnets = Resnets { groups: config.groups, eps: config.eps, time: Some(time), half: None };
     let conv_in = Conv { kernel: config.conv_in_kernel, precise: true, ..Conv::default() };
     let x = b.conv(sample, "conv_in", config.blocks[0].channels, conv_in);
     let mut unet = UnetBuilder { b, config, resnets, text, skips: Vec::new() };
@@ -38,8 +46,15 @@ pub(super) fn build(config: &UnetConfig, weights: Format) -> BuiltNetwork {
     b.finish("unet", x, "out_sample")
 }
 
-/// The time embedding after SiLU, which is all that anything needs of it.
-fn time(b: &mut Builder, config: &UnetConfig, timestep: Value, guidance: Option<Value>) -> Value {
+/// The time embedding after SiLU, which is all that anything needs of it: one row, or, where the pooled text and the
+/// picture's sizes (`added`) are part of it, one for each picture of the batch.
+fn time(
+    b: &mut Builder,
+    config: &UnetConfig,
+    timestep: Value,
+    guidance: Option<Value>,
+    added: Option<(Value, Value)>,
+) -> Value {
     let silu = Linear { activation: Activation::Silu, precise: true, ..Linear::default() };
     let channels = config.blocks[0].channels;
     let mut x = b.time_embedding(timestep, "time_proj", channels, config.flip_sin_to_cos, config.freq_shift);
@@ -49,7 +64,16 @@ fn time(b: &mut Builder, config: &UnetConfig, timestep: Value, guidance: Option<
         x = b.linear(guidance, "time_embedding.cond_proj", channels, onto);
     }
     let x = b.linear(x, "time_embedding.linear_1", config.time_channels, silu);
-    b.linear(x, "time_embedding.linear_2", config.time_channels, silu)
+    let (Some((pooled, ids)), Some(sizes)) = (added, config.added) else {
+        return b.linear(x, "time_embedding.linear_2", config.time_channels, silu);
+    };
+    let plain = Linear { activation: Activation::None, ..silu };
+    let x = b.linear(x, "time_embedding.linear_2", config.time_channels, plain);
+    let ids = b.time_embedding(ids, "add_time_proj", sizes.id_channels, config.flip_sin_to_cos, config.freq_shift);
+    let added = b.concat(pooled, ids, "add_embedding.concat", ROWS);
+    let added = b.linear(added, "add_embedding.linear_1", config.time_channels, silu);
+    let added = b.linear(added, "add_embedding.linear_2", config.time_channels, plain);
+    b.add_silu(x, added, "time_embedding.sum")
 }
 
 struct UnetBuilder<'a> {
@@ -122,7 +146,7 @@ impl UnetBuilder<'_> {
     fn join(&mut self, x: Value, name: &str) -> Value {
         let Some(skip) = self.skips.pop() else { return x };
         let skip = self.b.take_up(skip, &format!("skips.{}.load", self.skips.len()));
-        self.b.concat(x, skip, &format!("{name}.concat"))
+        self.b.concat(x, skip, &format!("{name}.concat"), PICTURE)
     }
 
     /// A residual block, and a transformer where the block has them.

@@ -2,6 +2,7 @@
 //!
 //! Above the latents' resolution convolutions round their results to half precision (except in exact bundles): in that
 //! precision the engine stores large pictures where it stores them, and what it stores must not change what it paints.
+//! The stock autoencoder of SDXL makes values beyond 65504, the largest in f16: they are rounded in units of 256.
 
 use diffused_engine::layer::Padding;
 
@@ -25,7 +26,7 @@ const OUTER: Conv = Conv {
     time: None,
     residual: None,
     precise: true,
-    half: false,
+    half: None,
 };
 
 /// The decoder's network.
@@ -41,14 +42,14 @@ pub(super) fn decoder(config: &VaeConfig, weights: Format) -> BuiltNetwork {
     for (i, &channels) in config.channels.iter().rev().enumerate() {
         let name = format!("decoder.up_blocks.{i}");
         for layer in 0..=config.layers {
-            x = resnets(config, i > 0).add(&mut b, x, &format!("{name}.resnets.{layer}"), channels);
+            x = resnets(config, above(config, i > 0)).add(&mut b, x, &format!("{name}.resnets.{layer}"), channels);
         }
         if i < last {
-            let double = Conv { upsample: true, half: true, ..Conv::default() };
+            let double = Conv { upsample: true, half: above(config, true), ..Conv::default() };
             x = b.conv(x, &format!("{name}.upsamplers.0.conv"), channels, double);
         }
     }
-    let x = b.group_norm(x, "decoder.conv_norm_out", resnets(config, false).norm());
+    let x = b.group_norm(x, "decoder.conv_norm_out", resnets(config, None).norm());
     let x = b.conv(x, "decoder.conv_out", COLOURS, OUTER);
     b.finish("vae_decoder", x, "image")
 }
@@ -58,19 +59,20 @@ pub(super) fn encoder(config: &VaeConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
     let x = picture(&mut b, "image", COLOURS);
     let last = config.channels.len() - 1;
-    let mut x = b.conv(x, "encoder.conv_in", config.channels[0], Conv { half: last > 0, ..OUTER });
+    let mut x = b.conv(x, "encoder.conv_in", config.channels[0], Conv { half: above(config, last > 0), ..OUTER });
     for (i, &channels) in config.channels.iter().enumerate() {
         let name = format!("encoder.down_blocks.{i}");
         for layer in 0..config.layers {
-            x = resnets(config, i < last).add(&mut b, x, &format!("{name}.resnets.{layer}"), channels);
+            x = resnets(config, above(config, i < last)).add(&mut b, x, &format!("{name}.resnets.{layer}"), channels);
         }
         if i < last {
-            let halve = Conv { stride: 2, padding: Padding::End, half: i + 1 < last, ..Conv::default() };
+            let half = above(config, i + 1 < last);
+            let halve = Conv { stride: 2, padding: Padding::End, half, ..Conv::default() };
             x = b.conv(x, &format!("{name}.downsamplers.0.conv"), channels, halve);
         }
     }
     let x = middle(&mut b, x, "encoder.mid_block", config);
-    let x = b.group_norm(x, "encoder.conv_norm_out", resnets(config, false).norm());
+    let x = b.group_norm(x, "encoder.conv_norm_out", resnets(config, None).norm());
     let moments = 2 * config.latent_channels;
     let mut x = b.conv(x, "encoder.conv_out", moments, OUTER);
     if config.quant_conv {
@@ -83,18 +85,23 @@ fn picture(b: &mut Builder, name: &'static str, channels: usize) -> Value {
     b.input(name, &[Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(channels)])
 }
 
-fn resnets(config: &VaeConfig, half: bool) -> Resnets {
+/// The unit in which results above the latents' resolution are rounded to half precision.
+fn above(config: &VaeConfig, above: bool) -> Option<usize> {
+    above.then_some(config.half_unit)
+}
+
+fn resnets(config: &VaeConfig, half: Option<usize>) -> Resnets {
     Resnets { groups: config.groups, eps: EPS, time: None, half }
 }
 
 /// UNetMidBlock2D: two residual blocks, and between them every pixel attends to every other with one head.
 fn middle(b: &mut Builder, x: Value, name: &str, config: &VaeConfig) -> Value {
-    let mut x = resnets(config, false).add(b, x, &format!("{name}.resnets.0"), x.channels);
+    let mut x = resnets(config, None).add(b, x, &format!("{name}.resnets.0"), x.channels);
     if config.attention {
         let attention = format!("{name}.attentions.0");
         let norm = GroupNorm { groups: config.groups, eps: EPS, silu: false };
         let h = b.group_norm(x, &format!("{attention}.group_norm"), norm);
         x = AttentionBlock { heads: 1, bias: true, residual: x, precise: true }.add(b, h, h, &attention);
     }
-    resnets(config, false).add(b, x, &format!("{name}.resnets.1"), x.channels)
+    resnets(config, None).add(b, x, &format!("{name}.resnets.1"), x.channels)
 }

@@ -22,8 +22,6 @@ use super::{BuiltNetwork, Dim, Input, Node, Op};
 const OPSET: i64 = 18;
 /// ONNX's format version of that time.
 const IR_VERSION: i64 = 8;
-/// Axis of the channels of a picture.
-const CHANNELS_AXIS: i64 = 3;
 
 impl BuiltNetwork {
     /// The model file's bytes.
@@ -126,7 +124,7 @@ impl<'a> Lowering<'a> {
                 to_node(&quantizing(layer), &node.name, &inputs, &self.quantized(node.output))
             }
             Op::Layer(layer) => to_node(layer, &node.name, &inputs, &output),
-            Op::Concat => stock("Concat", &node.name, inputs, output, ("axis", CHANNELS_AXIS)),
+            Op::Concat { axis } => stock("Concat", &node.name, inputs, output, ("axis", *axis as i64)),
             Op::ToHalf => stock("Cast", &node.name, inputs, output, ("to", DataType::Float16 as i64)),
             Op::ToFloat => stock("Cast", &node.name, inputs, output, ("to", DataType::Float as i64)),
         }

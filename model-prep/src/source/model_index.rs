@@ -12,6 +12,10 @@ pub(crate) struct ModelIndex {
     pub(crate) pipeline: String,
     /// The scheduler's class.
     pub(crate) scheduler: Option<String>,
+    /// There is a second text encoder (SDXL).
+    pub(crate) second_encoder: bool,
+    /// Zeros stand for the embeddings of an absent negative prompt, as in SDXL's pipeline unless the file says otherwise.
+    pub(crate) zeros_without_prompt: bool,
 }
 
 /// How the classes of pipelines begin that are something else, and what to say of them.
@@ -76,9 +80,10 @@ impl ModelIndex {
         }
         let scheduler = keys.take("scheduler").unwrap_or_default();
         let scheduler = scheduler.get(1).and_then(Value::as_str).map(str::to_owned);
-        check_parts(&mut keys)?;
+        let second_encoder = check_parts(&mut keys)?;
+        let zeros_without_prompt = keys.flag("force_zeros_for_empty_prompt", true)?;
         warnings.extend(keys.left_over());
-        Ok(ModelIndex { pipeline, scheduler })
+        Ok(ModelIndex { pipeline, scheduler, second_encoder, zeros_without_prompt })
     }
 
     /// The pipeline sets `steps_offset` to 1 and turns `clip_sample` off, whatever the scheduler's file says.
@@ -101,8 +106,9 @@ fn other_kind(pipeline: &str) -> Option<String> {
     architecture.map(|_| "another architecture".to_owned())
 }
 
-/// The parts' classes. The safety checker and its like are not part of painting.
-fn check_parts(keys: &mut Keys) -> Result<()> {
+/// The parts' classes. The safety checker and its like are not part of painting. Returns whether there is a second text
+/// encoder.
+fn check_parts(keys: &mut Keys) -> Result<bool> {
     for (part, library, class) in [
         ("text_encoder", "transformers", "CLIPTextModel"),
         ("unet", "diffusers", "UNet2DConditionModel"),
@@ -112,13 +118,12 @@ fn check_parts(keys: &mut Keys) -> Result<()> {
     }
     keys.only("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class])))?;
     keys.only("image_encoder", &[Value::Null, json!([null, null])])?;
-    match keys.some("text_encoder_2") {
-        Some(value) if value != json!([null, null]) => {
-            let expected = "a model of one text encoder (Stable Diffusion 1 or 2; not XL)";
-            return Err(keys.refuse("text_encoder_2", &value, expected));
-        }
-        _ => {}
-    }
+    let second = json!(["transformers", "CLIPTextModelWithProjection"]);
+    let choices = [(Value::Null, false), (json!([null, null]), false), (second, true)];
+    let second_encoder = keys.choice("text_encoder_2", &choices)?.unwrap_or(false);
+    let tokenizers = ["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class]));
+    keys.only("tokenizer_2", &[&[Value::Null, json!([null, null])][..], &tokenizers].concat())?;
+    keys.only("requires_aesthetics_score", &[Value::Null, json!(false)])?;
     for (part, kind) in [
         ("controlnet", "a ControlNet; convert the model without it"),
         ("prior", "unCLIP or Kandinsky"),
@@ -135,9 +140,10 @@ fn check_parts(keys: &mut Keys) -> Result<()> {
     keys.ignore(&[
         "_diffusers_version",
         "_name_or_path",
+        "add_watermarker",
         "feature_extractor",
         "requires_safety_checker",
         "safety_checker",
     ]);
-    Ok(())
+    Ok(second_encoder)
 }

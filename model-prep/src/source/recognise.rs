@@ -20,6 +20,7 @@ fn family(configs: &Configs) -> String {
     let name = match configs.family() {
         Family::Sd1 => "Stable Diffusion 1",
         Family::Sd2 => "Stable Diffusion 2",
+        Family::Sdxl => "Stable Diffusion XL",
     };
     match configs.unet.guidance_channels {
         Some(_) => format!("{name}, distilled (guidance embedding)"),

@@ -72,7 +72,7 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         true => "single file without its moving average",
         false => "single file",
     };
-    Ok(SingleFile { files, form, tokenizer, weights: Weights { text_encoder, unet, vae } })
+    Ok(SingleFile { files, form, tokenizer, weights: Weights { text_encoder, text_encoder_2: text_2, unet, vae } })
 }
 
 /// The rest of the names that begin with `prefix`.

@@ -19,6 +19,17 @@ pub(crate) struct TextConfig {
     pub(crate) inner: usize,
     /// Transformer blocks.
     pub(crate) layers: usize,
+    /// How many of the last ones the embeddings do not go through.
+    pub(crate) skip: usize,
+    /// The embeddings go through the final norm; never where there is a projection.
+    pub(crate) final_norm: bool,
+    /// Width of the projection of the last block's result, if that is made, too (SDXL's second text encoder).
+    pub(crate) projection: Option<usize>,
+    /// Width of the projection where there is one.
+    pub(crate) projection_dim: usize,
+    /// The pooled embedding is that of the largest token id, else of the end token: transformers tells by the end token's
+    /// id, which was once 2 by mistake.
+    pub(crate) pooled_at_largest: bool,
     /// Attention heads.
     pub(crate) heads: usize,
     /// The feed-forward's activation.
@@ -29,7 +40,7 @@ pub(crate) struct TextConfig {
 
 /// Keys that change nothing of what is computed at inference. transformers once wrote every setting of its base class
 /// into each configuration, those of text generation too.
-const INERT: [&str; 67] = [
+const INERT: [&str; 65] = [
     "_class_name",
     "_commit_hash",
     "_name_or_path",
@@ -49,7 +60,6 @@ const INERT: [&str; 67] = [
     "dtype",
     "early_stopping",
     "encoder_no_repeat_ngram_size",
-    "eos_token_id",
     "exponential_decay_length_penalty",
     "finetuning_task",
     "forced_bos_token_id",
@@ -75,7 +85,6 @@ const INERT: [&str; 67] = [
     "pad_token_id",
     "prefix",
     "problem_type",
-    "projection_dim",
     "pruned_heads",
     "remove_invalid_values",
     "repetition_penalty",
@@ -115,6 +124,11 @@ impl TextConfig {
             channels: keys.count("hidden_size", 512)?,
             inner: keys.count("intermediate_size", 2048)?,
             layers: keys.layers("num_hidden_layers", 12)?,
+            skip: 0,
+            final_norm: true,
+            projection: None,
+            projection_dim: keys.optional_count("projection_dim")?.unwrap_or(512),
+            pooled_at_largest: keys.take("eos_token_id") == Some(json!(2)),
             heads: keys.count("num_attention_heads", 8)?,
             activation: keys.choice("hidden_act", &activations)?.unwrap_or(Activation::QuickGelu),
             eps: keys.epsilon("layer_norm_eps", 1e-5)?,
@@ -127,17 +141,35 @@ impl TextConfig {
         Ok(config)
     }
 
-    /// Leaves out the last `clip_skip` - 1 layers, as web interfaces count: 1 leaves out none.
-    pub(crate) fn skip(&mut self, clip_skip: Option<u16>) -> Result<()> {
+    /// Leaves out the last `clip_skip` - 1 layers, as web interfaces count: 1 leaves out none. SDXL's embeddings leave out
+    /// one anyway.
+    pub(crate) fn clip_skip(&mut self, clip_skip: Option<u16>) -> Result<()> {
         let Some(clip_skip) = clip_skip else { return Ok(()) };
-        match self.layers.checked_sub(usize::from(clip_skip.saturating_sub(1))).filter(|layers| *layers > 0) {
-            Some(layers) => self.layers = layers,
-            None => {
-                let (value, allowed) =
-                    (clip_skip.to_string(), format!("1 to {}, the text encoder's layers", self.layers));
-                return Err(Error::Default { option: "clip_skip", value, allowed });
-            }
+        let skip = self.skip.max(usize::from(clip_skip.saturating_sub(1)));
+        if skip >= self.layers {
+            let allowed = format!("1 to {}, the text encoder's layers", self.layers);
+            return Err(Error::Default { option: "clip_skip", value: clip_skip.to_string(), allowed });
         }
+        self.skip = skip;
         Ok(())
+    }
+
+    /// Whether a model of this kind needs the tensor: the first of SDXL's two text encoders not the last block and the norm
+    /// after it, and the second alone the projection.
+    pub(crate) fn needs(&self, name: &str) -> bool {
+        let projected = self.projection.is_some();
+        let last = format!("encoder.layers.{}.", self.layers.saturating_sub(1));
+        let end = name.starts_with(&last) || name.starts_with("final_layer_norm.");
+        (projected || name != "text_projection.weight") && (projected || self.final_norm || !end)
+    }
+
+    /// SDXL's first text encoder: the embeddings are what the last block but one makes.
+    pub(crate) fn first_of_two(self) -> TextConfig {
+        TextConfig { skip: 1, final_norm: false, ..self }
+    }
+
+    /// SDXL's second text encoder: as the first, and the last block's result is projected (CLIPTextModelWithProjection).
+    pub(crate) fn second_of_two(self) -> TextConfig {
+        TextConfig { projection: Some(self.projection_dim), ..self.first_of_two() }
     }
 }

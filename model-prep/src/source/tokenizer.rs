@@ -110,6 +110,28 @@ impl TokenizerFiles {
     }
 }
 
+impl TokenizerFiles {
+    /// The id of a token of the vocabulary.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        let ids: HashMap<String, u32> = serde_json::from_slice(&self.vocab).ok()?;
+        ids.get(token).copied()
+    }
+
+    /// It makes the same tokens of a prompt, padding aside.
+    pub(super) fn splits_as(&self, other: &TokenizerFiles) -> bool {
+        let ids = |files: &TokenizerFiles| serde_json::from_slice::<HashMap<String, u32>>(&files.vocab).ok();
+        let lines = |files: &TokenizerFiles| {
+            let lines = files.merges.split(|byte| *byte == b'\n').map(|line| line.trim_ascii().to_owned());
+            lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        };
+        let sizes = |files: &TokenizerFiles| (files.bos, files.eos, files.tokens);
+        ids(self) == ids(other)
+            && lines(self) == lines(other)
+            && sizes(self) == sizes(other)
+            && self.added == other.added
+    }
+}
+
 /// `vocab.json` and `merges.txt`, each with the file that it was read from.
 struct Files {
     vocab: (PathBuf, Vec<u8>),

@@ -34,6 +34,17 @@ pub(crate) enum Middle {
     Absent,
 }
 
+/// What SDXL adds to the time embedding: the text's pooled embedding, and sizes of the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddedEmbedding {
+    /// Width of the pooled embedding.
+    pub(crate) pooled: usize,
+    /// Numbers: original height and width, top and left of the crop, height and width.
+    pub(crate) ids: usize,
+    /// Width of a number's embedding.
+    pub(crate) id_channels: usize,
+}
+
 /// The UNet's configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct UnetConfig {
@@ -53,6 +64,8 @@ pub(crate) struct UnetConfig {
     pub(crate) time_channels: usize,
     /// Width of the guidance-scale embedding (LCM).
     pub(crate) guidance_channels: Option<usize>,
+    /// What is part of the time embedding beside the timestep (SDXL).
+    pub(crate) added: Option<AddedEmbedding>,
     /// The resolutions, finest first.
     pub(crate) blocks: Vec<UnetBlock>,
     /// Transformer blocks of the way up, coarsest resolution first.
@@ -69,7 +82,7 @@ pub(crate) struct UnetConfig {
 
 /// Keys that change nothing of what is computed at inference, given the values that the other keys may have. The last
 /// ones are how a moving average of the weights was kept in training.
-const INERT: [&str; 16] = [
+const INERT: [&str; 15] = [
     "_class_name",
     "_name_or_path",
     "_commit_hash",
@@ -77,7 +90,6 @@ const INERT: [&str; 16] = [
     "upcast_attention",
     "use_linear_projection",
     "addition_embed_type_num_heads",
-    "addition_time_embed_dim",
     "mid_block_only_cross_attention",
     "decay",
     "inv_gamma",
@@ -114,6 +126,7 @@ impl UnetConfig {
             freq_shift: keys.single("freq_shift", 0.0)?,
             time_channels: time_channels(&mut keys, &channels)?,
             guidance_channels: keys.optional_count("time_cond_proj_dim")?,
+            added: added(&mut keys)?,
             blocks,
             up,
             middle,
@@ -123,6 +136,33 @@ impl UnetConfig {
         };
         warnings.extend(keys.left_over());
         Ok(config)
+    }
+}
+
+/// Numbers that SDXL's UNet is told of a picture; its refiner is told five.
+const TIME_IDS: usize = 6;
+
+/// SDXL's addition to the time embedding.
+fn added(keys: &mut Keys) -> Result<Option<AddedEmbedding>> {
+    let kinds = [(Value::Null, false), (json!("text_time"), true)];
+    let there = keys.choice("addition_embed_type", &kinds)?.unwrap_or(false);
+    let (width, id_channels) =
+        (keys.take("projection_class_embeddings_input_dim"), keys.take("addition_time_embed_dim"));
+    if !there {
+        return match width.filter(|width| !width.is_null()) {
+            Some(width) => Err(keys.refuse("projection_class_embeddings_input_dim", &width, "null")),
+            None => Ok(None),
+        };
+    }
+    let count = |key: &str, value: Option<Value>| keys.as_count(key, &value.unwrap_or_default());
+    let width = count("projection_class_embeddings_input_dim", width)?;
+    let id_channels = count("addition_time_embed_dim", id_channels)?;
+    match TIME_IDS.checked_mul(id_channels).and_then(|ids| width.checked_sub(ids)).filter(|pooled| *pooled > 0) {
+        Some(pooled) => Ok(Some(AddedEmbedding { pooled, ids: TIME_IDS, id_channels })),
+        None => {
+            let more = format!("more than {TIME_IDS} times addition_time_embed_dim, {id_channels}");
+            Err(keys.refuse("projection_class_embeddings_input_dim", &json!(width), &more))
+        }
     }
 }
 
@@ -139,14 +179,12 @@ fn latent_channels(keys: &mut Keys) -> Result<usize> {
 /// Other kinds of networks that diffusers builds with this class.
 fn refuse_variants(keys: &mut Keys) -> Result<()> {
     for key in [
-        "addition_embed_type",
         "class_embed_type",
         "cross_attention_norm",
         "encoder_hid_dim",
         "encoder_hid_dim_type",
         "num_attention_heads",
         "num_class_embeds",
-        "projection_class_embeddings_input_dim",
         "time_embedding_act_fn",
         "timestep_post_act",
     ] {

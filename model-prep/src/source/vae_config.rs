@@ -24,6 +24,8 @@ pub(crate) struct VaeConfig {
     pub(crate) post_quant_conv: bool,
     /// The UNet's latents are the encoder's times this.
     pub(crate) scaling_factor: f64,
+    /// The unit in which large activations are rounded to half precision, a power of two.
+    pub(crate) half_unit: usize,
 }
 
 /// Keys that change nothing of what is computed in f32.
@@ -59,9 +61,16 @@ impl VaeConfig {
             quant_conv: keys.flag("use_quant_conv", true)?,
             post_quant_conv: keys.flag("use_post_quant_conv", true)?,
             scaling_factor: keys.number("scaling_factor", 0.18215)?,
+            half_unit: 1,
         };
         warnings.extend(keys.left_over());
         Ok(config)
+    }
+
+    /// As SDXL's, whose stock weights make activations beyond 65504, the largest value in f16; in units of 256 it is 16
+    /// million, and what is small is still exact to 1.5e-5.
+    pub(crate) fn with_large_activations(self) -> VaeConfig {
+        VaeConfig { half_unit: 256, ..self }
     }
 
     /// Pixels per latent along an axis.

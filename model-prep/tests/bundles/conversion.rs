@@ -135,7 +135,7 @@ fn exact_bundles_round_nothing() {
     convert_to(&demo(), &bundle, Format::F32);
     for network in manifest(&bundle).networks() {
         assert!(nodes(&bundle, network).iter().all(|node| node.op_type != "Cast"), "{network}");
-        let rounds = |layer: &Layer| layer.quantizes() || matches!(layer, Layer::Conv2d { half: true, .. });
+        let rounds = |layer: &Layer| layer.quantizes() || matches!(layer, Layer::Conv2d { half: 1.., .. });
         assert!(!layers(&bundle, network).iter().any(rounds), "{network}");
     }
 }

@@ -66,8 +66,11 @@ fn values_that_cannot_be_built_are_refused() {
 
 #[test]
 fn larger_families_are_refused_by_name() {
-    let second = json!(["transformers", "CLIPTextModelWithProjection"]);
-    check_key("model_index.json", "text_encoder_2", second, "a model of one text encoder (Stable Diffusion 1 or 2");
+    let second = json!(["transformers", "T5EncoderModel"]);
+    check_key("model_index.json", "text_encoder_2", second, "null, [null,null], [\"transformers\",\"CLIPTextModelWith");
+    let source = SourceCopy::new();
+    source.set("model_index.json", "text_encoder_2", json!(["transformers", "CLIPTextModelWithProjection"]));
+    check(&source, &["text_encoder_2/config.json: there is no such file"]);
 }
 
 #[test]

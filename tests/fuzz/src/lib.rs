@@ -109,7 +109,7 @@ pub fn tokenizer(input: &[u8]) {
     let mut part = || parts.next().unwrap_or_default();
     let added = AddedToken { text: "<a>".into(), ids: vec![2, 3], exact: false };
     let Ok(tokenizer) = Tokenizer::new(part(), part(), &[added]) else { return };
-    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words: None, added: Vec::new() };
+    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, second: None, words: None, added: Vec::new() };
     let encoded = tokenizer.encode(&String::from_utf8_lossy(part()), &sizes);
     assert_eq!(encoded.ids.len(), 77);
 }

@@ -61,6 +61,13 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
             return Err(format!("files: the checksum of {file} is {sum:?}; allowed are 64 hexadecimal digits"));
         }
     }
+    let (second, listed) = (text.second.is_some(), fields.networks().any(|network| network == "text_encoder_2"));
+    if second != listed {
+        return Err(match second {
+            true => "text.second is there, but files does not list text_encoder_2.onnx".into(),
+            false => "files lists text_encoder_2, but text.second is missing".into(),
+        });
+    }
     // A network is whole: where one of its files is listed, so is the other.
     let needed = super::files(REQUIRED.into_iter().chain(fields.networks()));
     match needed.iter().find(|file| !files.contains_key(*file)) {
@@ -73,6 +80,11 @@ fn check_text(text: &Text) -> Result<(), String> {
     within("text.tokens", text.tokens, TOKENS)?;
     within("text.channels", text.channels, CHANNELS)?;
     check_added(&text.added)?;
+    if let Some(second) = &text.second {
+        within("text.channels", text.channels, 2..=*CHANNELS.end())?;
+        within("text.second.channels", second.channels, 1..=text.channels - 1)?;
+        within("text.second.pooled", second.pooled, CHANNELS)?;
+    }
     let Some(words) = &text.words else { return Ok(()) };
     within("the number of text.words", words.len(), 1..=MAX_WORDS)?;
     let lower = |word: &str| !word.is_empty() && word.chars().all(char::is_alphabetic) && word == word.to_lowercase();

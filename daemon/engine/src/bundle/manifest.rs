@@ -58,14 +58,17 @@ pub enum Family {
     Sd1,
     /// Stable Diffusion 2 and its like, with OpenCLIP's text encoder.
     Sd2,
+    /// Stable Diffusion XL and its like, with both text encoders.
+    Sdxl,
 }
 
 impl Family {
-    /// Its name in the manifest: `sd1`, `sd2`.
+    /// Its name in the manifest: `sd1`, `sd2`, `sdxl`.
     pub fn name(self) -> &'static str {
         match self {
             Family::Sd1 => "sd1",
             Family::Sd2 => "sd2",
+            Family::Sdxl => "sdxl",
         }
     }
 }
@@ -88,8 +91,11 @@ pub struct Text {
     pub eos: u32,
     /// Id that fills up short prompts (SD 1: the end token; SD 2: 0).
     pub pad: u32,
-    /// Width of an embedding.
+    /// Width of an embedding, of both text encoders together where there are two.
     pub channels: usize,
+    /// The second text encoder (SDXL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<SecondText>,
     /// The words that the model was trained with, in lower case and sorted; `None`: it takes any words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<String>>,
@@ -109,6 +115,26 @@ pub struct AddedToken {
     /// It is found only as it is spelled here; otherwise upper and lower case are the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exact: bool,
+}
+
+/// What SDXL's second text encoder has for itself. It makes the last channels of each embedding, and the pooled one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondText {
+    /// Id that fills up short prompts (SDXL: 0).
+    pub pad: u32,
+    /// Width of its embeddings, a part of `Text::channels`.
+    pub channels: usize,
+    /// Width of the pooled embedding, which stands for the whole prompt.
+    pub pooled: usize,
+    /// The pooled embedding is that of the token with the largest id, else of the end token. They differ where tokens were
+    /// added to the vocabulary (transformers' `eos_token_id` 2, which published models have).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooled_at_largest: bool,
+    /// Without a negative prompt all embeddings are zeros, else those of the empty prompt (diffusers'
+    /// `force_zeros_for_empty_prompt`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zeros_without_prompt: bool,
 }
 
 impl Text {
@@ -244,6 +270,7 @@ pub(crate) mod tests {
                 eos: 49407,
                 pad: 49407,
                 channels: 768,
+                second: None,
                 words: None,
                 added: Vec::new(),
             },
@@ -343,7 +370,7 @@ pub(crate) mod tests {
     #[test]
     fn names_types_and_keys_are_refused_by_their_path() {
         for (key, value, message) in [
-            ("family", json!("sd3"), "family: unknown variant `sd3`, expected `sd1` or `sd2`"),
+            ("family", json!("sd3"), "family: unknown variant `sd3`, expected one of `sd1`, `sd2`, `sdxl`"),
             ("weights", json!("int4"), "weights: unknown variant `int4`, expected one of `int8`, `f16`, `f32`"),
             ("picture.factor", json!(-8), "picture.factor: invalid value: integer `-8`"),
             ("picture.factor", json!(null), "picture.factor: invalid type: null"),
@@ -377,7 +404,7 @@ pub(crate) mod tests {
 
     fn text(words: Option<&[&str]>) -> Text {
         let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
-        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, words, added: Vec::new() }
+        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, second: None, words, added: Vec::new() }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
 use super::net_op::NetOp;
-use crate::layer::Layer;
+use crate::layer::{Layer, half_unit};
 use crate::ops;
 use crate::strips::{Extent, RowNode, RowOp, Segment};
 
@@ -132,6 +132,7 @@ fn is_row_wise(layer: &Layer) -> bool {
         Layer::GroupNorm { .. } | Layer::Quantize {} => true,
         Layer::Embedding { .. }
         | Layer::TimeEmbedding { .. }
+        | Layer::AddSilu {}
         | Layer::Linear { .. }
         | Layer::LayerNorm { .. }
         | Layer::Attention { .. } => false,
@@ -185,11 +186,12 @@ fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
             let input = [1, from.height, from.width, from.channels];
             let shape = ops::conv_shape(layer, &input, None);
             let shape = shape.with_context(|| format!("{weight}: cannot convolve {input:?}"))?;
-            Ok(RowOp::Conv { weight: weight.clone(), shape, half: *half })
+            Ok(RowOp::Conv { weight: weight.clone(), shape, half: half_unit(*half) })
         }
         Layer::Quantize {} => Ok(RowOp::Quantize),
         Layer::Embedding { .. }
         | Layer::TimeEmbedding { .. }
+        | Layer::AddSilu {}
         | Layer::Linear { .. }
         | Layer::LayerNorm { .. }
         | Layer::Attention { .. } => bail!("{} does not work row by row", layer.name()),
@@ -215,7 +217,7 @@ mod tests {
             size: false,
             time: false,
             residual: false,
-            half: false,
+            half: 0,
         };
         let message = row_op(&conv, extent).unwrap_err().to_string();
         assert!(message.contains("w: cannot convolve"), "{message}");

@@ -8,7 +8,7 @@ use super::pool::Pool;
 use super::shapes::conv_shape;
 use super::values::{OperatorInputs, values, values_mut};
 use crate::error::{Error, Result};
-use crate::layer::Layer;
+use crate::layer::{Layer, half_unit};
 use crate::weights::Weights;
 
 /// The result is written over the residual where there is one.
@@ -39,8 +39,8 @@ pub(super) fn run(
         Level::current().conv2d(&ConvCall { x: rows, shape, strip, panels, features: *features, epilogue }, y);
     })?;
     x.give(pool);
-    if *half {
-        Level::current().round_to_f16(values_mut(&mut out)?);
+    if let Some(unit) = half_unit(*half) {
+        Level::current().round_to_f16(values_mut(&mut out)?, unit);
     }
     Ok(out)
 }

@@ -77,13 +77,13 @@ impl Glue {
 
 fn to_half(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     let mut out = pool.take::<f16>(x.shape())?;
-    Level::current().f32_to_f16(values(x)?, values_mut(&mut out)?);
+    Level::current().f32_to_f16(values(x)?, 1.0, values_mut(&mut out)?);
     Ok(out)
 }
 
 fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     let mut out = pool.take::<f32>(x.shape())?;
-    Level::current().f16_to_f32(values(x)?, values_mut(&mut out)?);
+    Level::current().f16_to_f32(values(x)?, 1.0, values_mut(&mut out)?);
     Ok(out)
 }
 

@@ -32,11 +32,27 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
     let out = match layer {
         Layer::Embedding { .. } => embedding(weights, inputs)?,
         Layer::TimeEmbedding { channels, .. } => {
-            expect(inputs.next(), DatumType::F32, &[1])?;
+            let numbers = plain(inputs.next())?;
+            let (rows, count) = match numbers[..] {
+                [count] => (1, count),
+                [rows, count] => (rows, count),
+                _ => {
+                    return Err(format!(
+                        "numbers of the shape {numbers:?}; a list, or one for each image, is possible"
+                    ));
+                }
+            };
             if !(2..=MAX_EMBEDDING).contains(channels) {
                 return Err(format!("{channels} channels; 2 to {MAX_EMBEDDING} are possible"));
             }
-            tvec![1, *channels]
+            tvec![rows, count.checked_mul(*channels).ok_or("too many numbers")?]
+        }
+        Layer::AddSilu {} => {
+            let (a, b) = (plain(inputs.next())?, plain(inputs.next())?);
+            if b.len() != 2 || a[..] != [1, b[1]] {
+                return Err(format!("rows {b:?} and {a:?}, which is not one row of as many channels"));
+            }
+            b
         }
         Layer::Linear { features, activation, residual, .. } => {
             let x = activations(inputs, weights)?;
@@ -53,7 +69,7 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
         Layer::Conv2d { features, kernel, upsample, size, time, residual, .. } => {
             let x = activations(inputs, weights)?;
             matrix(weights, kernel.saturating_mul(*kernel), last(&x)?, *features)?;
-            expect_if(*time, inputs, &[1, *features])?;
+            expect_time(*time, inputs, &x, *features)?;
             if *size && (*residual || !upsample) {
                 return Err("a size is for a convolution that enlarges and has no residual".into());
             }
@@ -200,6 +216,13 @@ fn expect_if(there: bool, inputs: &mut std::slice::Iter<Operand>, shape: &[usize
     if there { expect(inputs.next(), F32, shape) } else { Ok(()) }
 }
 
+/// A time embedding: one row for all images of `x`, or one for each.
+fn expect_time(there: bool, inputs: &mut std::slice::Iter<Operand>, x: &[usize], features: usize) -> Checked<()> {
+    let own = inputs.clone().next().is_some_and(|(_, shape)| shape.first() == x.first());
+    let rows = if own { x.first().copied().unwrap_or(1) } else { 1 };
+    expect_if(there, inputs, &[rows, features])
+}
+
 fn matrix(weights: &[Shape], taps: usize, k: usize, n: usize) -> Checked<()> {
     match weights {
         [Shape::Matrix { layout, n: stored }] if (layout.taps, layout.k, *stored) == (taps, k, n) => Ok(()),
@@ -244,7 +267,7 @@ mod tests {
             size: size.is_some(),
             time: false,
             residual,
-            half: false,
+            half: 0,
         };
         let weights = [Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 9 }, n: 6 }];
         let inputs: Vec<Operand> = [(F32, tvec![1, 5, 4, 2])].into_iter().chain(size).collect();

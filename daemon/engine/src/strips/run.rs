@@ -248,8 +248,8 @@ impl SegmentRun<'_> {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };
             Level::current().conv2d(&call, out);
         });
-        if *half {
-            Level::current().round_to_f16(out);
+        if let Some(unit) = *half {
+            Level::current().round_to_f16(out, unit);
         }
         Ok(())
     }

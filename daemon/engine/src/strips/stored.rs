@@ -21,7 +21,8 @@ pub(crate) struct StoredRows {
 
 enum Band {
     F32(Vec<f32>),
-    Half(Vec<f16>),
+    /// In a unit.
+    Half(Vec<f16>, f32),
 }
 
 impl StoredRows {
@@ -88,17 +89,20 @@ pub(super) fn band_rows(node: &RowNode) -> usize {
 }
 
 impl Band {
-    fn new(half: bool, len: usize) -> Band {
-        if half { Band::Half(Vec::with_capacity(len)) } else { Band::F32(Vec::with_capacity(len)) }
+    fn new(half: Option<f32>, len: usize) -> Band {
+        match half {
+            Some(unit) => Band::Half(Vec::with_capacity(len), unit),
+            None => Band::F32(Vec::with_capacity(len)),
+        }
     }
 
     fn append(&mut self, values: &[f32]) {
         match self {
             Band::F32(band) => band.extend_from_slice(values),
-            Band::Half(band) => {
+            Band::Half(band, unit) => {
                 let len = band.len();
                 band.resize(len + values.len(), f16::ZERO);
-                Level::current().f32_to_f16(values, &mut band[len..]);
+                Level::current().f32_to_f16(values, *unit, &mut band[len..]);
             }
         }
     }
@@ -106,7 +110,7 @@ impl Band {
     fn read(&self, part: Range<usize>, out: &mut [f32]) {
         match self {
             Band::F32(values) => out.copy_from_slice(&values[part]),
-            Band::Half(values) => Level::current().f16_to_f32(&values[part], out),
+            Band::Half(values, unit) => Level::current().f16_to_f32(&values[part], *unit, out),
         }
     }
 }

@@ -132,10 +132,12 @@ impl<'a> ConvCall<'a> {
         shape.check(strip, layout);
         self.x.check(shape.batch * strip.in_rows.len() * shape.width, layout);
         self.panels.check(self.features, &self.epilogue);
+        let times = self.epilogue.time.map_or(1, |time| time.len() / self.features);
+        assert!(times == 1 || times == shape.batch, "{times} times for {} images", shape.batch);
         let pixels = shape.batch * strip.out_rows.len() * shape.out_width();
         assert_eq!(out.len(), pixels * self.features, "the output strip's size");
         let flat = shape.kernel == 1 && shape.stride == 1 && shape.enlarged.is_none();
-        if !(flat && strip.in_rows == strip.out_rows) {
+        if !(flat && strip.in_rows == strip.out_rows && times == 1) {
             return self.clone();
         }
         let shape = ConvShape::row(pixels);

@@ -91,7 +91,8 @@ impl<'a> Panels<'a> {
         let int8 = self.layout.format == Format::Int8;
         assert!(!int8 || self.layout.k.is_multiple_of(4), "int8 takes k in fours");
         assert!(!int8 || self.layout.k <= MOST_TERMS, "{} terms overflow an i32, {MOST_TERMS} do not", self.layout.k);
-        assert!(epilogue.time.is_none_or(|time| time.len() == features && !gated), "a time value for each feature");
+        let whole = |time: &[f32]| !time.is_empty() && time.len().is_multiple_of(features) && !gated;
+        assert!(epilogue.time.is_none_or(whole), "a time value for each feature");
     }
 }
 
@@ -125,8 +126,16 @@ pub struct Epilogue<'a> {
     pub activation: ActivationFn,
     /// The result is added to what `out` holds (the residual).
     pub accumulate: bool,
-    /// Added to the bias, one value for each feature (not with GEGLU).
+    /// Added to the bias, one value for each feature (not with GEGLU): the same for all images, or each image's own in turn.
     pub time: Option<&'a [f32]>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// What `time` adds to the features of an image.
+    #[inline(always)]
+    pub(crate) fn time_of(&self, image: usize, features: usize) -> Option<&'a [f32]> {
+        self.time.map(|time| if time.len() == features { time } else { &time[image * features..][..features] })
+    }
 }
 
 impl Epilogue<'_> {

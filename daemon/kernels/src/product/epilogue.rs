@@ -72,7 +72,8 @@ impl Finish<'_> {
         let matrix = &self.call.panels.layout;
         let panel = self.call.panels.panel(panel);
         let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
-        let time = self.call.epilogue.time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
+        let time = self.call.epilogue.time_of(self.block.image, self.call.features);
+        let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
         let scale = (matrix.format == Format::Int8).then(|| lanes(0));
         Affine { simd, scale, bias: simd.add(lanes(matrix.bias_at()), time) }
     }

@@ -15,16 +15,18 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 ///   then `fma(sum, weight scale, bias)`.
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
-/// The bias is `bias + time` where there is a time. Then the activation, then what `out` held is added if `accumulate`.
+/// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation, then what `out` held is added if `accumulate`.
 pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     let ConvCall { x, panels, features, epilogue, .. } = call;
     let (x, features) = (*x, *features);
+    let image_rows = call.strip.out_rows.len() * call.shape.out_width();
     out.par_chunks_exact_mut(features).enumerate().for_each_task(|(row, out)| {
         let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(call, row, tap)).collect();
+        let time = epilogue.time_of(row / image_rows, features);
         for (index, value, gate) in panels.groups(epilogue.activation) {
             let columns = index * PANEL..features.min((index + 1) * PANEL);
             for (output, out) in out[columns.clone()].iter_mut().enumerate() {
-                let time = epilogue.time.map_or(0.0, |time| time[columns.start + output]);
+                let time = time.map_or(0.0, |time| time[columns.start + output]);
                 let value = dot_product(x, &sources, panels, value, output, time);
                 let gate = gate.map(|panel| dot_product(x, &sources, panels, panel, output, time));
                 let result = activate(epilogue.activation, value, gate);
