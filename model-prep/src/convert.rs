@@ -47,7 +47,7 @@ impl Default for Options {
 
 impl Options {
     /// The daemon must be able to paint with the defaults.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let refuse = |option, value, allowed| Err(Error::Default { option, value, allowed });
         match (self.steps, self.cfg_scale) {
             (Some(steps), _) if !(1..=MAX_STEPS).contains(&steps) => {
@@ -89,9 +89,9 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn 
     let mut networks = arch::networks(&source.configs, options.weights);
     source.warnings.extend(check_tensors(&source, &networks)?);
     let files = bundle::files(networks.iter().map(|network| network.name));
-    let mut fields = manifest_fields(&source, options)?;
+    let mut fields = manifest_fields(&source, options, UNKNOWN_SHA256.to_owned());
     // What no bundle can have is refused before the weights are written.
-    fields.files = files.iter().map(|file| (file.clone(), "0".repeat(64))).collect();
+    fields.files = files.iter().map(|file| (file.clone(), UNKNOWN_SHA256.to_owned())).collect();
     manifest(&source, fields.clone())?;
     for network in &mut networks {
         smooth::by_weights(network, source.checkpoint(network.name))?;
@@ -100,13 +100,15 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn 
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
+    fields.source_sha256 = source.sha256()?;
     fields.files = checksums(&partial.path, files)?;
     write(&partial.path.join("bundle.json"), &manifest(&source, fields)?.to_json())?;
     partial.finish()?;
     Ok(Conversion { recognised: source.recognised, warnings: source.warnings })
 }
 
-fn manifest(source: &ModelSource, fields: ManifestFields) -> Result<Manifest> {
+/// Checks the manifest.
+pub(crate) fn manifest(source: &ModelSource, fields: ManifestFields) -> Result<Manifest> {
     Manifest::new(fields).map_err(|message| Error::file(&source.path, format!("cannot be a bundle: {message}")))
 }
 
@@ -163,18 +165,21 @@ fn write_networks(
     Ok(())
 }
 
-/// The manifest, but for the checksums.
-fn manifest_fields(source: &ModelSource, options: &Options) -> Result<ManifestFields> {
+/// Stands for a checksum that is not known yet.
+pub(crate) const UNKNOWN_SHA256: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The manifest, but for the checksums of the files.
+pub(crate) fn manifest_fields(source: &ModelSource, options: &Options, source_sha256: String) -> ManifestFields {
     let (configs, tokenizer) = (&source.configs, &source.tokenizer);
     let mut sampling = source.sampling.clone();
     sampling.steps = options.steps.unwrap_or(sampling.steps);
     sampling.cfg_scale = options.cfg_scale.unwrap_or(sampling.cfg_scale);
     let factor = configs.vae.factor();
     let smallest = factor << (configs.unet.blocks.len() - 1);
-    Ok(ManifestFields {
+    ManifestFields {
         schema: SCHEMA,
         name: options.name.clone().unwrap_or_else(|| source.name.clone()),
-        source_sha256: source.sha256()?,
+        source_sha256,
         family: configs.family(),
         weights: options.weights,
         text: Text {
@@ -198,15 +203,16 @@ fn manifest_fields(source: &ModelSource, options: &Options) -> Result<ManifestFi
         sampling,
         examples: source.examples.clone(),
         files: BTreeMap::new(),
-    })
+    }
 }
 
 /// SHA-256 of `files` of the bundle in `folder`, by their paths in it.
-fn checksums(folder: &Path, files: Vec<String>) -> Result<BTreeMap<String, String>> {
+pub(crate) fn checksums(folder: &Path, files: Vec<String>) -> Result<BTreeMap<String, String>> {
     let checksum = |file: String| sha256(&folder.join(&file)).map(|sum| (file, sum));
     files.into_iter().map(checksum).collect()
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a small file of a bundle.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::io(path))
 }

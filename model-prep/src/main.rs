@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use diffused_engine::byte_size::ByteSize;
+use diffused_engine::request::Request;
 use indicatif::{ProgressBar, ProgressStyle};
 use model_prep::{Arch, Dtype, Format, Options, SourceOptions};
 
@@ -25,11 +27,10 @@ struct Cli {
 enum Command {
     /// Convert a diffusers folder to a bundle.
     Convert(Convert),
-    /// Check a bundle's checksums and show what is in it.
-    Inspect {
-        /// The bundle's folder.
-        bundle: PathBuf,
-    },
+    /// Show what a model is and what its bundle would hold; of a bundle, check its checksums and show what is in it.
+    Inspect(SourceArgs),
+    /// Show how much memory a model would take, without converting it.
+    Plan(Plan),
     /// Compare a bundle with its source, tensor by tensor.
     Verify {
         /// The bundle's folder.
@@ -59,9 +60,45 @@ enum Command {
     },
 }
 
+/// A model and how it would be converted.
+#[derive(Args)]
+struct SourceArgs {
+    /// The model: a diffusers folder, or a single file.
+    source: PathBuf,
+    /// How matrices are stored.
+    #[arg(long, value_enum, default_value = "int8")]
+    weights: WeightsArg,
+    #[command(flatten)]
+    options: SourceOptions,
+}
+
+#[derive(Args)]
+struct Plan {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// The most memory to use, for example 200M or 1.5G [default: as much as it takes].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Width in pixels [default: the model's own].
+    #[arg(long, value_name = "PIXELS")]
+    width: Option<usize>,
+    /// Height in pixels [default: the model's own].
+    #[arg(long, value_name = "PIXELS")]
+    height: Option<usize>,
+    /// Guidance scale; above 1 each step computes two batch entries.
+    #[arg(long, value_name = "SCALE")]
+    cfg_scale: Option<f64>,
+    /// Plan for an init image (img2img).
+    #[arg(long)]
+    image_to_image: bool,
+    /// Worker threads, 1 to 256 [default: one for each CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
 #[derive(Args)]
 struct Convert {
-    /// The diffusers folder, the one that holds model_index.json.
+    /// The model: a diffusers folder, the one that holds model_index.json, or a single file.
     source: PathBuf,
     /// Where the bundle goes.
     #[arg(short, long, value_name = "BUNDLE")]
@@ -90,6 +127,16 @@ enum WeightsArg {
     Int8,
     F16,
     F32,
+}
+
+impl WeightsArg {
+    fn format(self) -> Format {
+        match self {
+            WeightsArg::Int8 => Format::Int8,
+            WeightsArg::F16 => Format::F16,
+            WeightsArg::F32 => Format::F32,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -124,7 +171,11 @@ fn reader_left(error: &anyhow::Error) -> bool {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Convert(arguments) => convert(arguments),
-        Command::Inspect { bundle } => Ok(print::inspection(&mut io::stdout(), &model_prep::inspect(&bundle)?)?),
+        Command::Inspect(SourceArgs { source, weights, options }) => {
+            let options = Options { weights: weights.format(), source: options, ..Options::default() };
+            Ok(print::inspection(&mut io::stdout(), &model_prep::inspect(&source, &options)?)?)
+        }
+        Command::Plan(arguments) => plan(arguments),
         Command::Verify { bundle, source, min_snr, options } => verify(&bundle, &source, &options, min_snr),
         Command::Synth { arch, seed, output, dtype } => synth(arch, seed, dtype, &output),
     }
@@ -132,11 +183,7 @@ fn run(command: Command) -> Result<()> {
 
 fn convert(arguments: Convert) -> Result<()> {
     let Convert { source, output, weights, name, steps, cfg_scale, force, options } = arguments;
-    let weights = match weights {
-        WeightsArg::Int8 => Format::Int8,
-        WeightsArg::F16 => Format::F16,
-        WeightsArg::F32 => Format::F32,
-    };
+    let weights = weights.format();
     let options = Options { weights, name, steps, cfg_scale, force, source: options };
     let bar = bytes_bar()?;
     let converted = model_prep::convert(&source, &output, &options, &mut |progress| {
@@ -152,6 +199,21 @@ fn convert(arguments: Convert) -> Result<()> {
     }
     println!("{}", output.display());
     Ok(())
+}
+
+fn plan(arguments: Plan) -> Result<()> {
+    let Plan { source: SourceArgs { source, weights, options }, memory, threads, image_to_image, .. } = arguments;
+    let request = Request {
+        width: arguments.width,
+        height: arguments.height,
+        cfg_scale: arguments.cfg_scale,
+        ..Request::default()
+    };
+    let options = Options { weights: weights.format(), source: options, ..Options::default() };
+    let memory = memory.map(|size| size.0);
+    let engine = diffused_engine::Options { threads: threads.map(usize::from), memory, beside: 0 };
+    let plan = model_prep::plan(&source, &options, &request, image_to_image, engine)?;
+    Ok(print::plan(&mut io::stdout(), &plan, engine)?)
 }
 
 fn verify(bundle: &Path, source: &Path, options: &SourceOptions, min_snr: f64) -> Result<()> {

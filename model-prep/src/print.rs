@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
 use diffused_engine::bundle::Manifest;
+use diffused_engine::memory_plan::mib;
 use indicatif::HumanBytes;
-use model_prep::{Difference, Inspection};
+use model_prep::{Difference, Inspection, Plan};
 
 /// The formats of stored values, a column each.
 const FORMATS: [&str; 3] = ["int8", "f16", "f32"];
 
 /// A bundle in figures.
 pub(crate) fn inspection(out: &mut impl Write, inspection: &Inspection) -> Result<()> {
-    manifest(out, &inspection.manifest)?;
+    recognised(out, inspection)?;
+    manifest(out, &inspection.manifest, inspection.source.is_none())?;
     writeln!(out, "\n{:14}{:>10}{:>9}{:>12}{:>12}{:>12}", "network", "operators", "tensors", "int8", "f16", "f32")?;
     let mut sums = BTreeMap::new();
     for network in &inspection.networks {
@@ -24,7 +26,31 @@ pub(crate) fn inspection(out: &mut impl Write, inspection: &Inspection) -> Resul
     let (operators, tensors) =
         inspection.networks.iter().fold((0, 0), |sum, n| (sum.0 + n.operators, sum.1 + n.tensors));
     row(out, "together", operators, tensors, &sums)?;
-    writeln!(out, "\nall checksums match")
+    match inspection.source {
+        Some(_) => writeln!(out, "\nnot converted yet: model-prep convert makes this bundle"),
+        None => writeln!(out, "\nall checksums match"),
+    }
+}
+
+/// What a source is, and what is to be known of it.
+fn recognised(out: &mut impl Write, inspection: &Inspection) -> Result<()> {
+    let Some((recognised, warnings)) = &inspection.source else { return Ok(()) };
+    writeln!(out, "{recognised}")?;
+    warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))
+}
+
+/// What painting with a source would need.
+pub(crate) fn plan(out: &mut impl Write, plan: &Plan, engine: diffused_engine::Options) -> Result<()> {
+    let Plan { inspection, parameters, memory, smallest } = plan;
+    recognised(out, inspection)?;
+    let bytes: u64 = inspection.networks.iter().flat_map(|network| network.bytes.values()).sum();
+    let (name, within) = (&inspection.manifest.name, engine.memory.map(|bytes| format!(" in {:.1} MiB", mib(bytes))));
+    let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
+    let (width, height, within) = (parameters.width, parameters.height, within.unwrap_or_default());
+    writeln!(out, "{name}, {width} x {height}, {guidance}{within}; the bundle takes {}", HumanBytes(bytes))?;
+    write!(out, "{memory}")?;
+    writeln!(out, "The process takes {:.1} MiB of each peak.", mib(engine.process()))?;
+    writeln!(out, "The smallest budget for this is {} MiB.", smallest >> 20)
 }
 
 fn row(out: &mut impl Write, name: &str, operators: usize, tensors: usize, bytes: &BTreeMap<&str, u64>) -> Result<()> {
@@ -36,10 +62,12 @@ fn row(out: &mut impl Write, name: &str, operators: usize, tensors: usize, bytes
     writeln!(out)
 }
 
-fn manifest(out: &mut impl Write, manifest: &Manifest) -> Result<()> {
+fn manifest(out: &mut impl Write, manifest: &Manifest, checksums: bool) -> Result<()> {
     let (picture, sampling) = (&manifest.picture, &manifest.sampling);
     writeln!(out, "model     {} ({}, weights in {})", manifest.name, manifest.family, manifest.weights.name())?;
-    writeln!(out, "source    sha256 {}", manifest.source_sha256)?;
+    if checksums {
+        writeln!(out, "source    sha256 {}", manifest.source_sha256)?;
+    }
     let (default, smallest, multiple) = (picture.default, picture.smallest, picture.factor);
     writeln!(out, "pictures  {default}×{default} by default, sides from {smallest} in multiples of {multiple}")?;
     writeln!(out, "prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels)?;

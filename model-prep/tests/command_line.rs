@@ -49,6 +49,22 @@ fn inspecting_sums_up() {
 }
 
 #[test]
+fn a_source_is_inspected_and_planned_before_it_is_converted() {
+    let inspected = model_prep(&["inspect"], &[&model()]);
+    let printed = text(&inspected.stdout);
+    assert!(inspected.status.success() && text(&inspected.stderr).is_empty());
+    assert!(
+        printed.starts_with("Stable Diffusion 1 (diffusers folder, f16), prediction epsilon\nmodel     model (sd1")
+    );
+    assert!(printed.ends_with("not converted yet: model-prep convert makes this bundle\n"), "{printed}");
+    let planned = model_prep(&["plan", "--memory", "40M", "--cfg-scale", "1"], &[&model()]);
+    let printed = text(&planned.stdout);
+    assert!(planned.status.success(), "{}", text(&planned.stderr));
+    assert!(printed.contains("model, 256 x 256, without guidance in 40.0 MiB; the bundle takes "), "{printed}");
+    assert!(printed.contains("\nVAE decoder") && printed.contains("\nThe smallest budget for this is "), "{printed}");
+}
+
+#[test]
 fn verifying_fails_where_a_tensor_is_too_far_off() {
     let paths = [&*bundle(), &*model()];
     let good = model_prep(&["verify"], &paths);

@@ -23,7 +23,7 @@ pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 pub(crate) use manifest::tests::sample;
 pub use manifest::{AddedToken, Family, Manifest, ManifestFields, PictureSizes, SecondText, Text};
 pub use source::Source;
-pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights};
+pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights, write_weights_index};
 
 use crate::error::{Error, Result};
 use crate::hash::{Sha256, sha256};

@@ -7,6 +7,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod bundle;
+pub mod byte_size;
 mod cancel;
 mod checkpoint;
 pub mod error;

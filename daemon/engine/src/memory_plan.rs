@@ -4,6 +4,8 @@
 //! ahead; what is left holds weights, so that fewer are read again. A budget changes how often weights are read, never
 //! what is computed.
 
+mod table;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
+pub use table::mib;
 
 /// What a network may hold while it runs, beside what it holds whatever the budget is.
 #[derive(Debug, Clone, PartialEq, Eq)]

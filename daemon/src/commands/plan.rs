@@ -1,8 +1,8 @@
 //! `diffused plan`: what painting an image would need, without painting it.
 
 use diffused_engine::Options;
-use diffused_engine::memory_plan::{MemoryPlan, StagePlan};
-use diffused_engine::request::{Request, Stage};
+use diffused_engine::memory_plan::mib;
+use diffused_engine::request::Request;
 use serde_json::json;
 
 use crate::budget;
@@ -35,43 +35,11 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &resolver.manifest().name;
     print_line(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
-    print_line(format!("{}The process takes {:.1} MiB of each peak.", table(&plan), mib(options.process())));
+    print_line(format!("{plan}The process takes {:.1} MiB of each peak.", mib(options.process())));
     print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
     Ok(())
 }
 
 fn within(budget: Option<u64>) -> String {
     budget.map_or("in as much memory as it takes".into(), |bytes| format!("in {:.1} MiB", mib(bytes)))
-}
-
-/// A line for each stage, then what it comes to; MiB.
-fn table(plan: &MemoryPlan) -> String {
-    let head = ["MiB", "activations", "resident", "streamed", "ring", "peak"];
-    let mut lines = vec![head.map(String::from)];
-    lines.extend(plan.stages.iter().map(row));
-    let mut text = String::new();
-    for [stage, numbers @ ..] in lines {
-        text += &format!("{stage:<13}");
-        numbers.iter().for_each(|number| text += &format!("{number:>13}"));
-        text.push('\n');
-    }
-    let step = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).map_or(0, |unet| unet.streamed);
-    let stays = if plan.keeps_all { "All weights stay in memory from one image to the next.\n" } else { "" };
-    format!("{text}Peak {:.1} MiB; each step reads {:.1} MiB of weights.\n{stays}", mib(plan.peak()), mib(step))
-}
-
-fn row(plan: &StagePlan) -> [String; 6] {
-    let name = match plan.stage {
-        Stage::TextEncoder => "text encoder",
-        Stage::VaeEncoder => "VAE encoder",
-        Stage::Unet => "UNet",
-        Stage::VaeDecoder => "VAE decoder",
-    };
-    let numbers = [plan.activations, plan.resident, plan.streamed, plan.ring, plan.peak];
-    let [a, b, c, d, e] = numbers.map(|bytes| format!("{:.1}", mib(bytes)));
-    [name.into(), a, b, c, d, e]
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / (1 << 20) as f64
 }

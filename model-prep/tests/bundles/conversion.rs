@@ -57,7 +57,7 @@ fn the_committed_demo_bundle_is_what_its_source_gives() {
     for file in manifest(&committed).files.keys() {
         assert!(fs::read(bundle.join(file)).unwrap() == fs::read(committed.join(file)).unwrap(), "{file} differs");
     }
-    inspect(&committed).unwrap();
+    inspect(&committed, &Options::default()).unwrap();
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_bundle_is_replaced_only_when_asked() {
     assert!(refused.contains("is already there") && refused.contains("--force"), "{refused}");
     options.force = true;
     convert(&path, &out, &options, &mut |_| ()).unwrap();
-    inspect(&out).unwrap();
+    inspect(&out, &Options::default()).unwrap();
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn bundles_that_were_changed_are_noticed() {
     edited[whole.len() / 2] ^= 1;
     for bytes in [&edited[..], &whole[..whole.len() - 1]] {
         fs::write(&weights, bytes).unwrap();
-        let error = inspect(&source.bundle()).unwrap_err().to_string();
+        let error = inspect(&source.bundle(), &Options::default()).unwrap_err().to_string();
         assert!(error.contains("unet.weights: does not match its checksum"), "{error}");
     }
 }

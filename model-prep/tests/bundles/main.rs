@@ -4,6 +4,7 @@ mod added;
 mod changed;
 mod conversion;
 mod errors;
+mod planning;
 mod recognition;
 mod schedulers;
 mod single_file;

@@ -214,3 +214,18 @@ pub fn write_weights<E: From<Error>>(
     file.sync_all().map_err(failed)?;
     Ok(())
 }
+
+/// Writes a `.weights` file of `tensors` without their values to `path`, where there must be none: what is asked of a
+/// model's sizes is answered by it. On most disks it takes no room beside its index.
+///
+/// # Errors
+///
+/// `Io`, and `ModelCorrupt` for a tensor of an impossible size.
+pub fn write_weights_index(path: &Path, tensors: &[NewTensor]) -> Result<()> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let index =
+        WeightsIndex::lay_out(tensors).map_err(|message| Error::ModelCorrupt { path: path.to_owned(), message })?;
+    let file = File::create_new(path).map_err(failed)?;
+    file.set_len(index.end()).map_err(failed)?;
+    file.write_all_at(&index.front(), 0).map_err(failed)
+}

@@ -1,0 +1,41 @@
+//! A memory plan as people read it.
+
+use std::fmt;
+
+use super::{MemoryPlan, StagePlan};
+use crate::request::Stage;
+
+impl fmt::Display for MemoryPlan {
+    /// A line for each stage, then what it comes to; MiB.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let head = ["MiB", "activations", "resident", "streamed", "ring", "peak"];
+        for [stage, numbers @ ..] in std::iter::once(head.map(String::from)).chain(self.stages.iter().map(row)) {
+            write!(f, "{stage:<13}")?;
+            numbers.iter().try_for_each(|number| write!(f, "{number:>13}"))?;
+            writeln!(f)?;
+        }
+        let step = self.stages.iter().find(|plan| plan.stage == Stage::Unet).map_or(0, |unet| unet.streamed);
+        writeln!(f, "Peak {:.1} MiB; each step reads {:.1} MiB of weights.", mib(self.peak()), mib(step))?;
+        match self.keeps_all {
+            true => writeln!(f, "All weights stay in memory from one image to the next."),
+            false => Ok(()),
+        }
+    }
+}
+
+fn row(plan: &StagePlan) -> [String; 6] {
+    let name = match plan.stage {
+        Stage::TextEncoder => "text encoder",
+        Stage::VaeEncoder => "VAE encoder",
+        Stage::Unet => "UNet",
+        Stage::VaeDecoder => "VAE decoder",
+    };
+    let numbers = [plan.activations, plan.resident, plan.streamed, plan.ring, plan.peak];
+    let [a, b, c, d, e] = numbers.map(|bytes| format!("{:.1}", mib(bytes)));
+    [name.into(), a, b, c, d, e]
+}
+
+/// Bytes in MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
+}
