@@ -5,6 +5,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod adapters;
 mod arch;
 mod convert;
 mod error;
@@ -26,7 +27,7 @@ pub use diffused_kernels::pack::Format;
 pub use convert::{Conversion, Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
-pub use options::SourceOptions;
+pub use options::{EmbeddingOption, LoraOption, SourceOptions};
 pub use plan::{Plan, plan};
 pub use synth::{Arch, Dtype, synth};
 pub use tensors::probe_weights;

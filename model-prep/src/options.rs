@@ -1,6 +1,7 @@
 //! What the user says of a model beside where it is: what its files leave open, or what is to be taken instead.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use diffused_engine::sampler::{Prediction, SamplerKind};
 
@@ -22,6 +23,13 @@ pub struct SourceOptions {
     /// Of a single file: take configurations and tokenizer from a diffusers folder instead of the family's own.
     #[arg(long, value_name = "FOLDER")]
     pub config: Option<PathBuf>,
+    /// Merge a LoRA, LoCon, LoHa, LoKr or DoRA at this strength [default: 1]; may be given several times.
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    pub lora: Vec<LoraOption>,
+    /// Add a textual inversion that prompts call WORD [default: the name in the file, else the file's]; may be given
+    /// several times.
+    #[arg(long, value_name = "FILE[=WORD]")]
+    pub embedding: Vec<EmbeddingOption>,
     /// Tell of what fits nothing instead of refusing it.
     #[arg(long)]
     pub lenient: bool,
@@ -33,5 +41,78 @@ fn prediction(text: &str) -> Result<Prediction, String> {
         "epsilon" | "eps" => Ok(Prediction::Epsilon),
         "v" | "v_prediction" | "v-prediction" => Ok(Prediction::VPrediction),
         _ => Err("known are epsilon and v".into()),
+    }
+}
+
+/// A LoRA to merge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraOption {
+    /// The file.
+    pub path: PathBuf,
+    /// What its change is multiplied by.
+    pub strength: f32,
+}
+
+impl FromStr for LoraOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LoraOption, String> {
+        let strength = |text: &str| text.parse().ok().filter(|strength: &f32| strength.is_finite());
+        let (path, strength) = match text.rsplit_once(':') {
+            Some((path, end)) if !path.is_empty() && !end.contains('/') => {
+                let strength = strength(end).ok_or_else(|| format!("the strength {end:?} is not a number"))?;
+                (path, strength)
+            }
+            _ => (text, 1.0),
+        };
+        Ok(LoraOption { path: path.into(), strength })
+    }
+}
+
+/// A textual inversion to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingOption {
+    /// The file.
+    pub path: PathBuf,
+    /// What prompts call it; `None`: what the file says.
+    pub word: Option<String>,
+}
+
+impl FromStr for EmbeddingOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EmbeddingOption, String> {
+        match text.rsplit_once('=').filter(|(_, word)| !word.contains('/')) {
+            Some((_, "")) => Err("the word after = is missing".into()),
+            Some((path, word)) => Ok(EmbeddingOption { path: path.into(), word: Some(word.into()) }),
+            None => Ok(EmbeddingOption { path: text.into(), word: None }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strength_follows_the_files_name() {
+        let lora = |path: &str, strength| Ok(LoraOption { path: path.into(), strength });
+        assert_eq!("a/b.safetensors".parse(), lora("a/b.safetensors", 1.0));
+        assert_eq!("a/b.safetensors:0.75".parse(), lora("a/b.safetensors", 0.75));
+        assert_eq!("b:-1".parse(), lora("b", -1.0));
+        assert_eq!("c:/b".parse(), lora("c:/b", 1.0));
+        for wrong in ["b:", "b:x", "b:inf", "b:NaN"] {
+            assert!(wrong.parse::<LoraOption>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_word_follows_the_files_name() {
+        let embedding =
+            |path: &str, word: Option<&str>| Ok(EmbeddingOption { path: path.into(), word: word.map(Into::into) });
+        assert_eq!("a/neg.pt".parse(), embedding("a/neg.pt", None));
+        assert_eq!("a/neg.pt=bad hands".parse(), embedding("a/neg.pt", Some("bad hands")));
+        assert_eq!("a=b/neg.pt".parse(), embedding("a=b/neg.pt", None));
+        assert!("a=".parse::<EmbeddingOption>().is_err());
     }
 }

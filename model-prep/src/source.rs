@@ -4,6 +4,7 @@
 
 mod added_tokens;
 mod clip_vocabulary;
+mod few_step_loras;
 mod keys;
 mod locate;
 mod model_index;
@@ -20,6 +21,7 @@ mod words;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use diffused_engine::bundle::{Family, SecondText};
 use diffused_engine::hash::Sha256;
@@ -38,9 +40,10 @@ pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
 pub(crate) use unet_config::{AddedEmbedding, Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
 
+use crate::adapters::{self, NamedNetwork};
 use crate::error::{Error, Result};
 use crate::options::SourceOptions;
-use crate::tensors::Checkpoint;
+use crate::tensors::{Checkpoint, TensorFile};
 
 /// The networks' configurations.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +78,8 @@ pub(crate) struct ModelSource {
     pub(crate) text_encoder_2: Option<Checkpoint>,
     pub(crate) unet: Checkpoint,
     pub(crate) vae: Checkpoint,
+    /// Files that were merged into the networks.
+    adapters: Vec<Arc<TensorFile>>,
 }
 
 impl Configs {
@@ -170,6 +175,13 @@ impl Weights {
         Ok(Weights { text_encoder, text_encoder_2, unet, vae })
     }
 
+    /// The networks that adapters are for.
+    fn adapted(&mut self) -> Vec<NamedNetwork<'_>> {
+        let mut networks = vec![("text_encoder", &mut self.text_encoder), ("unet", &mut self.unet)];
+        networks.extend(self.text_encoder_2.iter_mut().map(|second| ("text_encoder_2", second)));
+        networks
+    }
+
     /// Without what the text encoders have and a model of this kind never needs.
     fn needed(mut self, configs: &Configs) -> Result<Weights> {
         let texts = std::iter::once(&mut self.text_encoder).chain(&mut self.text_encoder_2);
@@ -202,13 +214,15 @@ impl ModelSource {
             text.clip_skip(options.clip_skip)?;
         }
         let own = tokenizer.as_deref().map(|first| first.with_file_name("tokenizer_2")).filter(|own| own.exists());
-        let tokenizer = open_tokenizer(tokenizer.as_deref(), &path, &configs, options)?;
+        let mut tokenizer = open_tokenizer(tokenizer.as_deref(), &path, &configs, options)?;
         let text_2 = second_text::open(&configs, &tokenizer, own.as_deref(), options, index.zeros_without_prompt)?;
         let guidance_embedding = configs.unet.guidance_channels.is_some();
         let context = SamplingContext { index: &index, guidance_embedding, options };
-        let sampling = sampling_config::open(&files, context, &mut warnings)?;
+        let mut sampling = sampling_config::open(&files, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
-        let weights = weights.map_or_else(|| Weights::of_folder(&path, second), Ok)?;
+        let mut weights = weights.map_or_else(|| Weights::of_folder(&path, second), Ok)?;
+        let adapters = adapt(options, &mut weights.adapted(), &mut configs, &mut tokenizer, &mut warnings)?;
+        sampling_config::follow_loras(&mut sampling, options, &mut warnings);
         let Weights { text_encoder, text_encoder_2, unet, vae } = weights.needed(&configs)?;
         let parts = [Some(&text_encoder), text_encoder_2.as_ref(), Some(&unet), Some(&vae)].into_iter().flatten();
         for note in parts.flat_map(Checkpoint::notes) {
@@ -234,6 +248,7 @@ impl ModelSource {
             text_encoder_2,
             unet,
             vae,
+            adapters,
         })
     }
 
@@ -251,10 +266,11 @@ impl ModelSource {
         part.expect("each network that is built has a part of the source").0
     }
 
-    /// SHA-256 over the weight files, each once, hexadecimal.
+    /// SHA-256 over the weight files and what was merged into them, each once, hexadecimal.
     pub(crate) fn sha256(&self) -> Result<String> {
         let (mut hash, mut hashed) = (Sha256::default(), BTreeSet::new());
-        for file in self.parts().iter().flat_map(|(checkpoint, _)| checkpoint.files()) {
+        let parts = self.parts();
+        for file in parts.iter().flat_map(|(checkpoint, _)| checkpoint.files()).chain(&self.adapters) {
             if hashed.insert(&file.path) {
                 file.hash(&mut hash)?;
             }
@@ -277,6 +293,30 @@ fn open_tokenizer(
         (None, Some(own)) => TokenizerFiles::open(own, usage(Family::Sd1)),
         (None, None) => TokenizerFiles::carried(model, usage(configs.family())),
     }
+}
+
+/// Adds what the user gives beside the model: textual inversions and LoRAs; their files.
+fn adapt(
+    options: &SourceOptions,
+    networks: &mut [NamedNetwork],
+    configs: &mut Configs,
+    tokenizer: &mut TokenizerFiles,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Arc<TensorFile>>> {
+    adapters::refuse_unfused(networks)?;
+    let vocabulary = tokenizer.ids()?;
+    let folded = |text: &str| text.to_lowercase();
+    let taken = |text: &str| {
+        let mut added = tokenizer.added.iter().map(|token| folded(&token.text));
+        vocabulary.contains_key(&folded(text)) || added.any(|token| token == folded(text))
+    };
+    let (added, mut files) = adapters::add_embeddings(options, networks, configs.text.vocabulary, &taken)?;
+    for text in std::iter::once(&mut configs.text).chain(&mut configs.text_2) {
+        text.vocabulary += added.len();
+    }
+    tokenizer.added.extend(added);
+    files.extend(adapters::merge_loras(options, networks, warnings)?);
+    Ok(files)
 }
 
 /// A text encoder's tensors without the prefix that older transformers give them.

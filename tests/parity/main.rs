@@ -2,6 +2,7 @@
 //!
 //! The goldens are in `tests/goldens`, with the scripts that made them.
 
+mod adapters;
 mod int8;
 mod networks;
 mod outliers;
@@ -10,7 +11,7 @@ mod pictures;
 use std::path::{Path, PathBuf};
 
 use diffused_engine::{Bundle, Source};
-use model_prep::{Format, Options, convert};
+use model_prep::{Format, Options, SourceOptions, convert};
 use tempfile::TempDir;
 
 /// Tiny models of different layouts, and the demo model.
@@ -36,8 +37,13 @@ impl Fresh {
 
     /// Of the model in the folder `source`.
     fn of(source: &Path, weights: Format) -> Fresh {
+        Fresh::with(source, weights, SourceOptions::default())
+    }
+
+    /// Of that with something beside it.
+    fn with(source: &Path, weights: Format, source_options: SourceOptions) -> Fresh {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { weights, ..Options::default() };
+        let options = Options { weights, source: source_options, ..Options::default() };
         convert(source, &folder.path().join("bundle"), &options, &mut |_| {}).unwrap();
         Fresh { folder }
     }

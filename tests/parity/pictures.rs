@@ -25,7 +25,7 @@ struct Golden {
     file: String,
 }
 
-fn open(file: &str) -> RgbImage {
+pub(crate) fn open(file: &str) -> RgbImage {
     image::open(goldens().join(file)).unwrap().into_rgb8()
 }
 
@@ -46,7 +46,7 @@ impl Golden {
 }
 
 /// The part of the values that are at most one step of 255 from the reference's.
-fn agreement(ours: &RgbImage, theirs: &RgbImage) -> f64 {
+pub(crate) fn agreement(ours: &RgbImage, theirs: &RgbImage) -> f64 {
     assert_eq!(ours.dimensions(), theirs.dimensions());
     let near = ours.as_raw().iter().zip(theirs.as_raw()).filter(|(a, b)| a.abs_diff(**b) <= 1).count();
     near as f64 / theirs.as_raw().len() as f64

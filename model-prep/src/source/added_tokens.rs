@@ -29,13 +29,13 @@ fn yes() -> bool {
 }
 
 #[derive(Deserialize)]
-struct Config {
+struct TokenizerConfig {
     #[serde(default)]
     added_tokens_decoder: BTreeMap<u32, ListedToken>,
 }
 
 #[derive(Deserialize)]
-struct Together {
+struct TokenizerJson {
     #[serde(default)]
     added_tokens: Vec<ListedToken>,
 }
@@ -91,10 +91,10 @@ fn listed(folder: &Path) -> Result<BTreeMap<u32, ListedToken>> {
     let older: BTreeMap<String, u32> = read(&folder.join("added_tokens.json"))?.unwrap_or_default();
     let token = |content| ListedToken { content, id: None, normalized: true, single_word: false };
     let mut listed: BTreeMap<u32, ListedToken> = older.into_iter().map(|(text, id)| (id, token(text))).collect();
-    if let Some(Together { added_tokens }) = read(&folder.join("tokenizer.json"))? {
+    if let Some(TokenizerJson { added_tokens }) = read(&folder.join("tokenizer.json"))? {
         listed.extend(added_tokens.into_iter().filter_map(|token| Some((token.id?, token))));
     }
-    if let Some(Config { added_tokens_decoder }) = read(&folder.join("tokenizer_config.json"))? {
+    if let Some(TokenizerConfig { added_tokens_decoder }) = read(&folder.join("tokenizer_config.json"))? {
         listed.extend(added_tokens_decoder);
     }
     Ok(listed)

@@ -12,7 +12,7 @@ use super::keys::{ConfigFiles, Keys};
 use super::model_index::ModelIndex;
 use super::scheduler_class::{self, SchedulerClass};
 use crate::error::Result;
-use crate::options::SourceOptions;
+use crate::options::{LoraOption, SourceOptions};
 
 /// Default number of steps.
 const STEPS: usize = 20;
@@ -220,8 +220,18 @@ fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
     Ok(Some(offset.ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?))
 }
 
+/// Takes the defaults of the last of the LoRAs that make a model paint in few steps.
+pub(crate) fn follow_loras(config: &mut SamplingConfig, options: &SourceOptions, warnings: &mut Vec<String>) {
+    let few_steps = |lora: &LoraOption| Some((lora.path.display().to_string(), FewSteps::of_lora(&lora.path)?));
+    if let Some((path, told)) = options.lora.iter().rev().find_map(few_steps) {
+        let told = FewSteps { sampler: options.sampler.or(told.sampler), ..told };
+        let message = told.apply(config);
+        warnings.push(format!("{path}: by its name it makes a model paint in few steps; {message}"));
+    }
+}
+
 /// The defaults of a model that was distilled to paint in few steps and without guidance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FewSteps {
     /// The steps that it was made for.
     pub(crate) steps: usize,
@@ -229,6 +239,8 @@ pub(crate) struct FewSteps {
     pub(crate) sampler: Option<SamplerKind>,
     /// The spacing that it was made for; `None`: as the model has it.
     pub(crate) spacing: Option<Spacing>,
+    /// The guidance scale that it was made for; `None`: it was made to paint without guidance.
+    pub(crate) cfg_scale: Option<f64>,
 }
 
 impl FewSteps {
@@ -238,17 +250,19 @@ impl FewSteps {
         let distilled = config.spacing == Some(Spacing::Trailing)
             && config.prediction == Prediction::Epsilon
             && !config.rescale_betas_zero_snr;
-        distilled.then_some(FewSteps { steps: 1, sampler: None, spacing: None })
+        distilled.then_some(FewSteps { steps: 1, sampler: None, spacing: None, cfg_scale: None })
     }
 
     /// Sets these defaults; what is said of it.
     pub(crate) fn apply(self, config: &mut SamplingConfig) -> String {
         config.steps = self.steps;
-        config.cfg_scale = NO_GUIDANCE;
+        config.cfg_scale = self.cfg_scale.unwrap_or(NO_GUIDANCE);
         config.default = self.sampler.unwrap_or(config.default);
         config.spacing = self.spacing.or(config.spacing);
         let (steps, sampler) = (self.steps, config.default);
         let word = if steps == 1 { "step" } else { "steps" };
-        format!("the defaults are {steps} {word} of {sampler} without guidance (--steps, --cfg-scale, --sampler)")
+        let guidance =
+            self.cfg_scale.map_or("without guidance".to_owned(), |scale| format!("at a guidance scale of {scale}"));
+        format!("the defaults are {steps} {word} of {sampler} {guidance} (--steps, --cfg-scale, --sampler)")
     }
 }

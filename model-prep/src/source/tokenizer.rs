@@ -130,6 +130,11 @@ impl TokenizerFiles {
             && sizes(self) == sizes(other)
             && self.added == other.added
     }
+
+    /// The vocabulary's tokens and their ids.
+    pub(crate) fn ids(&self) -> Result<HashMap<String, u32>> {
+        ids(Path::new("vocab.json"), &self.vocab, usize::MAX)
+    }
 }
 
 /// `vocab.json` and `merges.txt`, each with the file that it was read from.

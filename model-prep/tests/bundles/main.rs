@@ -1,5 +1,6 @@
 //! model-prep's library from outside: what it makes of the demo model, whole, changed and broken.
 
+mod adapters;
 mod added;
 mod changed;
 mod conversion;
