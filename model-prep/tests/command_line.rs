@@ -258,3 +258,18 @@ fn synth_writes_into_new_folders_alone() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("is already there"), "{}", text(&output.stderr));
 }
+
+/// Files may have no more than a MiB, as on a disk that is full: the system refuses the rest of the weights.
+#[test]
+fn a_disk_that_is_full_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    // In blocks of 512 or 1024 bytes; without the trap the signal that comes with the refusal would end the program.
+    let limited = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" convert -o \"$1\" \"$2\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_model-prep")]).args([&bundle, &model()]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("text_encoder.weights: File too large"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -8,17 +8,13 @@ use std::path::Path;
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, TensorEntry};
+use super::file::{Contents, MAX_NAME, MAX_TENSORS, TensorEntry};
 use super::ggml::GgmlBlock;
 use crate::error::{Error, Result};
 
-/// Most bytes of the header, tensors in it, and dimensions of a tensor.
+/// Most bytes of the header, and dimensions of a tensor.
 const MAX_HEADER: u64 = 32 << 20;
-const MAX_TENSORS: u64 = 1 << 17;
 const MAX_DIMENSIONS: u32 = 8;
-
-/// Longest text that is kept, bytes; longer ones are not names.
-const MAX_KEPT: usize = 1024;
 
 /// Reads the header of the file `path` of `len` bytes.
 ///
@@ -62,7 +58,7 @@ impl<R: Read> GgufHeader<R> {
             return Err(format!("it has version {version}; known are 2 and 3"));
         }
         let (tensors, keys) = (self.u64()?, self.u64()?);
-        if tensors > MAX_TENSORS || keys > MAX_TENSORS {
+        if tensors.max(keys) > MAX_TENSORS as u64 {
             return Err(format!("it is said to have {tensors} tensors and {keys} keys; allowed are {MAX_TENSORS}"));
         }
         let (mut contents, mut alignment) = (Contents::default(), 32);
@@ -137,7 +133,7 @@ impl<R: Read> GgufHeader<R> {
         let len = self.u64()?;
         let mut kept = Vec::new();
         let mut bytes = self.rest.by_ref().take(len);
-        bytes.by_ref().take(MAX_KEPT as u64).read_to_end(&mut kept).map_err(|error| error.to_string())?;
+        bytes.by_ref().take(MAX_NAME as u64).read_to_end(&mut kept).map_err(|error| error.to_string())?;
         let skipped = std::io::copy(&mut bytes, &mut std::io::sink()).map_err(|error| error.to_string())?;
         if kept.len() as u64 + skipped != len {
             return Err("it ends too early; copy it again".into());

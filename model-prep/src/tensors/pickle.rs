@@ -11,6 +11,12 @@ use super::byte_reader::{ByteReader, Parsed};
 /// largest published checkpoints have some hundred thousand.
 const MAX_OPCODES: usize = 2_000_000;
 
+/// Most values that are copied: only dictionaries that are made from lists of pairs copy any.
+const MAX_COPIES: usize = 2_000_000;
+
+/// Longest name of a class or function, its module before it, bytes.
+const MAX_NAME: usize = 1024;
+
 /// Modules whose functions run programs, read files or load code: no model's file has a use for them.
 const HOSTILE: [&str; 31] = [
     "os",
@@ -139,6 +145,7 @@ struct Machine<'a> {
     pickle: Pickle,
     stack: Vec<PickleValue>,
     marks: Vec<usize>,
+    copies: usize,
     memo: BTreeMap<u32, PickleValue>,
 }
 
@@ -221,7 +228,7 @@ impl Machine<'_> {
                     self.pop()?; // arguments by name
                 }
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                Ok(self.call(function, arguments))
+                self.call(function, arguments)
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -278,6 +285,9 @@ impl Machine<'_> {
                 (text(module)?, text(name)?)
             }
         };
+        if module.len() + name.len() > MAX_NAME {
+            return Err(format!("a class's name of more than {MAX_NAME} bytes"));
+        }
         if is_hostile(&module, &name) {
             return Err(format!(
                 "it names {module}.{name}, which would run a program or load code wherever torch opens this file; nothing of \
@@ -289,15 +299,19 @@ impl Machine<'_> {
     }
 
     /// What a call stands for: dictionaries are made, everything else stays a name and its arguments.
-    fn call(&mut self, function: PickleValue, arguments: PickleValue) -> PickleValue {
+    fn call(&mut self, function: PickleValue, arguments: PickleValue) -> Parsed<PickleValue> {
         let dictionaries = ["collections OrderedDict", "collections defaultdict", "builtins dict", "__builtin__ dict"];
         if !self.pickle.text(function).is_some_and(|name| dictionaries.contains(&name)) {
-            return PickleValue::Call(self.store(vec![function, arguments]));
+            return Ok(PickleValue::Call(self.store(vec![function, arguments])));
         }
         let pairs = self.pickle.items(arguments).first().map(|pairs| self.pickle.items(*pairs)).unwrap_or_default();
+        self.copies += pairs.len();
+        if self.copies > MAX_COPIES {
+            return Err(format!("it makes dictionaries of more than {MAX_COPIES} pairs"));
+        }
         let pairs = pairs.iter().filter_map(|pair| self.pickle.items(*pair).first_chunk::<2>());
-        let pairs = pairs.flatten().copied().take(self.pickle.items.len()).collect();
-        PickleValue::Dict(self.store(pairs))
+        let pairs = pairs.flatten().copied().collect();
+        Ok(PickleValue::Dict(self.store(pairs)))
     }
 
     /// Adds items to the list, set or dictionary on the stack; what is none takes them and forgets them.

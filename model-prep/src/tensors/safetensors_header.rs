@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, TensorEntry};
+use super::file::{Contents, MAX_TENSORS, TensorEntry};
 use crate::error::{Error, Result};
 
 /// Most bytes of a header. safetensors' own limit is 100 MB; the largest published ones have a few.
@@ -96,6 +96,9 @@ impl<'de> Visitor<'de> for SafetensorsVisitor {
             } else {
                 header.tensors.insert(name.clone(), map.next_value()?).is_some()
             };
+            if header.tensors.len() > MAX_TENSORS {
+                return Err(A::Error::custom(format_args!("there are more than {MAX_TENSORS} tensors")));
+            }
             if again {
                 return Err(A::Error::custom(format_args!("{name} is there twice")));
             }

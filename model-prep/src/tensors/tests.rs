@@ -191,7 +191,7 @@ fn pickles_that_do_more_than_list_tensors_are_refused() {
         wide.push(b'u');
     }
     wide.push(b'.');
-    check(&wide, &["holds more than 1048576 values"]);
+    check(&wide, &["holds more than 131072 tensors or dictionaries"]);
 }
 
 #[test]
@@ -215,4 +215,19 @@ fn a_file_that_changes_while_it_is_read_is_noticed() {
     for error in [hash().unwrap_err(), file.read_all("e5m2").unwrap_err()] {
         assert!(error.to_string().contains("a.safetensors: has changed while it was read"), "{error}");
     }
+}
+
+/// Few bytes that would become much memory: texts and lists that are used again and again.
+#[test]
+fn pickles_that_repeat_themselves_are_refused() {
+    let check = |pickle: &[u8], parts: &[&str]| refused("a.ckpt", &with_pickle(pickle), parts);
+    let long = [&b"X\0\0\x01\0"[..], &[b'a'; 1 << 16]].concat();
+    check(&[b"\x80\x04", &long[..], b"2\x93."].concat(), &["a class's name of more than 1024 bytes"]);
+    check(&[b"\x80\x02}", &long[..], b"}s."].concat(), &["names of more than 1024 bytes"]);
+    let pairs = [&b"\x80\x02](NN\x86q\0"[..], &b"h\0".repeat(99_999), b"e\x85q\x01"].concat();
+    let again = b"ccollections\nOrderedDict\nh\x01R".repeat(21);
+    check(&[&pairs[..], &again, b"."].concat(), &["dictionaries of more than 2000000 pairs"]);
+    let many = (0..140_000).map(|at| format!(r#""{at}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#));
+    let many = safetensors_file(&format!("{{{}}}", many.collect::<Vec<_>>().join(",")), 0);
+    refused("a.safetensors", &many, &["there are more than 131072 tensors"]);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, TensorEntry};
+use super::file::{Contents, MAX_NAME, MAX_TENSORS, TensorEntry};
 use super::pickle::{self, Pickle, PickleValue};
 use super::zip::Zip;
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ const MAX_PICKLE: u64 = 32 << 20;
 
 /// How deep tensors may lie in dictionaries, and how many places are looked at.
 const MAX_DEPTH: usize = 8;
-const MAX_PLACES: usize = 1 << 20;
+const MAX_PLACES: usize = 8 * MAX_TENSORS;
 
 /// Reads what tensors the archive `path` of `len` bytes holds. Those under `state_dict` are named without it; of nested
 /// dictionaries the keys are joined by dots.
@@ -57,7 +57,7 @@ pub(crate) fn read(path: &Path, file: &File, len: u64) -> Result<Contents> {
     }
 }
 
-/// Text and numbers beside the tensors.
+/// Short text and numbers beside the tensors.
 fn metadata(pickle: &Pickle, root: PickleValue) -> BTreeMap<String, String> {
     let PickleValue::Dict(_) = root else { return BTreeMap::new() };
     let pairs = pickle.items(root).as_chunks().0.iter();
@@ -65,12 +65,17 @@ fn metadata(pickle: &Pickle, root: PickleValue) -> BTreeMap<String, String> {
         let value = match value {
             PickleValue::Int(value) => value.to_string(),
             PickleValue::Float(value) => value.to_string(),
-            value @ PickleValue::Text(_) => pickle.text(*value)?.to_owned(),
+            value @ PickleValue::Text(_) => short(pickle.text(*value)?)?.to_owned(),
             _ => return None,
         };
-        Some((pickle.text(*key)?.to_owned(), value))
+        Some((short(pickle.text(*key)?)?.to_owned(), value))
     });
     said.collect()
+}
+
+/// Text that is short enough to be kept again.
+fn short(text: &str) -> Option<&str> {
+    (text.len() <= MAX_NAME).then_some(text)
 }
 
 /// Looks for tensors in a pickle.
@@ -87,8 +92,14 @@ struct TensorSearch<'a> {
 impl TensorSearch<'_> {
     fn look(&mut self, name: &str, value: PickleValue, depth: usize) -> Result<()> {
         self.places += 1;
-        if self.places > MAX_PLACES {
-            return Err(Error::file(self.path, format!("its pickle holds more than {MAX_PLACES} values")));
+        if self.places > MAX_PLACES || self.found.len() > MAX_TENSORS {
+            return Err(Error::file(
+                self.path,
+                format!("its pickle holds more than {MAX_TENSORS} tensors or dictionaries"),
+            ));
+        }
+        if name.len() > MAX_NAME {
+            return Err(Error::file(self.path, format!("its pickle has names of more than {MAX_NAME} bytes")));
         }
         if let PickleValue::Call(_) = value {
             let inner = self.parameters(value).filter(|_| depth < MAX_DEPTH);

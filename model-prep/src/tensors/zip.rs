@@ -7,11 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::byte_reader::ByteReader;
+use super::file::MAX_TENSORS;
 use crate::error::{Error, Result};
 
-/// Most bytes of the archive's directory, and most files in it. The largest published checkpoints have some thousands.
+/// Most bytes of the archive's directory.
 const MAX_DIRECTORY: u64 = 32 << 20;
-const MAX_FILES: usize = 1 << 17;
+
+/// Most files: one for each tensor, and some more.
+const MAX_FILES: usize = MAX_TENSORS + 100;
 
 /// A file in an archive.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
 }
 
-fn folder(model: &str) -> PathBuf {
+pub(crate) fn folder(model: &str) -> PathBuf {
     goldens().join("models").join(model)
 }
 
@@ -44,7 +44,7 @@ fn transposed((shape, bytes): &(Vec<usize>, Vec<u8>)) -> (Vec<usize>, Vec<u8>) {
 }
 
 /// The tensors of the model's single file.
-fn single(model: &str) -> Tensors {
+pub(crate) fn single(model: &str) -> Tensors {
     let mut tensors = Tensors::new();
     for (network, names) in names(model) {
         let source = read(model, &network);
@@ -100,14 +100,14 @@ fn add_last_layer(tensors: &mut Tensors) {
     tensors.insert("cond_stage_model.model.text_projection".into(), (vec![2, 2], vec![0; 16]));
 }
 
-struct Converted {
+pub(crate) struct Converted {
     _folder: TempDir,
     bundle: PathBuf,
-    conversion: Conversion,
+    pub(crate) conversion: Conversion,
 }
 
 impl Converted {
-    fn new(source: &Path, options: SourceOptions) -> Converted {
+    pub(crate) fn new(source: &Path, options: SourceOptions) -> Converted {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("bundle");
         let options = Options { weights: Format::F32, source: options, ..Options::default() };
@@ -115,7 +115,7 @@ impl Converted {
         Converted { _folder: folder, bundle, conversion }
     }
 
-    fn manifest(&self) -> Manifest {
+    pub(crate) fn manifest(&self) -> Manifest {
         Manifest::parse(&fs::read(self.bundle.join("bundle.json")).unwrap()).unwrap()
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::changed::{SourceCopy, TensorData};
+use crate::single_file::{Converted, folder, single};
 use crate::torch_file::{PickledTensor, archive, pickle};
 use half::{bf16, f16};
-use model_prep::{Format, Options, convert};
+use model_prep::{Format, Options, SourceOptions, convert};
 use safetensors::Dtype;
 
 const TEXT: &str = "text_encoder/model.safetensors";
@@ -178,4 +179,46 @@ fn a_renamed_file_is_read_and_told_of() {
     let source = SourceCopy::new();
     let warnings = check_same(&source, |source| source.write(UNET, &torch(&source.tensors(UNET), None)));
     assert!(warnings.iter().any(|warning| warning.contains("is a torch file")), "{warnings:?}");
+}
+
+/// A single file's tensors in f32, by name, with their shapes and bytes.
+type SingleTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+/// As a training framework saves it: under `state_dict`, beside it what only that program needs.
+fn as_checkpoint(tensors: &SingleTensors) -> Vec<u8> {
+    let tensor = |(name, (shape, bytes)): (&String, &(Vec<usize>, Vec<u8>))| {
+        (name.clone(), TensorData { dtype: Dtype::F32, shape: shape.clone(), bytes: bytes.clone() })
+    };
+    torch(&tensors.iter().map(tensor).collect(), Some("state_dict"))
+}
+
+fn as_gguf(tensors: &SingleTensors) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut header = [&b"GGUF\x03\0\0\0"[..], &(tensors.len() as u64).to_le_bytes(), &1u64.to_le_bytes()].concat();
+    header.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("sd")].concat());
+    let mut data = Vec::new();
+    for (name, (shape, bytes)) in tensors {
+        header.extend([text(name), (shape.len() as u32).to_le_bytes().to_vec()].concat());
+        header.extend(shape.iter().rev().flat_map(|size| (*size as u64).to_le_bytes()));
+        header.extend([&0u32.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
+        data.extend_from_slice(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    header.resize(header.len().next_multiple_of(32), 0);
+    [header, data].concat()
+}
+
+#[test]
+fn a_single_file_is_the_same_weights_in_every_container() {
+    let place = tempfile::tempdir().unwrap();
+    let wanted = Converted::new(&folder("sd1"), SourceOptions::default()).manifest();
+    let tensors = single("sd1");
+    for (name, bytes) in [("model.ckpt", as_checkpoint(&tensors)), ("model.gguf", as_gguf(&tensors))] {
+        let path = place.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let options = SourceOptions { config: Some(folder("sd1")), ..SourceOptions::default() };
+        let found = Converted::new(&path, options);
+        assert_eq!(found.conversion.warnings, Vec::<String>::new());
+        assert_eq!(found.manifest().files, wanted.files, "{name}");
+    }
 }
