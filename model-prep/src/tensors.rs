@@ -5,7 +5,6 @@
 //! one network under the names that its graph asks for: views into files, to which adapters may add.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
-#![allow(dead_code, unused_imports, reason = "readers of single files and adapters use what no reader of folders does")]
 
 mod byte_reader;
 mod checkpoint;
@@ -21,8 +20,6 @@ mod torch;
 mod zip;
 
 pub(crate) use checkpoint::Checkpoint;
-pub(crate) use container::Container;
-pub(crate) use dtype::TensorDtype;
 pub(crate) use file::{TensorEntry, TensorFile};
 
 use std::path::Path;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::container::Container;
+use super::dtype::TensorDtype;
 use super::*;
 
 #[path = "../../tests/bundles/torch_file.rs"]
