@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_tests::program;
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ pub(crate) struct ChildJob {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) steps: usize,
+    pub(crate) decoder: Option<AutoencoderKind>,
     pub(crate) init_image: Option<PathBuf>,
 }
 
@@ -107,7 +109,8 @@ impl ChildJob {
             ("--width", self.width.to_string()),
             ("--height", self.height.to_string()),
         ];
-        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let decoder = self.decoder.map(|decoder| ("--decoder", decoder.to_string()));
+        pairs.into_iter().chain(decoder).flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }
 }
 

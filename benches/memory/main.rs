@@ -2,10 +2,11 @@
 //!
 //! Without arguments: Stable Diffusion 1.5's shapes (made under `target/`, or `--model BUNDLE`), about half an hour on two cores.
 //! `--smoke`: the demo model, seconds. `--chart FILE` draws memory over time. Other words pick the sections that contain them:
-//! peaks, streaming, board, service, chart. Prints tables; ends with status 1 if something that is promised does not hold.
+//! peaks, streaming, board, service, chart, families (which makes some 10 GB more). Prints tables; ends with status 1 if something that is promised does not hold.
 
 mod chart;
 mod child;
+mod families;
 mod limits;
 mod model;
 mod service;
@@ -80,12 +81,13 @@ impl Bench {
     }
 
     fn run(&mut self) -> Result<()> {
-        let sections: [(&str, Section); 5] = [
+        let sections: [(&str, Section); 6] = [
             ("peaks", Bench::peaks),
             ("streaming", Bench::streaming),
             ("board", Bench::board),
             ("service", Bench::service),
             ("chart", Bench::draw),
+            ("families", Bench::families),
         ];
         for (name, part) in sections {
             if self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str())) {
@@ -104,7 +106,15 @@ impl Bench {
     /// A picture of the usual size; `steps` of it.
     fn job(&self, budget: u64, steps: usize) -> ChildJob {
         let side = if self.smoke { 128 } else { 512 };
-        ChildJob { model: self.model.clone(), budget, width: side, height: side, steps, init_image: None }
+        ChildJob {
+            model: self.model.clone(),
+            budget,
+            width: side,
+            height: side,
+            steps,
+            decoder: None,
+            init_image: None,
+        }
     }
 
     /// Predicted and measured peaks by size and budget; the pictures' bytes are the same whatever the budget.
@@ -238,6 +248,22 @@ impl Bench {
         println!("\nThe service with memory = {}M: {peak:.1} MiB at most, {idle:.1} MiB afterwards", budget >> 20);
         self.check(memory.peak <= budget, format!("the service held {peak:.1} MiB"));
         self.check(idle <= 30.0, format!("the service holds {idle:.1} MiB between jobs"));
+        Ok(())
+    }
+
+    /// A picture of each family of models, and what is promised of a model of one step with a tiny decoder.
+    fn families(&mut self) -> Result<()> {
+        let costs = families::paint(Path::new(env!("CARGO_TARGET_TMPDIR")), self.smoke, self.folder.path())?;
+        let named = |name: &str| costs.iter().find(|cost| cost.name == name);
+        let all = (named("SD 1.5"), named("SD-Turbo"), named("SD-Turbo, TAESD"));
+        let (Some(twenty), Some(full), Some(tiny)) = all else { return Ok(()) };
+        self.check(tiny.peak <= 75 << 20, format!("SD-Turbo with TAESD holds {:.1} MiB", tiny.peak as f64 / MIB));
+        let (faster, decoder) = (twenty.seconds / tiny.seconds, full.decode / tiny.decode);
+        println!(
+            "SD-Turbo with TAESD is {faster:.1} times as fast as SD 1.5; TAESD {decoder:.1} times as the full decoder"
+        );
+        self.check(faster >= 30.0, format!("SD-Turbo with TAESD is {faster:.1} times as fast as SD 1.5"));
+        self.check(decoder >= 12.0, format!("TAESD is {decoder:.1} times as fast as the full decoder"));
         Ok(())
     }
 

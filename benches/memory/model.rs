@@ -1,4 +1,4 @@
-//! What is painted with: a bundle of Stable Diffusion 1.5's shapes with seeded random weights, made once, or the demo model.
+//! What is painted with: bundles of true shapes with seeded random weights, made once, or the demo model.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,19 +14,38 @@ pub(crate) fn demo() -> PathBuf {
     diffused_tests::demo_bundle()
 }
 
-/// The bundle in `folder`, made if it is not there.
+/// The bundle of Stable Diffusion 1.5's shapes in `folder`, made if it is not there.
 pub(crate) fn sd15(folder: &Path) -> Result<PathBuf> {
-    let (source, bundle) = (folder.join("sd15"), folder.join("sd15-int8"));
-    if !bundle.join("bundle.json").exists() {
-        println!("making {} (6 GB on the way, minutes)", bundle.display());
-        std::fs::create_dir_all(folder)?;
-        if source.exists() {
-            std::fs::remove_dir_all(&source)?;
-        }
-        model_prep::synth(Arch::Sd15, 0, Dtype::F16, &source, &mut |_, _| ())?;
-        model_prep::convert(&source, &bundle, &Options::default(), &mut |_| ())?;
+    bundle(folder, Arch::Sd15, None)
+}
+
+/// The bundle of `arch` in `folder`, made if it is not there; with the tiny autoencoder `tiny` beside its own.
+pub(crate) fn bundle(folder: &Path, arch: Arch, tiny: Option<Arch>) -> Result<PathBuf> {
+    let named = |arch: Arch| format!("{arch:?}").to_lowercase();
+    let name = named(arch) + &tiny.map(|tiny| format!("-{}", named(tiny))).unwrap_or_default();
+    let (source, bundle) = (folder.join(named(arch)), folder.join(format!("{name}-int8")));
+    if bundle.join("bundle.json").exists() {
+        return Ok(bundle);
     }
+    println!("making {} (up to 6 GB on the way, minutes)", bundle.display());
+    std::fs::create_dir_all(folder)?;
+    let mut options = Options::default();
+    if let Some(tiny) = tiny {
+        let autoencoder = folder.join(named(tiny));
+        make(tiny, &autoencoder)?;
+        options.source.vae = Some(autoencoder);
+    }
+    make(arch, &source)?;
+    model_prep::convert(&source, &bundle, &options, &mut |_| ())?;
     Ok(bundle)
+}
+
+/// The source of a model with random weights.
+fn make(arch: Arch, source: &Path) -> Result<()> {
+    if source.exists() {
+        std::fs::remove_dir_all(source)?;
+    }
+    Ok(model_prep::synth(arch, 0, Dtype::F16, source, &mut |_, _| ())?)
 }
 
 /// The UNet's weights, by far the largest file.

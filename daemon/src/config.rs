@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use diffused_engine::bundle::AutoencoderKind;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub device: TopicLevel,
     /// A bundle; `None`: the demo model inside the program.
     pub model: Option<PathBuf>,
+    /// The autoencoder for requests that name none; `None`: the model's own choice.
+    pub decoder: Option<AutoencoderKind>,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
     /// Worker threads; `None`: one for each CPU.
@@ -106,6 +109,7 @@ impl Default for Config {
         Config {
             device: host_name(),
             model: None,
+            decoder: None,
             memory: None,
             threads: None,
             state_dir: None,

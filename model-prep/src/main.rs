@@ -144,6 +144,10 @@ enum ArchArg {
     Sd15,
     Sd21,
     BkSdmTiny,
+    SdTurbo,
+    Sdxs,
+    Taesd,
+    Taesdxl,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -239,6 +243,10 @@ fn synth(arch: ArchArg, seed: u64, dtype: DtypeArg, output: &Path) -> Result<()>
         ArchArg::Sd15 => Arch::Sd15,
         ArchArg::Sd21 => Arch::Sd21,
         ArchArg::BkSdmTiny => Arch::BkSdmTiny,
+        ArchArg::SdTurbo => Arch::SdTurbo,
+        ArchArg::Sdxs => Arch::Sdxs,
+        ArchArg::Taesd => Arch::Taesd,
+        ArchArg::Taesdxl => Arch::Taesdxl,
     };
     let dtype = match dtype {
         DtypeArg::F16 => Dtype::F16,

@@ -93,6 +93,10 @@ pub(crate) struct Conv {
     pub(crate) precise: bool,
     /// The unit in which the result is rounded to half precision, unless the bundle is exact.
     pub(crate) half: Option<usize>,
+    /// There is a bias.
+    pub(crate) bias: bool,
+    /// What is negative in the result becomes 0.
+    pub(crate) relu: bool,
 }
 
 impl Default for Conv {
@@ -107,6 +111,8 @@ impl Default for Conv {
             residual: None,
             precise: false,
             half: None,
+            bias: true,
+            relu: false,
         }
     }
 }
@@ -233,9 +239,9 @@ impl Builder {
 
     /// A convolution.
     pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
-        let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half } = settings;
+        let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half, bias, relu } = settings;
         let format = matrix_format(self.weights, x.channels, precise);
-        let shape = ParameterShape::Matrix { n: features, k: x.channels, kernel, bias: true, gated: false, format };
+        let shape = ParameterShape::Matrix { n: features, k: x.channels, kernel, bias, gated: false, format };
         let weight = self.parameter(name, shape);
         let layer = Layer::Conv2d {
             weight,
@@ -248,6 +254,7 @@ impl Builder {
             time: time.is_some(),
             residual: residual.is_some(),
             half: half.filter(|_| self.weights != Format::F32).unwrap_or(0),
+            relu,
         };
         let inputs: Vec<Value> = [Some(x), time, residual, size].into_iter().flatten().collect();
         self.node(name, Op::Layer(layer), &inputs, features)
@@ -272,6 +279,16 @@ impl Builder {
         let Attention { heads, causal, precise } = settings;
         let int8 = self.weights == Format::Int8 && !precise;
         self.node(name, Op::Layer(Layer::Attention { heads, causal, int8, quantize: false }), &[q, k, v], q.channels)
+    }
+
+    /// `x · factor + offset`.
+    pub(crate) fn affine(&mut self, x: Value, name: &str, factor: f32, offset: f32) -> Value {
+        self.node(name, Op::Layer(Layer::Affine { factor, offset }), &[x], x.channels)
+    }
+
+    /// `limit · tanh(x / limit)`.
+    pub(crate) fn soft_clamp(&mut self, x: Value, name: &str, limit: f32) -> Value {
+        self.node(name, Op::Layer(Layer::SoftClamp { limit }), &[x], x.channels)
     }
 
     /// The channels of two values of so many dimensions side by side.

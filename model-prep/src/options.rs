@@ -30,6 +30,10 @@ pub struct SourceOptions {
     /// several times.
     #[arg(long, value_name = "FILE[=WORD]")]
     pub embedding: Vec<EmbeddingOption>,
+    /// Another autoencoder, a diffusers folder or a file of weights: an ordinary one takes the place of the model's, a tiny
+    /// one (TAESD) comes beside it and paints where a request asks for it.
+    #[arg(long, value_name = "PATH")]
+    pub vae: Option<PathBuf>,
     /// Tell of what fits nothing instead of refusing it.
     #[arg(long)]
     pub lenient: bool,

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 mod added_tokens;
+mod autoencoders;
 mod clip_vocabulary;
 mod few_step_loras;
 mod keys;
@@ -14,6 +15,7 @@ mod scheduler_class;
 mod second_text;
 mod single_file;
 mod text_config;
+mod tiny_vae_config;
 mod tokenizer;
 mod unet_config;
 mod vae_config;
@@ -29,6 +31,8 @@ use diffused_engine::layer::Activation;
 use diffused_engine::sampler;
 use serde_json::json;
 
+use autoencoders::Autoencoders;
+pub(crate) use autoencoders::VaeConfigs;
 pub(crate) use keys::ConfigFiles;
 use keys::Keys;
 use locate::Located;
@@ -36,6 +40,7 @@ use model_index::ModelIndex;
 use sampling_config::SamplingContext;
 use single_file::SingleFile;
 pub(crate) use text_config::TextConfig;
+pub(crate) use tiny_vae_config::{TinyHalf, TinyVaeConfig};
 pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
 pub(crate) use unet_config::{AddedEmbedding, Middle, UnetBlock, UnetConfig};
 pub(crate) use vae_config::VaeConfig;
@@ -45,6 +50,9 @@ use crate::error::{Error, Result};
 use crate::options::SourceOptions;
 use crate::tensors::{Checkpoint, TensorFile};
 
+/// Where a diffusers folder has the configuration of its autoencoder.
+const VAE: &str = "vae/config.json";
+
 /// The networks' configurations.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Configs {
@@ -52,7 +60,7 @@ pub(crate) struct Configs {
     /// SDXL's second text encoder.
     pub(crate) text_2: Option<TextConfig>,
     pub(crate) unet: UnetConfig,
-    pub(crate) vae: VaeConfig,
+    pub(crate) vae: VaeConfigs,
 }
 
 /// A model as people have it.
@@ -77,7 +85,7 @@ pub(crate) struct ModelSource {
     pub(crate) text_encoder: Checkpoint,
     pub(crate) text_encoder_2: Option<Checkpoint>,
     pub(crate) unet: Checkpoint,
-    pub(crate) vae: Checkpoint,
+    pub(crate) vae: Autoencoders,
     /// Files that were merged into the networks.
     adapters: Vec<Arc<TensorFile>>,
 }
@@ -89,11 +97,14 @@ impl Configs {
         let text = TextConfig::open(files.keys("text_encoder/config.json")?, warnings)?;
         let second = "text_encoder_2/config.json";
         let text_2 = if files.has(second) { Some(TextConfig::open(files.keys(second)?, warnings)?) } else { None };
-        let vae = VaeConfig::open(files.keys("vae/config.json")?, warnings)?;
+        let vae = match files.has(VAE) {
+            true => VaeConfigs::open(files.keys(VAE)?, warnings)?,
+            false => VaeConfigs::default(),
+        };
         let unet = UnetConfig::open(files.keys("unet/config.json")?, warnings)?;
         let keys = files.keys("unet/config.json")?;
-        if unet.latent_channels != vae.latent_channels {
-            let expected = format!("{}, as latent_channels of vae/config.json", vae.latent_channels);
+        if vae != VaeConfigs::default() && unet.latent_channels != vae.latent_channels() {
+            let expected = format!("{}, as latent_channels of {VAE}", vae.latent_channels());
             return Err(keys.refuse("in_channels", &json!(unet.latent_channels), &expected));
         }
         let configs = Configs::new(text, text_2, unet, vae);
@@ -109,7 +120,7 @@ impl Configs {
     }
 
     /// Of one text encoder, or of SDXL's two.
-    fn new(text: TextConfig, text_2: Option<TextConfig>, unet: UnetConfig, vae: VaeConfig) -> Configs {
+    fn new(text: TextConfig, text_2: Option<TextConfig>, unet: UnetConfig, vae: VaeConfigs) -> Configs {
         match text_2 {
             None => Configs { text, text_2: None, unet, vae },
             Some(second) => {
@@ -156,12 +167,12 @@ struct Weights {
     text_encoder: Checkpoint,
     text_encoder_2: Option<Checkpoint>,
     unet: Checkpoint,
-    vae: Checkpoint,
+    vae: Autoencoders,
 }
 
 impl Weights {
     /// Of a diffusers folder, which may have a second text encoder.
-    fn of_folder(path: &Path, second: bool) -> Result<Weights> {
+    fn of_folder(path: &Path, second: bool, vae: &VaeConfigs) -> Result<Weights> {
         let text_encoder = |folder: &str| {
             let mut checkpoint = Checkpoint::open_folder(&path.join(folder), "model")?;
             checkpoint.rename(text_name)?;
@@ -170,8 +181,7 @@ impl Weights {
         let text_encoder_2 = if second { Some(text_encoder("text_encoder_2")?) } else { None };
         let text_encoder = text_encoder("text_encoder")?;
         let unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
-        let mut vae = Checkpoint::open_folder(&path.join("vae"), "diffusion_pytorch_model")?;
-        vae.rename(|name| Some(vae_name(name)))?;
+        let vae = Autoencoders::open_folder(&path.join("vae"), vae)?;
         Ok(Weights { text_encoder, text_encoder_2, unet, vae })
     }
 
@@ -220,12 +230,19 @@ impl ModelSource {
         let context = SamplingContext { index: &index, guidance_embedding, options };
         let mut sampling = sampling_config::open(&files, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
-        let mut weights = weights.map_or_else(|| Weights::of_folder(&path, second), Ok)?;
+        let mut weights = weights.map_or_else(|| Weights::of_folder(&path, second, &configs.vae), Ok)?;
         let adapters = adapt(options, &mut weights.adapted(), &mut configs, &mut tokenizer, &mut warnings)?;
         sampling_config::follow_loras(&mut sampling, options, &mut warnings);
-        let Weights { text_encoder, text_encoder_2, unet, vae } = weights.needed(&configs)?;
-        let parts = [Some(&text_encoder), text_encoder_2.as_ref(), Some(&unet), Some(&vae)].into_iter().flatten();
-        for note in parts.flat_map(Checkpoint::notes) {
+        let Weights { text_encoder, text_encoder_2, unet, mut vae } = weights.needed(&configs)?;
+        if let Some(other) = &options.vae {
+            vae.put(other, &mut configs, &mut warnings)?;
+        }
+        if configs.vae == VaeConfigs::default() {
+            return Err(files.keys(VAE).err().unwrap_or_else(|| Error::file(&path, "holds no autoencoder")));
+        }
+        let parts = [Some(&text_encoder), text_encoder_2.as_ref(), Some(&unet)].into_iter().flatten();
+        let parts = parts.chain(vae.parts().map(|(tensors, _)| tensors));
+        for note in parts.flat_map(Checkpoint::notes).collect::<Vec<String>>() {
             if !warnings.contains(&note) {
                 warnings.push(note);
             }
@@ -253,10 +270,11 @@ impl ModelSource {
     }
 
     /// The source's tensors, each part with the networks of the bundle that are made of it.
-    pub(crate) fn parts(&self) -> Vec<(&Checkpoint, &'static [&'static str])> {
-        let mut parts: Vec<(&Checkpoint, &[&str])> = vec![(&self.text_encoder, &["text_encoder"])];
+    pub(crate) fn parts(&self) -> Vec<(&Checkpoint, &[&'static str])> {
+        let mut parts: Vec<(&Checkpoint, &[&'static str])> = vec![(&self.text_encoder, &["text_encoder"])];
         parts.extend(self.text_encoder_2.iter().map(|second| (second, &["text_encoder_2"][..])));
-        parts.extend([(&self.unet, &["unet"][..]), (&self.vae, &["vae_decoder", "vae_encoder"])]);
+        parts.push((&self.unet, &["unet"]));
+        parts.extend(self.vae.parts());
         parts
     }
 
@@ -323,15 +341,6 @@ fn adapt(
 fn text_name(name: &str) -> Option<String> {
     let name = name.strip_prefix("text_model.").unwrap_or(name);
     (name != "embeddings.position_ids").then(|| name.to_owned())
-}
-
-/// The autoencoder's tensors as newer diffusers name them.
-fn vae_name(name: &str) -> String {
-    if !name.contains("mid_block.attentions.0.") {
-        return name.to_owned();
-    }
-    let renamed = [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
-    renamed.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new))
 }
 
 #[cfg(test)]
@@ -422,12 +431,6 @@ mod tests {
 
     #[test]
     fn older_names_are_understood() {
-        assert_eq!(
-            vae_name("decoder.mid_block.attentions.0.proj_attn.bias"),
-            "decoder.mid_block.attentions.0.to_out.0.bias"
-        );
-        assert_eq!(vae_name("encoder.mid_block.attentions.0.key.weight"), "encoder.mid_block.attentions.0.to_k.weight");
-        assert_eq!(vae_name("decoder.conv_in.weight"), "decoder.conv_in.weight");
         assert_eq!(text_name("text_model.final_layer_norm.bias").as_deref(), Some("final_layer_norm.bias"));
         assert_eq!(text_name("text_model.embeddings.position_ids"), None);
     }

@@ -24,7 +24,7 @@ use crate::arch;
 use crate::error::{Error, Result};
 use crate::network::BuiltNetwork;
 use crate::parameter::{Parameter, ParameterShape};
-use crate::source::{ConfigFiles, Configs};
+use crate::source::{ConfigFiles, Configs, VaeConfigs};
 
 /// How a synthetic model's values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +71,19 @@ impl RandomTensor {
     }
 }
 
-/// The weight files: path in the folder, the networks that they hold, and what the tensors' names begin with.
-const FILES: [(&str, &[&str], &str); 3] = [
+/// A weight file: its path in the folder, the networks that it holds, and what the tensors' names begin with.
+type WeightFile = (&'static str, &'static [&'static str], &'static str);
+
+/// The weight files of a model.
+const FILES: [WeightFile; 3] = [
     ("text_encoder/model.safetensors", &["text_encoder"], "text_model."),
     ("unet/diffusion_pytorch_model.safetensors", &["unet"], ""),
-    ("vae/diffusion_pytorch_model.safetensors", &["vae_decoder", "vae_encoder"], ""),
+    ("vae/diffusion_pytorch_model.safetensors", &AUTOENCODERS, ""),
 ];
+/// That of an autoencoder alone.
+const AUTOENCODER_FILE: [WeightFile; 1] = [("diffusion_pytorch_model.safetensors", &AUTOENCODERS, "")];
+/// The networks that an autoencoder of either class holds.
+const AUTOENCODERS: [&str; 4] = ["vae_decoder", "vae_encoder", "tiny_decoder", "tiny_encoder"];
 
 /// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is called with the bytes done and in all.
 pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
@@ -86,11 +93,13 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     for (file, json) in arch.files() {
         write(&out.join(file), format!("{json:#}").as_bytes())?;
     }
-    let (vocab, merges) = tokenizer::files();
-    write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
-    write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
-    let networks = arch::networks(&Configs::open(&ConfigFiles::folder(out), &mut Vec::new())?, Format::F32);
-    let mut files = FILES.map(|(file, names, prefix)| (file, tensors(&networks, names, prefix)));
+    if !arch.is_autoencoder() {
+        let (vocab, merges) = tokenizer::files();
+        write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
+        write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
+    }
+    let (networks, files) = (networks(arch, out)?, weight_files(arch).iter());
+    let mut files: Vec<_> = files.map(|(file, names, prefix)| (file, tensors(&networks, names, prefix))).collect();
     files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
     let values = |tensors: &BTreeMap<String, RandomTensor>| tensors.values().map(RandomTensor::values).sum::<usize>();
     let total = files.iter().map(|(_, tensors)| values(tensors) as u64).sum::<u64>() * dtype.bytes();
@@ -102,6 +111,21 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
         })?;
     }
     Ok(())
+}
+
+fn weight_files(arch: Arch) -> &'static [WeightFile] {
+    if arch.is_autoencoder() { &AUTOENCODER_FILE } else { &FILES }
+}
+
+/// The networks that the configurations in `folder` describe.
+fn networks(arch: Arch, folder: &Path) -> Result<Vec<BuiltNetwork>> {
+    match arch.is_autoencoder() {
+        true => Ok(arch::autoencoders(
+            &VaeConfigs::open(ConfigFiles::folder(folder).keys("config.json")?, &mut Vec::new())?,
+            Format::F32,
+        )),
+        false => Ok(arch::networks(&Configs::open(&ConfigFiles::folder(folder), &mut Vec::new())?, Format::F32)),
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -229,22 +253,26 @@ mod tests {
     /// Trainable values of each network, as the models' papers and repositories state them.
     #[test]
     fn the_shapes_are_the_true_ones() {
-        for (arch, text, unet) in [
-            (Arch::Sd15, 123_060_480, 859_520_964),
-            (Arch::Sd21, 340_387_840, 865_910_724),
-            (Arch::BkSdmTiny, 123_060_480, 323_384_964),
+        const VAE: usize = 83_653_863;
+        /// TAESD's decoder and encoder.
+        const TINY: usize = 1_222_531 + 1_222_532;
+        for (arch, values) in [
+            (Arch::Sd15, &[123_060_480, 859_520_964, VAE][..]),
+            (Arch::Sd21, &[340_387_840, 865_910_724, VAE]),
+            (Arch::SdTurbo, &[340_387_840, 865_910_724, VAE]),
+            (Arch::BkSdmTiny, &[123_060_480, 323_384_964, VAE]),
+            (Arch::Taesd, &[TINY]),
+            (Arch::Taesdxl, &[TINY]),
         ] {
             let folder = tempfile::tempdir().unwrap();
             for (file, json) in arch.files() {
                 write(&folder.path().join(file), json.to_string().as_bytes()).unwrap();
             }
-            let networks = arch::networks(
-                &Configs::open(&ConfigFiles::folder(folder.path()), &mut Vec::new()).unwrap(),
-                Format::F32,
-            );
-            let values = FILES
-                .map(|(_, names, _)| tensors(&networks, names, "").values().map(RandomTensor::values).sum::<usize>());
-            assert_eq!(values, [text, unet, 83_653_863], "{arch:?}");
+            let networks = networks(arch, folder.path()).unwrap();
+            let sum = |(_, names, _): &WeightFile| {
+                tensors(&networks, names, "").values().map(RandomTensor::values).sum::<usize>()
+            };
+            assert_eq!(weight_files(arch).iter().map(sum).collect::<Vec<usize>>(), values, "{arch:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::text_encoder::{Embeddings, PromptTokens, TextEncoder};
@@ -67,14 +68,16 @@ fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Err
     let PlainTensor { shape, values } = PlainTensor::read(inputs, "unet.text")?;
     let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values, pooled };
     let mut unet = Unet::open(bundle)?;
-    let noise = unet.start(&latents, embeddings, 1.0, 1, streamed())?.predict(&latents, timestep.into(), &mut go_on)?;
+    let noise =
+        unet.start(&latents, embeddings, None, 1.0, 1, streamed())?.predict(&latents, timestep.into(), &mut go_on)?;
 
     let latents = PlainTensor::read(inputs, "decode.in")?.latents();
-    let pixels = VaeDecoder::open(bundle)?.decode(&latents, streamed(), &mut go_on)?;
+    let pixels = VaeDecoder::open(bundle, AutoencoderKind::Full)?.decode(&latents, streamed(), &mut go_on)?;
 
     let Latents { height, width, values, .. } = PlainTensor::read(inputs, "encode.in")?.latents();
-    let moments = VaeEncoder::open(bundle)?.encode(values, (width, height), streamed(), &mut go_on)?;
+    let moments =
+        VaeEncoder::open(bundle, AutoencoderKind::Full)?.encode(values, (width, height), streamed(), &mut go_on)?;
     let (rows, columns, channels) = moments.shape();
-    let means = moments.sample(&vec![0.0; rows * columns * channels]).values;
+    let means = moments.sample(|| vec![0.0; rows * columns * channels]).values;
     Ok([("text.out", text), ("unet.out", noise), ("decode.out", pixels), ("encode.out", means)])
 }

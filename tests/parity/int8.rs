@@ -40,7 +40,7 @@ fn a_pass_of_the_demo_unet_is_near() {
         let mut predict = |case: &String| {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, RunBudget::ample()).unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
             steps.predict(&input, timestep, &mut |_, _| {}).unwrap()
         };
         goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()
@@ -87,7 +87,7 @@ fn activations_beyond_half_precision_stay_right() {
         let fresh = Fresh::new("sdxl", weights);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
-        let mut decoder = VaeDecoder::open(&bundle).unwrap();
+        let mut decoder = VaeDecoder::open(&bundle, diffused_engine::bundle::AutoencoderKind::Full).unwrap();
         for case in goldens.cases("decode") {
             let mut latents = goldens.get(&format!("{case}.in")).latents();
             latents.values.iter_mut().for_each(|value| *value *= scale);

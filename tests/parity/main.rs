@@ -7,6 +7,7 @@ mod int8;
 mod networks;
 mod outliers;
 mod pictures;
+mod small;
 
 use std::path::{Path, PathBuf};
 
@@ -48,8 +49,12 @@ impl Fresh {
         Fresh { folder }
     }
 
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("bundle")
+    }
+
     fn source(&self) -> Source {
-        Source::Folder(self.folder.path().join("bundle"))
+        Source::Folder(self.path())
     }
 
     fn bundle(&self) -> Bundle {

@@ -1,5 +1,6 @@
 //! Each network by itself, in f32 bundles.
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::text_encoder::{Embeddings, PromptTokens, TextEncoder};
@@ -85,13 +86,13 @@ fn error(ours: &[f32], theirs: &[f32]) -> f64 {
     differences.fold(0.0, f64::max) / f64::from(largest)
 }
 
-fn check(what: &str, ours: &[f32], theirs: &[f32], tolerance: f64) {
+pub(crate) fn check(what: &str, ours: &[f32], theirs: &[f32], tolerance: f64) {
     let error = error(ours, theirs);
     println!("{what}: {error:.1e}");
     assert!(error <= tolerance, "{what} is {error:.1e} from the reference, more than {tolerance:.0e}");
 }
 
-fn go_on(_: usize, _: usize) {}
+pub(crate) fn go_on(_: usize, _: usize) {}
 
 #[test]
 fn text_encoders_agree() {
@@ -119,7 +120,7 @@ fn unets_agree() {
         for case in goldens.cases("unet") {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), GUIDANCE, 1, RunBudget::ample()).unwrap();
+            let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
             let output = steps.predict(&input, timestep, &mut go_on).unwrap();
             check(&format!("{model} {case}"), &output, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
         }
@@ -133,7 +134,7 @@ fn decoders_agree() {
         let fresh = Fresh::new(model, Format::F32);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
-        let mut decoder = VaeDecoder::open(&bundle).unwrap();
+        let mut decoder = VaeDecoder::open(&bundle, AutoencoderKind::Full).unwrap();
         for case in goldens.cases("decode") {
             let mut latents = goldens.get(&format!("{case}.in")).latents();
             latents.values.iter_mut().for_each(|value| *value *= scale);
@@ -150,7 +151,7 @@ fn encoders_agree() {
         let fresh = Fresh::new(model, Format::F32);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
-        let mut encoder = VaeEncoder::open(&bundle).unwrap();
+        let mut encoder = VaeEncoder::open(&bundle, AutoencoderKind::Full).unwrap();
         for case in goldens.cases("encode") {
             let Latents { height, width, values, .. } = goldens.get(&format!("{case}.in")).latents();
             let moments = encoder.encode(values, (width, height), RunBudget::ample(), &mut go_on).unwrap();
@@ -162,7 +163,7 @@ fn encoders_agree() {
                 let wanted: Vec<f32> =
                     wanted.map(|(mean, log)| scale * (mean + draw * (0.5 * log.clamp(-30.0, 20.0)).exp())).collect();
                 let wanted = Latents::from_planes(&wanted, rows, columns, channels).values;
-                let ours = moments.sample(&vec![draw; wanted.len()]).values;
+                let ours = moments.sample(|| vec![draw; wanted.len()]).values;
                 check(&format!("{model} {case}, noise {draw}"), &ours, &wanted, 1e-3);
             }
         }

@@ -1,5 +1,6 @@
 //! Whole pictures, for every sampler: text to image and image to image, in f32 bundles.
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Engine, Options, Resolver};
@@ -22,6 +23,7 @@ struct Golden {
     height: usize,
     init_image: Option<String>,
     strength: Option<f64>,
+    decoder: Option<AutoencoderKind>,
     file: String,
 }
 
@@ -41,6 +43,7 @@ impl Golden {
             seed: self.seed,
             sampler: Some(self.sampler),
             strength: self.strength,
+            decoder: self.decoder,
         }
     }
 }
@@ -52,16 +55,17 @@ pub(crate) fn agreement(ours: &RgbImage, theirs: &RgbImage) -> f64 {
     near as f64 / theirs.as_raw().len() as f64
 }
 
-#[test]
-fn pictures_agree() {
-    let list = std::fs::read_to_string(goldens().join("pictures.json")).unwrap();
+/// Paints the pictures of the list `file` by these models, each with the bundle that `fresh` makes, and holds them against
+/// the reference's. Returns what was painted: the sampler, and whether it started from an image.
+pub(crate) fn check_pictures(file: &str, models: &[&str], fresh: impl Fn(&str) -> Fresh) -> Vec<(SamplerKind, bool)> {
+    let list = std::fs::read_to_string(goldens().join(file)).unwrap();
     let list: Vec<Golden> = serde_json::from_str(&list).unwrap();
-    let mut wrong = Vec::new();
-    for model in MODELS {
-        let bundle = Fresh::new(model, Format::F32);
+    let (mut wrong, mut painted) = (Vec::new(), Vec::new());
+    for model in models {
+        let bundle = fresh(model);
         let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
-        for golden in list.iter().filter(|golden| golden.model == model) {
+        for golden in list.iter().filter(|golden| golden.model == *model) {
             let init_image = golden.init_image.as_deref().map(open);
             let init_size = init_image.as_ref().map(RgbImage::dimensions);
             let painting = resolver.resolve(&golden.request(), init_size).unwrap();
@@ -72,11 +76,17 @@ fn pictures_agree() {
             if agreement < 0.999 {
                 wrong.push(format!("{} ({:.2} %)", golden.file, 100.0 * agreement));
             }
+            painted.push((golden.sampler, golden.init_image.is_some()));
         }
     }
     assert!(wrong.is_empty(), "less than 99.9 % agree: {wrong:?}");
-    let covered = |kind: SamplerKind, from_image: bool| {
-        list.iter().any(|golden| golden.sampler == kind && golden.init_image.is_some() == from_image)
-    };
+    assert_eq!(painted.len(), list.len(), "every picture of {file} is of one of these models");
+    painted
+}
+
+#[test]
+fn pictures_agree() {
+    let painted = check_pictures("pictures.json", &MODELS, |model| Fresh::new(model, Format::F32));
+    let covered = |kind: SamplerKind, from_image: bool| painted.contains(&(kind, from_image));
     assert!(SamplerKind::ALL.into_iter().all(|kind| covered(kind, false) && covered(kind, true)));
 }

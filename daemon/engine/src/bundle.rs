@@ -11,12 +11,14 @@
 //! has by naming the file, the key or tensor, the value and what is allowed.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+mod autoencoder;
 mod index;
 mod limits;
 mod manifest;
 mod source;
 mod weights;
 
+pub use autoencoder::AutoencoderKind;
 pub use index::{WeightEntry, WeightShape, WeightsIndex};
 pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 #[cfg(test)]
@@ -40,8 +42,12 @@ pub const BLOCK: usize = 256 << 10;
 pub const NETWORKS: [&str; 7] =
     ["text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder", "tiny_decoder", "tiny_encoder"];
 
-/// The networks that every bundle holds.
-const REQUIRED: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+/// The networks that every bundle holds, beside one of `DECODERS` at least.
+const REQUIRED: [&str; 2] = ["text_encoder", "unet"];
+/// The networks that make pixels of latents.
+const DECODERS: [&str; 2] = ["vae_decoder", "tiny_decoder"];
+/// The networks that make latents of pixels.
+const ENCODERS: [&str; 2] = ["vae_encoder", "tiny_encoder"];
 
 /// The files that every bundle has beside `bundle.json` and its networks, by their paths in it.
 const TOKENIZER_FILES: [&str; 2] = ["tokenizer/merges.txt", "tokenizer/vocab.json"];

@@ -166,6 +166,7 @@ pub(crate) struct Schedule {
     tables: usize,
     activations: usize,
     standard: usize,
+    macs: u64,
 }
 
 impl Schedule {
@@ -181,6 +182,7 @@ impl Schedule {
         glue_op::replace(&mut model)?;
         let mut plan = order::plan(model, &places)?;
         let tables = net_ops(&plan).map(NetOp::table_bytes).sum();
+        let macs = macs(&plan)?;
         let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
         if let Some(model) = striped {
             plan = order::plan(model, &places)?;
@@ -191,7 +193,7 @@ impl Schedule {
         let matrices = net_ops(&plan).flat_map(NetOp::matrices).map(Arc::from).collect();
         let activations = footprint::peak(plan.model(), order)?;
         let standard = footprint::standard_outputs(plan.model(), order)?;
-        Ok(Schedule { matrices, ticks, segment, tables, activations, standard, plan })
+        Ok(Schedule { matrices, ticks, segment, tables, activations, standard, macs, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
@@ -202,6 +204,11 @@ impl Schedule {
     /// Bytes of activations that the pool may count with: those of standard operators are tract's, never the pool's.
     pub(crate) fn pooled(&self) -> usize {
         self.activations.saturating_sub(self.standard)
+    }
+
+    /// Multiply-adds of a run.
+    pub(crate) fn macs(&self) -> u64 {
+        self.macs
     }
 
     /// Bytes of the small tables that stay in memory.
@@ -262,6 +269,18 @@ impl Schedule {
 /// The operators of ours that a plan runs one by one, in its order.
 fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = &NetOp> {
     plan.order_without_consts().iter().filter_map(|id| plan.model().node(*id).op_as())
+}
+
+/// Multiply-adds of a plan whose nodes all run whole.
+fn macs(plan: &TypedSimplePlan) -> TractResult<u64> {
+    let model = plan.model();
+    let mut sum = 0;
+    for &id in plan.order_without_consts() {
+        if let Some(op) = model.node(id).op_as::<NetOp>() {
+            sum += op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)?;
+        }
+    }
+    Ok(sum)
 }
 
 fn run_segment(

@@ -108,6 +108,9 @@ pub enum Layer {
         /// Not 0: the result is rounded to half precision in units of this power of two, so that it may be kept in f16 until
         /// it is used. f16 ends at 65504: in units of 256, at 16 million.
         half: usize,
+        /// What is negative in the result, with the residual, becomes 0. An attribute only where it is set.
+        #[serde(default, deserialize_with = "flag", skip_serializing_if = "is_unset")]
+        relu: bool,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
     GroupNorm {
@@ -149,6 +152,19 @@ pub enum Layer {
         #[serde(deserialize_with = "flag")]
         quantize: bool,
     },
+    /// `x · factor + offset`, in place where nothing else reads `x`.
+    Affine {
+        /// Multiplied first.
+        factor: f32,
+        /// Added then.
+        offset: f32,
+    },
+    /// `limit · tanh(x / limit)`, in place where nothing else reads `x`: nearly `x` where that is small, and never beyond
+    /// `limit`.
+    SoftClamp {
+        /// The largest result.
+        limit: f32,
+    },
     /// One int8 scale per row: `scale = max|x| / 127`, `q = round-half-even(x / scale)`. Outputs `q` and `scale`.
     Quantize {},
 }
@@ -172,9 +188,15 @@ fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     }
 }
 
+/// Whether an optional flag needs no attribute.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_unset(flag: &bool) -> bool {
+    !flag
+}
+
 impl Layer {
     /// The operators' names, as `op_type` has them.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 11] = [
         "Embedding",
         "TimeEmbedding",
         "AddSilu",
@@ -183,6 +205,8 @@ impl Layer {
         "GroupNorm",
         "LayerNorm",
         "Attention",
+        "Affine",
+        "SoftClamp",
         "Quantize",
     ];
 
@@ -197,6 +221,8 @@ impl Layer {
             Layer::GroupNorm { .. } => "GroupNorm",
             Layer::LayerNorm { .. } => "LayerNorm",
             Layer::Attention { .. } => "Attention",
+            Layer::Affine { .. } => "Affine",
+            Layer::SoftClamp { .. } => "SoftClamp",
             Layer::Quantize {} => "Quantize",
         }
     }
@@ -239,7 +265,11 @@ impl Layer {
             Layer::GroupNorm { groups, eps, .. } => size("groups", groups).and(variance(eps)),
             Layer::LayerNorm { eps, .. } => variance(eps),
             Layer::Attention { heads, .. } => size("heads", heads),
-            Layer::Embedding { .. } | Layer::AddSilu {} | Layer::Quantize {} => Ok(()),
+            Layer::SoftClamp { limit } => match limit > 0.0 && limit.is_finite() {
+                true => Ok(()),
+                false => Err(format!("limit is {limit}; allowed is more than 0")),
+            },
+            Layer::Embedding { .. } | Layer::AddSilu {} | Layer::Affine { .. } | Layer::Quantize {} => Ok(()),
         }
     }
 
@@ -251,7 +281,12 @@ impl Layer {
             | Layer::LayerNorm { quantize, .. }
             | Layer::Attention { quantize, .. } => *quantize,
             Layer::Quantize {} => true,
-            Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::Conv2d { .. } => false,
+            Layer::Embedding { .. }
+            | Layer::TimeEmbedding { .. }
+            | Layer::AddSilu {}
+            | Layer::Conv2d { .. }
+            | Layer::Affine { .. }
+            | Layer::SoftClamp { .. } => false,
         }
     }
 
@@ -263,7 +298,12 @@ impl Layer {
             | Layer::Conv2d { weight, .. }
             | Layer::GroupNorm { weight, .. }
             | Layer::LayerNorm { weight, .. } => vec![weight],
-            Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::Attention { .. } | Layer::Quantize {} => vec![],
+            Layer::TimeEmbedding { .. }
+            | Layer::AddSilu {}
+            | Layer::Attention { .. }
+            | Layer::Affine { .. }
+            | Layer::SoftClamp { .. }
+            | Layer::Quantize {} => vec![],
         }
     }
 }

@@ -105,10 +105,26 @@ mod tests {
                 time: true,
                 residual: false,
                 half: 256,
+                relu: false,
+            },
+            Layer::Conv2d {
+                weight: "r".into(),
+                features: 4,
+                kernel: 1,
+                stride: 1,
+                padding: Padding::Same,
+                upsample: false,
+                size: false,
+                time: false,
+                residual: true,
+                half: 0,
+                relu: true,
             },
             Layer::GroupNorm { weight: "g".into(), groups: 32, eps: 1e-6, silu: true, quantize: true },
             Layer::LayerNorm { weight: "l".into(), eps: 1e-5, quantize: false },
             Layer::Attention { heads: 8, causal: true, int8: false, quantize: true },
+            Layer::Affine { factor: 2.0, offset: -1.0 },
+            Layer::SoftClamp { limit: 3.0 },
             Layer::Quantize {},
         ];
         for layer in layers {
@@ -142,12 +158,15 @@ mod tests {
             time: false,
             residual: false,
             half: 1,
+            relu: false,
         };
+        let clamp = Layer::SoftClamp { limit: 3.0 };
         for (layer, name, value, wanted) in [
             (&attention, "heads", Value::from(0), "heads is 0; allowed is 1 to 1048576"),
             (&attention, "heads", Value::from(-1), "invalid value: integer `-1`"),
             (&attention, "int8", Value::from(2), "invalid value: integer `2`, expected 0 or 1"),
             (&norm, "eps", Value::from(0.0), "eps is 0"),
+            (&clamp, "limit", Value::from(-3.0), "limit is -3; allowed is more than 0"),
             (&time, "channels", Value::from(i64::MAX), "channels is 9223372036854775807"),
             (&conv, "half", Value::from(3), "half is 3; allowed are 0 and powers of two up to 65536"),
             (&conv, "half", Value::from(1 << 17), "half is 131072"),

@@ -13,6 +13,7 @@ mod checkpoint;
 pub mod error;
 mod graph;
 pub mod hash;
+pub mod inpainting;
 pub mod latents;
 pub mod layer;
 pub mod layer_onnx;
@@ -46,6 +47,7 @@ pub use diffused_kernels::cpu;
 use error::{Error, Result};
 #[doc(hidden)]
 pub use graph::check_graph;
+use inpainting::MaskedImage;
 use latents::Latents;
 use memory_plan::MemoryPlan;
 use models::Models;
@@ -53,6 +55,7 @@ use noise::Noise;
 use request::{Observer, Parameters, Stage, Start};
 pub use resolver::{Painting, Resolver};
 use text_encoder::Embeddings;
+use vae::{COLOURS, Moments};
 pub use warning::Warning;
 
 /// How the engine may use the machine.
@@ -129,6 +132,13 @@ impl Engine {
         Ok(memory_plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
     }
 
+    /// Multiply-adds of all products in `painting`, every call of the UNet included.
+    pub fn work(&mut self, painting: &Painting) -> Result<u64> {
+        let demands = self.models.demands(painting.parameters())?;
+        let runs = |stage: Stage| if stage == Stage::Unet { painting.calls() as u64 } else { 1 };
+        Ok(demands.iter().map(|(stage, demand)| runs(*stage) * demand.macs).sum())
+    }
+
     /// Paints `painting` from `start`, calling `observer` after each layer and step.
     ///
     /// # Errors
@@ -174,17 +184,19 @@ impl Pipeline<'_> {
     fn run(&mut self, start: Start) -> Result<RgbImage> {
         let embeddings = self.embed()?;
         self.stage_ended();
+        let masked = self.masked_image()?;
         let state = match start {
-            Start::Noise => self.noise_state(),
-            Start::InitImage(image) => self.image_state(image)?,
             Start::Checkpoint(checkpoint) => checkpoint,
+            Start::InitImage(image) if !self.starts_from_noise() => self.image_state(image)?,
+            Start::Noise | Start::InitImage(_) => self.noise_state(),
         };
         self.stage_ended();
-        let latents = self.denoise(state, embeddings)?;
+        let latents = self.denoise(state, embeddings, masked)?;
         self.stage_ended();
         let budget = self.plan.budget(Stage::VaeDecoder)?;
-        let pixels = self.models.decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
-        let Parameters { width, height, .. } = *self.painting.parameters();
+        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
+        let decoder = self.models.decoder(decoder)?;
+        let pixels = decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
         picture::to_image(&pixels, width, height)
     }
 
@@ -206,7 +218,8 @@ impl Pipeline<'_> {
     fn noise_state(&self) -> StepCheckpoint {
         let parameters = self.painting.parameters();
         let mut noise = Noise::new(parameters.seed);
-        let latents = Latents::noise(&mut noise, self.models.latents(parameters));
+        let latents = self.draw(&mut noise);
+        self.skip_masked_image(&mut noise);
         let values = self.painting.sampler.noise_latents(&latents.values);
         StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise)
     }
@@ -214,24 +227,69 @@ impl Pipeline<'_> {
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, .. } = *self.painting.parameters();
-        let pixels = picture::to_pixels(&picture::scale(image, width, height));
-        let budget = self.plan.budget(Stage::VaeEncoder)?;
-        let mut tick = layers(Stage::VaeEncoder, self.observer);
-        let moments = self.models.encoder.encode(pixels, (width, height), budget, &mut tick)?;
+        let moments = self.encode(picture::to_pixels(&picture::scale(image, width, height)))?;
         let mut noise = Noise::new(seed);
-        let mut draw = || Latents::noise(&mut noise, moments.shape()).values;
-        let latents = moments.sample(&draw());
-        let values = self.painting.sampler.image_latents(&latents.values, &draw());
+        let latents = moments.sample(|| self.draw(&mut noise).values);
+        let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);
+        self.skip_masked_image(&mut noise);
         Ok(StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise))
     }
 
+    /// What an inpainting model sees beside the latents: without a mask everything is repainted, and the masked image is
+    /// grey. Its distribution is sampled last, as `StableDiffusionInpaintPipeline` does, and again where a painting goes on
+    /// from a checkpoint.
+    fn masked_image(&mut self) -> Result<Option<MaskedImage>> {
+        let Parameters { width, height, seed, .. } = *self.painting.parameters();
+        if !self.models.manifest.picture.inpainting {
+            return Ok(None);
+        }
+        let moments = self.encode(vec![0.0; width * height * COLOURS])?;
+        let mut noise = Noise::new(seed);
+        let before = if self.starts_from_noise() { 1 } else { 1 + usize::from(moments.is_drawn()) };
+        (0..before).for_each(|_| drop(self.draw(&mut noise)));
+        Ok(Some(MaskedImage::everything(moments.sample(|| self.draw(&mut noise).values))))
+    }
+
+    /// Passes over what `masked_image` draws.
+    fn skip_masked_image(&self, noise: &mut Noise) {
+        if self.models.manifest.picture.inpainting && self.models.draws(self.painting.parameters().decoder) {
+            drop(self.draw(noise));
+        }
+    }
+
+    /// Whether the latents are noise alone at the beginning. Of an inpainting model they are also where an init image is to
+    /// be repainted altogether.
+    fn starts_from_noise(&self) -> bool {
+        let Parameters { strength, .. } = *self.painting.parameters();
+        strength.is_none_or(|strength| self.models.manifest.picture.inpainting && strength >= 1.0)
+    }
+
+    /// Noise of the latents' size.
+    fn draw(&self, noise: &mut Noise) -> Latents {
+        Latents::noise(noise, self.models.latents(self.painting.parameters()))
+    }
+
+    /// The distribution of an image's latents; pixels are from -1 to 1.
+    fn encode(&mut self, pixels: Vec<f32>) -> Result<Moments> {
+        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
+        let budget = self.plan.budget(Stage::VaeEncoder)?;
+        let mut tick = layers(Stage::VaeEncoder, self.observer);
+        self.models.encoder(decoder)?.encode(pixels, (width, height), budget, &mut tick)
+    }
+
     /// Runs the UNet once for each of the sampler's timesteps that are left.
-    fn denoise(&mut self, mut state: StepCheckpoint, embeddings: Embeddings) -> Result<Latents> {
+    fn denoise(
+        &mut self,
+        mut state: StepCheckpoint,
+        embeddings: Embeddings,
+        masked: Option<MaskedImage>,
+    ) -> Result<Latents> {
         let sampler = &self.painting.sampler;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
         let budget = self.plan.budget(Stage::Unet)?;
         let Latents { height, width, channels, .. } = state.latents;
-        let mut unet = self.models.unet.start(&state.latents, embeddings, guidance, calls - state.calls(), budget)?;
+        let (latents, left) = (&state.latents, calls - state.calls());
+        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
         for index in state.calls()..calls {
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);

@@ -80,6 +80,8 @@ pub(crate) struct Demand {
     pub(crate) matrices: Vec<(Arc<str>, u64)>,
     /// Bytes of the largest block of a matrix.
     pub(crate) largest_block: u64,
+    /// Multiply-adds of a run.
+    pub(crate) macs: u64,
 }
 
 impl Demand {
@@ -92,6 +94,7 @@ impl Demand {
             tables: self.tables + next.tables,
             matrices: self.matrices,
             largest_block: self.largest_block.max(next.largest_block),
+            macs: self.macs + next.macs,
         }
     }
 
@@ -259,6 +262,7 @@ mod tests {
             tables: 0,
             matrices: (0..count).map(|i| (Arc::from(format!("m{i}")), MIB)).collect(),
             largest_block: MIB / 4,
+            macs: 0,
         };
         vec![(Stage::TextEncoder, demand(1, 100)), (Stage::Unet, demand(60, 800)), (Stage::VaeDecoder, demand(90, 50))]
     }

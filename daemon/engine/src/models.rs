@@ -1,8 +1,7 @@
 //! The networks, and how much memory painting takes in each.
 
-use crate::bundle::Bundle;
-use crate::bundle::Manifest;
-use crate::error::Result;
+use crate::bundle::{AutoencoderKind, Bundle, Manifest};
+use crate::error::{Error, Result};
 use crate::memory_plan::Demand;
 use crate::request::{Parameters, Stage};
 use crate::text_encoder::TextEncoder;
@@ -14,19 +13,23 @@ pub(crate) struct Models {
     pub(crate) manifest: Manifest,
     pub(crate) text_encoder: TextEncoder,
     pub(crate) unet: Unet,
-    pub(crate) decoder: VaeDecoder,
-    pub(crate) encoder: VaeEncoder,
+    decoders: Vec<(AutoencoderKind, VaeDecoder)>,
+    encoders: Vec<(AutoencoderKind, VaeEncoder)>,
 }
 
 impl Models {
     /// Opens every part; reads no weights yet.
     pub(crate) fn open(bundle: &Bundle) -> Result<Models> {
+        let manifest = &bundle.manifest;
+        let decoders = manifest.decoders().map(|kind| Ok((kind, VaeDecoder::open(bundle, kind)?)));
+        let encoders = AutoencoderKind::ALL.into_iter().filter(|kind| manifest.has(kind.encoder()));
+        let encoders = encoders.map(|kind| Ok((kind, VaeEncoder::open(bundle, kind)?)));
         let models = Models {
             manifest: bundle.manifest.clone(),
             text_encoder: TextEncoder::open(bundle)?,
             unet: Unet::open(bundle)?,
-            decoder: VaeDecoder::open(bundle)?,
-            encoder: VaeEncoder::open(bundle)?,
+            decoders: decoders.collect::<Result<_>>()?,
+            encoders: encoders.collect::<Result<_>>()?,
         };
         models.check()?;
         Ok(models)
@@ -36,8 +39,25 @@ impl Models {
     fn check(&self) -> Result<()> {
         self.text_encoder.check()?;
         self.unet.check(&self.manifest.text, &self.manifest.picture)?;
-        self.decoder.check()?;
-        self.encoder.check()
+        self.decoders.iter().try_for_each(|(_, decoder)| decoder.check())?;
+        self.encoders.iter().try_for_each(|(_, encoder)| encoder.check())
+    }
+
+    /// The decoder of this autoencoder.
+    pub(crate) fn decoder(&mut self, kind: AutoencoderKind) -> Result<&mut VaeDecoder> {
+        let found = self.decoders.iter_mut().find(|(of, _)| *of == kind);
+        found.map(|(_, decoder)| decoder).ok_or_else(|| Error::Internal(format!("the model has no {kind} decoder")))
+    }
+
+    /// Whether the latents of that encoder are drawn with noise.
+    pub(crate) fn draws(&self, kind: AutoencoderKind) -> bool {
+        self.encoders.iter().min_by_key(|(of, _)| *of != kind).is_some_and(|(of, _)| *of == AutoencoderKind::Full)
+    }
+
+    /// The encoder of this autoencoder, or of the other if it has none.
+    pub(crate) fn encoder(&mut self, kind: AutoencoderKind) -> Result<&mut VaeEncoder> {
+        let found = self.encoders.iter_mut().min_by_key(|(of, _)| *of != kind);
+        found.map(|(_, encoder)| encoder).ok_or_else(|| Error::Internal("the model has no encoder".into()))
     }
 
     /// Height, width and channels of the latents.
@@ -49,24 +69,24 @@ impl Models {
     /// What the stages need that `parameters` run through.
     pub(crate) fn demands(&mut self, parameters: &Parameters) -> Result<Vec<(Stage, Demand)>> {
         let batch = if parameters.is_guided(&self.manifest) { 2 } else { 1 };
-        let text = &self.manifest.text;
+        let embeddings = vec![batch, self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(parameters);
         let latents = vec![batch, height, width, channels];
         let mut demands = vec![(Stage::TextEncoder, self.text_encoder.demand(batch)?)];
-        if parameters.strength.is_some() {
-            demands.push((Stage::VaeEncoder, self.encoder.demand(parameters.width, parameters.height)?));
+        if parameters.strength.is_some() || self.manifest.picture.inpainting {
+            let encoder = self.encoder(parameters.decoder)?;
+            demands.push((Stage::VaeEncoder, encoder.demand(parameters.width, parameters.height)?));
         }
-        let embeddings = vec![batch, text.tokens, text.channels];
         demands.push((Stage::Unet, self.unet.demand(latents, embeddings)?));
-        demands.push((Stage::VaeDecoder, self.decoder.demand(height, width)?));
+        demands.push((Stage::VaeDecoder, self.decoder(parameters.decoder)?.demand(height, width)?));
         Ok(demands)
     }
 
     /// Frees all weights.
     pub(crate) fn forget(&mut self) {
         self.text_encoder.forget();
-        self.encoder.forget();
         self.unet.forget();
-        self.decoder.forget();
+        self.decoders.iter_mut().for_each(|(_, decoder)| decoder.forget());
+        self.encoders.iter_mut().for_each(|(_, encoder)| encoder.forget());
     }
 }

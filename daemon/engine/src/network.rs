@@ -53,7 +53,8 @@ impl Network {
             largest_block = largest_block.max(entry.block_len(0) as u64);
         }
         let (activations, tables) = (schedule.activations() as u64, schedule.tables() as u64);
-        Ok(Demand { activations, strips: schedule.segment().cloned(), tables, matrices, largest_block })
+        let (strips, macs) = (schedule.segment().cloned(), schedule.macs());
+        Ok(Demand { activations, strips, tables, matrices, largest_block, macs })
     }
 
     /// Starts reading weights for `runs` runs of these shapes.

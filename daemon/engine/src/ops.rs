@@ -10,6 +10,7 @@ mod glue;
 mod linear;
 mod memory;
 mod norm;
+mod pointwise;
 mod pool;
 mod quantize;
 mod shapes;
@@ -25,7 +26,7 @@ use values::OperatorInputs;
 pub(crate) use glue::Glue;
 pub(crate) use memory::OperatorMemory;
 pub(crate) use pool::Pool;
-pub(crate) use shapes::{Operand, conv_shape, outputs};
+pub(crate) use shapes::{Operand, conv_shape, macs, outputs};
 
 /// Runs `layer` on `inputs`; what it is the last to use goes to the pool.
 pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
@@ -41,6 +42,8 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, po
         Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights, pool),
         Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights, pool),
         Layer::Attention { .. } => attention::run(layer, inputs, pool)?,
+        Layer::Affine { factor, offset } => pointwise::affine(inputs, *factor, *offset)?,
+        Layer::SoftClamp { limit } => pointwise::soft_clamp(inputs, *limit)?,
         Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
     };
     if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }
@@ -53,6 +56,7 @@ pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[
         Layer::Conv2d { residual, .. } => conv::memory(*residual, inputs),
         Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize),
         Layer::Attention { quantize, .. } => attention::memory(*quantize, output),
+        Layer::Affine { .. } | Layer::SoftClamp { .. } => pointwise::memory(),
         Layer::Embedding { .. }
         | Layer::TimeEmbedding { .. }
         | Layer::AddSilu {}

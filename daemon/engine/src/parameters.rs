@@ -1,15 +1,25 @@
 //! What a request asks for, made complete and checked before anything is computed.
 
+use crate::bundle::{AutoencoderKind, Manifest, PictureSizes};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
-use crate::bundle::{Manifest, PictureSizes};
 use crate::error::{Error, Result};
 use crate::request::{Parameters, Request};
 
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
 
-/// Fills in the model's defaults and checks every range. `init_size` is the init image's width and height, pixels.
-pub(crate) fn resolve(request: &Request, init_size: Option<(u32, u32)>, manifest: &Manifest) -> Result<Parameters> {
+/// Fills in the model's defaults, and `default_decoder`, and checks every range. `init_size` is the init image's width and
+/// height, pixels.
+pub(crate) fn resolve(
+    request: &Request,
+    default_decoder: Option<AutoencoderKind>,
+    init_size: Option<(u32, u32)>,
+    manifest: &Manifest,
+) -> Result<Parameters> {
+    if init_size.is_some() && !AutoencoderKind::ALL.iter().any(|kind| manifest.has(kind.encoder())) {
+        let message = "this model has a decoder alone, no encoder; it cannot start from an image";
+        return Err(invalid("init_images", message.into()));
+    }
     let sizes = &manifest.picture;
     let own = |side: fn((u32, u32)) -> u32| {
         let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / sizes.factor * sizes.factor).max(sizes.smallest);
@@ -34,7 +44,19 @@ pub(crate) fn resolve(request: &Request, init_size: Option<(u32, u32)>, manifest
         seed: request.seed,
         sampler: request.sampler.unwrap_or(manifest.sampling.default),
         strength: init_size.is_some().then_some(strength),
+        decoder: decoder(request.decoder.or(default_decoder), manifest)?,
     })
+}
+
+/// The autoencoder that is asked for, else the model's first.
+pub(crate) fn decoder(wanted: Option<AutoencoderKind>, manifest: &Manifest) -> Result<AutoencoderKind> {
+    let there: Vec<AutoencoderKind> = manifest.decoders().collect();
+    let default = there.first().copied().unwrap_or_default();
+    let kind = wanted.unwrap_or(default);
+    match there.contains(&kind) {
+        true => Ok(kind),
+        false => Err(invalid("decoder", format!("this model has no {kind} decoder; it has {default} alone"))),
+    }
 }
 
 /// A width or height that the model can paint, or the ones next to it.
@@ -72,7 +94,7 @@ mod tests {
     use crate::sampler::SamplerKind;
 
     fn refused(request: Request) -> (&'static str, String) {
-        match resolve(&request, None, &sample()) {
+        match resolve(&request, None, None, &sample()) {
             Err(Error::InvalidParam { field, message }) => (field, message),
             other => panic!("{other:?}"),
         }
@@ -80,15 +102,47 @@ mod tests {
 
     #[test]
     fn silence_means_the_models_defaults() {
-        let found = resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, &sample()).unwrap();
+        let found =
+            resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, None, &sample()).unwrap();
         assert_eq!((found.width, found.height, found.steps, found.cfg_scale), (512, 512, 20, 7.5));
         assert_eq!((found.sampler, found.strength), (SamplerKind::Pndm, None));
     }
 
     #[test]
     fn an_init_image_gives_its_size_rounded_down() {
-        let found = resolve(&Request::default(), Some((700, 63)), &sample()).unwrap();
+        let found = resolve(&Request::default(), None, Some((700, 63)), &sample()).unwrap();
         assert_eq!((found.width, found.height, found.strength), (696, 64, Some(0.75)));
+    }
+
+    /// Stable Diffusion 1.5's manifest without the networks `without`, but with a tiny decoder.
+    fn with_tiny(without: &[&str]) -> Manifest {
+        let mut json: serde_json::Value = serde_json::from_slice(&sample().to_json()).unwrap();
+        let files = json["files"].as_object_mut().unwrap();
+        files.retain(|file, _| !without.iter().any(|network| file.starts_with(network)));
+        for file in ["tiny_decoder.onnx", "tiny_decoder.weights"] {
+            files.insert(file.into(), "0".repeat(64).into());
+        }
+        Manifest::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_tiny_decoder_is_for_who_asks_and_for_who_has_no_other() {
+        let decoder = |decoder, manifest| {
+            let request = Request { decoder, ..Request::default() };
+            resolve(&request, None, None, manifest).map(|parameters| parameters.decoder)
+        };
+        let (both, alone) = (with_tiny(&[]), with_tiny(&["vae_decoder", "vae_encoder"]));
+        assert_eq!(decoder(None, &both).unwrap(), AutoencoderKind::Full);
+        assert_eq!(decoder(Some(AutoencoderKind::Tiny), &both).unwrap(), AutoencoderKind::Tiny);
+        assert_eq!(decoder(None, &alone).unwrap(), AutoencoderKind::Tiny);
+        assert!(decoder(Some(AutoencoderKind::Full), &alone).is_err());
+        let configured =
+            |request: &Request| resolve(request, Some(AutoencoderKind::Tiny), None, &both).unwrap().decoder;
+        assert_eq!(configured(&Request::default()), AutoencoderKind::Tiny);
+        let full = Request { decoder: Some(AutoencoderKind::Full), ..Request::default() };
+        assert_eq!(configured(&full), AutoencoderKind::Full);
+        let error = resolve(&Request::default(), None, Some((64, 64)), &alone).unwrap_err();
+        assert!(error.to_string().contains("init_images"), "{error}");
     }
 
     #[test]
@@ -105,5 +159,7 @@ mod tests {
         assert_eq!(refused(Request { cfg_scale: Some(f64::NAN), ..Request::default() }).0, "cfg_scale");
         assert_eq!(refused(Request { cfg_scale: Some(-1.0), ..Request::default() }).0, "cfg_scale");
         assert_eq!(refused(Request { strength: Some(1.5), ..Request::default() }).0, "denoising_strength");
+        let tiny = Request { decoder: Some(AutoencoderKind::Tiny), ..Request::default() };
+        assert_eq!(refused(tiny), ("decoder", "this model has no tiny decoder; it has full alone".into()));
     }
 }

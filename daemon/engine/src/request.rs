@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use image::RgbImage;
 
-use crate::bundle::Manifest;
+use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
 use crate::sampler::SamplerKind;
 
@@ -30,6 +30,9 @@ pub struct Request {
     pub sampler: Option<SamplerKind>,
     /// How much of the init image is repainted, 0 to 1; only for image to image.
     pub strength: Option<f64>,
+    /// The autoencoder that makes pixels of latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<AutoencoderKind>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -55,6 +58,9 @@ pub struct Parameters {
     /// Only for image to image.
     #[serde(rename = "denoising_strength", default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+    /// The autoencoder that makes pixels of latents, and, if it can, latents of the init image.
+    #[serde(default)]
+    pub decoder: AutoencoderKind,
 }
 
 impl Parameters {

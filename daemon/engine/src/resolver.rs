@@ -2,7 +2,7 @@
 //! settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed, so
 //! that a mistake is reported when a request arrives and not when its turn comes.
 
-use crate::bundle::{Bundle, Manifest, SecondText, Source, Text};
+use crate::bundle::{AutoencoderKind, Bundle, Manifest, SecondText, Source, Text};
 use crate::error::{Error, Result};
 use crate::parameters;
 use crate::request::{Parameters, Request};
@@ -52,6 +52,7 @@ pub struct Resolver {
     manifest: Manifest,
     model_sha256: String,
     tokenizer: Tokenizer,
+    decoder: Option<AutoencoderKind>,
 }
 
 impl Resolver {
@@ -65,7 +66,17 @@ impl Resolver {
         let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
         let tokenizer = Tokenizer::new(&vocab, &merges, &bundle.manifest.text.added)
             .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })?;
-        Ok(Resolver { manifest: bundle.manifest, model_sha256: bundle.sha256, tokenizer })
+        Ok(Resolver { manifest: bundle.manifest, model_sha256: bundle.sha256, tokenizer, decoder: None })
+    }
+
+    /// With `decoder` for the requests that name none; `None`: the model's first.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where the model does not have it.
+    pub fn with_decoder(self, decoder: Option<AutoencoderKind>) -> Result<Resolver> {
+        parameters::decoder(decoder, &self.manifest)?;
+        Ok(Resolver { decoder, ..self })
     }
 
     /// The bundle's manifest.
@@ -84,7 +95,7 @@ impl Resolver {
     ///
     /// `InvalidParam` with the request's key, for whatever the model or the sampler does not take.
     pub fn resolve(&self, request: &Request, init_size: Option<(u32, u32)>) -> Result<Painting> {
-        let parameters = parameters::resolve(request, init_size, &self.manifest)?;
+        let parameters = parameters::resolve(request, self.decoder, init_size, &self.manifest)?;
         let Parameters { steps, strength, .. } = parameters;
         let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
         let mut warnings = vec![];

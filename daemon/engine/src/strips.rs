@@ -40,9 +40,9 @@ impl Extent {
 pub(crate) enum RowOp {
     /// The segment's input, which is there before the first pass.
     Input,
-    /// A convolution; its second input, if there is one, is the residual. `half`: the result is
-    /// rounded to f16 in this unit.
-    Conv { weight: String, shape: ConvShape, half: Option<f32> },
+    /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16 in this unit.
+    /// `relu`: what is negative in it becomes 0.
+    Conv { weight: String, shape: ConvShape, half: Option<f32>, relu: bool },
     /// A group norm.
     Norm { weight: String, groups: usize, eps: f32, silu: bool, quantize: bool },
     /// One int8 scale per pixel.

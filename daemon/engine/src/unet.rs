@@ -3,6 +3,7 @@
 use crate::bundle::{Bundle, PictureSizes, Text};
 use crate::error::Result;
 use crate::graph::{InputShape, InputValues, Signature};
+use crate::inpainting::MaskedImage;
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, NetworkRun, Tick};
@@ -16,6 +17,7 @@ pub struct Unet {
     pooled: Option<usize>,
     /// Pixels per latent along an axis.
     factor: usize,
+    inpainting: bool,
 }
 
 /// Numbers that SDXL is told of a picture: original height and width, top and left of the crop, height and width.
@@ -27,17 +29,20 @@ impl Unet {
         let guidance_embedding = bundle.manifest.picture.guidance_embedding.is_some();
         let pooled = bundle.manifest.text.second.map(|second| second.pooled);
         let inputs = 3 + usize::from(guidance_embedding) + if pooled.is_some() { 2 } else { 0 };
-        let factor = bundle.manifest.picture.factor;
-        Ok(Unet { network: Network::open(bundle, "unet", inputs)?, guidance_embedding, pooled, factor })
+        let (factor, inpainting) = (bundle.manifest.picture.factor, bundle.manifest.picture.inpainting);
+        let network = Network::open(bundle, "unet", inputs)?;
+        Ok(Unet { network, guidance_embedding, pooled, factor, inpainting })
     }
 
     /// Gets ready for `steps` predictions of latents of this shape.
     ///
-    /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided.
+    /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided. An inpainting
+    /// model also needs `masked`, of the latents' size.
     pub fn start(
         &mut self,
         latents: &Latents,
         embeddings: Embeddings,
+        masked: Option<MaskedImage>,
         guidance: f64,
         steps: usize,
         budget: RunBudget,
@@ -53,7 +58,7 @@ impl Unet {
             [InputValues::F32(vec![batch, wide], pooled), InputValues::F32(vec![batch, TIME_IDS], ids)]
         });
         let running = self.network.start(&signature, steps, budget)?;
-        Ok(Steps { running, text, added, batch, guidance, guidance_embedding })
+        Ok(Steps { running, text, added, masked, batch, guidance, guidance_embedding })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
@@ -71,8 +76,11 @@ impl Unet {
 
     /// A prediction has the shape of the latents.
     fn signature(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Signature {
-        let batch = latents[0];
-        let mut inputs = vec![InputShape::F32(latents.clone()), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
+        let (batch, mut input) = (latents[0], latents.clone());
+        if let Some(channels) = input.last_mut().filter(|_| self.inpainting) {
+            *channels = MaskedImage::input_channels(*channels);
+        }
+        let mut inputs = vec![InputShape::F32(input), InputShape::F32(vec![1]), InputShape::F32(embeddings)];
         if self.guidance_embedding {
             inputs.push(InputShape::F32(vec![1]));
         }
@@ -93,6 +101,7 @@ pub struct Steps<'a> {
     text: InputValues,
     /// The pooled embeddings and the picture's sizes.
     added: Option<[InputValues; 2]>,
+    masked: Option<MaskedImage>,
     batch: usize,
     guidance: f64,
     guidance_embedding: bool,
@@ -101,7 +110,10 @@ pub struct Steps<'a> {
 impl Steps<'_> {
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
     pub fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
-        let input = InputValues::F32(latents.shape(self.batch), latents.values.repeat(self.batch));
+        let values = self.masked.as_ref().map_or_else(|| latents.values.clone(), |masked| masked.beside(latents));
+        let channels = values.len() / (latents.height * latents.width);
+        let shape = vec![self.batch, latents.height, latents.width, channels];
+        let input = InputValues::F32(shape, values.repeat(self.batch));
         let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {
             inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));

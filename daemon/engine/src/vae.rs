@@ -1,7 +1,7 @@
 //! The autoencoder: latents to pixels and back. Pixels here are f32 from -1 to 1, `[height][width][3]`.
 
 use crate::bundle::Bundle;
-use crate::bundle::PictureSizes;
+use crate::bundle::{AutoencoderKind, PictureSizes};
 use crate::error::Result;
 use crate::graph::{InputShape, InputValues, Signature};
 use crate::latents::Latents;
@@ -9,24 +9,25 @@ use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
 
 /// Colour channels of an image.
-const COLOURS: usize = 3;
+pub(crate) const COLOURS: usize = 3;
 
-/// The decoder.
+/// A decoder.
 pub struct VaeDecoder {
     network: Network,
     sizes: PictureSizes,
+    latent_scale: f32,
 }
 
 impl VaeDecoder {
-    /// Opens the bundle's `vae_decoder`; reads no weights yet.
-    pub fn open(bundle: &Bundle) -> Result<VaeDecoder> {
-        Ok(VaeDecoder { network: Network::open(bundle, "vae_decoder", 1)?, sizes: bundle.manifest.picture.clone() })
+    /// Opens the bundle's decoder of this kind; reads no weights yet.
+    pub fn open(bundle: &Bundle, kind: AutoencoderKind) -> Result<VaeDecoder> {
+        let sizes = bundle.manifest.picture.clone();
+        Ok(VaeDecoder { network: Network::open(bundle, kind.decoder(), 1)?, latent_scale: sizes.scale(kind), sizes })
     }
 
     /// The image of `latents`.
     pub fn decode(&mut self, latents: &Latents, budget: RunBudget, tick: &mut Tick) -> Result<Vec<f32>> {
-        let scale = self.sizes.latent_scale as f32;
-        let scaled = latents.values.iter().map(|value| value / scale).collect();
+        let scaled = latents.values.iter().map(|value| value / self.latent_scale).collect();
         let output = self.image(latents.height, latents.width);
         self.network.run(vec![InputValues::F32(latents.shape(1), scaled)], output, budget, tick)
     }
@@ -57,16 +58,19 @@ impl VaeDecoder {
     }
 }
 
-/// The encoder.
+/// An encoder.
 pub struct VaeEncoder {
     network: Network,
     sizes: PictureSizes,
+    kind: AutoencoderKind,
 }
 
-/// The distribution that the encoder sees in an image, one normal for each value of the latents.
+/// The distribution that an encoder sees in an image, one normal for each value of the latents; a tiny encoder sees the
+/// latents themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
-    /// Means, then log variances, of each pixel.
+    kind: AutoencoderKind,
+    /// Means, then, but for a tiny encoder's, log variances, of each pixel.
     values: Vec<f32>,
     height: usize,
     width: usize,
@@ -75,9 +79,10 @@ pub struct Moments {
 }
 
 impl VaeEncoder {
-    /// Opens the bundle's `vae_encoder`; reads no weights yet.
-    pub fn open(bundle: &Bundle) -> Result<VaeEncoder> {
-        Ok(VaeEncoder { network: Network::open(bundle, "vae_encoder", 1)?, sizes: bundle.manifest.picture.clone() })
+    /// Opens the bundle's encoder of this kind; reads no weights yet.
+    pub fn open(bundle: &Bundle, kind: AutoencoderKind) -> Result<VaeEncoder> {
+        let sizes = bundle.manifest.picture.clone();
+        Ok(VaeEncoder { network: Network::open(bundle, kind.encoder(), 1)?, sizes, kind })
     }
 
     /// The distribution of an image's latents.
@@ -91,9 +96,9 @@ impl VaeEncoder {
         let output = self.moments(width, height);
         let input = InputValues::F32(vec![1, height, width, COLOURS], pixels);
         let values = self.network.run(vec![input], output, budget, tick)?;
-        let PictureSizes { factor, latent_channels: channels, latent_scale, .. } = self.sizes;
-        let latent_scale = latent_scale as f32;
-        Ok(Moments { values, height: height / factor, width: width / factor, channels, latent_scale })
+        let PictureSizes { factor, latent_channels: channels, .. } = self.sizes;
+        let (kind, latent_scale) = (self.kind, self.sizes.scale(self.kind));
+        Ok(Moments { kind, values, height: height / factor, width: width / factor, channels, latent_scale })
     }
 
     /// Checks that the smallest image gives latents of the manifest's size.
@@ -111,15 +116,23 @@ impl VaeEncoder {
         self.network.demand(&Signature { inputs, output })
     }
 
-    /// The shape of the distribution of an image of this size: means and log variances.
+    /// The shape of the distribution of an image of this size.
     fn moments(&self, width: usize, height: usize) -> Vec<usize> {
         let PictureSizes { factor, latent_channels, .. } = self.sizes;
-        vec![1, height / factor, width / factor, 2 * latent_channels]
+        vec![1, height / factor, width / factor, latent_channels * numbers(self.kind)]
     }
 
     /// Frees the weights.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
+    }
+}
+
+/// Of how many numbers an encoder's distribution of one value is.
+fn numbers(kind: AutoencoderKind) -> usize {
+    match kind {
+        AutoencoderKind::Full => 2,
+        AutoencoderKind::Tiny => 1,
     }
 }
 
@@ -129,16 +142,32 @@ fn keys(sizes: &PictureSizes) -> String {
 }
 
 impl Moments {
-    /// Latents drawn with `noise`, a standard normal for each of their values (diffusers' `DiagonalGaussianDistribution`).
-    pub fn sample(&self, noise: &[f32]) -> Latents {
+    /// Latents of the distribution (diffusers' `retrieve_latents`). `noise` gives a standard normal for each of their values;
+    /// it is called once, and of a tiny encoder's not at all.
+    pub fn sample(&self, noise: impl FnOnce() -> Vec<f32>) -> Latents {
+        let Moments { height, width, channels, .. } = *self;
+        let drawn = match self.kind {
+            AutoencoderKind::Full => self.draw(&noise()),
+            AutoencoderKind::Tiny => self.values.clone(),
+        };
+        let values = drawn.into_iter().map(|value| self.latent_scale * value).collect();
+        Latents { height, width, channels, values }
+    }
+
+    /// diffusers' `DiagonalGaussianDistribution.sample`.
+    fn draw(&self, noise: &[f32]) -> Vec<f32> {
         let pixels = self.values.chunks_exact(2 * self.channels).zip(noise.chunks_exact(self.channels));
         let values = pixels.flat_map(|(moments, noise)| {
             let (means, log_variances) = moments.split_at(self.channels);
             let draws = means.iter().zip(log_variances).zip(noise);
-            draws.map(|((mean, log_variance), noise)| self.latent_scale * draw(*mean, *log_variance, *noise))
+            draws.map(|((mean, log_variance), noise)| draw(*mean, *log_variance, *noise))
         });
-        let Moments { height, width, channels, .. } = *self;
-        Latents { height, width, channels, values: values.collect() }
+        values.collect()
+    }
+
+    /// Whether latents are drawn with noise.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.kind == AutoencoderKind::Full
     }
 
     /// Rows, columns and channels of the latents.
@@ -159,9 +188,17 @@ mod tests {
     #[test]
     fn samples_have_the_means_and_deviations() {
         let values = vec![1.0, 2.0, 0.0, f32::MIN, 3.0, 4.0, 4f32.ln(), 0.0];
-        let moments = Moments { values, height: 1, width: 2, channels: 2, latent_scale: 0.5 };
-        let latents = moments.sample(&[1.0, 1.0, -1.0, 0.0]);
+        let kind = AutoencoderKind::Full;
+        let moments = Moments { kind, values, height: 1, width: 2, channels: 2, latent_scale: 0.5 };
+        let latents = moments.sample(|| vec![1.0, 1.0, -1.0, 0.0]);
         let wanted = [1.0, 1.0, 0.5, 2.0];
         assert!(latents.values.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", latents.values);
+    }
+
+    #[test]
+    fn a_tiny_encoders_latents_are_not_drawn() {
+        let (kind, values) = (AutoencoderKind::Tiny, vec![1.0, -2.0]);
+        let moments = Moments { kind, values, height: 1, width: 1, channels: 2, latent_scale: 0.5 };
+        assert_eq!(moments.sample(|| unreachable!("nothing is drawn")).values, [0.5, -1.0]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
@@ -40,7 +41,7 @@ fn decoded_pictures_do_not_depend_on_the_strips() {
         let pictures: Vec<Vec<u32>> = BUDGETS
             .map(|strips| {
                 let latents = Latents { width, height, channels: 4, values: noise(width * height * 4) };
-                let mut decoder = VaeDecoder::open(&bundle).unwrap();
+                let mut decoder = VaeDecoder::open(&bundle, AutoencoderKind::Full).unwrap();
                 bits(&decoder.decode(&latents, budget(strips), &mut |_, _| {}).unwrap())
             })
             .into();
@@ -55,11 +56,11 @@ fn encoded_latents_do_not_depend_on_the_strips() {
     let (width, height) = (128, 96);
     let latents: Vec<Vec<u32>> = BUDGETS
         .map(|strips| {
-            let mut encoder = VaeEncoder::open(&bundle).unwrap();
+            let mut encoder = VaeEncoder::open(&bundle, AutoencoderKind::Full).unwrap();
             let (pixels, size) = (noise(width * height * 3), (width, height));
             let moments = encoder.encode(pixels, size, budget(strips), &mut |_, _| {});
             let moments = moments.unwrap();
-            bits(&moments.sample(&noise(width * height / 64 * 4)).values)
+            bits(&moments.sample(|| noise(width * height / 64 * 4)).values)
         })
         .into();
     latents.iter().for_each(|other| assert!(*other == latents[0]));

@@ -45,7 +45,7 @@ fn linear_is_a_matrix_product_with_a_bias() {
     let (layout, bytes, rows, bias) = panel(&mut numbers, k, 1);
     let x = numbers.vec(m * k, Magnitude::Plain);
     let mut out = vec![1.0; m * PANEL];
-    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: true, time: None };
+    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: true, ..Epilogue::NONE };
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     let call = LinearCall { x: InputRows::F32(&x), panels, features: PANEL, epilogue };
     Level::current().linear(&call, &mut out);

@@ -137,7 +137,7 @@ impl LinearCase {
         );
         let input = ShiftedRows::new(&numbers.vec(self.m * self.k, self.kind), self.k, self.format, self.shift);
         let held = numbers.vec(self.m * self.features, self.kind);
-        let epilogue = Epilogue { activation: self.activation, accumulate: self.accumulate, time: None };
+        let epilogue = Epilogue { activation: self.activation, accumulate: self.accumulate, ..Epilogue::NONE };
         let (x, features) = (input.rows(), self.features);
         let mut expected = held.clone();
         let blocks = matrix.all();
@@ -222,6 +222,7 @@ struct ConvCase {
     /// Times that are added: none, one for all images, or one for each.
     times: Times,
     accumulate: bool,
+    relu: bool,
     threads: usize,
 }
 
@@ -241,17 +242,17 @@ fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let image = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
     let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let times = proptest::sample::select(&[Times::Absent, Times::Shared, Times::Own]);
-    let options = (proptest::sample::select(&FORMATS), times, any::<bool>());
+    let options = (proptest::sample::select(&FORMATS), times, any::<bool>(), any::<bool>());
     (any::<u64>(), magnitudes(), image, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a image smaller than its kernel",
-        |(seed, kind, (batch, height, width), filter, (format, times, accumulate), k, features, threads)| {
+        |(seed, kind, (batch, height, width), filter, (format, times, accumulate, relu), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
             let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
             let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
             let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
             let [height, width] = enlarged.unwrap_or([height, width]);
             let k = if format == Format::Int8 { k * 4 } else { k };
-            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, threads };
+            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, relu, threads };
             (height >= least && width >= least).then_some(case)
         },
     )
@@ -271,7 +272,8 @@ impl ConvCase {
         };
         let (height, width) = (shape.out_height(), shape.out_width());
         let held = numbers.vec(shape.batch * height * width * features, self.kind);
-        let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: self.accumulate, time: time.as_deref() };
+        let ConvCase { accumulate, relu, .. } = *self;
+        let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate, time: time.as_deref(), relu };
         let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let blocks = matrix.all();

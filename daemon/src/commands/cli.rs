@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::sampler::SamplerKind;
 
 use crate::config::ByteSize;
@@ -100,6 +101,9 @@ pub struct PaintArgs {
     /// How much of the init image to repaint, 0 to 1
     #[arg(long, requires = "init_image")]
     pub strength: Option<f64>,
+    /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
+    #[arg(long, value_name = "full|tiny")]
+    pub decoder: Option<AutoencoderKind>,
 }
 
 /// `diffused generate`
@@ -137,6 +141,9 @@ pub struct PlanArgs {
     /// Guidance scale; above 1 each step computes two batch entries
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
+    /// The decoder, where the model has both: full or tiny
+    #[arg(long, value_name = "full|tiny")]
+    pub decoder: Option<AutoencoderKind>,
     /// Plan for an init image (img2img)
     #[arg(long)]
     pub image_to_image: bool,

@@ -95,6 +95,7 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         seed: arguments.seed.unwrap_or_else(random::seed),
         sampler: arguments.sampler,
         strength: arguments.strength,
+        decoder: arguments.decoder,
     };
     Ok((request, init_image.transpose()?))
 }

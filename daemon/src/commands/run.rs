@@ -55,6 +55,7 @@ fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Fai
     let model = Model::new(config.model.as_deref(), options)?;
     let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
     let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
+    let resolver = resolver.with_decoder(config.decoder).map_err(|error| Failure::Usage(error.to_string()))?;
     Ok((config, model, resolver, engine))
 }
 

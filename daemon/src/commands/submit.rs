@@ -238,6 +238,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         n_iter: arguments.n_iter,
         init_images: paint.init_image.as_ref().map(init_image).transpose()?,
         denoising_strength: paint.strength,
+        decoder: paint.decoder,
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: wanted,

@@ -2,12 +2,13 @@
 //! (`jobs::request`), so that each error names its key; this type is what our own client sends, and its schema is the
 //! contract's.
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::sampler::SamplerKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(test)]
-use crate::contract::asyncapi::types::{JobId, Name, RequestFormat, RequestSampler};
+use crate::contract::asyncapi::types::{JobId, Name, RequestDecoder, RequestFormat, RequestSampler};
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
 /// keys that are unknown are left out with a warning.
@@ -59,6 +60,11 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub denoising_strength: Option<f64>,
+    /// The autoencoder that makes pixels, if the model has this one: `full`, or `tiny`, nearly the same in a fraction of the
+    /// time. The device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestDecoder>"))]
+    pub decoder: Option<AutoencoderKind>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<JobId>"))]

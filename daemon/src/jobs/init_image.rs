@@ -215,6 +215,7 @@ mod tests {
             seed: 42,
             sampler: SamplerKind::EulerAncestral,
             strength: Some(0.5),
+            decoder: diffused_engine::bundle::AutoencoderKind::Full,
         }
     }
 

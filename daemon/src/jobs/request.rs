@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Request;
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Options, Painting, Resolver};
@@ -177,6 +178,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         seed: seed(fields)?,
         sampler: sampler(fields)?,
         strength: fields.number("denoising_strength")?,
+        decoder: decoder(fields)?,
     };
     let job = Job {
         id: String::new(),
@@ -202,6 +204,11 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
 fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
     let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
     Ok(name.map(|name| name.parse()).transpose()?)
+}
+
+fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {
+    let name = fields.text("decoder")?.map(|name| name.chars().take(80).collect::<String>());
+    name.map(|name| name.parse().map_err(|message: String| Fault::param("decoder", message))).transpose()
 }
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.

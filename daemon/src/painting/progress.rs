@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::{Parameters, Stage};
 
 use crate::contract::messages::{JobProgress, Timings};
@@ -53,11 +54,15 @@ impl Meter {
         let passes = if parameters.cfg_scale > 1.0 { 2.0 } else { 1.0 };
         let strength = parameters.strength.unwrap_or(1.0);
         let steps = (parameters.steps as f64 * strength).max(1.0).floor();
-        let encoder = if parameters.strength.is_some() { 558.0 } else { 0.0 };
+        let (encoder, decoder) = match parameters.decoder {
+            AutoencoderKind::Full => (558.0, 1257.0),
+            AutoencoderKind::Tiny => (71.0, 71.0),
+        };
+        let encoder = if parameters.strength.is_some() { encoder } else { 0.0 };
         Meter {
             started: now,
             last: now,
-            costs: [7.0 * passes, encoder, 402.0 * passes * steps, 1257.0],
+            costs: [7.0 * passes, encoder, 402.0 * passes * steps, decoder],
             done: [0.0; 4],
             spent: [Duration::ZERO; 4],
             steps: (0, steps as usize),
@@ -163,6 +168,7 @@ mod tests {
             seed: 0,
             sampler: SamplerKind::Ddim,
             strength,
+            decoder: AutoencoderKind::Full,
         }
     }
 

@@ -21,7 +21,8 @@ const ROWS: usize = 2;
 /// The UNet's network.
 pub(super) fn build(config: &UnetConfig, weights: Format) -> BuiltNetwork {
     let mut b = Builder::new(weights);
-    let picture = [Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(config.latent_channels)];
+    let input = if config.inpainting { 2 * config.latent_channels + 1 } else { config.latent_channels };
+    let picture = [Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(input)];
     let sample = b.input("sample", &picture);
     let timestep = b.input("timestep", &[Dim::Fixed(1)]);
     let text_channels = config.blocks[0].text_channels;

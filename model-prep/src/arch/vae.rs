@@ -14,10 +14,10 @@ use diffused_kernels::pack::Format;
 /// Added to the variance by all norms of the autoencoder.
 const EPS: f32 = 1e-6;
 /// Colour channels.
-const COLOURS: usize = 3;
+pub(super) const COLOURS: usize = 3;
 
 /// Convolutions next to pixels and latents, never in int8: they are cheap and everything passes through them.
-const OUTER: Conv = Conv {
+pub(super) const OUTER: Conv = Conv {
     kernel: 3,
     stride: 1,
     padding: Padding::Same,
@@ -27,6 +27,8 @@ const OUTER: Conv = Conv {
     residual: None,
     precise: true,
     half: None,
+    bias: true,
+    relu: false,
 };
 
 /// The decoder's network.
@@ -81,7 +83,8 @@ pub(super) fn encoder(config: &VaeConfig, weights: Format) -> BuiltNetwork {
     b.finish("vae_encoder", x, "moments")
 }
 
-fn picture(b: &mut Builder, name: &'static str, channels: usize) -> Value {
+/// An input of images or latents.
+pub(super) fn picture(b: &mut Builder, name: &'static str, channels: usize) -> Value {
     b.input(name, &[Dim::Any("batch"), Dim::Any("height"), Dim::Any("width"), Dim::Fixed(channels)])
 }
 

@@ -93,6 +93,11 @@ impl Keys {
         self.map.remove(key)
     }
 
+    /// Whether `key` has this value.
+    pub(crate) fn is(&self, key: &str, value: &Value) -> bool {
+        self.map.get(key) == Some(value)
+    }
+
     /// The value of `key`, if it is there and not null.
     pub(crate) fn some(&mut self, key: &str) -> Option<Value> {
         self.take(key).filter(|value| !value.is_null())

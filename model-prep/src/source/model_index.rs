@@ -109,13 +109,12 @@ fn other_kind(pipeline: &str) -> Option<String> {
 /// The parts' classes. The safety checker and its like are not part of painting. Returns whether there is a second text
 /// encoder.
 fn check_parts(keys: &mut Keys) -> Result<bool> {
-    for (part, library, class) in [
-        ("text_encoder", "transformers", "CLIPTextModel"),
-        ("unet", "diffusers", "UNet2DConditionModel"),
-        ("vae", "diffusers", "AutoencoderKL"),
-    ] {
+    for (part, library, class) in
+        [("text_encoder", "transformers", "CLIPTextModel"), ("unet", "diffusers", "UNet2DConditionModel")]
+    {
         keys.only(part, &[json!([library, class])])?;
     }
+    keys.only("vae", &["AutoencoderKL", "AutoencoderTiny"].map(|class| json!(["diffusers", class])))?;
     keys.only("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"].map(|class| json!(["transformers", class])))?;
     keys.only("image_encoder", &[Value::Null, json!([null, null])])?;
     let second = json!(["transformers", "CLIPTextModelWithProjection"]);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use configs::{Parts, SingleFamily};
 pub(crate) use layout::{UnetLayout, vae_levels, vae_name};
 
+use super::autoencoders::Autoencoders;
 use super::keys::ConfigFiles;
 use super::{Weights, text_name};
 use crate::error::{Error, Result};
@@ -57,13 +58,15 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         SingleFamily::Sd2 => (open_clip(path, &file, OPEN_CLIP, true)?, None),
         SingleFamily::Xl => (clip(XL_CLIP)?, Some(open_clip(path, &file, XL_OPEN_CLIP, false)?)),
     };
+    let replaced = options.vae.is_some() && vae.names().next().is_none();
     for (part, network) in [(&unet, "UNet"), (&text_encoder, "text encoder"), (&vae, "autoencoder")] {
-        if part.names().next().is_none() {
+        if part.names().next().is_none() && !(replaced && network == "autoencoder") {
             return Err(Error::file(path, kind::lacks(network)));
         }
     }
     let velocity = velocity(family, &file, options, warnings)?;
-    let parts = Parts { text: &text_encoder, text_2: text_2.as_ref(), unet: &unet, vae: Some(&vae) };
+    let parts =
+        Parts { text: &text_encoder, text_2: text_2.as_ref(), unet: &unet, vae: Some(&vae).filter(|_| !replaced) };
     let (files, tokenizer) = match &options.config {
         Some(folder) => (ConfigFiles::folder(folder), Some(folder.join("tokenizer"))),
         None => (ConfigFiles::values(path, configs::files(family, &layout, &parts, velocity)), None),
@@ -72,6 +75,7 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         true => "single file without its moving average",
         false => "single file",
     };
+    let vae = if replaced { Autoencoders::default() } else { Autoencoders::full(vae)? };
     Ok(SingleFile { files, form, tokenizer, weights: Weights { text_encoder, text_encoder_2: text_2, unet, vae } })
 }
 

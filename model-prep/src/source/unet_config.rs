@@ -50,6 +50,8 @@ pub(crate) struct AddedEmbedding {
 pub(crate) struct UnetConfig {
     /// Channels of the latents.
     pub(crate) latent_channels: usize,
+    /// The input also holds a mask and the masked image's latents.
+    pub(crate) inpainting: bool,
     /// Default width and height of the latents.
     pub(crate) sample_size: usize,
     /// Kernel of the first convolution: 1 or 3.
@@ -111,7 +113,7 @@ impl UnetConfig {
         keys.ignore(&INERT);
         refuse_variants(&mut keys)?;
         let channels = keys.levels("block_out_channels", &[320, 640, 1280, 1280])?;
-        let latent_channels = latent_channels(&mut keys)?;
+        let (latent_channels, inpainting) = latent_channels(&mut keys)?;
         let blocks = blocks(&mut keys, &channels)?;
         let (down, up, middle) = transformers(&mut keys, &blocks)?;
         let blocks = blocks.into_iter().zip(down).map(|(block, down)| UnetBlock { down, ..block }).collect();
@@ -119,6 +121,7 @@ impl UnetConfig {
         let padding = [(json!(1), Padding::Same), (json!(0), Padding::End)];
         let config = UnetConfig {
             latent_channels,
+            inpainting,
             sample_size: sample_size(&mut keys, &version, warnings)?,
             conv_in_kernel: keys.choice("conv_in_kernel", &kernel)?.unwrap_or(3),
             conv_out_kernel: keys.choice("conv_out_kernel", &kernel)?.unwrap_or(3),
@@ -166,14 +169,22 @@ fn added(keys: &mut Keys) -> Result<Option<AddedEmbedding>> {
     }
 }
 
-/// Channels of the input and of the output, which are the same unless the model also takes a mask or a picture.
-fn latent_channels(keys: &mut Keys) -> Result<usize> {
+/// Channels of the latents, and whether the model inpaints: then the input also holds a mask and the masked image's latents.
+fn latent_channels(keys: &mut Keys) -> Result<(usize, bool)> {
     let channels = keys.count("in_channels", 4)?;
     let out_channels = keys.count("out_channels", 4)?;
-    if channels != out_channels {
-        return Err(keys.refuse("in_channels", &json!(channels), &format!("{out_channels}, as out_channels is")));
+    if channels == out_channels || channels == 2 * out_channels + 1 {
+        return Ok((out_channels, channels != out_channels));
     }
-    Ok(channels)
+    let kind = match channels {
+        5 => "; this is a model that takes a depth map beside the latents",
+        7 => "; this is an upscaler",
+        8 => "; this is InstructPix2Pix, which takes a picture to edit beside the latents",
+        _ => "",
+    };
+    let expected =
+        format!("{out_channels}, as out_channels is, or {} of an inpainting model{kind}", 2 * out_channels + 1);
+    Err(keys.refuse("in_channels", &json!(channels), &expected))
 }
 
 /// Other kinds of networks that diffusers builds with this class.

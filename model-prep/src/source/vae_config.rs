@@ -1,9 +1,12 @@
 //! `vae/config.json`: AutoencoderKL's configuration, with diffusers' defaults for what is absent.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::keys::Keys;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::tensors::Checkpoint;
 
 /// The autoencoder's configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +74,33 @@ impl VaeConfig {
     /// million, and what is small is still exact to 1.5e-5.
     pub(crate) fn with_large_activations(self) -> VaeConfig {
         VaeConfig { half_unit: 256, ..self }
+    }
+
+    /// The configuration that the tensors of `file`, under diffusers' names, tell. What they do not tell is as in `own`, the
+    /// model's autoencoder, else as in Stable Diffusion 1's.
+    pub(crate) fn of_tensors(file: &Path, tensors: &Checkpoint, own: Option<&VaeConfig>) -> Result<VaeConfig> {
+        let has = |name: &str| tensors.shape(name).is_some();
+        let rows = |name: &str| tensors.shape(name).and_then(|shape| shape.first().copied());
+        let level = |level: usize| rows(&format!("encoder.down_blocks.{level}.resnets.0.conv1.weight"));
+        let channels: Vec<usize> = (0..).map_while(level).collect();
+        let layers =
+            (0..).take_while(|layer| has(&format!("encoder.down_blocks.0.resnets.{layer}.conv1.weight"))).count();
+        let latents = tensors.shape("decoder.conv_in.weight").and_then(|shape| shape.get(1).copied());
+        let (false, Some(latent_channels)) = (channels.is_empty(), latents) else {
+            let message = "does not hold an autoencoder, neither AutoencoderKL nor AutoencoderTiny (TAESD)";
+            return Err(Error::file(file, message));
+        };
+        Ok(VaeConfig {
+            channels,
+            layers,
+            latent_channels,
+            groups: own.map_or(32, |own| own.groups),
+            attention: has("decoder.mid_block.attentions.0.to_q.weight"),
+            quant_conv: has("quant_conv.weight"),
+            post_quant_conv: has("post_quant_conv.weight"),
+            scaling_factor: own.map_or(0.18215, |own| own.scaling_factor),
+            half_unit: own.map_or(1, |own| own.half_unit),
+        })
     }
 
     /// Pixels per latent along an axis.

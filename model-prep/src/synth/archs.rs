@@ -11,20 +11,41 @@ pub enum Arch {
     Sd21,
     /// BK-SDM-Tiny (Kim et al. 2023): Stable Diffusion 1 with blocks removed.
     BkSdmTiny,
+    /// SD-Turbo (Sauer et al. 2023): Stable Diffusion 2.1 that paints in one step.
+    SdTurbo,
+    /// SDXS-512 (Song et al. 2024): three levels, no attention in the outermost, a tiny autoencoder, one step.
+    Sdxs,
+    /// A tiny autoencoder alone, for Stable Diffusion 1 and 2 (TAESD).
+    Taesd,
+    /// A tiny autoencoder alone, for SDXL (TAESDXL): of the same shape.
+    Taesdxl,
 }
 
 impl Arch {
     /// Every JSON file of the folder.
     pub(super) fn files(self) -> Vec<(&'static str, Value)> {
+        if self.is_autoencoder() {
+            return vec![("config.json", tiny_vae())];
+        }
         vec![
             ("model_index.json", self.model_index()),
             ("text_encoder/config.json", self.text_encoder()),
             ("tokenizer/tokenizer_config.json", tokenizer_config()),
             ("tokenizer/special_tokens_map.json", self.special_tokens()),
             ("unet/config.json", self.unet()),
-            ("vae/config.json", vae()),
+            ("vae/config.json", if self == Arch::Sdxs { tiny_vae() } else { vae() }),
             ("scheduler/scheduler_config.json", self.scheduler()),
         ]
+    }
+
+    /// It is an autoencoder and nothing else.
+    pub(super) fn is_autoencoder(self) -> bool {
+        matches!(self, Arch::Taesd | Arch::Taesdxl)
+    }
+
+    /// It has Stable Diffusion 2's text encoder and UNet.
+    fn is_sd2(self) -> bool {
+        matches!(self, Arch::Sd21 | Arch::SdTurbo)
     }
 
     /// The UNet's transformers begin and end in linear layers, else in 1×1 convolutions.
@@ -42,15 +63,13 @@ impl Arch {
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
+            "vae": ["diffusers", if self == Arch::Sdxs { "AutoencoderTiny" } else { "AutoencoderKL" }],
         })
     }
 
     fn text_encoder(self) -> Value {
-        let (hidden, layers, heads, activation) = match self {
-            Arch::Sd21 => (1024, 23, 16, "gelu"),
-            Arch::Sd15 | Arch::BkSdmTiny => (768, 12, 12, "quick_gelu"),
-        };
+        let (hidden, layers, heads, activation) =
+            if self.is_sd2() { (1024, 23, 16, "gelu") } else { (768, 12, 12, "quick_gelu") };
         json!({
             "architectures": ["CLIPTextModel"],
             "model_type": "clip_text_model",
@@ -62,12 +81,12 @@ impl Arch {
             "num_attention_heads": heads,
             "hidden_act": activation,
             "layer_norm_eps": 1e-5,
-            "projection_dim": if self == Arch::Sd21 { 512 } else { 768 },
+            "projection_dim": if self.is_sd2() { 512 } else { 768 },
         })
     }
 
     fn special_tokens(self) -> Value {
-        let pad = if self == Arch::Sd21 { "!" } else { "<|endoftext|>" };
+        let pad = if self.is_sd2() { "!" } else { "<|endoftext|>" };
         json!({
             "bos_token": "<|startoftext|>",
             "eos_token": "<|endoftext|>",
@@ -96,9 +115,9 @@ impl Arch {
             "norm_eps": 1e-5,
         });
         match self {
-            Arch::Sd15 => {}
-            Arch::Sd21 => {
-                config["sample_size"] = json!(96);
+            Arch::Sd15 | Arch::Taesd | Arch::Taesdxl => {}
+            Arch::Sd21 | Arch::SdTurbo => {
+                config["sample_size"] = json!(if self == Arch::Sd21 { 96 } else { 64 });
                 config["attention_head_dim"] = json!([5, 10, 20, 20]);
                 config["cross_attention_dim"] = json!(1024);
                 config["use_linear_projection"] = json!(true);
@@ -110,13 +129,24 @@ impl Arch {
                 config["mid_block_type"] = json!(null);
                 config["up_block_types"] = json!(vec!["CrossAttnUpBlock2D"; 3]);
             }
+            Arch::Sdxs => {
+                config["block_out_channels"] = json!([320, 640, 1280]);
+                config["layers_per_block"] = json!(1);
+                config["down_block_types"] = json!(["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]);
+                config["mid_block_type"] = json!(null);
+                config["up_block_types"] = json!(["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]);
+            }
         }
         config
     }
 
     fn scheduler(self) -> Value {
         let mut config = json!({
-            "_class_name": if self == Arch::Sd21 { "DDIMScheduler" } else { "PNDMScheduler" },
+            "_class_name": match self {
+                Arch::Sd21 => "DDIMScheduler",
+                Arch::SdTurbo => "EulerDiscreteScheduler",
+                Arch::Sd15 | Arch::BkSdmTiny | Arch::Sdxs | Arch::Taesd | Arch::Taesdxl => "PNDMScheduler",
+            },
             "num_train_timesteps": 1000,
             "beta_start": 0.00085,
             "beta_end": 0.012,
@@ -126,7 +156,13 @@ impl Arch {
         });
         match self {
             Arch::Sd21 => config["prediction_type"] = json!("v_prediction"),
-            Arch::Sd15 | Arch::BkSdmTiny => config["skip_prk_steps"] = json!(true),
+            Arch::Sd15 | Arch::BkSdmTiny | Arch::Sdxs | Arch::Taesd | Arch::Taesdxl => {
+                config["skip_prk_steps"] = json!(true);
+            }
+            Arch::SdTurbo => {}
+        }
+        if matches!(self, Arch::SdTurbo | Arch::Sdxs) {
+            config["timestep_spacing"] = json!("trailing");
         }
         config
     }
@@ -134,6 +170,25 @@ impl Arch {
 
 fn tokenizer_config() -> Value {
     json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": true})
+}
+
+fn tiny_vae() -> Value {
+    json!({
+        "_class_name": "AutoencoderTiny",
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "encoder_block_out_channels": [64, 64, 64, 64],
+        "decoder_block_out_channels": [64, 64, 64, 64],
+        "num_encoder_blocks": [1, 3, 3, 3],
+        "num_decoder_blocks": [3, 3, 3, 1],
+        "act_fn": "relu",
+        "latent_magnitude": 3,
+        "latent_shift": 0.5,
+        "upsampling_scaling_factor": 2,
+        "scaling_factor": 1.0,
+        "force_upcast": false,
+    })
 }
 
 fn vae() -> Value {

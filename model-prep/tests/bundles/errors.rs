@@ -50,7 +50,12 @@ fn values_that_cannot_be_built_are_refused() {
     check_key(unet, "class_embed_type", json!("timestep"), "null");
     check_key(unet, "cross_attention_dim", json!(256), "128, as hidden_size");
     check_key(unet, "down_block_types", json!(["AttnDownBlock2D"]), "a list of 3 (one for each block) of CrossAttn");
-    check_key(unet, "in_channels", json!(9), "4, as out_channels is");
+    check_key(
+        unet,
+        "in_channels",
+        json!(8),
+        "4, as out_channels is, or 9 of an inpainting model; this is InstructPix2Pix",
+    );
     check_key(unet, "mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "\"UNetMidBlock2DCrossAttn\"");
     check_key(unet, "norm_num_groups", json!(48), "a number that divides 64 channels");
     check_key(unet, "resnet_time_scale_shift", json!("scale_shift"), "\"default\"");

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::manifest::{AddedToken, ManifestFields, PictureSizes, Text};
-use super::{REQUIRED, SCHEMA};
+use super::{DECODERS, ENCODERS, REQUIRED, SCHEMA};
 use crate::hash::is_sha256;
 use crate::sampler::{Sampler, SamplingConfig};
 
@@ -70,9 +70,16 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
     }
     // A network is whole: where one of its files is listed, so is the other.
     let needed = super::files(REQUIRED.into_iter().chain(fields.networks()));
-    match needed.iter().find(|file| !files.contains_key(*file)) {
-        Some(file) => Err(format!("files does not list {file}, which this bundle needs; convert the model again")),
-        None => Ok(()),
+    if let Some(file) = needed.iter().find(|file| !files.contains_key(*file)) {
+        return Err(format!("files does not list {file}, which this bundle needs; convert the model again"));
+    }
+    let has = |any_of: [&str; 2]| fields.networks().any(|network| any_of.contains(&network));
+    if !has(DECODERS) {
+        return Err(format!("files lists neither {}; convert the model again", DECODERS.join(" nor ")));
+    }
+    match picture.inpainting && !has(ENCODERS) {
+        true => Err(format!("picture.inpainting is true, but files lists neither {}", ENCODERS.join(" nor "))),
+        false => Ok(()),
     }
 }
 
@@ -111,7 +118,7 @@ fn check_added(added: &[AddedToken]) -> Result<(), String> {
 }
 
 fn check_sizes(sizes: &PictureSizes) -> Result<(), String> {
-    let PictureSizes { default, smallest, factor, latent_channels, latent_scale, guidance_embedding } = *sizes;
+    let PictureSizes { default, smallest, factor, latent_channels, latent_scale, tiny_latent_scale, .. } = *sizes;
     within("picture.factor", factor, FACTOR)?;
     within("picture.smallest", smallest, factor..=MAX_SIDE)?;
     within("picture.default", default, smallest..=MAX_SIDE)?;
@@ -122,7 +129,8 @@ fn check_sizes(sizes: &PictureSizes) -> Result<(), String> {
     }
     within("picture.latent_channels", latent_channels, CHANNELS)?;
     within("picture.latent_scale", latent_scale, LATENT_SCALE)?;
-    guidance_embedding.map_or(Ok(()), |width| within("picture.guidance_embedding", width, CHANNELS))
+    within("picture.tiny_latent_scale", tiny_latent_scale.unwrap_or(1.0), LATENT_SCALE)?;
+    sizes.guidance_embedding.map_or(Ok(()), |width| within("picture.guidance_embedding", width, CHANNELS))
 }
 
 fn check_sampling(config: &SamplingConfig) -> Result<(), String> {

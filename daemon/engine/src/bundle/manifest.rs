@@ -8,7 +8,7 @@ use std::ops::Deref;
 use diffused_kernels::pack::Format;
 use serde::{Deserialize, Serialize};
 
-use super::{NETWORKS, SCHEMA, limits, network_files};
+use super::{AutoencoderKind, NETWORKS, SCHEMA, limits, network_files};
 use crate::sampler;
 
 /// `bundle.json`, parsed and checked: every value lies where the engine can work with it.
@@ -179,11 +179,31 @@ pub struct PictureSizes {
     pub latent_channels: usize,
     /// The UNet's input is latents times this, the decoder's divided by it.
     pub latent_scale: f64,
+    /// The same for the tiny autoencoder (1), where the model has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiny_latent_scale: Option<f64>,
+    /// The UNet inpaints: its input also holds a mask and the masked image's latents.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub inpainting: bool,
     /// Width of the guidance-scale embedding (LCM), if the UNet has one: a fourth input.
     pub guidance_embedding: Option<usize>,
 }
 
+/// Whether a flag is left out of the file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_unset(flag: &bool) -> bool {
+    !flag
+}
+
 impl PictureSizes {
+    /// What the UNet's latents are of this autoencoder's.
+    pub(crate) fn scale(&self, autoencoder: AutoencoderKind) -> f32 {
+        match autoencoder {
+            AutoencoderKind::Full => self.latent_scale as f32,
+            AutoencoderKind::Tiny => self.tiny_latent_scale.unwrap_or(1.0) as f32,
+        }
+    }
+
     /// The shape of the smallest image's latents: `[batch, height, width, channels]`.
     pub(crate) fn smallest_latents(&self) -> [usize; 4] {
         let side = self.smallest / self.factor;
@@ -230,6 +250,11 @@ impl Manifest {
         self.networks().any(|name| name == network)
     }
 
+    /// The autoencoders whose decoder the bundle holds; the first is the default.
+    pub fn decoders(&self) -> impl Iterator<Item = AutoencoderKind> {
+        AutoencoderKind::ALL.into_iter().filter(|kind| self.has(kind.decoder()))
+    }
+
     /// The networks that the bundle holds, in the order of `NETWORKS`.
     pub fn networks(&self) -> impl Iterator<Item = &'static str> {
         self.0.networks()
@@ -254,8 +279,10 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bundle::{REQUIRED, files};
+    use crate::bundle::files;
     use crate::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig};
+
+    const NETWORKS_OF_SD15: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
 
     fn fields() -> ManifestFields {
         ManifestFields {
@@ -280,6 +307,8 @@ pub(crate) mod tests {
                 factor: 8,
                 latent_channels: 4,
                 latent_scale: 0.18215,
+                tiny_latent_scale: None,
+                inpainting: false,
                 guidance_embedding: None,
             },
             sampling: SamplingConfig {
@@ -299,7 +328,7 @@ pub(crate) mod tests {
                 original_inference_steps: None,
             },
             examples: Vec::new(),
-            files: files(REQUIRED).into_iter().map(|file| (file, "0".repeat(64))).collect(),
+            files: files(NETWORKS_OF_SD15).into_iter().map(|file| (file, "0".repeat(64))).collect(),
         }
     }
 
@@ -332,9 +361,13 @@ pub(crate) mod tests {
         let error = Manifest::new(fields.clone()).unwrap_err();
         assert!(error.starts_with("files does not list tiny_decoder.weights"), "{error}");
         fields.files.insert("tiny_decoder.weights".into(), "0".repeat(64));
-        let manifest = Manifest::new(fields).unwrap();
-        let networks = ["text_encoder", "unet", "vae_decoder", "vae_encoder", "tiny_decoder"];
-        assert!(manifest.networks().eq(networks) && manifest.has("tiny_decoder"));
+        let manifest = Manifest::new(fields.clone()).unwrap();
+        assert!(manifest.networks().eq(NETWORKS_OF_SD15.into_iter().chain(["tiny_decoder"])));
+        fields.files.retain(|file, _| !file.contains("vae"));
+        assert!(Manifest::new(fields.clone()).unwrap().has("tiny_decoder"));
+        fields.files.retain(|file, _| !file.contains("tiny"));
+        let error = Manifest::new(fields).unwrap_err();
+        assert!(error.starts_with("files lists neither vae_decoder nor tiny_decoder"), "{error}");
     }
 
     #[test]
@@ -350,6 +383,7 @@ pub(crate) mod tests {
             ("picture.latent_scale", json!(0.0), "0; allowed is 0.001 to 1000"),
             ("picture.latent_scale", json!(1e30), "1000000000000000000000000000000; allowed is 0.001 to 1000"),
             ("picture.latent_scale", json!(-0.18), "-0.18; allowed is 0.001 to 1000"),
+            ("picture.tiny_latent_scale", json!(0.0), "0; allowed is 0.001 to 1000"),
             ("picture.guidance_embedding", json!(0), "0; allowed is 1 to 65536"),
             ("text.tokens", json!(0), "0; allowed is 3 to 1024"),
             ("text.channels", json!(0), "0; allowed is 1 to 65536"),

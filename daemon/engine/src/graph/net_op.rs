@@ -58,6 +58,12 @@ impl NetOp {
         }
     }
 
+    /// Multiply-adds of a run on inputs and a first output of these types.
+    pub(super) fn macs(&self, inputs: &[&TypedFact], output: &TypedFact) -> TractResult<u64> {
+        let inputs = inputs.iter().map(|fact| super::concrete(fact)).collect::<TractResult<Vec<_>>>()?;
+        Ok(ops::macs(&self.layer, &self.weights, &inputs, &super::concrete(output)?))
+    }
+
     /// What a run takes of the memory, with so many inputs and this first output.
     pub(super) fn memory(&self, inputs: usize, output: &TypedFact) -> TractResult<OperatorMemory> {
         Ok(ops::memory(&self.layer, &self.weights, inputs, &super::concrete(output)?))

@@ -135,7 +135,9 @@ fn is_row_wise(layer: &Layer) -> bool {
         | Layer::AddSilu {}
         | Layer::Linear { .. }
         | Layer::LayerNorm { .. }
-        | Layer::Attention { .. } => false,
+        | Layer::Attention { .. }
+        | Layer::Affine { .. }
+        | Layer::SoftClamp { .. } => false,
     }
 }
 
@@ -182,11 +184,11 @@ fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
         Layer::GroupNorm { weight, groups, eps, silu, quantize } => {
             Ok(RowOp::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize })
         }
-        Layer::Conv2d { weight, half, .. } => {
+        Layer::Conv2d { weight, half, relu, .. } => {
             let input = [1, from.height, from.width, from.channels];
             let shape = ops::conv_shape(layer, &input, None);
             let shape = shape.with_context(|| format!("{weight}: cannot convolve {input:?}"))?;
-            Ok(RowOp::Conv { weight: weight.clone(), shape, half: half_unit(*half) })
+            Ok(RowOp::Conv { weight: weight.clone(), shape, half: half_unit(*half), relu: *relu })
         }
         Layer::Quantize {} => Ok(RowOp::Quantize),
         Layer::Embedding { .. }
@@ -194,7 +196,9 @@ fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
         | Layer::AddSilu {}
         | Layer::Linear { .. }
         | Layer::LayerNorm { .. }
-        | Layer::Attention { .. } => bail!("{} does not work row by row", layer.name()),
+        | Layer::Attention { .. }
+        | Layer::Affine { .. }
+        | Layer::SoftClamp { .. } => bail!("{} does not work row by row", layer.name()),
     }
 }
 
@@ -218,6 +222,7 @@ mod tests {
             time: false,
             residual: false,
             half: 0,
+            relu: false,
         };
         let message = row_op(&conv, extent).unwrap_err().to_string();
         assert!(message.contains("w: cannot convolve"), "{message}");

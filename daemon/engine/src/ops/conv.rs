@@ -18,7 +18,7 @@ pub(super) fn run(
     weights: &mut Weights,
     pool: &mut Pool,
 ) -> Result<Tensor> {
-    let Layer::Conv2d { weight, features, size, time, residual, half, .. } = layer else {
+    let Layer::Conv2d { weight, features, size, time, residual, half, relu, .. } = layer else {
         return Err(Error::Internal(format!("{} is not a convolution", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
@@ -32,7 +32,7 @@ pub(super) fn run(
         true => inputs.tensor()?,
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
-    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: *residual, time };
+    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: *residual, time, relu: *relu };
     let (rows, y) = (x.rows()?, values_mut(&mut out)?);
     weights.panels(weight, |&panels| {
         let strip = Strip::whole(&shape);

@@ -28,7 +28,7 @@ pub(super) fn run(
     let x = inputs.activations(weight, weights)?;
     let rows: usize = leading(x.shape()).iter().product();
     let shape: Vec<usize> = leading(x.shape()).iter().copied().chain([*features]).collect();
-    let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, time: None };
+    let epilogue = Epilogue { activation: (*activation).into(), accumulate: *residual, ..Epilogue::NONE };
     if let Some(blocks) = blocks(layer, rows, weights.shape(weight)?) {
         pool.reserve(blocks.scratch);
         let matrix = weights.whole(weight)?;

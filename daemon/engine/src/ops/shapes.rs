@@ -92,7 +92,7 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             x
         }
         Layer::Attention { heads, causal, int8, .. } => attention(inputs, *heads, *causal, *int8)?,
-        Layer::Quantize {} => plain(inputs.next())?,
+        Layer::Affine { .. } | Layer::SoftClamp { .. } | Layer::Quantize {} => plain(inputs.next())?,
     };
     if inputs.next().is_some() {
         return Err("it has more inputs than it takes".into());
@@ -106,6 +106,22 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
     }
     let rows = out[..out.len() - 1].into();
     Ok(tvec![(I8, out), (F32, rows)])
+}
+
+/// Multiply-adds of `layer`'s products on inputs and an output of these shapes.
+pub(crate) fn macs(layer: &Layer, weights: &[Shape], inputs: &[TVec<usize>], output: &[usize]) -> u64 {
+    let all = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
+    match (layer, weights, inputs) {
+        (Layer::Linear { .. } | Layer::Conv2d { .. }, [Shape::Matrix { layout, n }], _) => {
+            let pixels = all(&output[..output.len().saturating_sub(1)]);
+            pixels * (layout.k * layout.taps * n) as u64
+        }
+        // The scores of each query with each key, and as many for the values.
+        (Layer::Attention { .. }, _, [q, k, _]) => {
+            2 * all(q) * k[1..k.len().saturating_sub(1)].iter().map(|&size| size as u64).product::<u64>()
+        }
+        _ => 0,
+    }
 }
 
 fn embedding(weights: &[Shape], inputs: &mut std::slice::Iter<Operand>) -> Checked<TVec<usize>> {
@@ -268,6 +284,7 @@ mod tests {
             time: false,
             residual,
             half: 0,
+            relu: false,
         };
         let weights = [Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 9 }, n: 6 }];
         let inputs: Vec<Operand> = [(F32, tvec![1, 5, 4, 2])].into_iter().chain(size).collect();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use diffused_kernels::{ActivationFn, ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
+use diffused_kernels::{ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
 use super::memory::{PassMemory, held_matrices};
 use super::passes::Pass;
@@ -230,7 +230,7 @@ impl SegmentRun<'_> {
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let RowOp::Conv { shape, half, .. } = &node.op else { return Err(internal("no convolution")) };
+        let RowOp::Conv { shape, half, relu, .. } = &node.op else { return Err(internal("no convolution")) };
         let features = node.extent.channels;
         if let Some(&residual) = node.inputs.get(1) {
             self.copy_rows(pass, residual, &step.rows, state, out)?;
@@ -242,7 +242,7 @@ impl SegmentRun<'_> {
         } else {
             InputRows::F32(self.copied(pass, input, &strip.in_rows, state, copy)?)
         };
-        let epilogue = Epilogue { activation: ActivationFn::None, accumulate: node.inputs.len() > 1, time: None };
+        let epilogue = Epilogue { accumulate: node.inputs.len() > 1, relu: *relu, ..Epilogue::NONE };
         let matrix = state.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
         matrix.panels(|&panels: &Panels| {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };

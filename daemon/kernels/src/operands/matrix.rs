@@ -119,7 +119,7 @@ impl ActivationFn {
     }
 }
 
-/// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`.
+/// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`, ReLU.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Applied to the biased result.
@@ -128,6 +128,8 @@ pub struct Epilogue<'a> {
     pub accumulate: bool,
     /// Added to the bias, one value for each feature (not with GEGLU): the same for all images, or each image's own in turn.
     pub time: Option<&'a [f32]>,
+    /// What is negative at the end becomes 0.
+    pub relu: bool,
 }
 
 impl<'a> Epilogue<'a> {
@@ -140,7 +142,8 @@ impl<'a> Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// The bias alone.
-    pub const NONE: Epilogue<'static> = Epilogue { activation: ActivationFn::None, accumulate: false, time: None };
+    pub const NONE: Epilogue<'static> =
+        Epilogue { activation: ActivationFn::None, accumulate: false, time: None, relu: false };
 }
 
 #[cfg(test)]

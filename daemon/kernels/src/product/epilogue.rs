@@ -1,4 +1,4 @@
-//! From sums to results: weight scale, bias, activation, residual.
+//! From sums to results: weight scale, bias, activation, residual, ReLU.
 
 use super::grid::PixelBlock;
 use crate::layout::{self, Format};
@@ -93,10 +93,11 @@ impl Finish<'_> {
         }
     }
 
-    /// Stores a result, or adds it to what is there.
+    /// Stores a result, or its sum with what is there.
     #[inline(always)]
     fn put<S: Simd>(&self, simd: S, value: S::F, out: &mut [f32]) {
         let value = if self.call.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
+        let value = if self.call.epilogue.relu { simd.max(simd.splat(0.0), value) } else { value };
         simd.store(value, out);
     }
 }

@@ -15,7 +15,8 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 ///   then `fma(sum, weight scale, bias)`.
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
-/// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation, then what `out` held is added if `accumulate`.
+/// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation, then
+/// what `out` held is added if `accumulate`, then what is below 0 becomes 0 if `relu`.
 pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     let ConvCall { x, panels, features, epilogue, .. } = call;
     let (x, features) = (*x, *features);
@@ -30,7 +31,8 @@ pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
                 let value = dot_product(x, &sources, panels, value, output, time);
                 let gate = gate.map(|panel| dot_product(x, &sources, panels, panel, output, time));
                 let result = activate(epilogue.activation, value, gate);
-                *out = if epilogue.accumulate { result + *out } else { result };
+                let result = if epilogue.accumulate { result + *out } else { result };
+                *out = if epilogue.relu && result < 0.0 { 0.0 } else { result };
             }
         }
     });

@@ -91,7 +91,7 @@ fn result() -> Value {
         "status": "done",
         "parameters": {
             "prompt": "a black cat", "negative_prompt": "", "width": 128, "height": 128, "steps": 20,
-            "cfg_scale": 5.0, "seed": 7, "sampler_name": "ddim",
+            "cfg_scale": 5.0, "seed": 7, "sampler_name": "ddim", "decoder": "full",
         },
         "model_sha256": "5a".repeat(32),
         "timings": {

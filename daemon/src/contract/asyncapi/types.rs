@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Stage;
 use diffused_engine::sampler::SamplerKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -55,6 +56,14 @@ schema!(RequestSampler, {
     json_schema!({"type": "string", "enum": all})
 });
 
+/// An autoencoder, as the daemon writes it.
+pub(in crate::contract) struct DecoderName;
+schema!(DecoderName, json_schema!({"type": "string", "enum": AutoencoderKind::ALL}));
+
+/// An autoencoder, as clients may write it.
+pub(in crate::contract) struct RequestDecoder;
+schema!(RequestDecoder, json_schema!({"type": "string", "pattern": "^([Ff][Uu][Ll][Ll]|[Tt][Ii][Nn][Yy])$"}));
+
 /// A file format, as clients may write it.
 pub(in crate::contract) struct RequestFormat;
 schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg]|[Jj][Pp][Ee]?[Gg])$"}));
@@ -93,4 +102,7 @@ pub(in crate::contract) struct PaintedParameters {
     /// How much of the init image was repainted; only for image to image.
     #[serde(skip_serializing_if = "Option::is_none")]
     denoising_strength: Option<f64>,
+    /// The autoencoder that made pixels of latents.
+    #[schemars(with = "DecoderName")]
+    decoder: String,
 }

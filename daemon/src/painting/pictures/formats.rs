@@ -1,5 +1,6 @@
 //! Image files from pixels. A PNG carries its parameters as the A1111 web interface writes them, and other programs read.
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Parameters;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -40,7 +41,8 @@ pub(super) fn jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>, Fault> {
 
 /// The parameters as one text, in the web interface's form.
 fn infotext(parameters: &Parameters) -> String {
-    let Parameters { prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength } = parameters;
+    let Parameters { prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, decoder } =
+        parameters;
     let mut text = format!("{prompt}\n");
     if !negative_prompt.is_empty() {
         text += &format!("Negative prompt: {negative_prompt}\n");
@@ -50,6 +52,9 @@ fn infotext(parameters: &Parameters) -> String {
         &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {cfg_scale}, Seed: {seed}, Size: {width}x{height}");
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
+    }
+    if *decoder == AutoencoderKind::Tiny {
+        text += ", VAE Decoder: TAESD";
     }
     text + &format!(", Version: diffused {}", env!("CARGO_PKG_VERSION"))
 }
@@ -73,6 +78,7 @@ mod tests {
             seed: 42,
             sampler: SamplerKind::EulerAncestral,
             strength,
+            decoder: AutoencoderKind::Full,
         }
     }
 

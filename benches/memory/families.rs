@@ -1,0 +1,86 @@
+//! Families of models, each at its own number of steps: smallest budget, what was held, seconds, multiply-adds.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::request::Request;
+use diffused_engine::{Engine, Options, Resolver, Source};
+use model_prep::Arch;
+
+use crate::child::{ChildJob, MIB};
+use crate::model;
+
+/// A model as people have it.
+struct FamilyModel {
+    name: &'static str,
+    arch: Arch,
+    side: usize,
+    /// It is painted with this autoencoder beside its own.
+    tiny: Option<Arch>,
+}
+
+const fn family(name: &'static str, arch: Arch, side: usize, tiny: Option<Arch>) -> FamilyModel {
+    FamilyModel { name, arch, side, tiny }
+}
+
+const FAMILIES: [FamilyModel; 5] = [
+    family("SD 1.5", Arch::Sd15, 512, None),
+    family("BK-SDM-Tiny", Arch::BkSdmTiny, 512, None),
+    family("SD-Turbo", Arch::SdTurbo, 512, None),
+    family("SD-Turbo, TAESD", Arch::SdTurbo, 512, Some(Arch::Taesd)),
+    family("SDXS", Arch::Sdxs, 512, None),
+];
+
+/// What a picture takes.
+pub(crate) struct FamilyCost {
+    pub(crate) name: &'static str,
+    /// `VmHWM`, bytes.
+    pub(crate) peak: u64,
+    /// Of the whole picture, from the program's start.
+    pub(crate) seconds: f64,
+    /// Of the decoder.
+    pub(crate) decode: f64,
+}
+
+/// Paints a picture of each family in its smallest budget; `smoke`: of the demo model alone. Bundles are made in `folder`.
+pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<FamilyCost>> {
+    println!(
+        "\n{:<16} {:>5} {:>7} {:>7} {:>8} {:>8} {:>7}",
+        "family", "steps", "budget", "held", "seconds", "decode", "GMAC"
+    );
+    if smoke {
+        return Ok(vec![one("demo", &model::demo(), 128, None, pictures)?]);
+    }
+    let cost = |family: &FamilyModel| {
+        let bundle = model::bundle(folder, family.arch, family.tiny)?;
+        let decoder = family.tiny.map(|_| AutoencoderKind::Tiny);
+        one(family.name, &bundle, family.side, decoder, pictures)
+    };
+    FAMILIES.iter().map(cost).collect()
+}
+
+fn one(
+    name: &'static str,
+    bundle: &PathBuf,
+    side: usize,
+    decoder: Option<AutoencoderKind>,
+    pictures: &Path,
+) -> Result<FamilyCost> {
+    let source = Source::Folder(bundle.clone());
+    let resolver = Resolver::open(source.clone())?;
+    let request = Request { width: Some(side), height: Some(side), decoder, ..Request::default() };
+    let painting = resolver.resolve(&request, None)?;
+    let work = Engine::open(source, Options::default())?.work(&painting)?;
+    let steps = painting.parameters().steps;
+    let job =
+        ChildJob { model: bundle.clone(), budget: 0, width: side, height: side, steps, decoder, init_image: None };
+    let job = job.in_smallest()?;
+    let run = job.run(&[], pictures)?;
+    let seconds = |stage: &str| run.timings[stage].as_f64().unwrap_or(f64::NAN);
+    let cost = FamilyCost { name, peak: run.peak, seconds: seconds("total"), decode: seconds("vae_decoder") };
+    let (budget, held, gmac) = (job.budget as f64 / MIB, run.peak as f64 / MIB, work as f64 / 1e9);
+    let FamilyCost { seconds, decode, .. } = cost;
+    println!("{name:<16} {steps:>5} {budget:>7.0} {held:>7.1} {seconds:>8.2} {decode:>8.2} {gmac:>7.0}");
+    Ok(cost)
+}
