@@ -81,3 +81,8 @@ pub(crate) fn refuse_unfused(networks: &[NamedNetwork]) -> Result<()> {
     }
     Ok(())
 }
+
+#[allow(clippy::cast_possible_truncation, reason = "rounded to the nearest f32")]
+fn nearest(value: f64) -> f32 {
+    value as f32
+}

@@ -1,4 +1,5 @@
-"""LoRA files of every kind and spelling and textual inversions for models/sd1, and what the reference paints with them.
+"""LoRA files of every kind and spelling and textual inversions for models/sd1, and one of each for models/sdxl, and what the
+reference paints with them.
 
 Run with torch, transformers, diffusers, peft and safetensors installed, from the repository's root:
     OMP_NUM_THREADS=1 python tests/goldens/make_adapters.py
@@ -14,7 +15,7 @@ import pathlib
 
 import numpy
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from peft import LoHaConfig, LoKrConfig, LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
@@ -43,6 +44,16 @@ TEXT = [
     "text_model.encoder.layers.1.self_attn.v_proj", "text_model.encoder.layers.1.mlp.fc1",
     "text_model.encoder.layers.0.mlp.fc2",
 ]
+XL_UNET = [
+    "conv_in", "down_blocks.0.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv", "down_blocks.1.attentions.0.proj_in",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k",
+    "down_blocks.2.attentions.0.transformer_blocks.1.attn1.to_q", "mid_block.resnets.1.time_emb_proj",
+    "mid_block.attentions.0.transformer_blocks.1.ff.net.0.proj", "up_blocks.0.upsamplers.0.conv",
+    "up_blocks.1.attentions.1.transformer_blocks.0.attn1.to_out.0", "up_blocks.2.resnets.0.conv_shortcut",
+]
+# The last block of the first encoder has no effect.
+XL_TEXT = ["text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.mlp.fc1",
+           "text_model.encoder.layers.2.self_attn.v_proj"]
 generator = torch.Generator().manual_seed(5)
 
 
@@ -53,15 +64,15 @@ def pipeline(model=MODEL):
     return pipe
 
 
-def paint(pipe, prompt=PROMPT):
-    image = pipe(prompt, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=CFG, width=SIDE, height=SIDE,
+def paint(pipe, prompt=PROMPT, side=SIDE):
+    image = pipe(prompt, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=CFG, width=side, height=side,
                  generator=torch.Generator("cpu").manual_seed(SEED), output_type="np").images[0]
     return (image * 255).round().astype(numpy.uint8)
 
 
 def module(pipe, network, name):
-    root = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}[network]
-    return root.get_submodule(text_path(root, name) if network == "text_encoder" else name)
+    root = getattr(pipe, network)
+    return root.get_submodule(text_path(root, name) if network != "unet" else name)
 
 
 def text_path(root, name):
@@ -103,25 +114,27 @@ def kohya(pipe, unet, text, rank, alpha, spell=kohya_name):
     return tensors
 
 
-def ldm_name(network, name):
-    """Stable Diffusion's own names of the UNet's modules; two residual blocks a level here, as there."""
+def ldm_name(network, name, layers=2, attention=("1",)):
+    """Stable Diffusion's own names of the UNet's modules, for a number of residual blocks a level; `attention` are the levels of
+    the way up that have some."""
+    count = layers + 1
     parts = name.split(".")
     inner = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
              "conv_shortcut": "skip_connection"}
     match parts:
         case ["conv_in"]: new = "input_blocks.0.0"
         case ["time_embedding", linear]: new = {"linear_1": "time_embed.0", "linear_2": "time_embed.2"}[linear]
-        case ["down_blocks", i, "downsamplers", *_]: new = f"input_blocks.{3 * int(i) + 3}.0.op"
+        case ["down_blocks", i, "downsamplers", *_]: new = f"input_blocks.{count * int(i) + count}.0.op"
         case ["down_blocks", i, "resnets", j, *rest]:
-            new = f"input_blocks.{3 * int(i) + int(j) + 1}.0." + inner[rest[0]]
+            new = f"input_blocks.{count * int(i) + int(j) + 1}.0." + inner[rest[0]]
         case ["down_blocks", i, "attentions", j, *rest]:
-            new = f"input_blocks.{3 * int(i) + int(j) + 1}.1." + ".".join(rest)
+            new = f"input_blocks.{count * int(i) + int(j) + 1}.1." + ".".join(rest)
         case ["mid_block", "resnets", j, *rest]: new = f"middle_block.{2 * int(j)}." + inner[rest[0]]
         case ["mid_block", "attentions", j, *rest]: new = "middle_block.1." + ".".join(rest)
-        case ["up_blocks", i, "resnets", j, *rest]: new = f"output_blocks.{3 * int(i) + int(j)}.0." + inner[rest[0]]
+        case ["up_blocks", i, "resnets", j, *rest]: new = f"output_blocks.{count * int(i) + int(j)}.0." + inner[rest[0]]
         case ["up_blocks", i, "attentions", j, *rest]:
-            new = f"output_blocks.{3 * int(i) + int(j)}.1." + ".".join(rest)
-        case ["up_blocks", i, "upsamplers", *_]: new = f"output_blocks.{3 * int(i) + 2}.{1 if i == '0' else 2}.conv"
+            new = f"output_blocks.{count * int(i) + int(j)}.1." + ".".join(rest)
+        case ["up_blocks", i, "upsamplers", *_]: new = f"output_blocks.{count * int(i) + layers}.{2 if i in attention else 1}.conv"
     return kohya_name(network, new)
 
 
@@ -134,14 +147,14 @@ def write(name, tensors, metadata=None):
 cases = []
 
 
-def case(name, pipe, loras, prompt=PROMPT, embeddings=()):
-    """The picture of `pipe` is what a model with these files should paint."""
-    picture = paint(pipe, prompt)
-    change = numpy.abs(picture.astype(int) - plain.astype(int)).mean()
+def case(name, pipe, loras, prompt=PROMPT, embeddings=(), side=SIDE, before=None):
+    """The picture of `pipe` is what a model with these files should paint; `before` is what it paints without."""
+    picture = paint(pipe, prompt, side)
+    change = numpy.abs(picture.astype(int) - (plain if before is None else before).astype(int)).mean()
     assert change > 3, f"{name} changes the picture by {change} only"
     Image.fromarray(picture).save(OUT / f"{name}.png", optimize=True)
     cases.append({"name": name, "loras": loras, "embeddings": list(embeddings), "prompt": prompt, "negative_prompt": NEGATIVE, "seed": SEED, "steps": STEPS,
-                  "cfg_scale": CFG, "side": SIDE})
+                  "cfg_scale": CFG, "side": side})
     print(f"{name}: the picture changes by {change:.1f} of 255")
 
 
@@ -296,6 +309,38 @@ def textual_inversions():
     case("saved", pipe, [], "a house and a <cat-toy> at night")
 
 
+def xl():
+    """kohya's file for SDXL, whose UNet it names as single files do, and a textual inversion for both text encoders."""
+    def open_xl():
+        pipe = StableDiffusionXLPipeline.from_pretrained(HERE / "models/sdxl", torch_dtype=torch.float32,
+                                                         add_watermarker=False)
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    pipe, side = open_xl(), 16
+    before = paint(pipe, side=side)
+    tensors = {}
+    for network, names in [("unet", XL_UNET), ("text_encoder", XL_TEXT), ("text_encoder_2", XL_TEXT)]:
+        for name in names:
+            up, down = low_rank(module(pipe, network, name).weight, 2)
+            key = ldm_name(network, name, layers=1, attention=("0", "1")) if network == "unet" else \
+                {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[network] + name.replace(".", "_")
+            tensors |= {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down, f"{key}.alpha": torch.tensor(2.0)}
+    write("xl", tensors)
+    pipe.load_lora_weights(OUT, weight_name="xl.safetensors", adapter_name="xl")
+    pipe.fuse_lora(components=["unet", "text_encoder", "text_encoder_2"], lora_scale=0.7)
+    case("xl", pipe, ["xl.safetensors:0.7"], side=side, before=before)
+
+    pipe = open_xl()
+    toy = write("xl-toy", {"clip_l": randn(2, pipe.text_encoder.config.hidden_size),
+                           "clip_g": randn(2, pipe.text_encoder_2.config.hidden_size)})
+    pipe.load_textual_inversion(toy["clip_l"], token="<xl-toy>", text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
+    pipe.load_textual_inversion(toy["clip_g"], token="<xl-toy>", text_encoder=pipe.text_encoder_2,
+                                tokenizer=pipe.tokenizer_2)
+    case("xl-toy", pipe, [], "a <xl-toy> in a house", ["xl-toy.safetensors=<xl-toy>"], side, before)
+
+
 def main():
     global plain
     OUT.mkdir(exist_ok=True)
@@ -386,6 +431,7 @@ def main():
     case("formulas", pipe, ["formulas.safetensors"])
 
     textual_inversions()
+    xl()
     (HERE / "adapters.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
 
 

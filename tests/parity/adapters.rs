@@ -43,7 +43,10 @@ impl AdapterCase {
     fn bundle(&self) -> Fresh {
         match &*self.name {
             "saved" => Fresh::with(saved().path(), Format::F32, self.source()),
-            _ => Fresh::with(&goldens().join("models/sd1"), Format::F32, self.source()),
+            name => {
+                let model = if name.starts_with("xl") { "sdxl" } else { "sd1" };
+                Fresh::with(&goldens().join("models").join(model), Format::F32, self.source())
+            }
         }
     }
 

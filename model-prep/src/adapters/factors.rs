@@ -54,8 +54,16 @@ impl Product {
     /// Row `index`, into `out`.
     fn row(&self, index: usize, out: &mut [f32]) {
         out.fill(0.0);
-        for (inner, &scale) in self.first.row(index).iter().enumerate() {
-            for (out, value) in out.iter_mut().zip(self.second.row(inner)) {
+        let (fours, rest) = self.first.row(index).as_chunks::<4>();
+        // Four rows at once: `out` is read and written a quarter as often.
+        for (four, scales) in fours.iter().enumerate() {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|row| self.second.row(4 * four + row));
+            for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *out += scales[0] * a + scales[1] * b + (scales[2] * c + scales[3] * d);
+            }
+        }
+        for (inner, scale) in rest.iter().enumerate() {
+            for (out, value) in out.iter_mut().zip(self.second.row(4 * fours.len() + inner)) {
                 *out += scale * value;
             }
         }
@@ -161,6 +169,18 @@ mod tests {
 
     fn product() -> Product {
         Product { first: matrix(2, &[1.0, 2.0, 3.0, 4.0]), second: matrix(2, &[1.0, 0.0, 2.0, 0.0, 1.0, 3.0]) }
+    }
+
+    #[test]
+    fn a_product_of_any_rank_has_rows() {
+        for rank in 1..10 {
+            let first: Vec<f32> = (0..rank).map(|inner| inner as f32 + 1.0).collect();
+            let second: Vec<f32> = (0..2 * rank).map(|at| at as f32).collect();
+            let wanted =
+                [0, 1].map(|column| (0..rank).map(|inner| first[inner] * second[2 * inner + column]).sum::<f32>());
+            let product = Product { first: matrix(1, &first), second: matrix(rank, &second) };
+            assert_eq!(rows(&Factors::LowRank(product)), [wanted], "rank {rank}");
+        }
     }
 
     #[test]

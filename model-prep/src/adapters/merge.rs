@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::factors::Factors;
 use super::key::LoraPart;
+use super::nearest;
 use super::parts::ModuleParts;
 use crate::error::{Error, Result};
 use crate::tensors::{Checkpoint, TensorFile};
@@ -247,5 +248,5 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 
 /// The root of a sum of squares, but not 0, by which it is divided.
 fn length(squares: f64) -> f32 {
-    (squares.sqrt() as f32).max(f32::EPSILON)
+    nearest(squares.sqrt()).max(f32::EPSILON)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::nearest;
 use crate::error::{Error, Result};
 use crate::tensors::TensorFile;
 
@@ -40,7 +41,7 @@ impl PeftConfig {
         let Some(alpha) = own.or_else(|| get("lora_alpha")).and_then(Value::as_f64) else { return 1.0 };
         let root = get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
         let rank = rank as f64;
-        (alpha / if root { rank.sqrt() } else { rank }) as f32
+        nearest(alpha / if root { rank.sqrt() } else { rank })
     }
 }
 

@@ -79,10 +79,11 @@ pub(super) fn open(
 /// The first of several vectors stands for all of them: a textual inversion `x` of three is the tokens `x`, `x_1` and
 /// `x_2` (diffusers, `TextualInversionLoaderMixin.maybe_convert_prompt`).
 pub(crate) fn join(added: &mut [AddedToken]) {
-    let ids: HashMap<String, u32> = added.iter().map(|token| (token.text.clone(), token.ids[0])).collect();
+    let ids: HashMap<String, u32> =
+        added.iter().filter_map(|token| Some((token.text.clone(), *token.ids.first()?))).collect();
     for token in added {
         let further = (1..).map_while(|number| ids.get(&format!("{}_{number}", token.text)));
-        token.ids = token.ids[..1].iter().chain(further).copied().collect();
+        token.ids = token.ids.iter().take(1).chain(further).copied().collect();
     }
 }
 
