@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
-use diffused_engine::bundle::Manifest;
+use diffused_engine::bundle::{AddedToken, Manifest};
 use diffused_engine::memory_plan::mib;
 use indicatif::HumanBytes;
 use model_prep::{Difference, Inspection, Plan};
@@ -71,9 +71,19 @@ fn manifest(out: &mut impl Write, manifest: &Manifest, checksums: bool) -> Resul
     let (default, smallest, multiple) = (picture.default, picture.smallest, picture.factor);
     writeln!(out, "pictures  {default}×{default} by default, sides from {smallest} in multiples of {multiple}")?;
     writeln!(out, "prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels)?;
+    let added = added_words(&manifest.text.added);
+    if !added.is_empty() {
+        writeln!(out, "words     {} (added to the vocabulary)", added.join(", "))?;
+    }
     let (sampler, prediction) = (word(&sampling.default), word(&sampling.prediction));
     let (steps, guidance) = (sampling.steps, sampling.cfg_scale);
     writeln!(out, "sampling  {sampler}, {steps} steps, guidance {guidance}, predicts {prediction}")
+}
+
+/// What prompts call the added tokens; of several that stand for one word only the first.
+fn added_words(added: &[AddedToken]) -> Vec<&str> {
+    let further = |token: &AddedToken| added.iter().any(|other| other.ids.iter().skip(1).any(|id| token.ids[0] == *id));
+    added.iter().filter(|token| !further(token)).map(|token| token.text.as_str()).collect()
 }
 
 /// A value as the manifest spells it.
@@ -91,4 +101,16 @@ pub(crate) fn difference(out: &mut impl Write, difference: &Difference) -> Resul
     let Difference { network, tensor, format, relative } = difference;
     let snr = if *relative == 0.0 { "exact".to_owned() } else { format!("{:.1} dB", difference.snr()) };
     writeln!(out, "{network:14}{:6}{relative:>10.2e}{snr:>10}  {tensor}", format.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_several_tokens_is_named_once() {
+        let token = |text: &str, ids: &[u32]| AddedToken { text: text.into(), ids: ids.into(), exact: false };
+        let added = [token("neg", &[7, 8]), token("neg_1", &[8]), token("<cat-toy>", &[9])];
+        assert_eq!(added_words(&added), ["neg", "<cat-toy>"]);
+    }
 }

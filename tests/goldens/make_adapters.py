@@ -51,8 +51,9 @@ XL_UNET = [
     "mid_block.attentions.0.transformer_blocks.1.ff.net.0.proj", "up_blocks.0.upsamplers.0.conv",
     "up_blocks.1.attentions.1.transformer_blocks.0.attn1.to_out.0", "up_blocks.2.resnets.0.conv_shortcut",
 ]
-# The last block of the first encoder has no effect.
+# The last block of the first encoder has no effect. Without an out_proj diffusers leaves out the attention's keys.
 XL_TEXT = ["text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.mlp.fc1",
+           "text_model.encoder.layers.0.self_attn.out_proj",
            "text_model.encoder.layers.2.self_attn.v_proj"]
 generator = torch.Generator().manual_seed(5)
 
