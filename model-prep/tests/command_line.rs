@@ -60,7 +60,7 @@ fn a_source_is_inspected_and_planned_before_it_is_converted() {
     let planned = model_prep(&["plan", "--memory", "40M", "--cfg-scale", "1"], &[&model()]);
     let printed = text(&planned.stdout);
     assert!(planned.status.success(), "{}", text(&planned.stderr));
-    assert!(printed.contains("model, 256 x 256, without guidance in 40.0 MiB; the bundle takes "), "{printed}");
+    assert!(printed.contains("model, 128 x 128, without guidance in 40.0 MiB; the bundle takes "), "{printed}");
     assert!(printed.contains("\nVAE decoder") && printed.contains("\nThe smallest budget for this is "), "{printed}");
 }
 

@@ -1,5 +1,5 @@
-//! LoRAs that make a model paint in few steps (LCM-LoRA, Hyper-SD, SDXL-Lightning and their like) are told by their names,
-//! since their tensors are those of any LoRA. The settings are those of their model cards.
+//! LoRAs and models that paint in few steps (LCM-LoRA, Hyper-SD, SDXL-Lightning and their like) are told by their names,
+//! since their tensors are those of any other. The settings are those of their model cards.
 
 use std::path::Path;
 
@@ -40,19 +40,34 @@ const LORAS: [FewStepLora; 8] = [
     lora(&["dmd", "2"], SamplerKind::Lcm, None, 4),
 ];
 
+/// Whole models that say so; what LoRAs are called, models that they were merged into are called, too.
+const MODELS: [FewStepLora; 3] = [
+    lora(&["sd", "xl", "turbo"], SamplerKind::EulerAncestral, Some(Spacing::Trailing), 1),
+    lora(&["sd", "turbo"], SamplerKind::Euler, Some(Spacing::Trailing), 1),
+    lora(&["lightning"], SamplerKind::Euler, Some(Spacing::Trailing), 4),
+];
+
 impl FewSteps {
     /// What the LoRA in the file `path` was made for, if its name is one of those.
     pub(super) fn of_lora(path: &Path) -> Option<FewSteps> {
-        let words = words(&name(path)?);
+        FewSteps::of_words(&words(&name(path)?), LORAS.iter())
+    }
+
+    /// What the model in the file `path` was made for, if its name says so.
+    pub(super) fn of_model(path: &Path) -> Option<FewSteps> {
+        FewSteps::of_words(&words(&name(path)?), MODELS.iter().chain(&LORAS))
+    }
+
+    fn of_words<'a>(words: &[String], mut known: impl Iterator<Item = &'a FewStepLora>) -> Option<FewSteps> {
         let FewStepLora { steps, sampler, spacing, .. } =
-            LORAS.iter().find(|lora| words.windows(lora.words.len()).any(|found| found == lora.words))?;
+            known.find(|known| words.windows(known.words.len()).any(|found| found == known.words))?;
         let named = words.windows(2).find_map(|pair| match pair {
             [number, step] if step.starts_with("step") => number.parse().ok(),
             _ => None,
         });
         let steps = named.filter(|steps| (1..=32).contains(steps)).unwrap_or(*steps);
         // A single step of latent consistency is what the card's sampler (TCD) does in one.
-        let sampler = if steps == 1 { SamplerKind::Lcm } else { *sampler };
+        let sampler = if steps == 1 && *sampler == SamplerKind::Ddim { SamplerKind::Lcm } else { *sampler };
         let cfg_scale = words.iter().any(|word| word == "cfg").then_some(HYPER_CFG);
         Some(FewSteps { steps, sampler: Some(sampler), spacing: *spacing, cfg_scale })
     }
@@ -93,6 +108,24 @@ fn words(name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_models_are_known() {
+        let (euler, lcm) = (SamplerKind::Euler, SamplerKind::Lcm);
+        for (path, steps, sampler) in [
+            ("sd_turbo.safetensors", 1, euler),
+            ("sd_xl_turbo_1.0_fp16.safetensors", 1, SamplerKind::EulerAncestral),
+            ("dreamshaper_8LCM.safetensors", 4, lcm),
+            ("realvisXL-v4.0-lightning.safetensors", 4, euler),
+            ("sdxl_lightning_8step.safetensors", 8, euler),
+        ] {
+            let found = FewSteps::of_model(Path::new(path)).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!((found.steps, found.sampler), (steps, Some(sampler)), "{path}");
+        }
+        for path in ["v1-5-pruned-emaonly.safetensors", "realisticVisionV60B1_v51VAE.safetensors", "turbo.ckpt"] {
+            assert_eq!(FewSteps::of_model(Path::new(path)), None, "{path}");
+        }
+    }
 
     #[test]
     fn names_of_published_files_are_known() {

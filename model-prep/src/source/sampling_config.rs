@@ -5,6 +5,8 @@
 //! user's choice, so what we lack is told of and the nearest sampler taken; how the model was trained is not, so what we
 //! lack of that is refused.
 
+use std::path::Path;
+
 use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig, Spacing};
 use serde_json::{Value, json};
 
@@ -218,6 +220,20 @@ fn steps_offset(keys: &mut Keys) -> Result<Option<usize>> {
     let Some(value) = keys.some("steps_offset") else { return Ok(None) };
     let offset = value.as_u64().and_then(|offset| usize::try_from(offset).ok());
     Ok(Some(offset.ok_or_else(|| keys.refuse("steps_offset", &value, "0 or a positive integer"))?))
+}
+
+/// Takes the defaults that the name of a single file tells, which says nothing else of its sampling.
+pub(crate) fn follow_name(
+    config: &mut SamplingConfig,
+    path: &Path,
+    options: &SourceOptions,
+    warnings: &mut Vec<String>,
+) {
+    if let Some(told) = FewSteps::of_model(path) {
+        let told = FewSteps { sampler: options.sampler.or(told.sampler), ..told };
+        let message = told.apply(config);
+        warnings.push(format!("{}: by its name it paints in few steps; {message}", path.display()));
+    }
 }
 
 /// Takes the defaults of the last of the LoRAs that make a model paint in few steps.

@@ -4,12 +4,14 @@
 mod configs;
 mod kind;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use configs::{Parts, SingleFamily};
+use configs::{Parts, SingleFamily, Training};
 pub(crate) use layout::{UnetLayout, vae_levels, vae_name};
 
 use super::autoencoders::Autoencoders;
@@ -27,6 +29,9 @@ const CLIP: &str = "cond_stage_model.transformer.";
 const OPEN_CLIP: &str = "cond_stage_model.model.";
 const XL_CLIP: &str = "conditioner.embedders.0.transformer.";
 const XL_OPEN_CLIP: &str = "conditioner.embedders.1.model.";
+
+/// The last of the 24 layers of Stable Diffusion 2's text encoder, which is not used, where it has transformers' names.
+const UNUSED_LAYER: &str = "encoder.layers.23.";
 
 /// A model in one file.
 pub(super) struct SingleFile {
@@ -55,6 +60,9 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
     let clip = |prefix| part(prefix, &text_name);
     let (text_encoder, text_2) = match family {
         SingleFamily::Sd1 => (clip(CLIP)?, None),
+        SingleFamily::Sd2 if without(&names, OPEN_CLIP).is_empty() => {
+            (part(CLIP, &|name| text_name(name).filter(|name| !name.starts_with(UNUSED_LAYER)))?, None)
+        }
         SingleFamily::Sd2 => (open_clip(path, &file, OPEN_CLIP, true)?, None),
         SingleFamily::Xl => (clip(XL_CLIP)?, Some(open_clip(path, &file, XL_OPEN_CLIP, false)?)),
     };
@@ -65,11 +73,12 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         }
     }
     let velocity = velocity(family, &file, options, warnings)?;
+    let training = Training { velocity, zero_snr: file.tensors.contains_key("ztsnr") };
     let parts =
         Parts { text: &text_encoder, text_2: text_2.as_ref(), unet: &unet, vae: Some(&vae).filter(|_| !replaced) };
     let (files, tokenizer) = match &options.config {
         Some(folder) => (ConfigFiles::folder(folder), Some(folder.join("tokenizer"))),
-        None => (ConfigFiles::values(path, configs::files(family, &layout, &parts, velocity)), None),
+        None => (ConfigFiles::values(path, configs::files(family, &layout, &parts, training)), None),
     };
     let form = match names.iter().any(|name| name.starts_with("model_ema.")) {
         true => "single file without its moving average",

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use diffused_engine::bundle::Manifest;
+use diffused_engine::sampler::{Prediction, SamplerKind, Spacing};
 use model_prep::{Conversion, Format, Options, SourceOptions, convert};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -35,10 +36,11 @@ fn read(model: &str, network: &str) -> Tensors {
     tensors.iter().map(|(name, view)| (name.to_owned(), tensor(&view))).collect()
 }
 
-/// Rows to columns, of four bytes a value.
+/// Rows to columns.
 fn transposed((shape, bytes): &(Vec<usize>, Vec<u8>)) -> (Vec<usize>, Vec<u8>) {
     let (rows, columns) = (shape[0], shape[1]);
-    let value = |i: usize| &bytes[4 * i..4 * i + 4];
+    let size = bytes.len() / (rows * columns);
+    let value = |i: usize| &bytes[size * i..size * (i + 1)];
     let values = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
     (vec![columns, rows], values.flat_map(value).copied().collect())
 }
@@ -66,7 +68,11 @@ pub(crate) fn single(model: &str) -> Tensors {
 
 fn write(path: &Path, tensors: &Tensors) {
     let views = tensors.iter().map(|(name, (shape, bytes))| {
-        let dtype = if name.ends_with("position_ids") { Dtype::I64 } else { Dtype::F32 };
+        let dtype = match bytes.len() / shape.iter().product::<usize>() {
+            2 => Dtype::F16,
+            4 => Dtype::F32,
+            _ => Dtype::I64,
+        };
         (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
     });
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
@@ -168,4 +174,110 @@ fn text_encoders_without_a_prefix() {
 fn stable_diffusion_2() {
     let recognised = "Stable Diffusion 2 (single file without its moving average, f32), prediction epsilon";
     check("sd2", recognised, add_last_layer);
+}
+
+/// Both text encoders, the second one's projection transposed, and the pooled embedding's way into the UNet.
+#[test]
+fn stable_diffusion_xl() {
+    let recognised = "Stable Diffusion XL (single file without its moving average, f16), prediction epsilon";
+    check("sdxl", recognised, |_| ());
+}
+
+/// As stable-diffusion.cpp names Stable Diffusion 2's text encoder.
+#[test]
+fn stable_diffusion_2_with_transformers_names() {
+    let recognised = "Stable Diffusion 2 (single file without its moving average, f32), prediction epsilon";
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("model.safetensors");
+    let mut tensors = single("sd2");
+    tensors.retain(|name, _| !name.starts_with("cond_stage_model."));
+    for (name, tensor) in read("sd2", "text_encoder") {
+        tensors.insert(format!("cond_stage_model.transformer.text_model.{name}"), tensor);
+    }
+    add_what_is_not_needed(&mut tensors);
+    write(&path, &tensors);
+    let config = SourceOptions { config: Some(folder("sd2")), ..SourceOptions::default() };
+    let found = Converted::new(&path, config);
+    assert_eq!(found.conversion.recognised, recognised.replace("epsilon", "v"));
+    let wanted = Converted::new(&folder("sd2"), SourceOptions::default()).manifest();
+    assert_eq!(found.manifest().files, wanted.files);
+}
+
+/// The error of converting a file of these tensors.
+fn refused(tensors: &Tensors) -> String {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("file.safetensors");
+    write(&path, tensors);
+    let error = convert(&path, &place.path().join("bundle"), &Options::default(), &mut |_| ()).unwrap_err();
+    error.to_string()
+}
+
+fn named(names: &[&str]) -> Tensors {
+    names.iter().map(|name| ((*name).to_owned(), (vec![1], vec![0; 4]))).collect()
+}
+
+#[test]
+fn files_of_other_kinds_are_told_what_they_are() {
+    for (name, kind) in [
+        (
+            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
+            "is a LoRA, not a model; give the model, and",
+        ),
+        ("unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", "this file with --lora"),
+        ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", "this file with --lora"),
+        ("emb_params", "is a textual inversion, not a model; give the model, and this file with --embedding"),
+        ("control_model.input_blocks.0.0.weight", "is a ControlNet"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "is Stable Diffusion 3"),
+        ("double_blocks.0.img_attn.qkv.weight", "is Flux"),
+        ("down_blocks.0.resnets.0.time_emb_proj.weight", "is the UNet of a diffusers folder; give the folder"),
+        ("text_model.embeddings.token_embedding.weight", "is a text encoder alone"),
+        ("decoder.conv_in.weight", "is an autoencoder alone; give the model, and this file with --vae"),
+        ("something.else", "is no model that model-prep knows: it holds 1 tensors, something.else"),
+    ] {
+        let error = refused(&named(&[name]));
+        assert!(error.contains(kind), "{kind:?} is not in: {error}");
+    }
+    assert!(refused(&Tensors::new()).contains("holds no tensors"));
+}
+
+#[test]
+fn parts_that_are_missing_or_there_twice_are_named() {
+    let model = single("sd1");
+    let without = |prefix: &str| {
+        let rest = model.iter().filter(|(name, _)| !name.starts_with(prefix));
+        refused(&rest.map(|(name, tensor)| (name.clone(), tensor.clone())).collect())
+    };
+    assert!(without("first_stage_model.").contains("holds no autoencoder (first_stage_model.…); give one with --vae"));
+    assert!(without("cond_stage_model.").contains("holds no text encoder; take the full checkpoint"));
+    let mut two = model.clone();
+    two.extend(single("sdxl").into_iter().filter(|(name, _)| name.starts_with("conditioner.")));
+    assert!(refused(&two).contains("holds the text encoders of two models"));
+    let mut eight = model.clone();
+    let conv_in = eight.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap();
+    *conv_in = (vec![16, 8, 3, 3], vec![0; 16 * 8 * 9 * 4]);
+    assert!(refused(&eight).contains("is InstructPix2Pix, which edits pictures (8 input channels)"));
+    let mut twice = model.clone();
+    let name = "cond_stage_model.transformer.text_model.final_layer_norm.bias";
+    twice.insert(name.replace("text_model.", ""), model[name].clone());
+    assert!(refused(&twice).contains("is there twice"), "{}", refused(&twice));
+}
+
+/// Newer files say how they were trained by tensors of these names; the name of a file may say for how many steps.
+#[test]
+fn what_a_file_says_of_its_training_is_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let mut tensors = single("sd1");
+    let options = || SourceOptions { tokenizer: Some(folder("sd1")), ..SourceOptions::default() };
+    let path = place.path().join("dreamshaper_8LCM.safetensors");
+    write(&path, &tensors);
+    let found = Converted::new(&path, options());
+    let (sampling, warnings) = (found.manifest().sampling.clone(), found.conversion.warnings);
+    assert_eq!((sampling.default, sampling.steps, sampling.cfg_scale), (SamplerKind::Lcm, 4, 1.0));
+    assert!(matches!(&warnings[..], [told] if told.contains("by its name it paints in few steps")), "{warnings:?}");
+    tensors.extend(named(&["v_pred", "ztsnr"]));
+    let path = place.path().join("model.safetensors");
+    write(&path, &tensors);
+    let sampling = Converted::new(&path, options()).manifest().sampling.clone();
+    assert_eq!((sampling.prediction, sampling.rescale_betas_zero_snr), (Prediction::VPrediction, true));
+    assert_eq!((sampling.spacing, sampling.steps), (Some(Spacing::Trailing), 20));
 }

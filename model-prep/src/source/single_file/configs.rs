@@ -25,6 +25,9 @@ const HEAD: usize = 64;
 /// Heads in Stable Diffusion 1.
 const HEADS: usize = 8;
 
+/// Channels of the UNet's input where it repaints parts of pictures: latents, a mask, and the picture without them.
+const INPAINTING_CHANNELS: usize = 9;
+
 /// The networks of a file.
 pub(super) struct Parts<'a> {
     pub(super) text: &'a Checkpoint,
@@ -33,18 +36,27 @@ pub(super) struct Parts<'a> {
     pub(super) vae: Option<&'a Checkpoint>,
 }
 
-/// The JSON files of a diffusers folder of the same model. `velocity`: the UNet predicts v.
+/// How a model was trained, which its shapes do not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Training {
+    /// The UNet predicts v.
+    pub(super) velocity: bool,
+    /// The last timestep is pure noise.
+    pub(super) zero_snr: bool,
+}
+
+/// The JSON files of a diffusers folder of the same model.
 pub(super) fn files(
     family: SingleFamily,
     layout: &UnetLayout,
     parts: &Parts,
-    velocity: bool,
+    training: Training,
 ) -> BTreeMap<&'static str, Value> {
     let mut files = BTreeMap::from([
-        ("model_index.json", model_index(family)),
+        ("model_index.json", model_index(family, parts.unet)),
         ("text_encoder/config.json", text(parts.text, if family == SingleFamily::Sd2 { "gelu" } else { "quick_gelu" })),
-        ("unet/config.json", unet(family, layout, parts.unet, velocity)),
-        ("scheduler/scheduler_config.json", scheduler(family, parts.unet, velocity)),
+        ("unet/config.json", unet(family, layout, parts, training.velocity)),
+        ("scheduler/scheduler_config.json", scheduler(family, parts.unet, training)),
     ]);
     if let Some(vae_part) = parts.vae {
         files.insert("vae/config.json", vae(family, vae_part));
@@ -55,7 +67,7 @@ pub(super) fn files(
     files
 }
 
-fn model_index(family: SingleFamily) -> Value {
+fn model_index(family: SingleFamily, unet: &Checkpoint) -> Value {
     let mut index = json!({
         "_class_name": "StableDiffusionPipeline",
         "text_encoder": ["transformers", "CLIPTextModel"],
@@ -63,6 +75,9 @@ fn model_index(family: SingleFamily) -> Value {
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     });
+    if size(unet, "conv_in.weight", 1) == INPAINTING_CHANNELS {
+        index["_class_name"] = json!("StableDiffusionInpaintPipeline");
+    }
     if family == SingleFamily::Xl {
         index["_class_name"] = json!("StableDiffusionXLPipeline");
         index["force_zeros_for_empty_prompt"] = json!(true);
@@ -105,7 +120,8 @@ fn text(part: &Checkpoint, activation: &str) -> Value {
     })
 }
 
-fn unet(family: SingleFamily, layout: &UnetLayout, part: &Checkpoint, velocity: bool) -> Value {
+fn unet(family: SingleFamily, layout: &UnetLayout, parts: &Parts, velocity: bool) -> Value {
+    let part = parts.unet;
     let out = |i: usize| size(part, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0);
     let channels: Vec<usize> = (0..layout.down.len()).map(out).collect();
     let layers: Vec<usize> = layout.down.iter().map(Vec::len).collect();
@@ -151,8 +167,13 @@ fn unet(family: SingleFamily, layout: &UnetLayout, part: &Checkpoint, velocity: 
     }
     if family == SingleFamily::Xl {
         config["addition_embed_type"] = json!("text_time");
-        config["addition_time_embed_dim"] = json!(256);
-        config["projection_class_embeddings_input_dim"] = json!(size(part, "add_embedding.linear_1.weight", 1));
+        // The pooled embedding, and six numbers of the picture's sizes.
+        let (added, pooled) = (
+            size(part, "add_embedding.linear_1.weight", 1),
+            parts.text_2.map_or(0, |text| size(text, "text_projection.weight", 0)),
+        );
+        config["addition_time_embed_dim"] = json!(added.saturating_sub(pooled) / 6);
+        config["projection_class_embeddings_input_dim"] = json!(added);
     }
     config
 }
@@ -184,7 +205,7 @@ fn vae(family: SingleFamily, part: &Checkpoint) -> Value {
 }
 
 /// The scheduler that the family was published with; of latent consistency models theirs.
-fn scheduler(family: SingleFamily, unet: &Checkpoint, velocity: bool) -> Value {
+fn scheduler(family: SingleFamily, unet: &Checkpoint, Training { velocity, zero_snr }: Training) -> Value {
     let class = match family {
         _ if unet.shape("time_embedding.cond_proj.weight").is_some() => "LCMScheduler",
         SingleFamily::Xl => "EulerDiscreteScheduler",
@@ -204,6 +225,10 @@ fn scheduler(family: SingleFamily, unet: &Checkpoint, velocity: bool) -> Value {
     });
     if family == SingleFamily::Xl {
         scheduler["timestep_spacing"] = json!("leading");
+    }
+    if zero_snr {
+        scheduler["rescale_betas_zero_snr"] = json!(true);
+        scheduler["timestep_spacing"] = json!("trailing");
     }
     scheduler
 }

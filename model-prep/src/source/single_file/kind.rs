@@ -78,7 +78,7 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
         [true, _, true, _] | [true, _, _, true] | [_, true, true, _] | [_, true, _, true] | [true, true, ..] => {
             refused("holds the text encoders of two models".into())
         }
-        [true, ..] => Ok(SingleFamily::Sd1),
+        [true, ..] => Ok(of_transformers_names(file)),
         [_, true, ..] => Ok(SingleFamily::Sd2),
         [_, _, true, true] => Ok(SingleFamily::Xl),
         [_, _, true, false] => refused("lacks the second text encoder of Stable Diffusion XL".into()),
@@ -86,6 +86,20 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
             refused("is Stable Diffusion XL's refiner, which goes over finished pictures; give the base model".into())
         }
         _ => refused(lacks("text encoder")),
+    }
+}
+
+/// Stable Diffusion 1 or 2, where the text encoder has transformers' names, which some programs give to both: told by the
+/// width of the text embeddings, or by the UNet's transformers, which begin in linear layers in 2.
+fn of_transformers_names(file: &TensorFile) -> SingleFamily {
+    let ends = |end: &str| file.tensors.iter().find(|(name, _)| name.starts_with(UNET) && name.ends_with(end));
+    let width = ends(".attn2.to_k.weight").and_then(|(_, entry)| entry.shape.get(1).copied());
+    let linear = || ends(".proj_in.weight").is_some_and(|(_, entry)| entry.shape.len() == 2);
+    match width {
+        Some(768) => SingleFamily::Sd1,
+        Some(1024) => SingleFamily::Sd2,
+        _ if linear() => SingleFamily::Sd2,
+        _ => SingleFamily::Sd1,
     }
 }
 

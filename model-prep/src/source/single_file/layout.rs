@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names at the top of a UNet, and diffusers'.
-const UNET_TOP: [(&str, &str); 9] = [
+pub(super) const UNET_TOP: [(&str, &str); 9] = [
     ("time_embed.0.", "time_embedding.linear_1."),
     ("time_embed.2.", "time_embedding.linear_2."),
     ("time_embed.cond_proj.", "time_embedding.cond_proj."),
@@ -19,7 +19,7 @@ const UNET_TOP: [(&str, &str); 9] = [
 ];
 
 /// Names in a UNet's residual block, and diffusers'.
-const RESNET: [(&str, &str); 6] = [
+pub(super) const RESNET: [(&str, &str); 6] = [
     ("in_layers.0.", "norm1."),
     ("in_layers.2.", "conv1."),
     ("emb_layers.1.", "time_emb_proj."),
@@ -29,7 +29,7 @@ const RESNET: [(&str, &str); 6] = [
 ];
 
 /// Names in an autoencoder, and diffusers'; those of resolutions are counted.
-const VAE: [(&str, &str); 10] = [
+pub(super) const VAE: [(&str, &str); 10] = [
     ("norm_out.", "conv_norm_out."),
     ("mid.block_1.", "mid_block.resnets.0."),
     ("mid.block_2.", "mid_block.resnets.1."),
@@ -43,7 +43,7 @@ const VAE: [(&str, &str); 10] = [
 ];
 
 /// Names in OpenCLIP's text encoder, and transformers'.
-const OPEN_CLIP: [(&str, &str); 11] = [
+pub(super) const OPEN_CLIP: [(&str, &str); 11] = [
     ("token_embedding.", "embeddings.token_embedding."),
     ("ln_final.", "final_layer_norm."),
     ("transformer.resblocks.", "encoder.layers."),
