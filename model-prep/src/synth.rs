@@ -7,6 +7,7 @@
 mod archs;
 mod random;
 mod tokenizer;
+mod xl;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -75,8 +76,9 @@ impl RandomTensor {
 type WeightFile = (&'static str, &'static [&'static str], &'static str);
 
 /// The weight files of a model.
-const FILES: [WeightFile; 3] = [
+const FILES: [WeightFile; 4] = [
     ("text_encoder/model.safetensors", &["text_encoder"], "text_model."),
+    ("text_encoder_2/model.safetensors", &["text_encoder_2"], "text_model."),
     ("unet/diffusion_pytorch_model.safetensors", &["unet"], ""),
     ("vae/diffusion_pytorch_model.safetensors", &AUTOENCODERS, ""),
 ];
@@ -95,10 +97,12 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     }
     if !arch.is_autoencoder() {
         let (vocab, merges) = tokenizer::files();
-        write(&out.join("tokenizer/vocab.json"), vocab.as_bytes())?;
-        write(&out.join("tokenizer/merges.txt"), merges.as_bytes())?;
+        for folder in if arch.is_xl() { &["tokenizer", "tokenizer_2"][..] } else { &["tokenizer"] } {
+            write(&out.join(folder).join("vocab.json"), vocab.as_bytes())?;
+            write(&out.join(folder).join("merges.txt"), merges.as_bytes())?;
+        }
     }
-    let (networks, files) = (networks(arch, out)?, weight_files(arch).iter());
+    let (networks, files) = (networks(arch, out)?, weight_files(arch));
     let mut files: Vec<_> = files.map(|(file, names, prefix)| (file, tensors(&networks, names, prefix))).collect();
     files.iter_mut().for_each(|(_, tensors)| shape_convolutions(tensors, arch.linear_projections()));
     let values = |tensors: &BTreeMap<String, RandomTensor>| tensors.values().map(RandomTensor::values).sum::<usize>();
@@ -113,18 +117,25 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     Ok(())
 }
 
-fn weight_files(arch: Arch) -> &'static [WeightFile] {
-    if arch.is_autoencoder() { &AUTOENCODER_FILE } else { &FILES }
+/// The weight files of a model of this kind.
+fn weight_files(arch: Arch) -> impl Iterator<Item = &'static WeightFile> {
+    let files = if arch.is_autoencoder() { &AUTOENCODER_FILE[..] } else { &FILES };
+    files.iter().filter(move |(_, names, _)| arch.is_xl() || !names.contains(&"text_encoder_2"))
 }
 
-/// The networks that the configurations in `folder` describe.
+/// The networks that the configurations in `folder` describe, whole: also the end of SDXL's first text encoder, of which
+/// a bundle has nothing.
 fn networks(arch: Arch, folder: &Path) -> Result<Vec<BuiltNetwork>> {
     match arch.is_autoencoder() {
         true => Ok(arch::autoencoders(
             &VaeConfigs::open(ConfigFiles::folder(folder).keys("config.json")?, &mut Vec::new())?,
             Format::F32,
         )),
-        false => Ok(arch::networks(&Configs::open(&ConfigFiles::folder(folder), &mut Vec::new())?, Format::F32)),
+        false => {
+            let mut configs = Configs::open(&ConfigFiles::folder(folder), &mut Vec::new())?;
+            configs.text = configs.text.alone();
+            Ok(arch::networks(&configs, Format::F32))
+        }
     }
 }
 
@@ -141,7 +152,10 @@ fn tensors(networks: &[BuiltNetwork], names: &[&str], prefix: &str) -> BTreeMap<
     let parameters = networks.flat_map(|network| &network.parameters);
     let tensors = parameters.flat_map(|parameter| {
         let weight = parameter.tensors().into_iter().zip(draws(parameter));
-        weight.map(|((name, shape), draw)| (format!("{prefix}{name}"), RandomTensor { shape, draw }))
+        weight.map(|((name, shape), draw)| {
+            let prefix = if name.starts_with("text_projection.") { "" } else { prefix };
+            (format!("{prefix}{name}"), RandomTensor { shape, draw })
+        })
     });
     tensors.collect()
 }
@@ -261,6 +275,9 @@ mod tests {
             (Arch::Sd21, &[340_387_840, 865_910_724, VAE]),
             (Arch::SdTurbo, &[340_387_840, 865_910_724, VAE]),
             (Arch::BkSdmTiny, &[123_060_480, 323_384_964, VAE]),
+            (Arch::Sdxl, &[123_060_480, 694_659_840, 2_567_463_684, VAE]),
+            (Arch::SdxlTurbo, &[123_060_480, 694_659_840, 2_567_463_684, VAE]),
+            (Arch::Ssd1b, &[123_060_480, 694_659_840, 1_331_334_404, VAE]),
             (Arch::Taesd, &[TINY]),
             (Arch::Taesdxl, &[TINY]),
         ] {
@@ -272,7 +289,7 @@ mod tests {
             let sum = |(_, names, _): &WeightFile| {
                 tensors(&networks, names, "").values().map(RandomTensor::values).sum::<usize>()
             };
-            assert_eq!(weight_files(arch).iter().map(sum).collect::<Vec<usize>>(), values, "{arch:?}");
+            assert_eq!(weight_files(arch).map(sum).collect::<Vec<usize>>(), values, "{arch:?}");
         }
     }
 }

@@ -168,6 +168,11 @@ impl TextConfig {
         TextConfig { skip: 1, final_norm: false, ..self }
     }
 
+    /// The text encoder of a model that has no other.
+    pub(crate) fn alone(self) -> TextConfig {
+        TextConfig { skip: 0, final_norm: true, projection: None, ..self }
+    }
+
     /// SDXL's second text encoder: as the first, and the last block's result is projected (CLIPTextModelWithProjection).
     pub(crate) fn second_of_two(self) -> TextConfig {
         TextConfig { projection: Some(self.projection_dim), ..self.first_of_two() }

@@ -13,6 +13,12 @@ pub enum Arch {
     BkSdmTiny,
     /// SD-Turbo (Sauer et al. 2023): Stable Diffusion 2.1 that paints in one step.
     SdTurbo,
+    /// Stable Diffusion XL base 1.0 (Podell et al. 2023).
+    Sdxl,
+    /// SDXL-Turbo (Sauer et al. 2023): SDXL for one step at 512×512.
+    SdxlTurbo,
+    /// SSD-1B (Gupta et al. 2024): SDXL with half of its transformer blocks.
+    Ssd1b,
     /// SDXS-512 (Song et al. 2024): three levels, no attention in the outermost, a tiny autoencoder, one step.
     Sdxs,
     /// A tiny autoencoder alone, for Stable Diffusion 1 and 2 (TAESD).
@@ -26,6 +32,9 @@ impl Arch {
     pub(super) fn files(self) -> Vec<(&'static str, Value)> {
         if self.is_autoencoder() {
             return vec![("config.json", tiny_vae())];
+        }
+        if self.is_xl() {
+            return super::xl::files(self);
         }
         vec![
             ("model_index.json", self.model_index()),
@@ -43,6 +52,11 @@ impl Arch {
         matches!(self, Arch::Taesd | Arch::Taesdxl)
     }
 
+    /// It has two text encoders.
+    pub(super) fn is_xl(self) -> bool {
+        matches!(self, Arch::Sdxl | Arch::SdxlTurbo | Arch::Ssd1b)
+    }
+
     /// It has Stable Diffusion 2's text encoder and UNet.
     fn is_sd2(self) -> bool {
         matches!(self, Arch::Sd21 | Arch::SdTurbo)
@@ -50,7 +64,7 @@ impl Arch {
 
     /// The UNet's transformers begin and end in linear layers, else in 1×1 convolutions.
     pub(super) fn linear_projections(self) -> bool {
-        self.unet()["use_linear_projection"] == json!(true)
+        self.is_xl() || self.unet()["use_linear_projection"] == json!(true)
     }
 
     fn model_index(self) -> Value {
@@ -115,7 +129,7 @@ impl Arch {
             "norm_eps": 1e-5,
         });
         match self {
-            Arch::Sd15 | Arch::Taesd | Arch::Taesdxl => {}
+            Arch::Sd15 | Arch::Sdxl | Arch::SdxlTurbo | Arch::Ssd1b | Arch::Taesd | Arch::Taesdxl => {}
             Arch::Sd21 | Arch::SdTurbo => {
                 config["sample_size"] = json!(if self == Arch::Sd21 { 96 } else { 64 });
                 config["attention_head_dim"] = json!([5, 10, 20, 20]);
@@ -145,7 +159,7 @@ impl Arch {
             "_class_name": match self {
                 Arch::Sd21 => "DDIMScheduler",
                 Arch::SdTurbo => "EulerDiscreteScheduler",
-                Arch::Sd15 | Arch::BkSdmTiny | Arch::Sdxs | Arch::Taesd | Arch::Taesdxl => "PNDMScheduler",
+                _ => "PNDMScheduler",
             },
             "num_train_timesteps": 1000,
             "beta_start": 0.00085,
@@ -156,10 +170,8 @@ impl Arch {
         });
         match self {
             Arch::Sd21 => config["prediction_type"] = json!("v_prediction"),
-            Arch::Sd15 | Arch::BkSdmTiny | Arch::Sdxs | Arch::Taesd | Arch::Taesdxl => {
-                config["skip_prk_steps"] = json!(true);
-            }
             Arch::SdTurbo => {}
+            _ => config["skip_prk_steps"] = json!(true),
         }
         if matches!(self, Arch::SdTurbo | Arch::Sdxs) {
             config["timestep_spacing"] = json!("trailing");
@@ -168,7 +180,7 @@ impl Arch {
     }
 }
 
-fn tokenizer_config() -> Value {
+pub(super) fn tokenizer_config() -> Value {
     json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": true})
 }
 
@@ -191,7 +203,7 @@ fn tiny_vae() -> Value {
     })
 }
 
-fn vae() -> Value {
+pub(super) fn vae() -> Value {
     json!({
         "_class_name": "AutoencoderKL",
         "in_channels": 3,
