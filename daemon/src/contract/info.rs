@@ -36,7 +36,7 @@ pub struct ModelInfo {
     /// Identifies it, and its weights: hexadecimal.
     #[cfg_attr(test, schemars(regex(pattern = "^[0-9a-f]{64}$")))]
     pub sha256: String,
-    /// The family of models: `sd1`, `sd2`.
+    /// The family of models: `sd1`, `sd2`, `sdxl`.
     pub family: String,
     /// How its weights are stored: `int8`, `f32`.
     pub weights: String,

@@ -30,8 +30,13 @@ pub(crate) struct SourceCopy {
 impl SourceCopy {
     /// An unchanged copy.
     pub(crate) fn new() -> SourceCopy {
+        SourceCopy::of(&demo())
+    }
+
+    /// An unchanged copy of another model's source.
+    pub(crate) fn of(source: &Path) -> SourceCopy {
         let folder = tempfile::tempdir().unwrap();
-        link(&demo(), &folder.path().join("model"));
+        link(source, &folder.path().join("model"));
         SourceCopy { folder }
     }
 

@@ -12,3 +12,4 @@ mod single_file;
 mod smoothing;
 mod torch_file;
 mod wrappings;
+mod xl;

@@ -19,7 +19,28 @@ pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {
             model.node_mut(id).op = Box::new(GlueOp(glue));
         }
     }
-    Ok(())
+    join_halves(model)
+}
+
+/// Lets a `Concat` read in f16 what was cast to f32 for it alone: the cast would be a copy twice as large, beside it at the
+/// worst moment of a UNet.
+fn join_halves(model: &mut TypedModel) -> TractResult<()> {
+    let is = |node: &TypedNode, glue: Glue| node.op_as::<GlueOp>().is_some_and(|op| op.0 == glue);
+    let mut joins = Vec::new();
+    for node in model.nodes().iter().filter(|node| is(node, Glue::Concat)) {
+        for (slot, input) in node.inputs.iter().enumerate() {
+            let cast = model.node(input.node);
+            let only = cast.outputs.iter().all(|output| output.successors.len() == 1);
+            if is(cast, Glue::ToSingle) && only && !model.outputs.contains(input) {
+                joins.push((cast.inputs[0], InletId::new(node.id, slot)));
+            }
+        }
+    }
+    if joins.is_empty() {
+        return Ok(());
+    }
+    joins.into_iter().try_for_each(|(half, inlet)| model.add_edge(half, inlet))?;
+    model.compact()
 }
 
 impl Op for GlueOp {

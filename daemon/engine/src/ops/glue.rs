@@ -3,6 +3,8 @@
 //! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with zeros
 //! first; these do the same on all threads and through the pool.
 
+use std::ops::Range;
+
 use diffused_kernels::{Level, cancel};
 use half::f16;
 use rayon::prelude::*;
@@ -24,7 +26,7 @@ pub(crate) enum Glue {
     ToHalf,
     /// f16 to f32.
     ToSingle,
-    /// f32 tensors side by side along their last axis.
+    /// Tensors side by side along their last axis, as f32; those that waited in f16 may come as they are.
     Concat,
 }
 
@@ -87,26 +89,57 @@ fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     Ok(out)
 }
 
+/// Rows that go side by side with others.
+enum Rows<'a> {
+    Single(&'a [f32]),
+    Half(&'a [f16]),
+}
+
+impl Rows<'_> {
+    fn of(tensor: &Tensor) -> Result<Rows<'_>> {
+        match tensor.datum_type() {
+            DatumType::F16 => Ok(Rows::Half(values(tensor)?)),
+            _ => Ok(Rows::Single(values(tensor)?)),
+        }
+    }
+
+    /// Some of the values; those in f16 by way of `buffer`.
+    fn part<'a>(&'a self, part: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        match self {
+            Rows::Single(values) => &values[part],
+            Rows::Half(values) => {
+                buffer.resize(part.len(), 0.0);
+                Level::current().f16_to_f32(&values[part], 1.0, buffer);
+                buffer
+            }
+        }
+    }
+}
+
 /// The channels of each input in turn.
 fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
     let widths: Vec<usize> = inputs.iter().map(|input| channels(input.shape())).collect();
     let width: usize = widths.iter().sum();
     let shape: Vec<usize> = leading(inputs[0].shape()).iter().copied().chain([width]).collect();
-    let sources: Vec<&[f32]> = inputs.iter().map(|input| values(input)).collect::<Result<_>>()?;
+    let sources: Vec<Rows> = inputs.iter().map(|input| Rows::of(input)).collect::<Result<_>>()?;
     let mut out = pool.take::<f32>(&shape)?;
     let rows = PART.div_ceil(width.max(1));
-    values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each(|(part, out)| {
-        if cancel::is_cancelled() {
-            return;
-        }
-        for (row, mut out) in (part * rows..).zip(out.chunks_exact_mut(width)) {
-            for (source, &width) in sources.iter().zip(&widths) {
-                let to;
-                (to, out) = out.split_at_mut(width);
-                to.copy_from_slice(&source[row * width..(row + 1) * width]);
+    values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each_init(
+        Vec::new,
+        |buffer, (part, out)| {
+            if cancel::is_cancelled() {
+                return;
             }
-        }
-    });
+            let (first, count, mut at) = (part * rows, out.len() / width, 0);
+            for (source, &own) in sources.iter().zip(&widths) {
+                let from = source.part(first * own..(first + count) * own, buffer);
+                for (out, from) in out.chunks_exact_mut(width).zip(from.chunks_exact(own)) {
+                    out[at..at + own].copy_from_slice(from);
+                }
+                at += own;
+            }
+        },
+    );
     Ok(out)
 }
 
@@ -136,6 +169,18 @@ mod tests {
             assert_eq!(glue.output(&shapes).unwrap(), (wanted[0].datum_type(), wanted[0].shape().into()));
             assert_eq!(glue.run(inputs, &mut Pool::default()).unwrap(), wanted, "{op:?}");
         }
+    }
+
+    #[test]
+    fn halves_go_beside_singles_as_if_cast_before() {
+        let shape = [2, 3, 16384];
+        let numbers: Vec<f32> = (0..shape.iter().product()).map(|i| i as f32 / 7.0).collect();
+        let single: TValue = Tensor::from_shape(&shape, &numbers).unwrap().into();
+        let half: TValue = single.cast_to::<f16>().unwrap().into_owned().into();
+        let cast: TValue = half.cast_to::<f32>().unwrap().into_owned().into();
+        let concat =
+            |second: &TValue| Glue::Concat.run(tvec![single.clone(), second.clone()], &mut Pool::default()).unwrap();
+        assert_eq!(concat(&half), concat(&cast));
     }
 
     #[test]
