@@ -23,9 +23,10 @@ const MAX_SPAN: usize = 4 << 20;
 /// Most values of a tensor that is read at once.
 const MAX_WHOLE: usize = 1 << 26;
 
-/// Most tensors of a file, and most bytes of a tensor's name: what a damaged or hostile file may have us keep. The largest
+/// Most tensors of a file, dimensions of a tensor, and bytes of its name: what a damaged or hostile file may have us keep. The largest
 /// published checkpoints have some thousands of tensors.
 pub(super) const MAX_TENSORS: usize = 1 << 17;
+pub(super) const MAX_DIMENSIONS: usize = 8;
 pub(super) const MAX_NAME: usize = 1024;
 
 /// A tensor of a file.

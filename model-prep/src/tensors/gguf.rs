@@ -8,13 +8,12 @@ use std::path::Path;
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, MAX_NAME, MAX_TENSORS, TensorEntry};
+use super::file::{Contents, MAX_DIMENSIONS, MAX_NAME, MAX_TENSORS, TensorEntry};
 use super::ggml::GgmlBlock;
 use crate::error::{Error, Result};
 
-/// Most bytes of the header, and dimensions of a tensor.
+/// Most bytes of the header.
 const MAX_HEADER: u64 = 32 << 20;
-const MAX_DIMENSIONS: u32 = 8;
 
 /// Reads the header of the file `path` of `len` bytes.
 ///
@@ -83,7 +82,7 @@ impl<R: Read> GgufHeader<R> {
 
     fn entry(&mut self) -> Parsed<TensorEntry> {
         let dimensions = self.u32()?;
-        if dimensions > MAX_DIMENSIONS {
+        if dimensions > MAX_DIMENSIONS as u32 {
             return Err(format!("{dimensions} dimensions"));
         }
         let mut shape = Vec::new();

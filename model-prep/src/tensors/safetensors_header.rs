@@ -1,6 +1,7 @@
 //! The header of a safetensors file: its length, then JSON that says where each tensor lies behind it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, MAX_TENSORS, TensorEntry};
+use super::file::{Contents, MAX_DIMENSIONS, MAX_TENSORS, TensorEntry};
 use crate::error::{Error, Result};
 
 /// Most bytes of a header. safetensors' own limit is 100 MB; the largest published ones have a few.
@@ -87,24 +88,61 @@ impl<'de> Visitor<'de> for SafetensorsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SafetensorsHeader, A::Error> {
         let mut header = SafetensorsHeader::default();
-        let mut described = false;
+        let mut described = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
-            let again = if name == "__metadata__" {
-                let metadata: Option<HashMap<String, String>> = map.next_value()?;
-                header.metadata = metadata.into_iter().flatten().collect();
-                std::mem::replace(&mut described, true)
-            } else {
-                header.tensors.insert(name.clone(), map.next_value()?).is_some()
-            };
-            if header.tensors.len() > MAX_TENSORS {
-                return Err(A::Error::custom(format_args!("there are more than {MAX_TENSORS} tensors")));
+            if name == "__metadata__" {
+                header.metadata = map.next_value::<Option<SafetensorsMetadata>>()?.unwrap_or_default().0;
+                insert(&mut described, name, ())?;
+                continue;
             }
-            if again {
-                return Err(A::Error::custom(format_args!("{name} is there twice")));
+            let info: TensorInfo = map.next_value()?;
+            if info.shape.len() > MAX_DIMENSIONS {
+                return Err(A::Error::custom(format_args!("{name} has more than {MAX_DIMENSIONS} dimensions")));
             }
+            insert(&mut header.tensors, name, info)?;
         }
         Ok(header)
     }
+}
+
+/// What a file says of itself.
+#[derive(Default)]
+struct SafetensorsMetadata(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for SafetensorsMetadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<SafetensorsMetadata, D::Error> {
+        deserializer.deserialize_map(MetadataVisitor)
+    }
+}
+
+struct MetadataVisitor;
+
+impl<'de> Visitor<'de> for MetadataVisitor {
+    type Value = SafetensorsMetadata;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SafetensorsMetadata, A::Error> {
+        let mut metadata = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry()? {
+            insert(&mut metadata, key, value)?;
+        }
+        Ok(SafetensorsMetadata(metadata))
+    }
+}
+
+/// Adds what is not there yet.
+fn insert<V, E: serde::de::Error>(map: &mut BTreeMap<String, V>, name: String, value: V) -> std::result::Result<(), E> {
+    if map.len() == MAX_TENSORS {
+        return Err(E::custom(format_args!("there are more than {MAX_TENSORS} tensors or keys")));
+    }
+    match map.entry(name) {
+        Entry::Vacant(entry) => drop(entry.insert(value)),
+        Entry::Occupied(entry) => return Err(E::custom(format_args!("{} is there twice", entry.key()))),
+    }
+    Ok(())
 }
 
 fn dtype(dtype: Dtype) -> TensorDtype {

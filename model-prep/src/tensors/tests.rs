@@ -128,6 +128,7 @@ fn safetensors_are_as_strict_as_the_library() {
     check(r#"{"__metadata__":{"a":{"b":"c"}}}"#, 0, &["expected a string"]);
     check("[]", 0, &["its header"]);
     check(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}"#, 4, &["its header"]);
+    check(r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}}"#, 4, &["more than 8 dimensions"]);
     let ten = [&10_000_000_000u64.to_le_bytes()[..], b"{\"a\":"].concat();
     refused("a.safetensors", &ten, &["a header of 10000000000 bytes in a file of 13"]);
 }
@@ -231,5 +232,5 @@ fn pickles_that_repeat_themselves_are_refused() {
     check(&[&pairs[..], &again, b"."].concat(), &["dictionaries of more than 2000000 pairs"]);
     let many = (0..140_000).map(|at| format!(r#""{at}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#));
     let many = safetensors_file(&format!("{{{}}}", many.collect::<Vec<_>>().join(",")), 0);
-    refused("a.safetensors", &many, &["there are more than 131072 tensors"]);
+    refused("a.safetensors", &many, &["there are more than 131072 tensors or keys"]);
 }

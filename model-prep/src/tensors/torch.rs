@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::byte_reader::Parsed;
 use super::dtype::TensorDtype;
-use super::file::{Contents, MAX_NAME, MAX_TENSORS, TensorEntry};
+use super::file::{Contents, MAX_DIMENSIONS, MAX_NAME, MAX_TENSORS, TensorEntry};
 use super::pickle::{self, Pickle, PickleValue};
 use super::zip::Zip;
 use crate::error::{Error, Result};
@@ -172,6 +172,7 @@ impl TensorSearch<'_> {
 
     fn sizes(&self, value: PickleValue) -> Option<Vec<usize>> {
         let PickleValue::Items(_) = value else { return None };
+        (self.pickle.items(value).len() <= MAX_DIMENSIONS).then_some(())?;
         let size =
             |value: &PickleValue| if let PickleValue::Int(size) = value { usize::try_from(*size).ok() } else { None };
         self.pickle.items(value).iter().map(size).collect()
