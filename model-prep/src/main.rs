@@ -30,7 +30,7 @@ enum Command {
     /// Show what a model is and what its bundle would hold; of a bundle, check its checksums and show what is in it.
     Inspect(SourceArgs),
     /// Show how much memory a model would take, without converting it.
-    Plan(Plan),
+    Plan(PlanArguments),
     /// Compare a bundle with its source, tensor by tensor.
     Verify {
         /// The bundle's folder.
@@ -73,7 +73,7 @@ struct SourceArgs {
 }
 
 #[derive(Args)]
-struct Plan {
+struct PlanArguments {
     #[command(flatten)]
     source: SourceArgs,
     /// The most memory to use, for example 200M or 1.5G [default: as much as it takes].
@@ -209,8 +209,9 @@ fn convert(arguments: Convert) -> Result<()> {
     Ok(())
 }
 
-fn plan(arguments: Plan) -> Result<()> {
-    let Plan { source: SourceArgs { source, weights, options }, memory, threads, image_to_image, .. } = arguments;
+fn plan(arguments: PlanArguments) -> Result<()> {
+    let PlanArguments { source: SourceArgs { source, weights, options }, memory, threads, image_to_image, .. } =
+        arguments;
     let request = Request {
         width: arguments.width,
         height: arguments.height,

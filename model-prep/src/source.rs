@@ -165,16 +165,16 @@ impl Configs {
 }
 
 /// The tensors of a model's networks.
-struct Weights {
+struct ModelTensors {
     text_encoder: Checkpoint,
     text_encoder_2: Option<Checkpoint>,
     unet: Checkpoint,
     vae: Autoencoders,
 }
 
-impl Weights {
+impl ModelTensors {
     /// Of a diffusers folder, which may have a second text encoder.
-    fn of_folder(path: &Path, second: bool, vae: &VaeConfigs) -> Result<Weights> {
+    fn of_folder(path: &Path, second: bool, vae: &VaeConfigs) -> Result<ModelTensors> {
         let text_encoder = |folder: &str| {
             let mut checkpoint = Checkpoint::open_folder(&path.join(folder), "model")?;
             checkpoint.rename(text_name)?;
@@ -185,7 +185,7 @@ impl Weights {
         let mut unet = Checkpoint::open_folder(&path.join("unet"), "diffusion_pytorch_model")?;
         unet.rename(|name| Some(unwrapped(name).to_owned()))?;
         let vae = Autoencoders::open_folder(&path.join("vae"), vae)?;
-        Ok(Weights { text_encoder, text_encoder_2, unet, vae })
+        Ok(ModelTensors { text_encoder, text_encoder_2, unet, vae })
     }
 
     /// The networks that adapters are for.
@@ -196,7 +196,7 @@ impl Weights {
     }
 
     /// Without what the text encoders have and a model of this kind never needs.
-    fn needed(mut self, configs: &Configs) -> Result<Weights> {
+    fn needed(mut self, configs: &Configs) -> Result<ModelTensors> {
         let texts = std::iter::once(&mut self.text_encoder).chain(&mut self.text_encoder_2);
         for (checkpoint, config) in texts.zip(std::iter::once(&configs.text).chain(&configs.text_2)) {
             checkpoint.rename(|name| config.needs(name).then(|| name.to_owned()))?;
@@ -233,13 +233,13 @@ impl ModelSource {
         let context = SamplingContext { index: &index, guidance_embedding, options };
         let mut sampling = sampling_config::open(&files, context, &mut warnings)?;
         warnings.extend(tokenizer.warnings.iter().cloned());
-        let mut weights = weights.map_or_else(|| Weights::of_folder(&path, second, &configs.vae), Ok)?;
+        let mut weights = weights.map_or_else(|| ModelTensors::of_folder(&path, second, &configs.vae), Ok)?;
         let adapters = adapt(options, &mut weights.adapted(), &mut configs, &mut tokenizer, &mut warnings)?;
         if single && options.config.is_none() {
             sampling_config::follow_name(&mut sampling, &path, options, &mut warnings);
         }
         sampling_config::follow_loras(&mut sampling, options, &mut warnings);
-        let Weights { text_encoder, text_encoder_2, unet, mut vae } = weights.needed(&configs)?;
+        let ModelTensors { text_encoder, text_encoder_2, unet, mut vae } = weights.needed(&configs)?;
         if let Some(other) = &options.vae {
             vae.put(other, &mut configs, &mut warnings)?;
         }

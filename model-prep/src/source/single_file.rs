@@ -16,7 +16,7 @@ pub(crate) use layout::{UnetLayout, vae_levels, vae_name};
 
 use super::autoencoders::Autoencoders;
 use super::keys::ConfigFiles;
-use super::{Weights, text_name};
+use super::{ModelTensors, text_name};
 use crate::error::{Error, Result};
 use crate::options::SourceOptions;
 use crate::tensors::{Checkpoint, TensorFile};
@@ -42,7 +42,7 @@ pub(super) struct SingleFile {
     /// Where its tokenizer is, if the user gave a folder of configurations.
     pub(super) tokenizer: Option<PathBuf>,
     /// Its tensors.
-    pub(super) weights: Weights,
+    pub(super) weights: ModelTensors,
 }
 
 /// Opens the single file `path`.
@@ -85,7 +85,7 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         false => "single file",
     };
     let vae = if replaced { Autoencoders::default() } else { Autoencoders::full(vae)? };
-    Ok(SingleFile { files, form, tokenizer, weights: Weights { text_encoder, text_encoder_2: text_2, unet, vae } })
+    Ok(SingleFile { files, form, tokenizer, weights: ModelTensors { text_encoder, text_encoder_2: text_2, unet, vae } })
 }
 
 /// The rest of the names that begin with `prefix`.

@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
 
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+type FileTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens")
@@ -28,7 +28,7 @@ fn names(model: &str) -> BTreeMap<String, BTreeMap<String, Vec<String>>> {
     serde_json::from_value(all[model].take()).unwrap()
 }
 
-fn read(model: &str, network: &str) -> Tensors {
+fn read(model: &str, network: &str) -> FileTensors {
     let stem = if network.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
     let bytes = fs::read(folder(model).join(format!("{network}/{stem}.safetensors"))).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -46,8 +46,8 @@ fn transposed((shape, bytes): &(Vec<usize>, Vec<u8>)) -> (Vec<usize>, Vec<u8>) {
 }
 
 /// The tensors of the model's single file.
-pub(crate) fn single(model: &str) -> Tensors {
-    let mut tensors = Tensors::new();
+pub(crate) fn single(model: &str) -> FileTensors {
+    let mut tensors = FileTensors::new();
     for (network, names) in names(model) {
         let source = read(model, &network);
         for (name, parts) in names {
@@ -66,7 +66,7 @@ pub(crate) fn single(model: &str) -> Tensors {
     tensors
 }
 
-fn write(path: &Path, tensors: &Tensors) {
+fn write(path: &Path, tensors: &FileTensors) {
     let views = tensors.iter().map(|(name, (shape, bytes))| {
         let dtype = match bytes.len() / shape.iter().product::<usize>() {
             2 => Dtype::F16,
@@ -79,7 +79,7 @@ fn write(path: &Path, tensors: &Tensors) {
 }
 
 /// What the files of trainers hold beside the model.
-fn add_what_is_not_needed(tensors: &mut Tensors) {
+fn add_what_is_not_needed(tensors: &mut FileTensors) {
     let unet = tensors.iter().filter(|(name, _)| name.starts_with("model.diffusion_model."));
     let ema = |name: &str| format!("model_ema.{}", name.trim_start_matches("model.").replace('.', ""));
     let ema: Vec<_> = unet.map(|(name, tensor)| (ema(name), tensor.clone())).collect();
@@ -95,7 +95,7 @@ fn add_what_is_not_needed(tensors: &mut Tensors) {
 }
 
 /// Stable Diffusion 2's files have OpenCLIP's last layer, too, which the model does not use.
-fn add_last_layer(tensors: &mut Tensors) {
+fn add_last_layer(tensors: &mut FileTensors) {
     let last = |name: &str| name.contains("cond_stage_model.model.transformer.resblocks.2.");
     let copies: Vec<_> = tensors
         .iter()
@@ -128,7 +128,7 @@ impl Converted {
 
 /// The bundle of the file is the folder's: all of it with the folder's configurations, else the weights.
 #[track_caller]
-fn check(model: &str, recognised: &str, change: impl FnOnce(&mut Tensors)) {
+fn check(model: &str, recognised: &str, change: impl FnOnce(&mut FileTensors)) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("my-model.safetensors");
     let mut tensors = single(model);
@@ -204,7 +204,7 @@ fn stable_diffusion_2_with_transformers_names() {
 }
 
 /// The error of converting a file of these tensors.
-fn refused(tensors: &Tensors) -> String {
+fn refused(tensors: &FileTensors) -> String {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("file.safetensors");
     write(&path, tensors);
@@ -212,7 +212,7 @@ fn refused(tensors: &Tensors) -> String {
     error.to_string()
 }
 
-fn named(names: &[&str]) -> Tensors {
+fn named(names: &[&str]) -> FileTensors {
     names.iter().map(|name| ((*name).to_owned(), (vec![1], vec![0; 4]))).collect()
 }
 
@@ -237,7 +237,7 @@ fn files_of_other_kinds_are_told_what_they_are() {
         let error = refused(&named(&[name]));
         assert!(error.contains(kind), "{kind:?} is not in: {error}");
     }
-    assert!(refused(&Tensors::new()).contains("holds no tensors"));
+    assert!(refused(&FileTensors::new()).contains("holds no tensors"));
 }
 
 #[test]
