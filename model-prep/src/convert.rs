@@ -18,7 +18,7 @@ use crate::network::BuiltNetwork;
 use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
-use crate::smooth;
+use crate::smooth::{self, WeighedLink};
 use crate::source::ModelSource;
 
 /// What is converted, and how.
@@ -34,6 +34,9 @@ pub struct Options {
     pub cfg_scale: Option<f64>,
     /// Replace a bundle that is already there; nothing else is ever replaced.
     pub force: bool,
+    /// Of int8 bundles: even channels out by what they are in pictures, which are painted for it, and not by the weights
+    /// alone.
+    pub calibrate: bool,
     /// What the source is.
     pub source: SourceOptions,
 }
@@ -41,7 +44,15 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let source = SourceOptions::default();
-        Options { weights: Format::Int8, name: None, steps: None, cfg_scale: None, force: false, source }
+        Options {
+            weights: Format::Int8,
+            name: None,
+            steps: None,
+            cfg_scale: None,
+            force: false,
+            calibrate: true,
+            source,
+        }
     }
 }
 
@@ -93,18 +104,54 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn 
     // What no bundle can have is refused before the weights are written.
     fields.files = files.iter().map(|file| (file.clone(), UNKNOWN_SHA256.to_owned())).collect();
     manifest(&source, fields.clone())?;
-    for network in &mut networks {
-        smooth::by_weights(network, source.checkpoint(network.name))?;
-    }
+    let smooth = |network: &mut BuiltNetwork| smooth::by_weights(network, source.checkpoint(network.name));
+    let links: Vec<_> = networks.iter_mut().map(smooth).collect::<Result<_>>()?;
     let partial = Partial::create(place)?;
     write_networks(&source, &networks, &partial.path, progress)?;
     write(&partial.path.join("tokenizer/vocab.json"), &source.tokenizer.vocab)?;
     write(&partial.path.join("tokenizer/merges.txt"), &source.tokenizer.merges)?;
     fields.source_sha256 = source.sha256()?;
-    fields.files = checksums(&partial.path, files)?;
-    write(&partial.path.join("bundle.json"), &manifest(&source, fields)?.to_json())?;
+    complete(&source, &partial.path, &files, &mut fields)?;
+    if options.calibrate && options.weights == Format::Int8 {
+        let networks = networks.into_iter().zip(links).collect();
+        let warning = calibrate(&source, networks, &partial.path, progress)?;
+        source.warnings.extend(warning);
+        complete(&source, &partial.path, &files, &mut fields)?;
+    }
     partial.finish()?;
     Ok(Conversion { recognised: source.recognised, warnings: source.warnings })
+}
+
+/// Writes the manifest beside the bundle's files.
+fn complete(source: &ModelSource, folder: &Path, files: &[String], fields: &mut ManifestFields) -> Result<()> {
+    fields.files = checksums(folder, files)?;
+    write(&folder.join("bundle.json"), &manifest(source, fields.clone())?.to_json())
+}
+
+/// Paints with the bundle in `folder`, and writes those networks anew whose channels stand out otherwise than their
+/// weights let expect. Returns a warning where the model cannot paint.
+fn calibrate(
+    source: &ModelSource,
+    mut networks: Vec<(BuiltNetwork, Vec<WeighedLink>)>,
+    folder: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<String>> {
+    let total = networks.iter().map(|(network, _)| network.bytes()).sum();
+    progress(Progress { network: "calibration", done: total, total });
+    let counted = match smooth::count(folder) {
+        Ok(counted) => counted,
+        Err(error) => {
+            return Ok(Some(format!("channels were evened out by the weights alone, as painting failed: {error}")));
+        }
+    };
+    networks.retain_mut(|(network, links)| smooth::by_activations(network, links, &counted));
+    let changed: Vec<BuiltNetwork> = networks.into_iter().map(|(network, _)| network).collect();
+    for network in &changed {
+        let path = folder.join(format!("{}.weights", network.name));
+        fs::remove_file(&path).map_err(Error::io(&path))?;
+    }
+    write_networks(source, &changed, folder, progress)?;
+    Ok(None)
 }
 
 /// Checks the manifest.
@@ -149,7 +196,7 @@ fn write_networks(
     folder: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
-    let total = networks.iter().flat_map(|network| &network.parameters).map(|parameter| parameter.bytes()).sum();
+    let total = networks.iter().map(BuiltNetwork::bytes).sum();
     let mut done = 0;
     for network in networks {
         write(&folder.join(format!("{}.onnx", network.name)), &network.to_onnx())?;
@@ -209,12 +256,46 @@ pub(crate) fn manifest_fields(source: &ModelSource, options: &Options, source_sh
 }
 
 /// SHA-256 of `files` of the bundle in `folder`, by their paths in it.
-pub(crate) fn checksums(folder: &Path, files: Vec<String>) -> Result<BTreeMap<String, String>> {
-    let checksum = |file: String| sha256(&folder.join(&file)).map(|sum| (file, sum));
-    files.into_iter().map(checksum).collect()
+pub(crate) fn checksums(folder: &Path, files: &[String]) -> Result<BTreeMap<String, String>> {
+    files.iter().map(|file| Ok((file.clone(), sha256(&folder.join(file))?))).collect()
 }
 
 /// Writes a small file of a bundle.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use diffused_engine::request::{NoObserver, Request, Start};
+    use diffused_engine::{Engine, Resolver, Source};
+
+    use super::*;
+
+    fn paint(bundle: &Path) -> Vec<u8> {
+        let source = Source::Folder(bundle.to_owned());
+        let request = Request { prompt: "a red circle".into(), steps: Some(2), ..Request::default() };
+        let painting = Resolver::open(source.clone()).unwrap().resolve(&request, None).unwrap();
+        let mut engine = Engine::open(source, diffused_engine::Options::default()).unwrap();
+        engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap().into_raw()
+    }
+
+    /// Whichever channels are scaled, an f32 bundle paints the same to the bit.
+    #[test]
+    fn scaled_channels_cancel_out_exactly() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, bundle) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model"), folder.path().join("bundle"));
+        let options = Options { weights: Format::F32, ..Options::default() };
+        convert(&model, &bundle, &options, &mut |_| ()).unwrap();
+        let plain = paint(&bundle);
+        let source = ModelSource::open(&model, &options.source).unwrap();
+        let mut networks = arch::networks(&source.configs, options.weights);
+        let links: Vec<usize> = networks.iter_mut().map(smooth::scale_all).collect();
+        assert!(links.iter().sum::<usize>() > 50, "{links:?}");
+        for network in &networks {
+            fs::remove_file(bundle.join(format!("{}.weights", network.name))).unwrap();
+        }
+        write_networks(&source, &networks, &bundle, &mut |_| ()).unwrap();
+        assert!(paint(&bundle) == plain);
+    }
 }

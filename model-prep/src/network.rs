@@ -78,6 +78,13 @@ pub(crate) struct BuiltNetwork {
     pub(crate) parameters: Vec<Parameter>,
 }
 
+impl BuiltNetwork {
+    /// Bytes of its weights.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parameters.iter().map(Parameter::bytes).sum()
+    }
+}
+
 /// A convolution's settings beside its weight and features.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv {

@@ -270,7 +270,7 @@ fn taps_first(row: &mut [f32], taps: usize) {
 }
 
 /// `2^exponent`, for an exponent from -126 to 127.
-fn power_of_two(exponent: i32) -> f32 {
+pub(crate) fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((127 + exponent) as u32) << (f32::MANTISSA_DIGITS - 1))
 }
 

@@ -74,7 +74,7 @@ fn write_without_values(source: &ModelSource, options: &Options, folder: &Path) 
     let (weights, small): (Vec<String>, Vec<String>) = bundle::files(networks.iter().map(|network| network.name))
         .into_iter()
         .partition(|file| file.ends_with(".weights"));
-    fields.files = checksums(folder, small)?;
+    fields.files = checksums(folder, &small)?;
     fields.files.extend(weights.into_iter().map(|file| (file, UNKNOWN_SHA256.to_owned())));
     write(&folder.join("bundle.json"), &manifest(source, fields)?.to_json())
 }

@@ -29,6 +29,7 @@ pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights, write_weigh
 
 use crate::error::{Error, Result};
 use crate::hash::{Sha256, sha256};
+use crate::quantized::QuantizedValues;
 
 /// The version of the bundle's format that this program reads.
 pub const SCHEMA: u32 = 2;
@@ -73,6 +74,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// SHA-256 of `bundle.json`, hexadecimal.
     pub sha256: String,
+    /// Counts what the networks quantize, where somebody wants to know.
+    pub(crate) quantized: Option<QuantizedValues>,
 }
 
 impl Bundle {
@@ -85,7 +88,7 @@ impl Bundle {
         let bytes = source.read("bundle.json")?;
         let manifest = Manifest::parse(&bytes)
             .map_err(|message| Error::ModelCorrupt { path: source.path("bundle.json"), message })?;
-        Ok(Bundle { sha256: sha256(&bytes), source, manifest })
+        Ok(Bundle { sha256: sha256(&bytes), source, manifest, quantized: None })
     }
 
     /// Reads a whole small file and compares it with its checksum in `bundle.json`.

@@ -37,6 +37,7 @@ use crate::bundle::{Bundle, WeightsIndex};
 use crate::cancel;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
+use crate::quantized::QuantizedValues;
 use crate::strips::{self, Segment, StripPlan};
 use crate::weights::WeightsFile;
 
@@ -239,21 +240,28 @@ impl Schedule {
         tick: &mut RunTick,
     ) -> Result<Vec<f32>> {
         let inputs = inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
-        shared.lock().pool.begin();
+        let mut resources = shared.lock();
+        resources.pool.begin();
+        let quantized = resources.quantized.clone();
+        drop(resources);
         let mut done = 0;
         let walk = |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| {
             if let Some(op) = node.op_as::<SegmentOp>() {
                 let mut tick = |part: usize, parts: usize| tick(done + part * SEGMENT_TICKS / parts, self.ticks);
                 let result = run_segment(op, strips, inputs, shared, &mut tick)?;
                 done += SEGMENT_TICKS;
-                return Ok(result);
+                return TractResult::Ok(result);
             }
             if node.op_is::<NetOp>() {
                 cancel::check()?;
                 tick(done, self.ticks);
                 done += 1;
             }
-            eval(context, state, node, inputs)
+            let outputs = eval(context, state, node, inputs)?;
+            if let Some(counts) = &quantized {
+                count(counts, node, &outputs)?;
+            }
+            Ok(outputs)
         };
         let outputs = SimpleState::new(&self.plan).and_then(|mut state| {
             state.turn_state.shared.insert(shared.clone());
@@ -264,6 +272,17 @@ impl Schedule {
         let output = outputs.first().ok_or_else(|| Error::Internal("a graph without an output".into()))?;
         Ok(input::slice(output).map_err(into_ours)?.to_vec())
     }
+}
+
+/// Counts what `node` has quantized, if it has.
+fn count(counts: &QuantizedValues, node: &TypedNode, outputs: &TVec<TValue>) -> TractResult<()> {
+    if node.op_as().is_some_and(NetOp::quantizes)
+        && let [q, _] = &outputs[..]
+    {
+        let channels = q.shape().last().copied().unwrap_or(1);
+        counts.count(&node.name, q.try_as_plain_ram()?.as_slice()?, channels);
+    }
+    Ok(())
 }
 
 /// The operators of ours that a plan runs one by one, in its order.

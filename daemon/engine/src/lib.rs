@@ -24,6 +24,7 @@ pub mod noise;
 mod ops;
 pub mod parameters;
 pub mod picture;
+pub mod quantized;
 pub mod request;
 mod resolver;
 pub mod sampler;
@@ -52,6 +53,7 @@ use latents::Latents;
 use memory_plan::MemoryPlan;
 use models::Models;
 use noise::Noise;
+use quantized::QuantizedValues;
 use request::{Observer, Parameters, Stage, Start};
 pub use resolver::{Painting, Resolver};
 use text_encoder::Embeddings;
@@ -92,7 +94,15 @@ pub struct Engine {
 impl Engine {
     /// Opens a bundle: reads and checks what is small, no weights yet.
     pub fn open(source: Source, options: Options) -> Result<Engine> {
-        let bundle = Bundle::open(source)?;
+        Engine::of(Bundle::open(source)?, options)
+    }
+
+    /// The same, and `counts` counts the values that are quantized.
+    pub fn open_counting(source: Source, options: Options, counts: QuantizedValues) -> Result<Engine> {
+        Engine::of(Bundle { quantized: Some(counts), ..Bundle::open(source)? }, options)
+    }
+
+    fn of(bundle: Bundle, options: Options) -> Result<Engine> {
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads())
             .thread_name(|index| format!("engine-{index}"))

@@ -29,7 +29,9 @@ impl Network {
             let message = format!("the graph has {} inputs, but {inputs} are needed", graph.inputs());
             return Err(Error::ModelCorrupt { path: bundle.source.path(&format!("{name}.onnx")), message });
         }
-        Ok(Network { name, graph, shared: Shared::new(weights) })
+        let shared = Shared::new(weights);
+        shared.lock().quantized = bundle.quantized.as_ref().map(|values| values.of_network(name));
+        Ok(Network { name, graph, shared })
     }
 
     /// Checks that the graph has these shapes; `keys` says where they come from in `bundle.json`.

@@ -5,7 +5,7 @@ use diffused_engine::layer::{Activation, Layer};
 
 use super::{BuiltNetwork, Node, Op};
 
-/// A value between one weight that makes it and the int8 matrices that read it. Dividing a channel of the first and
+/// A value between one weight that makes it and the matrices that read it. Dividing a channel of the first and
 /// multiplying it in the others cancels out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChannelLink {
@@ -16,6 +16,8 @@ pub(crate) struct ChannelLink {
     pub(crate) producer: usize,
     /// Indices of the matrices, whose inputs are the value's channels.
     pub(crate) consumers: Vec<usize>,
+    /// The node whose result it is.
+    pub(crate) node: String,
 }
 
 impl BuiltNetwork {
@@ -28,20 +30,25 @@ impl BuiltNetwork {
     fn link(&self, node: &Node) -> Option<ChannelLink> {
         let Op::Layer(layer) = &node.op else { return None };
         let producer = self.parameter(scalable(layer)?)?;
-        let consumers = self.readers(self.weighted(node.output)?)?;
+        let last = self.weighted(node);
+        let consumers = self.readers(last.output)?;
         let channels = self.parameters[*consumers.first()?].inputs();
-        let int8 = |index: &usize| self.parameters[*index].is_int8();
-        consumers.iter().all(int8).then_some(ChannelLink { channels, producer, consumers })
+        Some(ChannelLink { channels, producer, consumers, node: last.name.clone() })
     }
 
-    /// `value`, or what an attention that is the only one to read it makes of it as its values: each channel of that is
-    /// a weighted mean of the same channel.
-    fn weighted(&self, value: usize) -> Option<usize> {
-        let mut readers = self.nodes.iter().filter(|node| node.inputs.contains(&value));
-        let reader = readers.next()?;
-        let attention = matches!(reader.op, Op::Layer(Layer::Attention { .. }));
-        let values_alone = reader.inputs.iter().position(|id| *id == value) == Some(2) && readers.next().is_none();
-        if attention && values_alone { Some(reader.output) } else { Some(value) }
+    /// `node`, or the attention that alone reads its result, as values: each channel of what that makes is a weighted
+    /// mean of the same channel.
+    fn weighted<'a>(&'a self, node: &'a Node) -> &'a Node {
+        let mut readers = self.nodes.iter().filter(|reader| reader.inputs.contains(&node.output));
+        match (readers.next(), readers.next()) {
+            (Some(reader), None)
+                if matches!(reader.op, Op::Layer(Layer::Attention { .. }))
+                    && reader.inputs.iter().position(|id| *id == node.output) == Some(2) =>
+            {
+                reader
+            }
+            _ => node,
+        }
     }
 
     /// The matrices that read `value`; `None` where something else does.

@@ -9,14 +9,21 @@ use crate::tensors::Checkpoint;
 const ROWS: usize = 64;
 
 /// The root mean square of each channel as the weight that makes it suggests, up to a common factor: of a norm, whose
-/// inputs have the variance 1, and of a matrix, whose inputs are not known and count as alike.
+/// inputs have the variance 1, and of a matrix, whose inputs are not known and count as alike. Gated values are as large
+/// as their gates, too.
 pub(super) fn made(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoint) -> Result<Vec<f32>> {
     let parameter = &network.parameters[link.producer];
     let mut sizes = Vec::with_capacity(link.channels);
     match parameter.shape {
-        ParameterShape::Matrix { .. } => each_row(parameter, link.channels, source, |row| {
-            sizes.push(row.iter().map(|weight| weight * weight).sum::<f32>().sqrt());
-        })?,
+        ParameterShape::Matrix { n, gated, .. } => {
+            each_row(parameter, n, source, |row| {
+                sizes.push(row.iter().map(|weight| weight * weight).sum::<f32>().sqrt());
+            })?;
+            let gates = sizes.split_off(link.channels);
+            if gated {
+                sizes.iter_mut().zip(gates).for_each(|(value, gate)| *value *= gate);
+            }
+        }
         ParameterShape::Norm { .. } | ParameterShape::Table { .. } => {
             let [mut gamma, mut beta] = [(); 2].map(|()| vec![0f32; link.channels]);
             source.read(&format!("{}.weight", parameter.name), 0, &mut gamma)?;

@@ -35,12 +35,17 @@ fn with_outliers() -> SourceCopy {
     source
 }
 
-fn gamma(source: &SourceCopy, weights: Format) -> Vec<f32> {
-    let options = Options { weights, force: true, ..Options::default() };
-    convert(&source.path(), &source.bundle(), &options, &mut |_| ()).unwrap();
-    let unet = WeightsFile::open(&Source::Folder(source.bundle()), "unet").unwrap();
+fn bundle(source: &SourceCopy, weights: Format, calibrate: bool) {
+    let options = Options { weights, calibrate, force: true, ..Options::default() };
+    let converted = convert(&source.path(), &source.bundle(), &options, &mut |_| ()).unwrap();
+    assert_eq!(converted.warnings, Vec::<String>::new());
+}
+
+/// The first list of a norm in the bundle.
+fn gamma(source: &SourceCopy, network: &str, norm: &str) -> Vec<f32> {
+    let file = WeightsFile::open(&Source::Folder(source.bundle()), network).unwrap();
     let mut values = Vec::new();
-    unet.each_block(&format!("{BLOCK}.norm1"), |block| {
+    file.each_block(norm, |block| {
         values.extend(block.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         Ok::<(), diffused_engine::error::Error>(())
     })
@@ -52,7 +57,10 @@ fn gamma(source: &SourceCopy, weights: Format) -> Vec<f32> {
 #[test]
 fn a_channel_that_stands_out_is_made_smaller_and_read_with_larger_weights() {
     let source = with_outliers();
-    let (exact, int8) = (gamma(&source, Format::F32), gamma(&source, Format::Int8));
+    let [exact, int8] = [Format::F32, Format::Int8].map(|weights| {
+        bundle(&source, weights, false);
+        gamma(&source, "unet", &format!("{BLOCK}.norm1"))
+    });
     for (channel, (exact, int8)) in exact.into_iter().zip(int8).enumerate() {
         // The weights that read the channel are as they were, so half of the 64 is theirs.
         let expected = if channel == CHANNEL { 8.0 } else { 1.0 };
@@ -65,10 +73,34 @@ fn a_bundle_whose_channels_were_evened_out_is_verified() {
     let source = with_outliers();
     for weights in [Format::Int8, Format::F16, Format::F32] {
         let least = if weights == Format::Int8 { 25.0 } else { f64::INFINITY };
-        gamma(&source, weights);
+        bundle(&source, weights, true);
         verify(&source.bundle(), &source.path(), &SourceOptions::default(), &mut |difference| {
             assert!(difference.snr() >= least, "{difference:?}: {} dB", difference.snr());
         })
         .unwrap();
     }
+}
+
+/// A channel of the text encoder's residual stream that is large because its embeddings are: its norms do not show it.
+#[test]
+fn a_channel_that_only_activations_show_is_found_by_painting() {
+    const TEXT: &str = "text_encoder/model.safetensors";
+    let source = SourceCopy::new();
+    source.change(TEXT, |tensors| {
+        let (_, tokens) = tensors.iter_mut().find(|(name, _)| name.ends_with("token_embedding.weight")).unwrap();
+        let width = tokens.shape[1];
+        for row in tokens.bytes.chunks_exact_mut(2 * width) {
+            let bytes = &mut row.as_chunks_mut().0[CHANNEL];
+            *bytes = f16::from_f32(f16::from_le_bytes(*bytes).to_f32() * 500.0).to_le_bytes();
+        }
+    });
+    let [by_weights, calibrated] = [false, true].map(|calibrate| {
+        bundle(&source, Format::Int8, calibrate);
+        verify(&source.bundle(), &source.path(), &SourceOptions::default(), &mut |difference| {
+            assert!(difference.snr() >= 25.0, "{difference:?}: {} dB", difference.snr());
+        })
+        .unwrap();
+        gamma(&source, "text_encoder", "encoder.layers.0.layer_norm1")
+    });
+    assert!(by_weights[CHANNEL] / calibrated[CHANNEL] >= 8.0, "{} {}", by_weights[CHANNEL], calibrated[CHANNEL]);
 }

@@ -37,6 +37,11 @@ impl NetOp {
         Ok(())
     }
 
+    /// It has two outputs, `q` and `scale`.
+    pub(super) fn quantizes(&self) -> bool {
+        self.layer.quantizes()
+    }
+
     /// Whether a block of its matrix ends between a panel of GEGLU's values and that of their gates.
     pub(super) fn splits_gates(&self, file: &WeightsFile) -> Result<bool> {
         let Layer::Linear { weight, activation: Activation::Geglu, .. } = &self.layer else { return Ok(false) };
@@ -97,7 +102,7 @@ impl EvalOp for NetOp {
     not_out_of_plan!();
 
     fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Resources { weights, pool } = &mut *Shared::of(context)?.lock();
+        let Resources { weights, pool, .. } = &mut *Shared::of(context)?.lock();
         Ok(ops::run(&self.layer, inputs, weights, pool)?)
     }
 }

@@ -10,12 +10,15 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
 use crate::ops::Pool;
+use crate::quantized::QuantizedValues;
 use crate::weights::Weights;
 
 /// A network's weights and the tensors that its operators use again.
 pub(crate) struct Resources {
     pub(crate) weights: Weights,
     pub(crate) pool: Pool,
+    /// What counts the values that are quantized; `None`: nothing.
+    pub(crate) quantized: Option<QuantizedValues>,
 }
 
 /// Resources that one run at a time uses.
@@ -25,7 +28,7 @@ pub(crate) struct Shared(Arc<Mutex<Resources>>);
 impl Shared {
     /// Of a network that has not run yet.
     pub(crate) fn new(weights: Weights) -> Shared {
-        Shared(Arc::new(Mutex::new(Resources { weights, pool: Pool::default() })))
+        Shared(Arc::new(Mutex::new(Resources { weights, pool: Pool::default(), quantized: None })))
     }
 
     /// The resources; an operator that panicked left them as usable as one that failed.
