@@ -114,7 +114,7 @@ pub fn convert(source: &Path, out: &Path, options: &Options, progress: &mut dyn 
     complete(&source, &partial.path, &files, &mut fields)?;
     if options.calibrate && options.weights == Format::Int8 {
         let networks = networks.into_iter().zip(links).collect();
-        let warning = calibrate(&source, networks, &partial.path, progress)?;
+        let warning = calibrate(&source, networks, &partial, progress)?;
         source.warnings.extend(warning);
         complete(&source, &partial.path, &files, &mut fields)?;
     }
@@ -128,17 +128,17 @@ fn complete(source: &ModelSource, folder: &Path, files: &[String], fields: &mut 
     write(&folder.join("bundle.json"), &manifest(source, fields.clone())?.to_json())
 }
 
-/// Paints with the bundle in `folder`, and writes those networks anew whose channels stand out otherwise than their
+/// Paints with the bundle in `partial`, and writes those networks anew whose channels stand out otherwise than their
 /// weights let expect. Returns a warning where the model cannot paint.
 fn calibrate(
     source: &ModelSource,
     mut networks: Vec<(BuiltNetwork, Vec<WeighedLink>)>,
-    folder: &Path,
+    partial: &Partial,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<String>> {
     let total = networks.iter().map(|(network, _)| network.bytes()).sum();
     progress(Progress { network: "calibration", done: total, total });
-    let counted = match smooth::count(folder) {
+    let counted = match smooth::count(&partial.path) {
         Ok(counted) => counted,
         Err(error) => {
             return Ok(Some(format!("channels were evened out by the weights alone, as painting failed: {error}")));
@@ -147,10 +147,9 @@ fn calibrate(
     networks.retain_mut(|(network, links)| smooth::by_activations(network, links, &counted));
     let changed: Vec<BuiltNetwork> = networks.into_iter().map(|(network, _)| network).collect();
     for network in &changed {
-        let path = folder.join(format!("{}.weights", network.name));
-        fs::remove_file(&path).map_err(Error::io(&path))?;
+        partial.remove(&format!("{}.weights", network.name))?;
     }
-    write_networks(source, &changed, folder, progress)?;
+    write_networks(source, &changed, &partial.path, progress)?;
     Ok(None)
 }
 
@@ -292,10 +291,12 @@ mod tests {
         let mut networks = arch::networks(&source.configs, options.weights);
         let links: Vec<usize> = networks.iter_mut().map(smooth::scale_all).collect();
         assert!(links.iter().sum::<usize>() > 50, "{links:?}");
-        for network in &networks {
-            fs::remove_file(bundle.join(format!("{}.weights", network.name))).unwrap();
+        let scaled = folder.path().join("scaled");
+        fs::create_dir_all(scaled.join("tokenizer")).unwrap();
+        for file in ["bundle.json", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
+            fs::copy(bundle.join(file), scaled.join(file)).unwrap();
         }
-        write_networks(&source, &networks, &bundle, &mut |_| ()).unwrap();
-        assert!(paint(&bundle) == plain);
+        write_networks(&source, &networks, &scaled, &mut |_| ()).unwrap();
+        assert!(paint(&scaled) == plain);
     }
 }

@@ -128,6 +128,12 @@ impl Partial {
         Ok(Partial { place, path, _lock: lock })
     }
 
+    /// Deletes a file, which is to be written again.
+    pub(crate) fn remove(&self, file: &str) -> Result<()> {
+        let path = self.path.join(file);
+        fs::remove_file(&path).map_err(Error::io(&path))
+    }
+
     /// Moves the bundle to its place, after checking once more what lies there.
     pub(crate) fn finish(self) -> Result<()> {
         self.place.check()?;

@@ -2,11 +2,11 @@
 //!
 //! int8 activations have one scale for each row and int8 weights one for each output, so a channel much larger than the
 //! others takes their bits. Where a value goes from a norm, a projection or a gated layer to int8 matrices alone
-//! (`network::ChannelLink`), a channel of it is divided by `s` where it is made and multiplied by `s` where it is read. `s` is a
-//! power of two, so that in f32 the network computes the same values to the bit.
+//! (`network::ChannelLink`), a channel of it is divided by `s` where it is made and multiplied by `s` where it is read.
+//! `s` is a power of two, so that in f32 the network computes the same values to the bit.
 //!
-//! `s` is the square root of the channel's size over the size of the weights that read it, which shares the burden equally
-//! between the two. The median channel of a link has 1, and so have all channels near it: what does not stand out stays
+//! `s` is the square root of the channel's size over the size of the weights that read it, which shares the burden
+//! equally between the two. The median channel of a link has 1, and so have all channels near it: what does not stand out stays
 //! as it is. SmoothQuant compares largest magnitudes; here it is root mean squares, of weights in parts of their rows'
 //! largest: one large row, which has a scale of its own, does not make all of its columns look large.
 
@@ -26,7 +26,8 @@ use crate::network::{BuiltNetwork, ChannelLink};
 use crate::parameter::power_of_two;
 use crate::tensors::Checkpoint;
 
-/// The least exponent of a channel that stands out: its ratio of values to weights is 8 times the median's, or an eighth.
+/// The least exponent of a channel that stands out: its ratio of values to weights is 8 times the median's, or an
+/// eighth.
 const LEAST_BY_WEIGHTS: i32 = 2;
 /// The same of painted values, which spread more: 32 times the median's, or a thirty-second.
 const LEAST_BY_ACTIVATIONS: i32 = 3;

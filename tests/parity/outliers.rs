@@ -30,17 +30,19 @@ const LINKS: [(&str, &[&str]); 6] = [
     ("ff.net.0.proj", &["ff.net.2"]),
 ];
 
-/// Tensors in f32 with their shapes.
-struct Tensors(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+/// ModuleTensors in f32 with their shapes.
+struct ModuleTensors(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
-impl Tensors {
+impl ModuleTensors {
     /// Of a file in f16.
-    fn read(path: &Path) -> Tensors {
+    fn read(path: &Path) -> ModuleTensors {
         let bytes = fs::read(path).unwrap();
         let values =
             |view: &TensorView| view.data().as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        Tensors(tensors.iter().map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), values(&view)))).collect())
+        ModuleTensors(
+            tensors.iter().map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), values(&view)))).collect(),
+        )
     }
 
     fn write(&self, path: &Path) {
@@ -103,7 +105,7 @@ fn with_outliers(k: f32, weights: Format) -> Fresh {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("demo");
     copy(&diffused_tests::root().join("model-prep/demo/model"), &model);
-    let mut unet = Tensors::read(&model.join(UNET));
+    let mut unet = ModuleTensors::read(&model.join(UNET));
     unet.add_outliers(k);
     unet.write(&model.join(UNET));
     Fresh::of(&model, weights)
