@@ -50,7 +50,7 @@ impl Default for Options {
             steps: None,
             cfg_scale: None,
             force: false,
-            calibrate: true,
+            calibrate: false,
             source,
         }
     }

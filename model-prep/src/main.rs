@@ -118,9 +118,10 @@ struct Convert {
     /// Replace a bundle that is already there (nothing but a bundle is ever replaced).
     #[arg(long)]
     force: bool,
-    /// Do not paint to see which channels stand out before they become int8; go by the weights alone.
+    /// Paint two small pictures to see which channels stand out before they become int8, instead of going by the weights
+    /// alone.
     #[arg(long)]
-    no_calibration: bool,
+    calibrate: bool,
     #[command(flatten)]
     options: SourceOptions,
 }
@@ -193,9 +194,9 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn convert(arguments: Convert) -> Result<()> {
-    let Convert { source, output, weights, name, steps, cfg_scale, force, no_calibration, options } = arguments;
+    let Convert { source, output, weights, name, steps, cfg_scale, force, calibrate, options } = arguments;
     let weights = weights.format();
-    let options = Options { weights, name, steps, cfg_scale, force, calibrate: !no_calibration, source: options };
+    let options = Options { weights, name, steps, cfg_scale, force, calibrate, source: options };
     let bar = bytes_bar()?;
     let converted = model_prep::convert(&source, &output, &options, &mut |progress| {
         bar.set_message(progress.network);
