@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 mod autoencoder;
+mod family;
 mod index;
 mod limits;
 mod manifest;
@@ -19,11 +20,12 @@ mod source;
 mod weights;
 
 pub use autoencoder::AutoencoderKind;
+pub use family::Family;
 pub use index::{WeightEntry, WeightShape, WeightsIndex};
 pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 #[cfg(test)]
 pub(crate) use manifest::tests::sample;
-pub use manifest::{AddedToken, Family, Manifest, ManifestFields, PictureSizes, SecondText, Text};
+pub use manifest::{AddedToken, Manifest, ManifestFields, PictureSizes, SecondText, Text};
 pub use source::Source;
 pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights, write_weights_index};
 

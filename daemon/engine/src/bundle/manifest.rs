@@ -2,13 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Deref;
 
 use diffused_kernels::pack::Format;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoencoderKind, NETWORKS, SCHEMA, limits, network_files};
+use super::{AutoencoderKind, Family, NETWORKS, SCHEMA, limits, network_files};
 use crate::sampler;
 
 /// `bundle.json`, parsed and checked: every value lies where the engine can work with it.
@@ -47,35 +46,6 @@ impl ManifestFields {
     /// The networks of which any file is listed, in the order of `NETWORKS`.
     pub(super) fn networks(&self) -> impl Iterator<Item = &'static str> {
         NETWORKS.into_iter().filter(|network| network_files(network).iter().any(|file| self.files.contains_key(file)))
-    }
-}
-
-/// A family of models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// Stable Diffusion 1 and its like, with OpenAI's text encoder.
-    Sd1,
-    /// Stable Diffusion 2 and its like, with OpenCLIP's text encoder.
-    Sd2,
-    /// Stable Diffusion XL and its like, with both text encoders.
-    Sdxl,
-}
-
-impl Family {
-    /// Its name in the manifest: `sd1`, `sd2`, `sdxl`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Sd1 => "sd1",
-            Family::Sd2 => "sd2",
-            Family::Sdxl => "sdxl",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
