@@ -18,6 +18,7 @@ mod limits;
 mod manifest;
 mod source;
 mod weights;
+mod words;
 
 pub use autoencoder::AutoencoderKind;
 pub use family::Family;
