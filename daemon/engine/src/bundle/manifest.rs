@@ -137,12 +137,14 @@ fn is_unset(flag: &bool) -> bool {
 }
 
 impl PictureSizes {
-    /// What the UNet's latents are of this autoencoder's.
+    /// The UNet's latents are this autoencoder's times this.
+    #[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest f32")]
     pub(crate) fn scale(&self, autoencoder: AutoencoderKind) -> f32 {
-        match autoencoder {
-            AutoencoderKind::Full => self.latent_scale as f32,
-            AutoencoderKind::Tiny => self.tiny_latent_scale.unwrap_or(1.0) as f32,
-        }
+        let scale = match autoencoder {
+            AutoencoderKind::Full => self.latent_scale,
+            AutoencoderKind::Tiny => self.tiny_latent_scale.unwrap_or(1.0),
+        };
+        scale as f32
     }
 
     /// The shape of the smallest image's latents: `[batch, height, width, channels]`.
