@@ -1,6 +1,6 @@
 //! Families of models, each at its own number of steps: smallest budget, what was held, seconds, multiply-adds.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use diffused_engine::bundle::AutoencoderKind;
@@ -62,19 +62,19 @@ pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<F
 
 fn one(
     name: &'static str,
-    bundle: &PathBuf,
+    bundle: &Path,
     side: usize,
     decoder: Option<AutoencoderKind>,
     pictures: &Path,
 ) -> Result<FamilyCost> {
-    let source = Source::Folder(bundle.clone());
+    let source = Source::Folder(bundle.to_owned());
     let resolver = Resolver::open(source.clone())?;
     let request = Request { width: Some(side), height: Some(side), decoder, ..Request::default() };
     let painting = resolver.resolve(&request, None)?;
     let work = Engine::open(source, Options::default())?.work(&painting)?;
     let steps = painting.parameters().steps;
     let job =
-        ChildJob { model: bundle.clone(), budget: 0, width: side, height: side, steps, decoder, init_image: None };
+        ChildJob { model: bundle.to_owned(), budget: 0, width: side, height: side, steps, decoder, init_image: None };
     let job = job.in_smallest()?;
     let run = job.run(&[], pictures)?;
     let seconds = |stage: &str| run.timings[stage].as_f64().unwrap_or(f64::NAN);

@@ -65,6 +65,9 @@ pub(crate) enum ParameterShape {
     },
 }
 
+/// Called with a channel and its values, as written and as the source has them.
+pub(crate) type EachChannel<'a> = dyn FnMut(usize, &[(f32, f32)]) + 'a;
+
 impl Parameter {
     /// The weight of the source's module `name`, not scaled.
     pub(crate) fn new(name: &str, shape: ParameterShape) -> Parameter {
@@ -176,7 +179,7 @@ impl Parameter {
         source: &Checkpoint,
         index: usize,
         unit: &[u8],
-        each: &mut dyn FnMut(usize, &[(f32, f32)]),
+        each: &mut EachChannel,
     ) -> Result<()> {
         let values = self.compare(source, index, unit)?;
         let (first, count, len) = match self.shape {

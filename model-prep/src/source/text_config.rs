@@ -113,7 +113,7 @@ impl TextConfig {
     pub(crate) fn open(mut keys: Keys, warnings: &mut Vec<String>) -> Result<TextConfig> {
         // A whole CLIP, of which transformers takes the text's part.
         if let Some(text @ Value::Object(_)) = keys.some("text_config") {
-            keys = Keys::of(&keys.path().to_owned(), text);
+            keys = Keys::of(keys.path(), text);
         }
         keys.only("model_type", &[json!("clip_text_model")])?;
         keys.ignore(&INERT);

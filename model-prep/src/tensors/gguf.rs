@@ -82,7 +82,7 @@ impl<R: Read> GgufHeader<R> {
 
     fn entry(&mut self) -> Parsed<TensorEntry> {
         let dimensions = self.u32()?;
-        if dimensions > MAX_DIMENSIONS as u32 {
+        if dimensions as usize > MAX_DIMENSIONS {
             return Err(format!("{dimensions} dimensions"));
         }
         let mut shape = Vec::new();

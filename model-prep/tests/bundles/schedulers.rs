@@ -139,7 +139,7 @@ fn without_a_schedulers_file_stable_diffusions_is_taken() {
 #[test]
 fn models_for_a_single_step_are_known_by_their_spacing() {
     let trailing = (FILE, "timestep_spacing", json!("trailing"));
-    let euler = [&class("EulerDiscreteScheduler")[..], &[trailing.clone()]].concat();
+    let euler = [&class("EulerDiscreteScheduler")[..], std::slice::from_ref(&trailing)].concat();
     let sampling = check_told(&euler, SamplerKind::Euler, &["the defaults are 1 step of euler without guidance"]);
     assert_eq!((sampling.steps, sampling.cfg_scale, sampling.spacing), (1, 1.0, Some(Spacing::Trailing)));
     for (key, value) in [("prediction_type", json!("v_prediction")), ("rescale_betas_zero_snr", json!(true))] {

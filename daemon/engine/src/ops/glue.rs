@@ -90,24 +90,24 @@ fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
 }
 
 /// Rows that go side by side with others.
-enum Rows<'a> {
+enum JoinedRows<'a> {
     Single(&'a [f32]),
     Half(&'a [f16]),
 }
 
-impl Rows<'_> {
-    fn of(tensor: &Tensor) -> Result<Rows<'_>> {
+impl JoinedRows<'_> {
+    fn of(tensor: &Tensor) -> Result<JoinedRows<'_>> {
         match tensor.datum_type() {
-            DatumType::F16 => Ok(Rows::Half(values(tensor)?)),
-            _ => Ok(Rows::Single(values(tensor)?)),
+            DatumType::F16 => Ok(JoinedRows::Half(values(tensor)?)),
+            _ => Ok(JoinedRows::Single(values(tensor)?)),
         }
     }
 
     /// Some of the values; those in f16 by way of `buffer`.
     fn part<'a>(&'a self, part: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
-            Rows::Single(values) => &values[part],
-            Rows::Half(values) => {
+            JoinedRows::Single(values) => &values[part],
+            JoinedRows::Half(values) => {
                 buffer.resize(part.len(), 0.0);
                 Level::current().f16_to_f32(&values[part], 1.0, buffer);
                 buffer
@@ -121,7 +121,7 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
     let widths: Vec<usize> = inputs.iter().map(|input| channels(input.shape())).collect();
     let width: usize = widths.iter().sum();
     let shape: Vec<usize> = leading(inputs[0].shape()).iter().copied().chain([width]).collect();
-    let sources: Vec<Rows> = inputs.iter().map(|input| Rows::of(input)).collect::<Result<_>>()?;
+    let sources: Vec<JoinedRows> = inputs.iter().map(|input| JoinedRows::of(input)).collect::<Result<_>>()?;
     let mut out = pool.take::<f32>(&shape)?;
     let rows = PART.div_ceil(width.max(1));
     values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each_init(

@@ -1,4 +1,5 @@
 //! The configurations that a single file lacks: what its shapes show, and for the rest what its family has.
+#![allow(clippy::indexing_slicing, reason = "a key that is assigned to a JSON object is added to it")]
 
 use std::collections::BTreeMap;
 

@@ -153,8 +153,8 @@ impl UnetLayout {
         if let Some(new) = replaced(name, &UNET_TOP) {
             return new;
         }
-        let ends = name.match_indices('.').map(|(at, _)| at + 1);
-        let prefix = ends.filter_map(|end| name.get(..end)).filter(|prefix| self.blocks.contains_key(*prefix)).last();
+        let ends = name.rmatch_indices('.').map(|(at, _)| at + 1);
+        let prefix = ends.filter_map(|end| name.get(..end)).find(|prefix| self.blocks.contains_key(*prefix));
         let Some((prefix, new)) = prefix.and_then(|prefix| Some((prefix, self.blocks.get(prefix)?))) else {
             return name.to_owned();
         };
