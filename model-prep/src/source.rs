@@ -214,6 +214,9 @@ impl ModelSource {
             let SingleFile { files, form, tokenizer, weights } = single_file::open(&path, options, &mut warnings)?;
             (files, form, tokenizer, Some(weights))
         } else {
+            if options.config.is_some() {
+                warnings.push("--config is for single files; the folder's own configurations are taken".into());
+            }
             let tokenizer = Some(path.join("tokenizer")).filter(|folder| folder.exists());
             (ConfigFiles::folder(&path), "diffusers folder", tokenizer, None)
         };

@@ -1,5 +1,6 @@
 //! A model's autoencoders: the one that it was trained with, a tiny one, or both; its own, or given with `--vae`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,10 +110,18 @@ impl Autoencoders {
     /// Puts the autoencoder at `path` in the place of one of the same class or beside one of the other: a diffusers folder,
     /// or the weights alone, whose configuration their shapes tell.
     pub(crate) fn put(&mut self, path: &Path, configs: &mut Configs, warnings: &mut Vec<String>) -> Result<()> {
-        let own = configs.vae.full.clone();
-        for (mut found, Autoencoders(parts)) in open(path, own.as_ref(), warnings)? {
-            if configs.text_2.is_some() {
+        let (own, xl) = (configs.vae.full.clone(), configs.text_2.is_some());
+        let scale = own.as_ref().map_or(VaeConfig::published_scale(xl), |own| own.scaling_factor);
+        let model = ModelTraits { own: own.as_ref(), scale, xl };
+        for (mut found, Autoencoders(parts)) in open(path, model, warnings)? {
+            if xl {
                 found = found.with_large_activations();
+            }
+            if let Some(other) = found.full.as_ref().filter(|full| full.scaling_factor != scale) {
+                let (path, other) = (path.display(), other.scaling_factor);
+                warnings.push(format!(
+                    "{path}: its scaling_factor is {other} and the model's {scale}: it was made for another family"
+                ));
             }
             if found.latent_channels() != configs.unet.latent_channels {
                 let (channels, wanted) = (found.latent_channels(), configs.unet.latent_channels);
@@ -126,6 +135,11 @@ impl Autoencoders {
             self.0.extend(parts);
         }
         self.0.retain(|(_, networks)| !networks.is_empty());
+        if configs.vae.tiny.as_ref().is_some_and(|tiny| tiny.decoder.is_none()) {
+            let message =
+                "holds the encoder of a tiny autoencoder without its decoder; give the folder that holds both";
+            return Err(Error::file(path, message));
+        }
         Ok(())
     }
 
@@ -135,8 +149,19 @@ impl Autoencoders {
     }
 }
 
-/// An autoencoder that stands alone, in one part or two halves. What weights alone do not tell is as in the model's `own`.
-fn open(path: &Path, own: Option<&VaeConfig>, warnings: &mut Vec<String>) -> Result<Vec<(VaeConfigs, Autoencoders)>> {
+/// What of a model tells how to read an autoencoder that is given to it.
+#[derive(Clone, Copy)]
+struct ModelTraits<'a> {
+    /// The autoencoder that it was trained with, if it has one.
+    own: Option<&'a VaeConfig>,
+    /// Its scaling factor.
+    scale: f64,
+    /// It is of the Stable Diffusion XL kind.
+    xl: bool,
+}
+
+/// An autoencoder that stands alone, in one part or two halves. What weights alone do not tell is as in the `model`'s own.
+fn open(path: &Path, model: ModelTraits, warnings: &mut Vec<String>) -> Result<Vec<(VaeConfigs, Autoencoders)>> {
     for folder in [path.to_owned(), path.join("vae")] {
         let config = folder.join("config.json");
         if config.is_file() {
@@ -145,12 +170,13 @@ fn open(path: &Path, own: Option<&VaeConfig>, warnings: &mut Vec<String>) -> Res
             return Ok(vec![(configs, tensors)]);
         }
     }
-    let files = if path.is_dir() { halves(path)? } else { vec![path.to_owned()] };
-    files.iter().map(|file| open_file(file, own)).collect()
+    let files = if path.is_dir() { halves(path, model.xl)? } else { vec![path.to_owned()] };
+    files.iter().map(|file| open_file(file, model)).collect()
 }
 
-/// The files of a folder that hold the halves of a tiny autoencoder, as `taesd_decoder.safetensors`.
-fn halves(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The files of a folder that hold the halves of a tiny autoencoder, as `taesd_decoder.safetensors`. TAESD's own repository
+/// has them for every family, of which those for the model's are taken.
+fn halves(folder: &Path, xl: bool) -> Result<Vec<PathBuf>> {
     let is_half = |path: &PathBuf| {
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let weights = path.extension().is_some_and(|ending| ending == "safetensors" || ending == "pth");
@@ -162,14 +188,28 @@ fn halves(folder: &Path) -> Result<Vec<PathBuf>> {
     found.sort();
     // The same half in two containers is the same half.
     found.dedup_by(|second, first| second.file_stem() == first.file_stem());
-    match found.is_empty() {
-        true => Err(Error::file(folder, "holds neither config.json nor taesd_decoder.safetensors: not an autoencoder")),
-        false => Ok(found),
+    let names: BTreeSet<String> = found.iter().map(|path| half_name(path)).collect();
+    let wanted = if xl { "taesdxl" } else { "taesd" };
+    match names.len() {
+        0 => Err(Error::file(folder, "holds neither config.json nor taesd_decoder.safetensors: not an autoencoder")),
+        1 => Ok(found),
+        _ if names.contains(wanted) => Ok(found.into_iter().filter(|path| half_name(path) == wanted).collect()),
+        _ => {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            Err(Error::file(folder, format!("holds several autoencoders ({names}); give a folder with one of them")))
+        }
     }
 }
 
+/// What the file of a half is called beside `decoder` or `encoder`.
+fn half_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = ["decoder", "encoder"].into_iter().find_map(|half| stem.strip_suffix(half)).unwrap_or(&stem);
+    name.trim_end_matches(['_', '-', '.']).to_owned()
+}
+
 /// The weights of an autoencoder, or of a half of one, in a file.
-fn open_file(path: &Path, own: Option<&VaeConfig>) -> Result<(VaeConfigs, Autoencoders)> {
+fn open_file(path: &Path, model: ModelTraits) -> Result<(VaeConfigs, Autoencoders)> {
     let file = TensorFile::open(path)?;
     let has = |name: &str| file.tensors.contains_key(name);
     let is_tiny = has("decoder.layers.0.weight") || has("encoder.layers.0.weight");
@@ -188,7 +228,9 @@ fn open_file(path: &Path, own: Option<&VaeConfig>) -> Result<(VaeConfigs, Autoen
             (!name.starts_with("loss.") && !name.starts_with("model_ema")).then(|| vae_name(&name, levels))
         };
         let tensors = Autoencoders::full(Checkpoint::from_files(path, vec![Arc::new(file)], newer)?)?;
-        let config = tensors.0.first().map(|(tensors, _)| VaeConfig::of_tensors(path, tensors, own)).transpose()?;
+        let ModelTraits { own, scale, .. } = model;
+        let config = tensors.0.first().map(|(tensors, _)| VaeConfig::of_tensors(path, tensors, own, scale));
+        let config = config.transpose()?;
         return Ok((VaeConfigs { full: config, tiny: None }, tensors));
     }
     let renamed =

@@ -15,6 +15,9 @@ pub(crate) const MAX_LAYERS: usize = 1000;
 /// The most resolutions; each halves the one before.
 const MAX_LEVELS: usize = 8;
 
+/// The most characters of a value that a message shows.
+const MAX_SHOWN: usize = 500;
+
 /// The configurations of a model by their paths in a diffusers folder: a folder's files, or values that stand for them.
 pub(crate) struct ConfigFiles {
     place: PathBuf,
@@ -174,9 +177,9 @@ impl Keys {
     /// What a norm adds to the variance, as f32.
     pub(crate) fn epsilon(&mut self, key: &str, default: f64) -> Result<f32> {
         let value = self.single(key, default)?;
-        match (0.0..=1.0).contains(&value) {
+        match value > 0.0 && value < 1.0 {
             true => Ok(value),
-            false => Err(self.refuse(key, &value.into(), "0 to 1")),
+            false => Err(self.refuse(key, &value.into(), "more than 0 and less than 1")),
         }
     }
 
@@ -236,8 +239,8 @@ impl Keys {
         Error::Config {
             path: self.path.clone(),
             key: key.into(),
-            value: value.to_string(),
-            supported: supported.into(),
+            value: shortened(value.to_string()),
+            supported: shortened(supported.into()),
         }
     }
 
@@ -246,6 +249,15 @@ impl Keys {
         let count = value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0);
         count.ok_or_else(|| self.refuse(key, value, "a positive integer"))
     }
+}
+
+/// Its beginning, of a text that is too long for a message.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Equal, where 1 and 1.0 are.
@@ -271,6 +283,23 @@ mod tests {
         for wrong in [json!([3]), json!([3, 0]), json!("3"), json!(1.5), json!(null)] {
             let error = keys(json!({"n": wrong})).count_per_block("n", 2, 1).unwrap_err().to_string();
             assert!(error.starts_with("unet/config.json: n is "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_shown_by_its_beginning() {
+        let error = keys(json!({"n": vec![1; 100_000]})).count("n", 1).unwrap_err().to_string();
+        assert!(error.len() < 2 * MAX_SHOWN && error.contains("n is [1,1,1,"), "{error}");
+        assert!(error.ends_with("…; supported: a positive integer"), "{error}");
+    }
+
+    #[test]
+    fn an_epsilon_is_one_that_norms_take() {
+        assert_eq!(keys(json!({"eps": 1e-5})).epsilon("eps", 1e-6).unwrap(), 1e-5);
+        // The last is 0 in single precision.
+        for wrong in [json!(0), json!(-1), json!(1), json!(1e-60)] {
+            let error = keys(json!({"eps": wrong})).epsilon("eps", 1e-6).unwrap_err().to_string();
+            assert!(error.ends_with("supported: more than 0 and less than 1"), "{error}");
         }
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct VaeConfig {
     pub(crate) half_unit: usize,
 }
 
+/// `scaling_factor` of Stable Diffusion 1 and 2, and of XL.
+const SCALE: f64 = 0.18215;
+const XL_SCALE: f64 = 0.13025;
+
 /// Keys that change nothing of what is computed in f32.
 const INERT: [&str; 6] =
     ["_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "force_upcast", "sample_size"];
@@ -63,11 +67,16 @@ impl VaeConfig {
             attention: keys.flag("mid_block_add_attention", true)?,
             quant_conv: keys.flag("use_quant_conv", true)?,
             post_quant_conv: keys.flag("use_post_quant_conv", true)?,
-            scaling_factor: keys.number("scaling_factor", 0.18215)?,
+            scaling_factor: keys.number("scaling_factor", SCALE)?,
             half_unit: 1,
         };
         warnings.extend(keys.left_over());
         Ok(config)
+    }
+
+    /// The scaling factor that autoencoders of a family were published with, of Stable Diffusion XL or of 1 and 2.
+    pub(crate) fn published_scale(xl: bool) -> f64 {
+        if xl { XL_SCALE } else { SCALE }
     }
 
     /// As SDXL's, whose stock weights make activations beyond 65504, the largest value in f16; in units of 256 it is 16
@@ -77,8 +86,13 @@ impl VaeConfig {
     }
 
     /// The configuration that the tensors of `file`, under diffusers' names, tell. What they do not tell is as in `own`, the
-    /// model's autoencoder, else as in Stable Diffusion 1's.
-    pub(crate) fn of_tensors(file: &Path, tensors: &Checkpoint, own: Option<&VaeConfig>) -> Result<VaeConfig> {
+    /// model's autoencoder, else as in Stable Diffusion's; `scaling_factor` is the model's.
+    pub(crate) fn of_tensors(
+        file: &Path,
+        tensors: &Checkpoint,
+        own: Option<&VaeConfig>,
+        scaling_factor: f64,
+    ) -> Result<VaeConfig> {
         let has = |name: &str| tensors.shape(name).is_some();
         let rows = |name: &str| tensors.shape(name).and_then(|shape| shape.first().copied());
         let level = |level: usize| rows(&format!("encoder.down_blocks.{level}.resnets.0.conv1.weight"));
@@ -98,7 +112,7 @@ impl VaeConfig {
             attention: has("decoder.mid_block.attentions.0.to_q.weight"),
             quant_conv: has("quant_conv.weight"),
             post_quant_conv: has("post_quant_conv.weight"),
-            scaling_factor: own.map_or(0.18215, |own| own.scaling_factor),
+            scaling_factor,
             half_unit: own.map_or(1, |own| own.half_unit),
         })
     }

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod added;
+mod autoencoders;
 mod changed;
 mod conversion;
 mod errors;

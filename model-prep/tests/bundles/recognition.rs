@@ -135,11 +135,11 @@ fn absurd_counts_are_refused() {
         ("unet/config.json", "layers_per_block", json!(1_000_000_000), "at most 1000 in all blocks together"),
         ("unet/config.json", "transformer_layers_per_block", json!(1_000_000), "at most 1000 in all blocks together"),
         ("unet/config.json", "block_out_channels", json!(vec![64; 70]), "a list of at most 8"),
-        ("unet/config.json", "norm_eps", json!(-1), "0 to 1"),
+        ("unet/config.json", "norm_eps", json!(-1), "more than 0"),
         ("vae/config.json", "layers_per_block", json!(1_000_000), "1 to 1000"),
         ("vae/config.json", "block_out_channels", json!(vec![64; 70]), "a list of at most 8"),
         ("text_encoder/config.json", "num_hidden_layers", json!(1_000_000), "1 to 1000"),
-        ("text_encoder/config.json", "layer_norm_eps", json!(-1), "0 to 1"),
+        ("text_encoder/config.json", "layer_norm_eps", json!(-1), "more than 0"),
     ] {
         let source = SourceCopy::new();
         source.set(file, key, value);

@@ -280,4 +280,31 @@ fn what_a_file_says_of_its_training_is_taken() {
     let sampling = Converted::new(&path, options()).manifest().sampling.clone();
     assert_eq!((sampling.prediction, sampling.rescale_betas_zero_snr), (Prediction::VPrediction, true));
     assert_eq!((sampling.spacing, sampling.steps), (Some(Spacing::Trailing), 20));
+    // PNDM, which such files get otherwise, cannot begin at pure noise.
+    assert_eq!(sampling.default, SamplerKind::Ddim);
+}
+
+#[test]
+fn configurations_for_a_folder_are_told_to_be_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    let source_options = SourceOptions { config: Some(folder("sd1")), ..SourceOptions::default() };
+    let options = Options { source: source_options, ..Options::default() };
+    let warnings = convert(&folder("sd1"), &place.path().join("bundle"), &options, &mut |_| ()).unwrap().warnings;
+    assert_eq!(warnings, ["--config is for single files; the folder's own configurations are taken"]);
+}
+
+/// Weights alone do not say the scale of the latents; the family does.
+#[test]
+fn an_autoencoder_for_a_file_without_one_has_the_familys_scale() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("model.safetensors");
+    let vae = place.path().join("vae.safetensors");
+    for (model, scale) in [("sd1", 0.18215), ("sdxl", 0.13025)] {
+        let (of_vae, others) = single(model).into_iter().partition(|(name, _)| name.starts_with("first_stage_model."));
+        write(&path, &others);
+        write(&vae, &of_vae);
+        let tokenizer = Some(folder(model));
+        let options = SourceOptions { tokenizer, vae: Some(vae.clone()), ..SourceOptions::default() };
+        assert_eq!(Converted::new(&path, options).manifest().picture.latent_scale, scale, "{model}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::super::VaeConfig;
 use super::layout::UnetLayout;
 use crate::tensors::Checkpoint;
 
@@ -200,7 +201,7 @@ fn vae(family: SingleFamily, part: &Checkpoint) -> Value {
         "mid_block_add_attention": part.shape("decoder.mid_block.attentions.0.to_q.weight").is_some(),
         "use_quant_conv": part.shape("quant_conv.weight").is_some(),
         "use_post_quant_conv": part.shape("post_quant_conv.weight").is_some(),
-        "scaling_factor": if family == SingleFamily::Xl { 0.13025 } else { 0.18215 },
+        "scaling_factor": VaeConfig::published_scale(family == SingleFamily::Xl),
         "force_upcast": true,
     })
 }
@@ -210,6 +211,8 @@ fn scheduler(family: SingleFamily, unet: &Checkpoint, Training { velocity, zero_
     let class = match family {
         _ if unet.shape("time_embedding.cond_proj.weight").is_some() => "LCMScheduler",
         SingleFamily::Xl => "EulerDiscreteScheduler",
+        // PNDM cannot begin at pure noise.
+        SingleFamily::Sd1 | SingleFamily::Sd2 if zero_snr => "DDIMScheduler",
         SingleFamily::Sd2 if velocity => "DDIMScheduler",
         SingleFamily::Sd1 | SingleFamily::Sd2 => "PNDMScheduler",
     };
