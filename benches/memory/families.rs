@@ -18,18 +18,22 @@ struct FamilyModel {
     side: usize,
     /// It is painted with this autoencoder beside its own.
     tiny: Option<Arch>,
+    /// What the process may hold in its smallest budget, MiB, where that is promised.
+    promised: Option<u64>,
 }
 
-const fn family(name: &'static str, arch: Arch, side: usize, tiny: Option<Arch>) -> FamilyModel {
-    FamilyModel { name, arch, side, tiny }
+const fn family(name: &'static str, arch: Arch, side: usize, tiny: Option<Arch>, promised: Option<u64>) -> FamilyModel {
+    FamilyModel { name, arch, side, tiny, promised }
 }
 
-const FAMILIES: [FamilyModel; 5] = [
-    family("SD 1.5", Arch::Sd15, 512, None),
-    family("BK-SDM-Tiny", Arch::BkSdmTiny, 512, None),
-    family("SD-Turbo", Arch::SdTurbo, 512, None),
-    family("SD-Turbo, TAESD", Arch::SdTurbo, 512, Some(Arch::Taesd)),
-    family("SDXS", Arch::Sdxs, 512, None),
+const FAMILIES: [FamilyModel; 7] = [
+    family("SD 1.5", Arch::Sd15, 512, None, None),
+    family("BK-SDM-Tiny", Arch::BkSdmTiny, 512, None, None),
+    family("SD-Turbo", Arch::SdTurbo, 512, None, None),
+    family("SD-Turbo, TAESD", Arch::SdTurbo, 512, Some(Arch::Taesd), Some(75)),
+    family("SDXS", Arch::Sdxs, 512, None, None),
+    family("SDXL-Turbo", Arch::SdxlTurbo, 512, None, Some(120)),
+    family("SDXL", Arch::Sdxl, 1024, None, Some(320)),
 ];
 
 /// What a picture takes.
@@ -37,6 +41,8 @@ pub(crate) struct FamilyCost {
     pub(crate) name: &'static str,
     /// `VmHWM`, bytes.
     pub(crate) peak: u64,
+    /// What it may be, MiB.
+    pub(crate) promised: Option<u64>,
     /// Of the whole picture, from the program's start.
     pub(crate) seconds: f64,
     /// Of the decoder.
@@ -55,7 +61,8 @@ pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<F
     let cost = |family: &FamilyModel| {
         let bundle = model::bundle(folder, family.arch, family.tiny)?;
         let decoder = family.tiny.map(|_| AutoencoderKind::Tiny);
-        one(family.name, &bundle, family.side, decoder, pictures)
+        let cost = one(family.name, &bundle, family.side, decoder, pictures)?;
+        Ok(FamilyCost { promised: family.promised, ..cost })
     };
     FAMILIES.iter().map(cost).collect()
 }
@@ -78,7 +85,8 @@ fn one(
     let job = job.in_smallest()?;
     let run = job.run(&[], pictures)?;
     let seconds = |stage: &str| run.timings[stage].as_f64().unwrap_or(f64::NAN);
-    let cost = FamilyCost { name, peak: run.peak, seconds: seconds("total"), decode: seconds("vae_decoder") };
+    let (total, decode) = (seconds("total"), seconds("vae_decoder"));
+    let cost = FamilyCost { name, peak: run.peak, promised: None, seconds: total, decode };
     let (budget, held, gmac) = (job.budget as f64 / MIB, run.peak as f64 / MIB, work as f64 / 1e9);
     let FamilyCost { seconds, decode, .. } = cost;
     println!("{name:<16} {steps:>5} {budget:>7.0} {held:>7.1} {seconds:>8.2} {decode:>8.2} {gmac:>7.0}");

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::byte_size::ByteSize;
 use diffused_engine::request::Request;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -88,6 +89,12 @@ struct PlanArguments {
     /// Guidance scale; above 1 each step computes two batch entries.
     #[arg(long, value_name = "SCALE")]
     cfg_scale: Option<f64>,
+    /// Sampling steps [default: the model's own].
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// The decoder, where the model has both: full or tiny.
+    #[arg(long, value_name = "full|tiny")]
+    decoder: Option<AutoencoderKind>,
     /// Plan for an init image (img2img).
     #[arg(long)]
     image_to_image: bool,
@@ -220,6 +227,8 @@ fn plan(arguments: PlanArguments) -> Result<()> {
         width: arguments.width,
         height: arguments.height,
         cfg_scale: arguments.cfg_scale,
+        steps: arguments.steps,
+        decoder: arguments.decoder,
         ..Request::default()
     };
     let options = Options { weights: weights.format(), source: options, ..Options::default() };

@@ -27,6 +27,8 @@ pub struct Plan {
     pub memory: MemoryPlan,
     /// The smallest budget in which this image can be painted, bytes.
     pub smallest: u64,
+    /// Multiply-adds of the image, all its steps included.
+    pub work: u64,
 }
 
 /// Plans `request` with the bundle that `source` would become; the init image of an image to image has the size that is
@@ -55,7 +57,8 @@ pub fn plan(
     let painting = resolver.resolve(&request, image_to_image.then(|| (side(width), side(height))))?;
     let mut engine = Engine::open(place, engine)?;
     let (memory, smallest) = (engine.plan(&painting)?, engine.smallest_budget(&painting)?);
-    Ok(Plan { inspection, parameters: painting.parameters().clone(), memory, smallest })
+    let work = engine.work(&painting)?;
+    Ok(Plan { inspection, parameters: painting.parameters().clone(), memory, smallest, work })
 }
 
 /// Writes the bundle of `source` to `folder`, but for the weights' values.

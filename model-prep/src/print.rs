@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
 use diffused_engine::bundle::{AddedToken, Manifest};
-use diffused_engine::memory_plan::mib;
+use diffused_engine::memory_plan::{mib, work_of};
 use indicatif::HumanBytes;
 use model_prep::{Difference, Inspection, Plan};
 
@@ -41,7 +41,7 @@ fn recognised(out: &mut impl Write, inspection: &Inspection) -> Result<()> {
 
 /// What painting with a source would need.
 pub(crate) fn plan(out: &mut impl Write, plan: &Plan, engine: diffused_engine::Options) -> Result<()> {
-    let Plan { inspection, parameters, memory, smallest } = plan;
+    let Plan { inspection, parameters, memory, smallest, work } = plan;
     recognised(out, inspection)?;
     let bytes: u64 = inspection.networks.iter().flat_map(|network| network.bytes.values()).sum();
     let (name, within) = (&inspection.manifest.name, engine.memory.map(|bytes| format!(" in {:.1} MiB", mib(bytes))));
@@ -50,7 +50,8 @@ pub(crate) fn plan(out: &mut impl Write, plan: &Plan, engine: diffused_engine::O
     writeln!(out, "{name}, {width} x {height}, {guidance}{within}; the bundle takes {}", HumanBytes(bytes))?;
     write!(out, "{memory}")?;
     writeln!(out, "The process takes {:.1} MiB of each peak.", mib(engine.process()))?;
-    writeln!(out, "The smallest budget for this is {} MiB.", smallest >> 20)
+    writeln!(out, "The smallest budget for this is {} MiB.", smallest >> 20)?;
+    writeln!(out, "The image takes {}.", work_of(*work, parameters.steps))
 }
 
 fn row(out: &mut impl Write, name: &str, operators: usize, tensors: usize, bytes: &BTreeMap<&str, u64>) -> Result<()> {

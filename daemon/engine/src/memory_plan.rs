@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
-pub use table::mib;
+pub use table::{mib, work_of};
 
 /// What a network may hold while it runs, beside what it holds whatever the budget is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -141,6 +141,9 @@ pub struct PlanArgs {
     /// Guidance scale; above 1 each step computes two batch entries
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
+    /// Sampling steps; the model's own number if not given
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
     /// The decoder, where the model has both: full or tiny
     #[arg(long, value_name = "full|tiny")]
     pub decoder: Option<AutoencoderKind>,

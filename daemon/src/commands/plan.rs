@@ -1,7 +1,7 @@
 //! `diffused plan`: what painting an image would need, without painting it.
 
 use diffused_engine::Options;
-use diffused_engine::memory_plan::mib;
+use diffused_engine::memory_plan::{mib, work_of};
 use diffused_engine::request::Request;
 use serde_json::json;
 
@@ -19,17 +19,20 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let (resolver, mut engine) = (model.resolver()?, model.open()?);
     let default = resolver.manifest().picture.default;
     let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
-    let PlanArgs { cfg_scale, decoder, .. } = *arguments;
-    let request = Request { width: Some(width), height: Some(height), cfg_scale, decoder, ..Request::default() };
+    let PlanArgs { cfg_scale, steps, decoder, .. } = *arguments;
+    let request = Request { width: Some(width), height: Some(height), cfg_scale, steps, decoder, ..Request::default() };
     // An init image is scaled to what is painted before memory is divided, so any size of it gives the same plan.
     let init_size = arguments.image_to_image.then_some((width as u32, height as u32));
     let painting = resolver.resolve(&request, init_size)?;
     let parameters = painting.parameters();
     let plan = engine.plan(&painting)?;
-    let smallest = engine.smallest_budget(&painting)?;
+    let (smallest, work) = (engine.smallest_budget(&painting)?, engine.work(&painting)?);
     if arguments.json {
-        let line = json!({"budget": budget, "smallest": smallest, "peak": plan.peak(), "stages": plan.stages});
-        print_line(line);
+        let peak = plan.peak();
+        let stages = plan.stages;
+        print_line(json!({
+            "budget": budget, "smallest": smallest, "peak": peak, "stages": stages, "multiply_adds": work
+        }));
         return Ok(());
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
@@ -37,6 +40,7 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     print_line(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
     print_line(format!("{plan}The process takes {:.1} MiB of each peak.", mib(options.process())));
     print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
+    print_line(format!("The image takes {}.", work_of(work, parameters.steps)));
     Ok(())
 }
 

@@ -39,3 +39,9 @@ fn row(plan: &StagePlan) -> [String; 6] {
 pub fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1 << 20) as f64
 }
+
+/// An image's multiply-adds as people compare models by them: "470 GMAC in 1 step".
+pub fn work_of(multiply_adds: u64, steps: usize) -> String {
+    let plural = if steps == 1 { "" } else { "s" };
+    format!("{:.0} GMAC (10⁹ multiply-adds) in {steps} step{plural}", multiply_adds as f64 / 1e9)
+}
