@@ -70,6 +70,13 @@ pub(crate) fn add_embeddings(
     Ok((added, files))
 }
 
+/// What prompts call the added tokens; of several that stand for one word only the first.
+pub fn added_words(added: &[AddedToken]) -> Vec<&str> {
+    let further =
+        |token: &AddedToken| added.iter().any(|other| other.ids.iter().skip(1).any(|id| token.ids.first() == Some(id)));
+    added.iter().filter(|token| !further(token)).map(|token| token.text.as_str()).collect()
+}
+
 /// Refuses networks that were saved with an adapter beside each weight: how it is scaled is not in the files.
 pub(crate) fn refuse_unfused(networks: &[NamedNetwork]) -> Result<()> {
     for (_, checkpoint) in networks {
@@ -85,4 +92,16 @@ pub(crate) fn refuse_unfused(networks: &[NamedNetwork]) -> Result<()> {
 #[allow(clippy::cast_possible_truncation, reason = "rounded to the nearest f32")]
 fn nearest(value: f64) -> f32 {
     value as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_several_tokens_is_named_once() {
+        let token = |text: &str, ids: &[u32]| AddedToken { text: text.into(), ids: ids.into(), exact: false };
+        let added = [token("neg", &[7, 8]), token("neg_1", &[8]), token("<cat-toy>", &[9])];
+        assert_eq!(added_words(&added), ["neg", "<cat-toy>"]);
+    }
 }

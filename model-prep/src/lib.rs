@@ -1,4 +1,4 @@
-//! Turns Stable Diffusion models in diffusers' folder layout into bundles that `diffused` runs.
+//! Turns Stable Diffusion models as people have them, single files and diffusers folders, into bundles for `diffused`.
 //!
 //! This crate knows architectures, so that the daemon need not: it writes each network as a graph of the engine's
 //! operators, and its weights in the layout that the kernels read.
@@ -24,6 +24,7 @@ mod verify;
 
 pub use diffused_kernels::pack::Format;
 
+pub use adapters::added_words;
 pub use convert::{Conversion, Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};

@@ -26,9 +26,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Convert a diffusers folder to a bundle.
+    /// Convert a model to a bundle.
     Convert(Convert),
-    /// Show what a model is and what its bundle would hold; of a bundle, check its checksums and show what is in it.
+    /// Show what a model is and what its bundle would hold; or check a bundle and show what it holds.
     Inspect(SourceArgs),
     /// Show how much memory a model would take, without converting it.
     Plan(PlanArguments),
@@ -36,7 +36,7 @@ enum Command {
     Verify {
         /// The bundle's folder.
         bundle: PathBuf,
-        /// The diffusers folder that it was made from.
+        /// The model that it was made from; with the options that it was made with.
         source: PathBuf,
         /// The least signal to noise of a tensor, decibels.
         #[arg(long, value_name = "DB", default_value_t = 30.0)]
@@ -44,19 +44,19 @@ enum Command {
         #[command(flatten)]
         options: SourceOptions,
     },
-    /// Write a diffusers folder of true shapes and random weights.
+    /// Write a model of true shapes and random weights, to try memory and speed with.
     Synth {
-        /// The model whose shapes it has.
+        /// Whose shapes it has.
         #[arg(long, value_enum)]
         arch: ArchArg,
+        /// Where the diffusers folder goes.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
         /// Seed of the weights.
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Where the folder goes.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
         /// How values are stored.
-        #[arg(long, value_enum, default_value = "f16")]
+        #[arg(long, value_enum, value_name = "f16|f32", default_value = "f16", hide_possible_values = true)]
         dtype: DtypeArg,
     },
 }
@@ -64,10 +64,10 @@ enum Command {
 /// A model and how it would be converted.
 #[derive(Args)]
 struct SourceArgs {
-    /// The model: a diffusers folder, or a single file.
+    /// A file (.safetensors, .ckpt, .gguf), a diffusers folder, or a hub's cache of one.
     source: PathBuf,
-    /// How matrices are stored.
-    #[arg(long, value_enum, default_value = "int8")]
+    /// How weights are stored.
+    #[arg(long, value_enum, value_name = "int8|f16|f32", default_value = "int8", hide_possible_values = true)]
     weights: WeightsArg,
     #[command(flatten)]
     options: SourceOptions,
@@ -75,8 +75,6 @@ struct SourceArgs {
 
 #[derive(Args)]
 struct PlanArguments {
-    #[command(flatten)]
-    source: SourceArgs,
     /// The most memory to use, for example 200M or 1.5G [default: as much as it takes].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
@@ -92,7 +90,7 @@ struct PlanArguments {
     /// Sampling steps [default: the model's own].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// The decoder, where the model has both: full or tiny.
+    /// The decoder, where the bundle would have both [default: full].
     #[arg(long, value_name = "full|tiny")]
     decoder: Option<AutoencoderKind>,
     /// Plan for an init image (img2img).
@@ -101,36 +99,37 @@ struct PlanArguments {
     /// Worker threads, 1 to 256 [default: one for each CPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 #[derive(Args)]
 struct Convert {
-    /// The model: a diffusers folder, the one that holds model_index.json, or a single file.
+    /// A file (.safetensors, .ckpt, .gguf), a diffusers folder, or a hub's cache of one.
     source: PathBuf,
     /// Where the bundle goes.
     #[arg(short, long, value_name = "BUNDLE")]
     output: PathBuf,
-    /// How matrices are stored.
-    #[arg(long, value_enum, default_value = "int8")]
-    weights: WeightsArg,
-    /// The model's name [default: the folder's].
+    /// The model's name [default: the source's].
     #[arg(long)]
     name: Option<String>,
-    /// Default number of steps [default: 20, or 4 of a latent consistency model].
-    #[arg(long)]
-    steps: Option<usize>,
-    /// Default guidance scale [default: 7.5, or what suits a latent consistency model].
-    #[arg(long)]
-    cfg_scale: Option<f64>,
-    /// Replace a bundle that is already there (nothing but a bundle is ever replaced).
-    #[arg(long)]
-    force: bool,
-    /// Paint two small pictures to see which channels stand out before they become int8, instead of going by the weights
-    /// alone.
+    /// How weights are stored.
+    #[arg(long, value_enum, value_name = "int8|f16|f32", default_value = "int8", hide_possible_values = true)]
+    weights: WeightsArg,
+    /// Even channels out by what two small pictures show, painted for it.
     #[arg(long)]
     calibrate: bool,
+    /// Replace a bundle that is already there, and nothing else.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     options: SourceOptions,
+    /// Steps [default: 20, or what a few-step model needs].
+    #[arg(long, value_name = "N", help_heading = "Defaults of requests")]
+    steps: Option<usize>,
+    /// Guidance scale [default: 7.5, or what a few-step model needs].
+    #[arg(long, value_name = "SCALE", help_heading = "Defaults of requests")]
+    cfg_scale: Option<f64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -251,7 +250,7 @@ fn verify(bundle: &Path, source: &Path, options: &SourceOptions, min_snr: f64) -
         }
     })?;
     printed?;
-    ensure!(worst.is_empty(), "{} of {tensors} tensors are below {min_snr} dB: {}", worst.len(), worst.join(", "));
+    ensure!(worst.is_empty(), "{}", print::too_far_off(&worst, tensors, min_snr));
     writeln!(out, "{tensors} tensors, none below {min_snr} dB")?;
     Ok(())
 }

@@ -5,38 +5,41 @@ use std::str::FromStr;
 
 use diffused_engine::sampler::{Prediction, SamplerKind};
 
+/// The headings of the options in the program's help.
+const ADDED: &str = "Added to the model";
+const UNSAID: &str = "What the source does not say, or says wrongly";
+const DEFAULTS: &str = "Defaults of requests";
+
 /// What is not in the source, or is to be other than it says.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct SourceOptions {
-    /// The default sampler, instead of the one that the source names.
-    #[arg(long, value_name = "NAME")]
-    pub sampler: Option<SamplerKind>,
-    /// What the UNet predicts, where the source does not say it or says it wrongly: epsilon or v.
-    #[arg(long, value_name = "epsilon|v", value_parser = prediction)]
+    /// Merge a LoRA, LoCon, LoHa, LoKr or DoRA [default strength: 1]; repeatable.
+    #[arg(long, value_name = "FILE[:STRENGTH]", help_heading = ADDED)]
+    pub lora: Vec<LoraOption>,
+    /// Add a textual inversion as WORD [default: its own name]; repeatable.
+    #[arg(long, value_name = "FILE[=WORD]", help_heading = ADDED)]
+    pub embedding: Vec<EmbeddingOption>,
+    /// Another autoencoder instead of the model's, or TAESD beside it.
+    #[arg(long, value_name = "PATH", help_heading = ADDED)]
+    pub vae: Option<PathBuf>,
+    /// Leave out what of a LoRA fits nothing, instead of refusing it.
+    #[arg(long, help_heading = ADDED)]
+    pub lenient: bool,
+    /// What the UNet predicts.
+    #[arg(long, value_name = "epsilon|v", value_parser = prediction, help_heading = UNSAID)]
     pub prediction: Option<Prediction>,
     /// Leave out the text encoder's last N - 1 layers; many anime models want 2.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=12))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=12), help_heading = UNSAID)]
     pub clip_skip: Option<u16>,
-    /// The tokenizer: a diffusers folder, its tokenizer folder, a bundle, or bpe_simple_vocab_16e6.txt.gz.
-    #[arg(long, value_name = "PATH")]
+    /// Tokenizer: a folder, a bundle or bpe_simple_vocab_16e6.txt.gz.
+    #[arg(long, value_name = "PATH", help_heading = UNSAID)]
     pub tokenizer: Option<PathBuf>,
-    /// Of a single file: take configurations and tokenizer from a diffusers folder instead of the family's own.
-    #[arg(long, value_name = "FOLDER")]
+    /// Of a single file: configurations and tokenizer of a diffusers folder.
+    #[arg(long, value_name = "FOLDER", help_heading = UNSAID)]
     pub config: Option<PathBuf>,
-    /// Merge a LoRA, LoCon, LoHa, LoKr or DoRA at this strength [default: 1]; may be given several times.
-    #[arg(long, value_name = "FILE[:STRENGTH]")]
-    pub lora: Vec<LoraOption>,
-    /// Add a textual inversion that prompts call WORD [default: the name in the file, else the file's]; may be given
-    /// several times.
-    #[arg(long, value_name = "FILE[=WORD]")]
-    pub embedding: Vec<EmbeddingOption>,
-    /// Another autoencoder, a diffusers folder or a file of weights: an ordinary one takes the place of the model's, a tiny
-    /// one (TAESD) comes beside it and paints where a request asks for it.
-    #[arg(long, value_name = "PATH")]
-    pub vae: Option<PathBuf>,
-    /// Tell of what fits nothing instead of refusing it.
-    #[arg(long)]
-    pub lenient: bool,
+    /// Sampler: ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras, lcm.
+    #[arg(long, value_name = "NAME", help_heading = DEFAULTS)]
+    pub sampler: Option<SamplerKind>,
 }
 
 /// A prediction type by its names on model cards.

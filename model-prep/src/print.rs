@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
-use diffused_engine::bundle::{AddedToken, Manifest};
+use diffused_engine::bundle::Manifest;
 use diffused_engine::memory_plan::{mib, work_of};
 use indicatif::HumanBytes;
-use model_prep::{Difference, Inspection, Plan};
+use model_prep::{Difference, Inspection, Plan, added_words};
 
 /// The formats of stored values, a column each.
 const FORMATS: [&str; 3] = ["int8", "f16", "f32"];
@@ -81,12 +81,6 @@ fn manifest(out: &mut impl Write, manifest: &Manifest, checksums: bool) -> Resul
     writeln!(out, "sampling  {sampler}, {steps} steps, guidance {guidance}, predicts {prediction}")
 }
 
-/// What prompts call the added tokens; of several that stand for one word only the first.
-fn added_words(added: &[AddedToken]) -> Vec<&str> {
-    let further = |token: &AddedToken| added.iter().any(|other| other.ids.iter().skip(1).any(|id| token.ids[0] == *id));
-    added.iter().filter(|token| !further(token)).map(|token| token.text.as_str()).collect()
-}
-
 /// A value as the manifest spells it.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -104,14 +98,27 @@ pub(crate) fn difference(out: &mut impl Write, difference: &Difference) -> Resul
     writeln!(out, "{network:14}{:6}{relative:>10.2e}{snr:>10}  {tensor}", format.name())
 }
 
+/// What is said of tensors that are less like the source than `min_snr` decibels.
+pub(crate) fn too_far_off(worst: &[String], tensors: usize, min_snr: f64) -> String {
+    const LISTED: usize = 5;
+    let listed = worst.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = worst.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{} of {tensors} tensors are below {min_snr} dB: {listed}{more}; a bundle that was made with --lora, --embedding, \
+         --vae or --clip-skip is verified with the same",
+        worst.len()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_word_of_several_tokens_is_named_once() {
-        let token = |text: &str, ids: &[u32]| AddedToken { text: text.into(), ids: ids.into(), exact: false };
-        let added = [token("neg", &[7, 8]), token("neg_1", &[8]), token("<cat-toy>", &[9])];
-        assert_eq!(added_words(&added), ["neg", "<cat-toy>"]);
+    fn many_tensors_are_counted_and_not_all_named() {
+        let names = |count: usize| (0..count).map(|i| format!("t{i}")).collect::<Vec<_>>();
+        assert!(too_far_off(&names(2), 9, 30.0).starts_with("2 of 9 tensors are below 30 dB: t0, t1; a bundle"));
+        assert!(too_far_off(&names(7), 9, 30.0).contains(": t0, t1, t2, t3, t4 and 2 more; "));
     }
 }

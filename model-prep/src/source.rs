@@ -1,4 +1,4 @@
-//! A diffusers folder, opened and checked: configurations, tokenizer, and the tensors of the three networks.
+//! A model as people have it, opened and checked: configurations, tokenizer, and the tensors of the networks.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -258,7 +258,8 @@ impl ModelSource {
         }
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
-        let recognised = recognise::line(&configs, &sampling, form, &unet);
+        let recognised = recognise::line(&configs, &sampling, form, &unet)
+            + &recognise::additions(&options.lora, &adapters::added_words(&tokenizer.added));
         Ok(ModelSource {
             path,
             name,

@@ -65,6 +65,17 @@ fn a_source_is_inspected_and_planned_before_it_is_converted() {
 }
 
 #[test]
+fn a_small_decoder_is_planned_before_it_is_converted() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/models");
+    let (model, vae) = (models.join("sd1"), models.join("taesd"));
+    let with = model_prep(&["plan", "--decoder", "tiny", "--vae"], &[&vae, &model]);
+    assert!(with.status.success() && text(&with.stdout).contains("\nVAE decoder"), "{}", text(&with.stderr));
+    let without = model_prep(&["plan", "--decoder", "tiny"], &[&model]);
+    let error = text(&without.stderr);
+    assert!(!without.status.success() && error.contains("has no tiny decoder"), "{error}");
+}
+
+#[test]
 fn verifying_fails_where_a_tensor_is_too_far_off() {
     let paths = [&*bundle(), &*model()];
     let good = model_prep(&["verify"], &paths);

@@ -19,6 +19,9 @@ const EXPORTS: [(&str, &str); 6] = [
     ("msgpack", "a Flax model"),
 ];
 
+/// What an autoencoder is told, such as TAESD.
+const AUTOENCODER: &str = "an autoencoder alone; give the model, and this folder with --vae";
+
 /// A model's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Located {
@@ -81,7 +84,8 @@ fn locate_folder(path: &Path) -> Result<Located> {
         };
     }
     if path.join("bundle.json").exists() {
-        return refused("is a bundle already; give the model that it was made of".into());
+        let message = "is a bundle already: give it to diffused (--model), or here the model that it was made of";
+        return refused(message.into());
     }
     if path.join("adapter_config.json").exists() || path.join("pytorch_lora_weights.safetensors").exists() {
         return refused("holds a LoRA, not a model; give the model, and this file with --lora".into());
@@ -91,16 +95,32 @@ fn locate_folder(path: &Path) -> Result<Located> {
         _ if path.join("unet").is_dir() => {
             refused("has a folder unet but no model_index.json; download the whole model".into())
         }
-        _ if path.join("config.json").exists() => {
-            refused("is a part of a model; give the folder above, which holds model_index.json".into())
-        }
+        _ if path.join("config.json").exists() => refused(format!("is {}", part(path))),
         [file] => Ok(Located { path: path.join(file), single: true, name: name_of(Path::new(file).file_stem()) }),
         [] => match export {
             Some(kind) => refused(format!("is {kind}; take the original model that it was made of")),
             None => refused("holds neither model_index.json nor a file of weights, so this is not a model".into()),
         },
+        several if several.iter().all(|file| is_half(file)) => refused(format!("is {AUTOENCODER}")),
         several => refused(format!("holds several models; give one of them: {}", several.join(", "))),
     }
+}
+
+/// What the folder of one network is: a model's part, or something that is published alone.
+fn part(folder: &Path) -> &'static str {
+    let config = fs::read(folder.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    match config.get("_class_name").and_then(serde_json::Value::as_str) {
+        Some("AutoencoderTiny" | "AutoencoderKL") => AUTOENCODER,
+        Some("ControlNetModel") => "a ControlNet, which steers a model; give the model",
+        _ => "a part of a model; give the folder above, which holds model_index.json",
+    }
+}
+
+/// Whether a file holds half an autoencoder by its name, as `taesd_decoder.safetensors`.
+fn is_half(file: &str) -> bool {
+    let stem = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
+    stem.ends_with("decoder") || stem.ends_with("encoder")
 }
 
 /// The snapshot to take of a hub's cache of a model: the one that `refs/main` names, or the only one.

@@ -80,8 +80,10 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         Some(folder) => (ConfigFiles::folder(folder), Some(folder.join("tokenizer"))),
         None => (ConfigFiles::values(path, configs::files(family, &layout, &parts, training)), None),
     };
-    let form = match names.iter().any(|name| name.starts_with("model_ema.")) {
-        true => "single file without its moving average",
+    // Pruned files keep the average's counters.
+    let counters = ["decay", "num_updates"];
+    let form = match without(&names, "model_ema.").iter().any(|name| !counters.contains(name)) {
+        true => "single file without its moving average (EMA)",
         false => "single file",
     };
     let vae = if replaced { Autoencoders::default() } else { Autoencoders::full(vae)? };

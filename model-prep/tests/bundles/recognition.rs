@@ -72,6 +72,23 @@ fn places_that_are_no_model_are_told_what_they_are() {
     check(&path("two"), &["holds several models; give one of them: a.safetensors, b.ckpt"]);
 }
 
+/// TAESD as a diffusers folder and as its author's files: what people download beside a model, and may give as one.
+#[test]
+fn an_autoencoder_alone_is_told_where_it_belongs() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/models");
+    for place in ["taesd", "taesd-halves", "sd1/vae"] {
+        check(&models.join(place), &["is an autoencoder alone; give the model, and this folder with --vae"]);
+    }
+    for file in [
+        "taesd/diffusion_pytorch_model.safetensors",
+        "taesd-halves/taesd_decoder.safetensors",
+        "taesd-halves/taesd_encoder.safetensors",
+        "sd1/vae/diffusion_pytorch_model.safetensors",
+    ] {
+        check(&models.join(file), &["is an autoencoder alone; give the model, and this file with --vae"]);
+    }
+}
+
 /// optimum leaves model_index.json as it was.
 #[test]
 fn an_export_with_the_originals_index_is_told() {

@@ -153,14 +153,29 @@ fn check(model: &str, recognised: &str, change: impl FnOnce(&mut FileTensors)) {
 
 #[test]
 fn stable_diffusion_1() {
-    let recognised = "Stable Diffusion 1 (single file without its moving average, f32), prediction epsilon";
+    let recognised = "Stable Diffusion 1 (single file without its moving average (EMA), f32), prediction epsilon";
     check("sd1", recognised, |_| ());
+}
+
+/// Pruned files keep two numbers of the moving average: nothing of it was left out.
+#[test]
+fn the_counters_of_a_moving_average_are_not_one() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("pruned.safetensors");
+    let mut tensors = single("sd1");
+    ["decay", "num_updates"]
+        .iter()
+        .for_each(|name| drop(tensors.insert(format!("model_ema.{name}"), (vec![], vec![0; 4]))));
+    write(&path, &tensors);
+    let tokenizer = SourceOptions { tokenizer: Some(folder("sd1")), ..SourceOptions::default() };
+    let recognised = Converted::new(&path, tokenizer).conversion.recognised;
+    assert!(recognised.starts_with("Stable Diffusion 1 (single file, "), "{recognised}");
 }
 
 /// Text encoders without `text_model.`, as in files of NovelAI's descendants; diffusers fails on those.
 #[test]
 fn text_encoders_without_a_prefix() {
-    let recognised = "Stable Diffusion 1 (single file without its moving average, f32), prediction epsilon";
+    let recognised = "Stable Diffusion 1 (single file without its moving average (EMA), f32), prediction epsilon";
     check("sd1", recognised, |tensors| {
         let old = std::mem::take(tensors);
         *tensors = old
@@ -172,21 +187,21 @@ fn text_encoders_without_a_prefix() {
 
 #[test]
 fn stable_diffusion_2() {
-    let recognised = "Stable Diffusion 2 (single file without its moving average, f32), prediction epsilon";
+    let recognised = "Stable Diffusion 2 (single file without its moving average (EMA), f32), prediction epsilon";
     check("sd2", recognised, add_last_layer);
 }
 
 /// Both text encoders, the second one's projection transposed, and the pooled embedding's way into the UNet.
 #[test]
 fn stable_diffusion_xl() {
-    let recognised = "Stable Diffusion XL (single file without its moving average, f16), prediction epsilon";
+    let recognised = "Stable Diffusion XL (single file without its moving average (EMA), f16), prediction epsilon";
     check("sdxl", recognised, |_| ());
 }
 
 /// As stable-diffusion.cpp names Stable Diffusion 2's text encoder.
 #[test]
 fn stable_diffusion_2_with_transformers_names() {
-    let recognised = "Stable Diffusion 2 (single file without its moving average, f32), prediction epsilon";
+    let recognised = "Stable Diffusion 2 (single file without its moving average (EMA), f32), prediction epsilon";
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("model.safetensors");
     let mut tensors = single("sd2");

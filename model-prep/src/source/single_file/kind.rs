@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::tensors::TensorFile;
 
 /// Parts of names that tell what a file is, in the order in which they are looked for.
-const KINDS: [(&str, &str); 23] = [
+const KINDS: [(&str, &str); 24] = [
     ("lora_down", LORA),
     ("lora_A", LORA),
     ("lora.down", LORA),
@@ -35,9 +35,12 @@ const KINDS: [(&str, &str); 23] = [
     ),
     ("input_blocks.1.0.in_layers.", "a UNet alone; take the full checkpoint of this model"),
     ("embeddings.token_embedding", "a text encoder alone; give the model"),
-    ("decoder.conv_in", "an autoencoder alone; give the model, and this file with --vae"),
+    ("decoder.conv_in", AUTOENCODER),
+    // TAESD, whole or half.
+    ("3.conv.0.weight", AUTOENCODER),
 ];
 const LORA: &str = "a LoRA, not a model; give the model, and this file with --lora";
+const AUTOENCODER: &str = "an autoencoder alone; give the model, and this file with --vae";
 const EMBEDDING: &str = "a textual inversion, not a model; give the model, and this file with --embedding";
 
 /// The family of the model in `file`.
