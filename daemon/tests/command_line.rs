@@ -49,7 +49,17 @@ fn a_missing_or_edited_model() {
     check(&run, &[("c.toml", "model = \"none\"")], 3, &["none/bundle.json"]);
     let edited = [("c.toml", "model = \"m\""), ("m/bundle.json", "{\"schema\": 1, \"name\": ")];
     check(&run, &edited, 3, &["m/bundle.json"]);
-    check(&["generate", "a", "--model", "none"], &[], 3, &["none/bundle.json"]);
+    check(&["generate", "a", "--model", "none"], &[], 3, &["none/bundle.json", "there is no such folder"]);
+}
+
+/// What people download, given instead of what is made of it.
+#[test]
+fn a_model_that_is_not_converted() {
+    let advice = "model-prep convert makes";
+    let generate = ["generate", "a", "--model", "m.safetensors"];
+    check(&generate, &[("m.safetensors", "")], 3, &["m.safetensors: is a file; a bundle is a folder", advice]);
+    let generate = ["generate", "a", "--model", "m"];
+    check(&generate, &[("m/model_index.json", "{}")], 3, &["m/bundle.json: the file is missing", advice]);
 }
 
 #[test]

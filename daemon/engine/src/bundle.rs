@@ -88,7 +88,7 @@ impl Bundle {
     ///
     /// `ModelCorrupt` where the file is missing, of another version or says what no model has; `Io`.
     pub fn open(source: Source) -> Result<Bundle> {
-        let bytes = source.read("bundle.json")?;
+        let bytes = source.read("bundle.json").map_err(|error| source.not_a_bundle().unwrap_or(error))?;
         let manifest = Manifest::parse(&bytes)
             .map_err(|message| Error::ModelCorrupt { path: source.path("bundle.json"), message })?;
         Ok(Bundle { sha256: sha256(&bytes), source, manifest, quantized: None })

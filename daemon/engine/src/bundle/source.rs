@@ -51,6 +51,25 @@ impl Source {
         Ok(SourceFile { path, content })
     }
 
+    /// What people give instead of a bundle, and what to do with it; `None` of a folder that has a `bundle.json`.
+    pub(super) fn not_a_bundle(&self) -> Option<Error> {
+        let Source::Folder(folder) = self else { return None };
+        if folder.is_file() {
+            let message = "is a file; a bundle is a folder, which model-prep convert makes of a model";
+            return Some(Error::ModelCorrupt { path: folder.clone(), message: message.into() });
+        }
+        let path = self.path("bundle.json");
+        let message = match (folder.try_exists(), path.try_exists()) {
+            (Ok(false), _) => "there is no such folder; give the folder of a bundle",
+            (_, Ok(false)) => {
+                "the file is missing, so this is not a whole bundle; model-prep convert makes one of a model; of a bundle \
+                 that was copied, copy all files again"
+            }
+            _ => return None,
+        };
+        Some(Error::ModelCorrupt { path, message: message.into() })
+    }
+
     /// The whole of a small file.
     pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>> {
         let opened = self.open(file)?;
