@@ -32,4 +32,4 @@ pub use options::{EmbeddingOption, LoraOption, SourceOptions};
 pub use plan::{Plan, plan};
 pub use synth::{Arch, Dtype, synth};
 pub use tensors::probe_weights;
-pub use verify::{Difference, verify};
+pub use verify::{Difference, SAME_OPTIONS, verify};

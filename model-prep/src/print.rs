@@ -6,7 +6,7 @@ use std::io::{Result, Write};
 use diffused_engine::bundle::Manifest;
 use diffused_engine::memory_plan::{mib, work_of};
 use indicatif::HumanBytes;
-use model_prep::{Difference, Inspection, Plan, added_words};
+use model_prep::{Difference, Inspection, Plan, SAME_OPTIONS, added_words};
 
 /// The formats of stored values, a column each.
 const FORMATS: [&str; 3] = ["int8", "f16", "f32"];
@@ -104,11 +104,7 @@ pub(crate) fn too_far_off(worst: &[String], tensors: usize, min_snr: f64) -> Str
     let listed = worst.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = worst.len().saturating_sub(LISTED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "{} of {tensors} tensors are below {min_snr} dB: {listed}{more}; a bundle that was made with --lora, --embedding, \
-         --vae or --clip-skip is verified with the same",
-        worst.len()
-    )
+    format!("{} of {tensors} tensors are below {min_snr} dB: {listed}{more}; {SAME_OPTIONS}", worst.len())
 }
 
 #[cfg(test)]

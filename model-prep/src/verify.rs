@@ -37,16 +37,26 @@ impl Difference {
     }
 }
 
+/// What to do where a bundle and a model do not fit.
+pub const SAME_OPTIONS: &str = "a bundle is verified with the model that it was made of, and with the same --lora, --embedding, --vae and --clip-skip";
+
 /// Compares `bundle` with `source`; `each` is called for every tensor in order of first use.
 ///
 /// `options` are those that it was made with. Errors are those of a bundle that was not made from this source, or not by
-/// this program: a graph that differs, a tensor of another shape.
+/// this program: other networks, a graph that differs, a tensor of another shape.
 pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut dyn FnMut(Difference)) -> Result<()> {
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;
     let source = ModelSource::open(source, options)?;
     let mut networks = arch::networks(&source.configs, opened.manifest.weights);
     check_tensors(&source, &networks)?;
+    let made: Vec<&str> = networks.iter().map(|network| network.name).collect();
+    let held: Vec<&str> = opened.manifest.networks().collect();
+    if made != held {
+        let (held, made) = (held.join(", "), made.join(", "));
+        let message = format!("holds {held}; the model has {made}: {SAME_OPTIONS}");
+        return Err(Error::file(bundle, message));
+    }
     for network in &mut networks {
         verify_network(bundle, network, source.checkpoint(network.name), each)?;
     }
@@ -61,7 +71,9 @@ fn verify_network(
 ) -> Result<()> {
     let path = bundle.join(format!("{}.onnx", network.name));
     if fs::read(&path).map_err(Error::io(&path))? != network.to_onnx() {
-        return Err(Error::file(&path, "is not the graph that the source's configuration describes; convert it anew"));
+        let message = "is not the graph that the source's configuration describes";
+        let message = format!("{message}: {SAME_OPTIONS}; one of another version of model-prep is converted anew");
+        return Err(Error::file(&path, message));
     }
     let path = bundle.join(format!("{}.weights", network.name));
     let file = WeightsFile::open(&Source::Folder(bundle.to_owned()), network.name)?;
@@ -81,7 +93,9 @@ fn check_shape(path: &Path, file: &WeightsFile, parameter: &Parameter) -> Result
     let (found, wanted) = (file.entry(&parameter.name)?.shape(), parameter.stored());
     match found == wanted {
         true => Ok(()),
-        false => Err(Error::tensor(path, &parameter.name, format!("is {found:?} instead of {wanted:?}"))),
+        false => {
+            Err(Error::tensor(path, &parameter.name, format!("has another shape than the model's: {SAME_OPTIONS}")))
+        }
     }
 }
 

@@ -86,6 +86,26 @@ fn verifying_fails_where_a_tensor_is_too_far_off() {
     assert!(error.starts_with("error: ") && error.contains("tensors are below 60 dB: "), "{error}");
 }
 
+/// Who forgets the options that a bundle was made with is reminded of them.
+#[test]
+fn verifying_without_the_options_of_the_bundle_says_so() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens");
+    let (model, folder) = (goldens.join("models/sd1"), tempfile::tempdir().unwrap());
+    let bundle = folder.path().join("bundle");
+    for (option, file, told) in [
+        ("--vae", "models/taesd", "holds text_encoder, unet, vae_decoder, vae_encoder, tiny_decoder, tiny_encoder"),
+        ("--embedding", "adapters/neg.safetensors", "tensor embeddings.token_embedding: has another shape"),
+        ("--lora", "adapters/kohya.safetensors", "tensors are below 30 dB: "),
+    ] {
+        let made = model_prep(&["convert", "--force", option], &[&goldens.join(file), &model, "-o".as_ref(), &bundle]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let same = model_prep(&["verify", option], &[&goldens.join(file), &bundle, &model]);
+        assert!(same.status.success(), "{}", text(&same.stderr));
+        let error = text(&model_prep(&["verify"], &[&bundle, &model]).stderr);
+        assert!(error.contains(told) && error.contains("with the same --lora, --embedding, --vae"), "{error}");
+    }
+}
+
 #[test]
 fn errors_are_one_line() {
     let folder = tempfile::tempdir().unwrap();
