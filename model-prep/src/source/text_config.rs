@@ -154,13 +154,13 @@ impl TextConfig {
         Ok(())
     }
 
-    /// Whether a model of this kind needs the tensor: the first of SDXL's two text encoders not the last block and the norm
-    /// after it, and the second alone the projection.
+    /// Whether a model of this kind needs the tensor: not the layers that are left out, nor, as the first of SDXL's two text
+    /// encoders, the norm after them. SDXL's second one, which alone has a projection, needs all.
     pub(crate) fn needs(&self, name: &str) -> bool {
-        let projected = self.projection.is_some();
-        let last = format!("encoder.layers.{}.", self.layers.saturating_sub(1));
-        let end = name.starts_with(&last) || name.starts_with("final_layer_norm.");
-        (projected || name != "text_projection.weight") && (projected || self.final_norm || !end)
+        let layer = name.strip_prefix("encoder.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        let left_out = layer.is_some_and(|layer: usize| (self.layers - self.skip..self.layers).contains(&layer));
+        let norm = name.starts_with("final_layer_norm.") && !self.final_norm;
+        self.projection.is_some() || !(left_out || norm || name == "text_projection.weight")
     }
 
     /// SDXL's first text encoder: the embeddings are what the last block but one makes.

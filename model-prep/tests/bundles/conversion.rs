@@ -285,7 +285,7 @@ fn the_users_word_goes_before_the_sources() {
     let warnings = convert(&skipped.path(), &skipped.bundle(), &options, &mut |_| ()).unwrap().warnings;
     edited.set("text_encoder/config.json", "num_hidden_layers", serde_json::json!(3));
     convert_to(&edited.path(), &edited.bundle(), Format::Int8);
-    assert!(matches!(&warnings[..], [layers] if layers.contains("encoder.layers.3.")), "{warnings:?}");
+    assert_eq!(warnings, Vec::<String>::new());
     let (found, wanted) = (manifest(&skipped.bundle()), manifest(&edited.bundle()));
     assert_eq!(found.files, wanted.files);
     assert_eq!((found.sampling.default, found.sampling.prediction), (SamplerKind::Euler, Prediction::VPrediction));
