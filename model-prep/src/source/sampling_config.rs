@@ -196,7 +196,7 @@ fn training(
     let path = keys.path().display();
     if !lcm && let Some(told) = FewSteps::of_training(&config) {
         warnings.push(format!(
-            "{path}: timestep_spacing \"trailing\" with epsilon is how models for a single step are published; {}",
+            "{path}: by its scheduler (trailing timesteps, epsilon) it paints in a single step; {}",
             told.apply(&mut config)
         ));
     }
@@ -279,6 +279,8 @@ impl FewSteps {
         let word = if steps == 1 { "step" } else { "steps" };
         let guidance =
             self.cfg_scale.map_or("without guidance".to_owned(), |scale| format!("at a guidance scale of {scale}"));
-        format!("the defaults are {steps} {word} of {sampler} {guidance} (--steps, --cfg-scale, --sampler)")
+        format!(
+            "the defaults are {steps} {word} of {sampler} {guidance}; --steps, --cfg-scale and --sampler change them"
+        )
     }
 }

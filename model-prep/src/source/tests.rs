@@ -68,7 +68,7 @@ fn published_models_are_understood() {
         let sampling = sampling_config::open(&files, context, &mut warnings).unwrap();
         assert_eq!((sampling.default, sampling.prediction), (sampler, prediction), "{name}");
         // Of SDXL-Turbo it is told that its defaults are a single step without guidance.
-        warnings.retain(|warning| name != "SDXL-Turbo" || !warning.contains("models for a single step"));
+        warnings.retain(|warning| name != "SDXL-Turbo" || !warning.contains("paints in a single step"));
         assert_eq!(warnings, Vec::<String>::new(), "{name}");
         assert_eq!(configs.unet.sample_size * configs.vae.factor(), picture, "{name}");
         let networks = arch::networks(&configs, Format::F32);
