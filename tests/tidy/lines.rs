@@ -115,7 +115,7 @@ pub(crate) fn deletes_files(file: &TextFile) -> Vec<String> {
 }
 
 /// Only a program sets up the allocator, before it starts threads: a library that did would surprise its users.
-const ALLOCATOR: [&str; 3] = ["daemon/heap/", "daemon/src/main.rs", "benches/step/main.rs"];
+const ALLOCATOR: [&str; 4] = ["daemon/heap/", "daemon/src/main.rs", "model-prep/src/main.rs", "benches/step/main.rs"];
 
 pub(crate) fn sets_up_the_allocator(file: &TextFile) -> Vec<String> {
     if !file.is_rust() || file.is_under(&ALLOCATOR) {

@@ -10,7 +10,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("daemon/heap/Cargo.toml", &[]),
     ("daemon/kernels/Cargo.toml", &[]),
     ("daemon/engine/Cargo.toml", &["diffused-kernels"]),
-    ("model-prep/Cargo.toml", &["diffused-engine", "diffused-kernels"]),
+    ("model-prep/Cargo.toml", &["diffused-engine", "diffused-heap", "diffused-kernels"]),
     ("daemon/Cargo.toml", &["diffused-engine", "diffused-heap"]),
 ];
 

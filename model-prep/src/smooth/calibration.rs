@@ -6,7 +6,7 @@ use std::path::Path;
 use diffused_engine::bundle::Manifest;
 use diffused_engine::error::Result;
 use diffused_engine::quantized::{ChannelSquares, QuantizedValues};
-use diffused_engine::request::{NoObserver, Request, Start};
+use diffused_engine::request::{Observer, Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// Painted where the model brings no examples.
@@ -25,9 +25,20 @@ pub(crate) fn count(bundle: &Path) -> Result<BTreeMap<String, ChannelSquares>> {
         Engine::open_counting(source, Options { memory: Some(MEMORY), ..Options::default() }, values.clone())?;
     for (prompt, seed) in prompts(engine.manifest()).into_iter().zip(1..) {
         let request = request(engine.manifest(), prompt, seed);
-        engine.paint(&resolver.resolve(&request, None)?, Start::Noise, &mut NoObserver)?;
+        engine.paint(&resolver.resolve(&request, None)?, Start::Noise, &mut GiveBack)?;
     }
     Ok(values.counted())
+}
+
+/// Gives memory that a stage has freed back to the system before the next one takes any.
+struct GiveBack;
+
+impl Observer for GiveBack {
+    fn tick(&mut self, _: Stage, _: usize, _: usize) {}
+
+    fn memory_freed(&mut self) {
+        diffused_heap::trim();
+    }
 }
 
 /// The model's own examples, or ours.
