@@ -310,7 +310,7 @@ fn configurations_for_a_folder_are_told_to_be_left_out() {
 
 /// Weights alone do not say the scale of the latents; the family does.
 #[test]
-fn an_autoencoder_for_a_file_without_one_has_the_familys_scale() {
+fn an_autoencoder_for_a_file_without_one_has_the_scale_of_the_family() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("model.safetensors");
     let vae = place.path().join("vae.safetensors");
