@@ -49,6 +49,10 @@ impl Lora {
                 None => other.push(name.clone()),
             }
         }
+        if let Some(key) = other.iter().find(|key| key.contains(".oft_")) {
+            let message = "is of OFT, which turns weights instead of adding to them; that is not supported";
+            return Err(Error::tensor(&file.path, key, message));
+        }
         if modules.is_empty() {
             let message = "none of its tensors is named as a LoRA's; a textual inversion is given as --embedding, \
                            an autoencoder as --vae, a whole model as the source";

@@ -115,6 +115,9 @@ fn loras_of_other_sizes_are_refused_by_their_tensor() {
     let path =
         file(&folder, "twice.safetensors", &[(&up, &[8, 2], 0.1), (&up.replace("lora_up", "lora_B"), &[8, 2], 0.1)]);
     check_error(&folder, lora(&path, 1.0), &["is there twice"]);
+    let (blocks, alpha) = (format!("{QUERY}.oft_blocks"), format!("{QUERY}.alpha"));
+    let path = file(&folder, "oft.safetensors", &[(&blocks, &[2, 4, 4], 0.1), (&alpha, &[], 1.0)]);
+    check_error(&folder, lora(&path, 1.0), &[&blocks, "is of OFT, which turns weights"]);
     let path = file(&folder, "no.safetensors", &[("emb_params", &[1, 8], 0.1)]);
     check_error(&folder, lora(&path, 1.0), &["no.safetensors", "--embedding"]);
 }

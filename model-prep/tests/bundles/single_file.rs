@@ -247,11 +247,14 @@ fn files_of_other_kinds_are_told_what_they_are() {
         ("down_blocks.0.resnets.0.time_emb_proj.weight", "is the UNet of a diffusers folder; give the folder"),
         ("text_model.embeddings.token_embedding.weight", "is a text encoder alone"),
         ("decoder.conv_in.weight", "is an autoencoder alone; give the model, and this file with --vae"),
-        ("something.else", "is no model that model-prep knows: it holds 1 tensors, something.else"),
+        ("clip_g", "is a textual inversion, not a model"),
+        ("<cat-toy>", "is a textual inversion, not a model"),
     ] {
         let error = refused(&named(&[name]));
         assert!(error.contains(kind), "{kind:?} is not in: {error}");
     }
+    let error = refused(&named(&["something.else", "something.more"]));
+    assert!(error.contains("is no model that model-prep knows: it holds 2 tensors, something.else, some"), "{error}");
     assert!(refused(&FileTensors::new()).contains("holds no tensors"));
 }
 

@@ -114,7 +114,14 @@ pub(super) fn lacks(network: &str) -> String {
     }
 }
 
+/// What is said of a file whose names have none of the known parts.
 fn unknown(file: &TensorFile) -> String {
+    // In diffusers' files the only tensor is named as the word; those for Stable Diffusion XL have one for each encoder.
+    let only = file.tensors.first_key_value().filter(|_| file.tensors.len() == 1);
+    let is_rows = only.is_some_and(|(_, entry)| matches!(entry.shape[..], [_] | [1..=75, _]));
+    if is_rows || file.tensors.contains_key("clip_l") || file.tensors.contains_key("clip_g") {
+        return format!("is {EMBEDDING}");
+    }
     let names: Vec<&str> = file.tensors.keys().map(String::as_str).take(3).collect();
     let count = file.tensors.len();
     match names.is_empty() {
