@@ -49,7 +49,8 @@ pub(crate) struct FamilyCost {
     pub(crate) decode: f64,
 }
 
-/// Paints a picture of each family in its smallest budget; `smoke`: of the demo model alone. Bundles are made in `folder`.
+/// Paints a picture of each family in its smallest budget; `smoke`: of the demo model alone. Bundles are made in
+/// `folder`.
 pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<FamilyCost>> {
     println!(
         "\n{:<16} {:>5} {:>7} {:>7} {:>8} {:>8} {:>7}",

@@ -1,8 +1,9 @@
 //! Memory: what the planner predicts and what the program really holds, as child processes of their own.
 //!
-//! Without arguments: Stable Diffusion 1.5's shapes (made under `target/`, or `--model BUNDLE`), about half an hour on two cores.
-//! `--smoke`: the demo model, seconds. `--chart FILE` draws memory over time. Other words pick the sections that contain them:
-//! peaks, streaming, board, service, chart, families (which makes some 30 GB more and takes an hour). Prints tables; ends with status 1 if something that is promised does not hold.
+//! Without arguments: Stable Diffusion 1.5's shapes (made under `target/`, or `--model BUNDLE`), about half an hour on
+//! two cores. `--smoke`: the demo model, seconds. `--chart FILE` draws memory over time. Other words pick the sections
+//! that contain them: peaks, streaming, board, service, chart, families (which makes some 30 GB more and takes an
+//! hour). Prints tables; ends with status 1 if something that is promised does not hold.
 
 mod chart;
 mod child;

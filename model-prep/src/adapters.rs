@@ -1,8 +1,8 @@
 //! What people add to a model: LoRA and its like, which change weights, and textual inversions, which add tokens.
 //!
 //! Nothing of a network is held whole: a file's keys are matched with the network's modules when it is opened, and the
-//! change of a module's weight is computed row by row whenever rows of it are read (`Checkpoint::change`). The factors of
-//! one module at a time are in memory.
+//! change of a module's weight is computed row by row whenever rows of it are read (`Checkpoint::change`). The factors
+//! of one module at a time are in memory.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -28,8 +28,8 @@ use crate::tensors::{Checkpoint, TensorFile};
 /// A network by its name in a bundle.
 pub(crate) type NamedNetwork<'a> = (&'static str, &'a mut Checkpoint);
 
-/// Merges the LoRA files of `options` into `networks`, one after the other; returns the files. What the user should know of
-/// is added to `warnings`.
+/// Merges the LoRA files of `options` into `networks`, one after the other; returns the files. What the user should
+/// know of is added to `warnings`.
 pub(crate) fn merge_loras(
     options: &SourceOptions,
     networks: &mut [NamedNetwork],
@@ -49,8 +49,8 @@ pub(crate) fn merge_loras(
     Ok(files)
 }
 
-/// Adds the textual inversions of `options` to the token tables of `networks`, which have `rows` rows; the tokens that they
-/// are, and the files. `taken` says which texts are tokens already.
+/// Adds the textual inversions of `options` to the token tables of `networks`, which have `rows` rows; the tokens that
+/// they are, and the files. `taken` says which texts are tokens already.
 pub(crate) fn add_embeddings(
     options: &SourceOptions,
     networks: &mut [NamedNetwork],

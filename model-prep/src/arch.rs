@@ -1,4 +1,5 @@
-//! The architectures: which operators, in which order, with which weights. One file a network, and one for what they share.
+//! The architectures: which operators, in which order, with which weights. One file a network, and one for what they
+//! share.
 
 mod blocks;
 mod text_encoder;

@@ -34,8 +34,8 @@ pub struct Options {
     pub cfg_scale: Option<f64>,
     /// Replace a bundle that is already there; nothing else is ever replaced.
     pub force: bool,
-    /// Of int8 bundles: even channels out by what they are in pictures, which are painted for it, and not by the weights
-    /// alone.
+    /// Of int8 bundles: even channels out by what they are in pictures, which are painted for it, and not by the
+    /// weights alone.
     pub calibrate: bool,
     /// What the source is.
     pub source: SourceOptions,

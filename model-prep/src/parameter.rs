@@ -1,7 +1,7 @@
 //! A weight of a bundle: which tensors of the source it is made of, and its bytes.
 //!
-//! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and `conv_in.bias`.
-//! It is written and read in units that no block cuts: panels of a matrix, rows of a table.
+//! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and
+//! `conv_in.bias`. It is written and read in units that no block cuts: panels of a matrix, rows of a table.
 
 use diffused_engine::bundle::{NewTensor, WeightShape};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
@@ -172,8 +172,8 @@ impl Parameter {
         Ok(found.into_iter().zip(wanted.values.into_iter().chain(wanted.bias)).collect())
     }
 
-    /// Calls `each` with every output of a matrix, without its bias, or channel of a norm in unit `index`: which one, and
-    /// its values as `compare` has them.
+    /// Calls `each` with every output of a matrix, without its bias, or channel of a norm in unit `index`: which one,
+    /// and its values as `compare` has them.
     pub(crate) fn compare_channels(
         &self,
         source: &Checkpoint,

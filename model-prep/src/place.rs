@@ -1,8 +1,8 @@
 //! Where a bundle goes, and what may be deleted there: what bears our mark, and nothing else.
 //!
-//! A bundle is written into `.NAME.partial` beside its place and moved there when it is whole. A bundle that is replaced
-//! waits as `.NAME.old` until the new one is in its place. A run that was killed may leave either behind; the next one
-//! clears them away if nothing is in them but files that a conversion writes.
+//! A bundle is written into `.NAME.partial` beside its place and moved there when it is whole. A bundle that is
+//! replaced waits as `.NAME.old` until the new one is in its place. A run that was killed may leave either behind; the
+//! next one clears them away if nothing is in them but files that a conversion writes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -158,7 +158,8 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After `finish` there is nothing left; after an error what is left is of no use, and the error is what matters.
+        // After `finish` there is nothing left; after an error what is left is of no use, and the error is what
+        // matters.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -1,5 +1,5 @@
-//! What a model would need, without converting it: graphs and the places of the weights are written as for a bundle, the
-//! weights themselves are not, and the engine plans with that.
+//! What a model would need, without converting it: graphs and the places of the weights are written as for a bundle,
+//! the weights themselves are not, and the engine plans with that.
 
 use std::fs;
 use std::path::Path;

@@ -6,9 +6,9 @@
 //! `s` is a power of two, so that in f32 the network computes the same values to the bit.
 //!
 //! `s` is the square root of the channel's size over the size of the weights that read it, which shares the burden
-//! equally between the two. The median channel of a link has 1, and so have all channels near it: what does not stand out stays
-//! as it is. SmoothQuant compares largest magnitudes; here it is root mean squares, of weights in parts of their rows'
-//! largest: one large row, which has a scale of its own, does not make all of its columns look large.
+//! equally between the two. The median channel of a link has 1, and so have all channels near it: what does not stand
+//! out stays as it is. SmoothQuant compares largest magnitudes; here it is root mean squares, of weights in parts of
+//! their rows' largest: one large row, which has a scale of its own, does not make all of its columns look large.
 
 mod calibration;
 mod found;
@@ -82,8 +82,8 @@ fn int8_links(network: &BuiltNetwork) -> Vec<ChannelLink> {
     network.links().into_iter().filter(int8).collect()
 }
 
-/// Multiplies the channels of a link by two to the power of `exponents` where they are read, and divides them where they are
-/// made.
+/// Multiplies the channels of a link by two to the power of `exponents` where they are read, and divides them where
+/// they are made.
 fn scale(network: &mut BuiltNetwork, link: &ChannelLink, exponents: Vec<i32>) {
     let exponents = if exponents.iter().all(|exponent| *exponent == 0) { Vec::new() } else { exponents };
     network.parameters[link.producer].scales.outputs = exponents.iter().map(|exponent| -exponent).collect();

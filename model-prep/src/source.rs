@@ -93,8 +93,8 @@ pub(crate) struct ModelSource {
 }
 
 impl Configs {
-    /// Reads `config.json` of `text_encoder`, of `text_encoder_2` if there is one, of `unet` and of `vae`, and checks that
-    /// they fit together.
+    /// Reads `config.json` of `text_encoder`, of `text_encoder_2` if there is one, of `unet` and of `vae`, and checks
+    /// that they fit together.
     pub(crate) fn open(files: &ConfigFiles, warnings: &mut Vec<String>) -> Result<Configs> {
         let text = TextConfig::open(files.keys("text_encoder/config.json")?, warnings)?;
         let second = "text_encoder_2/config.json";

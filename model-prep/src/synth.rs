@@ -87,7 +87,8 @@ const AUTOENCODER_FILE: [WeightFile; 1] = [("diffusion_pytorch_model.safetensors
 /// The networks that an autoencoder of either class holds.
 const AUTOENCODERS: [&str; 4] = ["vae_decoder", "vae_encoder", "tiny_decoder", "tiny_encoder"];
 
-/// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is called with the bytes done and in all.
+/// Writes a diffusers folder of `arch` to `out`, which must not exist; `progress` is called with the bytes done and in
+/// all.
 pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     if out.exists() {
         return Err(Error::file(out, "is already there; choose another place"));
@@ -123,8 +124,8 @@ fn weight_files(arch: Arch) -> impl Iterator<Item = &'static WeightFile> {
     files.iter().filter(move |(_, names, _)| arch.is_xl() || !names.contains(&"text_encoder_2"))
 }
 
-/// The networks that the configurations in `folder` describe, whole: also the end of SDXL's first text encoder, of which
-/// a bundle has nothing.
+/// The networks that the configurations in `folder` describe, whole: also the end of SDXL's first text encoder, of
+/// which a bundle has nothing.
 fn networks(arch: Arch, folder: &Path) -> Result<Vec<BuiltNetwork>> {
     match arch.is_autoencoder() {
         true => Ok(arch::autoencoders(

@@ -1,8 +1,8 @@
-//! Tensors of the files that people have, whatever container they are in, read piece by piece: a tensor larger than memory
-//! is never held whole.
+//! Tensors of the files that people have, whatever container they are in, read piece by piece: a tensor larger than
+//! memory is never held whole.
 //!
-//! A [`TensorFile`] is one file and the tensors in it, found by the file's first bytes. A [`Checkpoint`] is the tensors of
-//! one network under the names that its graph asks for: views into files, to which adapters may add.
+//! A [`TensorFile`] is one file and the tensors in it, found by the file's first bytes. A [`Checkpoint`] is the tensors
+//! of one network under the names that its graph asks for: views into files, to which adapters may add.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -26,8 +26,8 @@ use std::path::Path;
 
 use crate::error::Result;
 
-/// Opens the file of weights `path`, whatever container it is, and reads the first and the last value of each tensor; how
-/// many tensors could be read. Made for fuzzing.
+/// Opens the file of weights `path`, whatever container it is, and reads the first and the last value of each tensor;
+/// how many tensors could be read. Made for fuzzing.
 ///
 /// # Errors
 ///

@@ -42,8 +42,8 @@ pub const SAME_OPTIONS: &str = "a bundle is verified with the model that it was 
 
 /// Compares `bundle` with `source`; `each` is called for every tensor in order of first use.
 ///
-/// `options` are those that it was made with. Errors are those of a bundle that was not made from this source, or not by
-/// this program: other networks, a graph that differs, a tensor of another shape.
+/// `options` are those that it was made with. Errors are those of a bundle that was not made from this source, or not
+/// by this program: other networks, a graph that differs, a tensor of another shape.
 pub fn verify(bundle: &Path, source: &Path, options: &SourceOptions, each: &mut dyn FnMut(Difference)) -> Result<()> {
     let opened = Bundle::open(Source::Folder(bundle.to_owned()))?;
     opened.check_files()?;

@@ -51,9 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings), `decode.in`
-/// (latents, times the model's scaling factor) and `encode.in` (pixels from -1 to 1) to what the networks give, channels
-/// last; of the encoder, the means times the scaling factor.
+/// From `text.in` (token ids of one prompt), `unet.in` (latents), `unet.timestep`, `unet.text` (embeddings),
+/// `decode.in` (latents, times the model's scaling factor) and `encode.in` (pixels from -1 to 1) to what the networks
+/// give, channels last; of the encoder, the means times the scaling factor.
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
     let mut go_on = |_: usize, _: usize| {};
     let streamed = RunBudget::streamed;

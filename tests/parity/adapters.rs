@@ -1,5 +1,5 @@
-//! Models with LoRA files of every kind merged into them, and with textual inversions, paint what the reference paints with
-//! the same files.
+//! Models with LoRA files of every kind merged into them, and with textual inversions, paint what the reference paints
+//! with the same files.
 
 use std::os::unix::fs::symlink;
 
@@ -65,7 +65,8 @@ impl AdapterCase {
     }
 }
 
-/// A pipeline as diffusers saves it after it has loaded a textual inversion: the model `lcm` with the parts that differ.
+/// A pipeline as diffusers saves it after it has loaded a textual inversion: the model `lcm` with the parts that
+/// differ.
 fn saved() -> TempDir {
     let (folder, model, parts) =
         (tempfile::tempdir().unwrap(), goldens().join("models/lcm"), goldens().join("adapters/saved"));

@@ -1,6 +1,6 @@
 //! Large trained networks have channels tens of times larger than the others. The demo model has not, so it is given
-//! some: in every transformer block of its UNet, 2 % of the channels of norms, values and gated values are multiplied by
-//! `k`, and the weights that read them divided by it, which is the same function.
+//! some: in every transformer block of its UNet, 2 % of the channels of norms, values and gated values are multiplied
+//! by `k`, and the weights that read them divided by it, which is the same function.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -55,8 +55,8 @@ pub(crate) fn agreement(ours: &RgbImage, theirs: &RgbImage) -> f64 {
     near as f64 / theirs.as_raw().len() as f64
 }
 
-/// Paints the pictures of the list `file` by these models, each with the bundle that `fresh` makes, and holds them against
-/// the reference's. Returns what was painted: the sampler, and whether it started from an image.
+/// Paints the pictures of the list `file` by these models, each with the bundle that `fresh` makes, and holds them
+/// against the reference's. Returns what was painted: the sampler, and whether it started from an image.
 pub(crate) fn check_pictures(file: &str, models: &[&str], fresh: impl Fn(&str) -> Fresh) -> Vec<(SamplerKind, bool)> {
     let list = std::fs::read_to_string(goldens().join(file)).unwrap();
     let list: Vec<Golden> = serde_json::from_str(&list).unwrap();

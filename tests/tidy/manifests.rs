@@ -4,8 +4,8 @@ use toml::{Table, Value};
 
 use crate::files::TextFile;
 
-/// Which of our crates each of them may depend on, in any table but that for tests. Never upward: kernels know nobody, the
-/// engine knows no service.
+/// Which of our crates each of them may depend on, in any table but that for tests. Never upward: kernels know nobody,
+/// the engine knows no service.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("daemon/heap/Cargo.toml", &[]),
     ("daemon/kernels/Cargo.toml", &[]),

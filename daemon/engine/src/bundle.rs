@@ -3,7 +3,8 @@
 //! `bundle.json` (`Manifest`), `tokenizer/vocab.json`, `tokenizer/merges.txt`, and for each network that the model has
 //! (`NETWORKS`) `NAME.onnx`, a graph of `Layer`s without weights, and `NAME.weights`:
 //!
-//! - 8 bytes: the length `L` of the index, little-endian; `L` bytes: the index, JSON (`WeightsIndex`); zeros to the next 4096.
+//! - 8 bytes: the length `L` of the index, little-endian; `L` bytes: the index, JSON (`WeightsIndex`); zeros to the
+//!   next 4096.
 //! - Then every tensor from a multiple of 4096 on, in order of first use. A matrix's blocks are whole panels
 //!   (`diffused_kernels::pack`), a table's are whole rows; each block has its own XXH3-64 checksum.
 //!

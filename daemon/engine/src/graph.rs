@@ -5,8 +5,8 @@
 //! `EvalOp`: ours (`NetOp`, `GlueOp`) find weights and pool in what the run shares (`shared`), the few standard ones
 //! that a bundle may bring (`check`) are tract's own. The order of the nodes is ours (`order`).
 //!
-//! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, and a
-//! segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
+//! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, and
+//! a segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
 //! as whatever lies in tract's `TurnShared` must be; so it is called by the walk's callback, which hands every other
 //! node on to tract's evaluation.
 

@@ -1,5 +1,5 @@
-//! What an inpainting UNet (Stable Diffusion's, of nine channels) sees beside the latents: a mask, and the latents of the
-//! image that is left where the mask does not cover it.
+//! What an inpainting UNet (Stable Diffusion's, of nine channels) sees beside the latents: a mask, and the latents of
+//! the image that is left where the mask does not cover it.
 
 use crate::latents::Latents;
 
@@ -23,8 +23,8 @@ impl MaskedImage {
         2 * latents + 1
     }
 
-    /// The UNet's input: of each pixel the values of `latents`, which have the same size, of the mask, and of the masked
-    /// image's latents.
+    /// The UNet's input: of each pixel the values of `latents`, which have the same size, of the mask, and of the
+    /// masked image's latents.
     pub(crate) fn beside(&self, latents: &Latents) -> Vec<f32> {
         let pixels = latents.values.chunks_exact(latents.channels).zip(&self.mask);
         let pixels = pixels.zip(self.latents.values.chunks_exact(self.latents.channels));

@@ -1,11 +1,13 @@
-//! The operators of a bundle's graphs: the contract between model-prep, which writes them, and the engine, which runs them.
+//! The operators of a bundle's graphs: the contract between model-prep, which writes them, and the engine, which runs
+//! them.
 //!
 //! A graph is ONNX; a node's `op_type` is the variant's name here and its attributes are the variant's fields
-//! (integers and booleans as INT, floats as FLOAT, names as STRING). Weights are named, never inline: a name is a key of the
-//! network's `.weights` file. Activations are token-major f32: `[batch, tokens, channels]` for text and transformer blocks,
-//! `[batch, height, width, channels]` for images. Where `quantize` is set an operator has two outputs instead of one: `q`
-//! (i8, the same shape) and `scale` (f32, the shape without the channels), one scale per row or pixel; these are what a
-//! matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32 input.
+//! (integers and booleans as INT, floats as FLOAT, names as STRING). Weights are named, never inline: a name is a key
+//! of the network's `.weights` file. Activations are token-major f32: `[batch, tokens, channels]` for text and
+//! transformer blocks, `[batch, height, width, channels]` for images. Where `quantize` is set an operator has two
+//! outputs instead of one: `q` (i8, the same shape) and `scale` (f32, the shape without the channels), one scale per
+//! row or pixel; these are what a matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32
+//! input.
 //!
 //! What is not here is standard ONNX: model-prep writes `Concat` and `Cast`, and a bundle may use a few more operators
 //! that give the same bits on every CPU (`graph::check`).
@@ -25,7 +27,8 @@ pub enum Activation {
     Gelu,
     /// `x · sigmoid(1.702 x)` (CLIP).
     QuickGelu,
-    /// `value · gelu(gate)`: the matrix holds panels of 16 values and 16 gates by turns; the result has half its outputs.
+    /// `value · gelu(gate)`: the matrix holds panels of 16 values and 16 gates by turns; the result has half its
+    /// outputs.
     Geglu,
 }
 
@@ -64,7 +67,8 @@ pub enum Layer {
     },
     /// `silu(a + b)`. Inputs: `a` (f32 `[1, channels]`, added to every row) and `b` (f32 `[batch, channels]`).
     AddSilu {},
-    /// `act(x · Wᵀ + b) [+ residual]`. Inputs: `x` (or `q, scale`), then the residual if there is one (f32, the output's shape).
+    /// `act(x · Wᵀ + b) [+ residual]`. Inputs: `x` (or `q, scale`), then the residual if there is one (f32, the
+    /// output's shape).
     Linear {
         /// The matrix.
         weight: String,
@@ -80,7 +84,8 @@ pub enum Layer {
         quantize: bool,
     },
     /// Convolution over pixels. Inputs: `x` (or `q, scale`), then `time` (f32 `[1, features]`, added to every pixel, or
-    /// `[batch, features]`, to those of each image its own) if there is one, then the residual (f32, the output's shape) or the image that gives the size, if there is one.
+    /// `[batch, features]`, to those of each image its own) if there is one, then the residual (f32, the output's
+    /// shape) or the image that gives the size, if there is one.
     Conv2d {
         /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
         weight: String,
@@ -95,8 +100,8 @@ pub enum Layer {
         /// The input is first enlarged, nearest neighbour: to twice its height and width, or as `size` says.
         #[serde(deserialize_with = "flag")]
         upsample: bool,
-        /// The last input is an image of which only the shape is read: the input is enlarged to its height and width, each
-        /// twice the input's or one less or more. Not together with a residual.
+        /// The last input is an image of which only the shape is read: the input is enlarged to its height and width,
+        /// each twice the input's or one less or more. Not together with a residual.
         #[serde(deserialize_with = "flag")]
         size: bool,
         /// There is a `time` input.
@@ -105,8 +110,8 @@ pub enum Layer {
         /// The last input is added to the result.
         #[serde(deserialize_with = "flag")]
         residual: bool,
-        /// Not 0: the result is rounded to half precision in units of this power of two, so that it may be kept in f16 until
-        /// it is used. f16 ends at 65504: in units of 256, at 16 million.
+        /// Not 0: the result is rounded to half precision in units of this power of two, so that it may be kept in f16
+        /// until it is used. f16 ends at 65504: in units of 256, at 16 million.
         half: usize,
         /// What is negative in the result, with the residual, becomes 0. An attribute only where it is set.
         #[serde(default, deserialize_with = "flag", skip_serializing_if = "is_unset")]
@@ -159,8 +164,8 @@ pub enum Layer {
         /// Added then.
         offset: f32,
     },
-    /// `limit · tanh(x / limit)`, in place where nothing else reads `x`: nearly `x` where that is small, and never beyond
-    /// `limit`.
+    /// `limit · tanh(x / limit)`, in place where nothing else reads `x`: nearly `x` where that is small, and never
+    /// beyond `limit`.
     SoftClamp {
         /// The largest result.
         limit: f32,

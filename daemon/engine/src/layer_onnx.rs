@@ -1,4 +1,5 @@
-//! Operators as ONNX nodes: a layer's fields are the node's attributes, each of its own type, and nothing else is accepted.
+//! Operators as ONNX nodes: a layer's fields are the node's attributes, each of its own type, and nothing else is
+//! accepted.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 

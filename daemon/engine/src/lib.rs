@@ -1,8 +1,9 @@
 //! Stable Diffusion on the CPU in little memory: synchronous, no network, no clock, no environment.
 //!
 //! `Resolver` turns a request into a `Painting`, `Engine` paints it. The pipeline on one page is `Pipeline`: prompt →
-//! embeddings, (init image → latents,) noise → latents step by step, latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
-//! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
+//! embeddings, (init image → latents,) noise → latents step by step, latents → pixels. Everything is done in the order
+//! in which diffusers' `StableDiffusionPipeline` and `StableDiffusionImg2ImgPipeline` do it, noise draws included, so
+//! that a seed gives the image that it gives there.
 
 #![warn(clippy::unwrap_used)]
 
@@ -153,8 +154,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`, `Cancelled`, `Checkpoint` where that is not one of this painting's, and `ModelCorrupt` or `Io` where
-    /// weights cannot be read.
+    /// `OutOfMemory`, `Cancelled`, `Checkpoint` where that is not one of this painting's, and `ModelCorrupt` or `Io`
+    /// where weights cannot be read.
     pub fn paint(&mut self, painting: &Painting, start: Start, observer: &mut dyn Observer) -> Result<RgbImage> {
         let parameters = painting.parameters();
         let origin = Origin::new(self.model_sha256(), parameters);
@@ -245,9 +246,9 @@ impl Pipeline<'_> {
         Ok(StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise))
     }
 
-    /// What an inpainting model sees beside the latents: without a mask everything is repainted, and the masked image is
-    /// grey. Its distribution is sampled last, as `StableDiffusionInpaintPipeline` does, and again where a painting goes on
-    /// from a checkpoint.
+    /// What an inpainting model sees beside the latents: without a mask everything is repainted, and the masked image
+    /// is grey. Its distribution is sampled last, as `StableDiffusionInpaintPipeline` does, and again where a painting
+    /// goes on from a checkpoint.
     fn masked_image(&mut self) -> Result<Option<MaskedImage>> {
         let Parameters { width, height, seed, .. } = *self.painting.parameters();
         if !self.models.manifest.picture.inpainting {
@@ -267,8 +268,8 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Whether the latents are noise alone at the beginning. Of an inpainting model they are also where an init image is to
-    /// be repainted altogether.
+    /// Whether the latents are noise alone at the beginning. Of an inpainting model they are also where an init image
+    /// is to be repainted altogether.
     fn starts_from_noise(&self) -> bool {
         let Parameters { strength, .. } = *self.painting.parameters();
         strength.is_none_or(|strength| self.models.manifest.picture.inpainting && strength >= 1.0)

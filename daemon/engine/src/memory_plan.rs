@@ -1,8 +1,9 @@
-//! Divides a memory budget: how much each stage needs, what of its weights stays in memory and what is read again each step.
+//! Divides a memory budget: how much each stage needs, what of its weights stays in memory and what is read again each
+//! step.
 //!
-//! Stages run one after the other, so each has the whole budget for itself. Activations come first, then a ring for reading
-//! ahead; what is left holds weights, so that fewer are read again. A budget changes how often weights are read, never
-//! what is computed.
+//! Stages run one after the other, so each has the whole budget for itself. Activations come first, then a ring for
+//! reading ahead; what is left holds weights, so that fewer are read again. A budget changes how often weights are
+//! read, never what is computed.
 
 mod table;
 
@@ -53,8 +54,8 @@ pub(crate) fn process(threads: usize) -> u64 {
     PROCESS + threads as u64 * THREAD
 }
 
-/// Of the buffers' bytes, the part that they take in memory beside their own: each begins on a page of its own, and some
-/// are freed a moment after the next is taken. 1.6 % covers what was measured.
+/// Of the buffers' bytes, the part that they take in memory beside their own: each begins on a page of its own, and
+/// some are freed a moment after the next is taken. 1.6 % covers what was measured.
 const SLACK: u64 = 64;
 
 /// Bytes of memory that buffers of `bytes` bytes take.
@@ -205,7 +206,8 @@ impl MemoryPlan {
     }
 }
 
-/// Divides `memory` bytes (`None`: as much as is needed), of which the process itself takes `process`, among the stages.
+/// Divides `memory` bytes (`None`: as much as is needed), of which the process itself takes `process`, among the
+/// stages.
 pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>, process: u64) -> Result<MemoryPlan> {
     let everything = |(stage, demand): &(Stage, Demand)| {
         let ring = LARGEST_RING.max(demand.least_ring());

@@ -8,8 +8,8 @@ use crate::request::{Parameters, Request};
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
 
-/// Fills in the model's defaults, and `default_decoder`, and checks every range. `init_size` is the init image's width and
-/// height, pixels.
+/// Fills in the model's defaults, and `default_decoder`, and checks every range. `init_size` is the init image's width
+/// and height, pixels.
 pub(crate) fn resolve(
     request: &Request,
     default_decoder: Option<AutoencoderKind>,

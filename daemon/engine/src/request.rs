@@ -101,18 +101,18 @@ pub trait Observer: Send {
     /// Called often (after each layer).
     fn tick(&mut self, stage: Stage, done: usize, total: usize);
 
-    /// The flag that cancels the painting once it is set, from any thread and also in the middle of a layer: it ends soon
-    /// with `Error::Cancelled`. Called once, at the start; by default nothing sets it.
+    /// The flag that cancels the painting once it is set, from any thread and also in the middle of a layer: it ends
+    /// soon with `Error::Cancelled`. Called once, at the start; by default nothing sets it.
     fn cancel_flag(&self) -> Arc<AtomicBool> {
         Arc::default()
     }
 
-    /// Called after each call of the UNet. A painting that starts from a copy of `checkpoint` goes on from here. Does nothing
-    /// by default.
+    /// Called after each call of the UNet. A painting that starts from a copy of `checkpoint` goes on from here. Does
+    /// nothing by default.
     fn step_done(&mut self, _checkpoint: &StepCheckpoint) {}
 
-    /// Called when planning, or a stage whose weights are not kept, has freed much memory, before the next stage takes any:
-    /// the program may give what is free back to the system. Does nothing by default.
+    /// Called when planning, or a stage whose weights are not kept, has freed much memory, before the next stage takes
+    /// any: the program may give what is free back to the system. Does nothing by default.
     fn memory_freed(&mut self) {}
 }
 

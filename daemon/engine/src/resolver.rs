@@ -1,6 +1,6 @@
-//! From a request to what is painted, once: the model's defaults, the ranges, the tokens and the sampler's timesteps are
-//! settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed, so
-//! that a mistake is reported when a request arrives and not when its turn comes.
+//! From a request to what is painted, once: the model's defaults, the ranges, the tokens and the sampler's timesteps
+//! are settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed,
+//! so that a mistake is reported when a request arrives and not when its turn comes.
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest, SecondText, Source, Text};
 use crate::error::{Error, Result};

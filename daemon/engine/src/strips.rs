@@ -1,12 +1,12 @@
 //! The autoencoder's large images in strips: the same bytes as for the whole image, in a fraction of its memory.
 //!
-//! Blending tiles would shift colours and leave seams, since each tile would have its own GroupNorm statistics. Here a part
-//! of the graph that works row by row (convolutions, group norms, quantization) streams through *passes*: each pass runs down
-//! the image once and computes every row of the operators it needs exactly once, keeping only the few rows that the
-//! next ones still read (`steps`). A group norm's statistics are summed by one pass over its input before any later pass
-//! applies it. Which results are stored in between, and which are computed again by the next pass, is chosen by the budget
-//! (`plan`); it changes the work, never the values, because a result that may be stored is always rounded to the precision
-//! in which it would be.
+//! Blending tiles would shift colours and leave seams, since each tile would have its own GroupNorm statistics. Here a
+//! part of the graph that works row by row (convolutions, group norms, quantization) streams through *passes*: each
+//! pass runs down the image once and computes every row of the operators it needs exactly once, keeping only the few
+//! rows that the next ones still read (`steps`). A group norm's statistics are summed by one pass over its input before
+//! any later pass applies it. Which results are stored in between, and which are computed again by the next pass, is
+//! chosen by the budget (`plan`); it changes the work, never the values, because a result that may be stored is always
+//! rounded to the precision in which it would be.
 
 mod memory;
 mod passes;
@@ -40,8 +40,8 @@ impl Extent {
 pub(crate) enum RowOp {
     /// The segment's input, which is there before the first pass.
     Input,
-    /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16 in this unit.
-    /// `relu`: what is negative in it becomes 0.
+    /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16 in this
+    /// unit. `relu`: what is negative in it becomes 0.
     Conv { weight: String, shape: ConvShape, half: Option<f32>, relu: bool },
     /// A group norm.
     Norm { weight: String, groups: usize, eps: f32, silu: bool, quantize: bool },

@@ -1,9 +1,9 @@
 //! Prompts to token ids, exactly as transformers' `CLIPTokenizer` makes them: another id is another image.
 //!
-//! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed (NFC),
-//! its whitespace becomes single blanks, and it is lower-cased character by character; added tokens are cut out of that; a
-//! regular expression finds the words; each word's UTF-8 bytes, the last one marked as the end of a word, are merged pair by
-//! pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
+//! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed
+//! (NFC), its whitespace becomes single blanks, and it is lower-cased character by character; added tokens are cut out
+//! of that; a regular expression finds the words; each word's UTF-8 bytes, the last one marked as the end of a word,
+//! are merged pair by pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -114,8 +114,9 @@ impl Tokenizer {
         })
     }
 
-    /// Tokens that stand for themselves wherever they occur in a prompt. To transformers the padding is one, too: SD 2 pads
-    /// with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte cannot be written in a prompt.
+    /// Tokens that stand for themselves wherever they occur in a prompt. To transformers the padding is one, too: SD 2
+    /// pads with `!`, so there an exclamation mark is padding. A padding that is neither `END` nor one byte cannot be
+    /// written in a prompt.
     fn specials(&self, pad: u32) -> Vec<CutToken> {
         let token = |text: &str, id| CutToken { text: text.to_owned(), ids: vec![id] };
         let mut specials = vec![token(START, self.start), token(END, self.end)];
@@ -178,8 +179,9 @@ impl Tokenizer {
     }
 }
 
-/// Cuts `tokens` out of `text` from left to right, where several begin at the same place the longest, and appends their ids
-/// and those that `between` finds in the text around them, until there are `most`; returns the text that had no room.
+/// Cuts `tokens` out of `text` from left to right, where several begin at the same place the longest, and appends their
+/// ids and those that `between` finds in the text around them, until there are `most`; returns the text that had no
+/// room.
 fn cut(
     text: &str,
     tokens: &[CutToken],
@@ -223,8 +225,8 @@ fn normalized(text: &str) -> String {
     normalized
 }
 
-/// GPT-2's words, which transformers looks for within CLIP's: each is one of those, but for special tokens that a prompt
-/// spells in capitals.
+/// GPT-2's words, which transformers looks for within CLIP's: each is one of those, but for special tokens that a
+/// prompt spells in capitals.
 fn gpt2_words(clip_word: &str) -> impl Iterator<Item = &str> {
     let parts = match clip_word {
         START | END => [&clip_word[..2], &clip_word[2..clip_word.len() - 2], &clip_word[clip_word.len() - 2..]],
@@ -279,8 +281,8 @@ impl Chain {
     }
 }
 
-/// The characters by which a byte-level vocabulary spells the bytes 0 to 255: themselves where they can be seen in Latin-1,
-/// the others, counted in order, from U+0100 on.
+/// The characters by which a byte-level vocabulary spells the bytes 0 to 255: themselves where they can be seen in
+/// Latin-1, the others, counted in order, from U+0100 on.
 pub fn byte_alphabet() -> impl Iterator<Item = char> {
     let mut hidden = 0x100..;
     (0..=u8::MAX).map(move |byte| match byte {

@@ -36,8 +36,8 @@ impl Unet {
 
     /// Gets ready for `steps` predictions of latents of this shape.
     ///
-    /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided. An inpainting
-    /// model also needs `masked`, of the latents' size.
+    /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided. An
+    /// inpainting model also needs `masked`, of the latents' size.
     pub fn start(
         &mut self,
         latents: &Latents,

@@ -142,8 +142,8 @@ fn keys(sizes: &PictureSizes) -> String {
 }
 
 impl Moments {
-    /// Latents of the distribution (diffusers' `retrieve_latents`). `noise` gives a standard normal for each of their values;
-    /// it is called once, and of a tiny encoder's not at all.
+    /// Latents of the distribution (diffusers' `retrieve_latents`). `noise` gives a standard normal for each of their
+    /// values; it is called once, and of a tiny encoder's not at all.
     pub fn sample(&self, noise: impl FnOnce() -> Vec<f32>) -> Latents {
         let Moments { height, width, channels, .. } = *self;
         let drawn = match self.kind {

@@ -13,8 +13,8 @@ use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 pub(crate) const BATCH: usize = 16 << 10;
 
 impl Level {
-    /// Rounds every value to the nearest f16 in units of `unit`, a power of two, halves to even; storing it as f16 in that
-    /// unit then loses nothing.
+    /// Rounds every value to the nearest f16 in units of `unit`, a power of two, halves to even; storing it as f16 in
+    /// that unit then loses nothing.
     ///
     /// # Panics
     ///

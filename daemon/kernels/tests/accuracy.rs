@@ -145,7 +145,8 @@ fn attention_is_a_softmax_over_the_keys() {
     }
 }
 
-/// Even where all keys have much in common, and where a few keys have most of the weight. Measured: 39.0, 39.0 and 30.1 dB.
+/// Even where all keys have much in common, and where a few keys have most of the weight. Measured: 39.0, 39.0 and 30.1
+/// dB.
 #[test]
 fn int8_attention_is_nearly_a_softmax_over_the_keys() {
     for (offset, sharpness, least) in [(0.0, 1.0, 37.0), (20.0, 1.0, 37.0), (0.0, 12.0, 28.0)] {

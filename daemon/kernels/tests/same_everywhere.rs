@@ -1,7 +1,8 @@
-//! The same bits on every CPU: a fingerprint of what each kernel computes, which every level of every architecture has to give.
+//! The same bits on every CPU: a fingerprint of what each kernel computes, which every level of every architecture has
+//! to give.
 //!
-//! The other tests compare levels with the scalar one on the same CPU; this compares CPUs. Where a kernel's arithmetic is changed
-//! on purpose, so is its fingerprint here, and with it every image.
+//! The other tests compare levels with the scalar one on the same CPU; this compares CPUs. Where a kernel's arithmetic
+//! is changed on purpose, so is its fingerprint here, and with it every image.
 
 mod common;
 

@@ -15,7 +15,8 @@ pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
 
 mod client;
 
-/// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the work.
+/// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the
+/// work.
 pub fn print_line(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -209,8 +209,8 @@ impl SubmittedJob {
     }
 }
 
-/// What is published. Nothing in it is random but an id that the user did not give: the same command line with an id is the
-/// same request, of which the device draws the seed once.
+/// What is published. Nothing in it is random but an id that the user did not give: the same command line with an id is
+/// the same request, of which the device draws the seed once.
 fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintRequest, Failure> {
     let paint = &arguments.paint;
     let init_image = |path: &PathBuf| match std::fs::read(path) {

@@ -35,8 +35,8 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = -1, max = 18_446_744_073_709_551_615_u64)))]
     pub seed: Option<u64>,
-    /// Pixels, a multiple of 8. The model has a smallest size of its own, and its default where this is left out; with an
-    /// init image, that image's width, rounded down.
+    /// Pixels, a multiple of 8. The model has a smallest size of its own, and its default where this is left out; with
+    /// an init image, that image's width, rounded down.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 8, max = 2048), extend("multipleOf" = 8)))]
     pub width: Option<usize>,
@@ -60,12 +60,13 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub denoising_strength: Option<f64>,
-    /// The autoencoder that makes pixels, if the model has this one: `full`, or `tiny`, nearly the same in a fraction of the
-    /// time. The device's own choice where it is left out.
+    /// The autoencoder that makes pixels, if the model has this one: `full`, or `tiny`, nearly the same in a fraction
+    /// of the time. The device's own choice where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestDecoder>"))]
     pub decoder: Option<AutoencoderKind>,
-    /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes one.
+    /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<JobId>"))]
     pub id: Option<String>,

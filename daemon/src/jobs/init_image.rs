@@ -1,6 +1,6 @@
-//! The image that image to image starts from. It is untrusted input: its size is read from its header, and it is unpacked
-//! only where that fits the memory budget, when its job runs and nothing else needs the memory. Until then its file waits
-//! on disk: a queue of them would take more memory than painting does.
+//! The image that image to image starts from. It is untrusted input: its size is read from its header, and it is
+//! unpacked only where that fits the memory budget, when its job runs and nothing else needs the memory. Until then its
+//! file waits on disk: a queue of them would take more memory than painting does.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -26,7 +26,8 @@ const RGB: u64 = 3;
 const PROGRESSIVE: u64 = 4 * 2 + RGB;
 /// Bytes for each of its columns in each row of the image that it is scaled to: four channels in f32.
 const SCALING: u64 = 16;
-/// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover them.
+/// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover
+/// them.
 const DECODER: u64 = 2 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;

@@ -106,7 +106,8 @@ impl Rejection {
 }
 
 impl Job {
-    /// Reads a payload. The bytes of its init image, if it has one, are to be stored: in a file in `folder`, as the job says.
+    /// Reads a payload. The bytes of its init image, if it has one, are to be stored: in a file in `folder`, as the job
+    /// says.
     pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<(Job, Option<Vec<u8>>), Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let (mut fields, warning) = match payload::read(payload).map_err(anonymous)? {

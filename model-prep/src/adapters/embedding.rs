@@ -1,5 +1,5 @@
-//! Textual inversions: files of embeddings that a word of a prompt stands for (Gal et al. 2022), which become rows of the
-//! text encoders' token tables. Several embeddings are several tokens.
+//! Textual inversions: files of embeddings that a word of a prompt stands for (Gal et al. 2022), which become rows of
+//! the text encoders' token tables. Several embeddings are several tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,9 +62,9 @@ impl Embedding {
         Arc::clone(&self.file)
     }
 
-    /// Adds its rows behind the token tables of the text encoders of `networks`, which have `rows` rows; the tokens that
-    /// they are: as in diffusers, `word` for all and `word_1`, `word_2` and so on for each further one. `taken` says which texts
-    /// are tokens already.
+    /// Adds its rows behind the token tables of the text encoders of `networks`, which have `rows` rows; the tokens
+    /// that they are: as in diffusers, `word` for all and `word_1`, `word_2` and so on for each further one. `taken`
+    /// says which texts are tokens already.
     pub(super) fn add(
         &self,
         networks: &mut [NamedNetwork],

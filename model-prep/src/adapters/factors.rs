@@ -1,7 +1,7 @@
 //! What an adapter adds to a weight, before it is scaled: its factors, and rows of their product.
 //!
-//! A weight is a matrix here, `[outputs][inputs × height × width]`, in the order of torch's tensor. The formulas are those of
-//! LoRA (Hu et al. 2021), and of LyCORIS for LoCon, LoHa (Hyeon-Woo et al. 2021) and LoKr (Yeh et al. 2023).
+//! A weight is a matrix here, `[outputs][inputs × height × width]`, in the order of torch's tensor. The formulas are
+//! those of LoRA (Hu et al. 2021), and of LyCORIS for LoCon, LoHa (Hyeon-Woo et al. 2021) and LoKr (Yeh et al. 2023).
 
 /// A matrix, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,8 +69,9 @@ impl Product {
         }
     }
 
-    /// The product in which a kernel `[rank][rank][height × width]` lies between the factors, as one of two: LoCon's `mid`
-    /// and LyCORIS' `t1` and `t2` (`rebuild_tucker`): the second factor is Σⱼ kernel[i][j][t] · inputs[j][q] at [i][q][t].
+    /// The product in which a kernel `[rank][rank][height × width]` lies between the factors, as one of two: LoCon's
+    /// `mid` and LyCORIS' `t1` and `t2` (`rebuild_tucker`): the second factor is Σⱼ kernel[i][j][t] · inputs[j][q] at
+    /// [i][q][t].
     pub(super) fn around(outputs: FactorMatrix, kernel: &[f32], inputs: &FactorMatrix) -> Product {
         let (rank, taps) = (outputs.columns, kernel.len() / (outputs.columns * inputs.rows).max(1));
         let mut values = vec![0.0; rank * inputs.columns * taps];

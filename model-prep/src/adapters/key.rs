@@ -1,5 +1,6 @@
 //! The spellings of a LoRA file's keys. Each names a module of a network and what the tensor is to it:
-//! `lora_unet_mid_block_attentions_0_proj_in.lora_down.weight` is `down` of `mid_block.attentions.0.proj_in` of the UNet.
+//! `lora_unet_mid_block_attentions_0_proj_in.lora_down.weight` is `down` of `mid_block.attentions.0.proj_in` of the
+//! UNet.
 //!
 //! Dots and underscores of a module's name are not told apart, as kohya's spelling does not.
 
@@ -39,8 +40,8 @@ pub(super) enum LoraPart {
     DiffBias,
 }
 
-/// How the end of a key spells what it is: kohya's and LyCORIS' names, PEFT's, diffusers' from 0.17 to 0.23, and those of
-/// its older attention processors.
+/// How the end of a key spells what it is: kohya's and LyCORIS' names, PEFT's, diffusers' from 0.17 to 0.23, and those
+/// of its older attention processors.
 /// Of two ends that fit, the longer comes first.
 const PARTS: [(&str, LoraPart); 33] = [
     (".lora_down.weight", LoraPart::Down),

@@ -67,8 +67,8 @@ impl Lora {
         Arc::clone(&self.file)
     }
 
-    /// Merges its changes of biases into `networks`, and adds those of weights to `merges`. With `lenient` what fits nothing is
-    /// told of in `warnings`, else it is an error.
+    /// Merges its changes of biases into `networks`, and adds those of weights to `merges`. With `lenient` what fits
+    /// nothing is told of in `warnings`, else it is an error.
     pub(super) fn merge(
         self,
         networks: &mut [NamedNetwork],

@@ -1,9 +1,9 @@
 //! The change of one weight: computed for the rows that are read.
 //!
-//! W + strength · alpha/rank · product (LoRA), and of DoRA (Liu et al. 2024) each output's row, or in LyCORIS' older files each
-//! input's column, of that sum scaled to the length that was trained. As in PEFT, on which diffusers relies, the strength
-//! scales the product alone, and several changes come one after the other, but lengths are those of the model's own weight
-//! with one product.
+//! W + strength · alpha/rank · product (LoRA), and of DoRA (Liu et al. 2024) each output's row, or in LyCORIS' older
+//! files each input's column, of that sum scaled to the length that was trained. As in PEFT, on which diffusers relies,
+//! the strength scales the product alone, and several changes come one after the other, but lengths are those of the
+//! model's own weight with one product.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -46,7 +46,8 @@ pub(super) struct WeightMerge {
 }
 
 impl WeightMerge {
-    /// Reads the module's factors once, to know that they fit. `scale_of` says how a rank scales where no alpha is there.
+    /// Reads the module's factors once, to know that they fit. `scale_of` says how a rank scales where no alpha is
+    /// there.
     pub(super) fn new(
         parts: &ModuleParts,
         strength: f32,

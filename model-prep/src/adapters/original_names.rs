@@ -1,6 +1,6 @@
-//! The UNet's modules as the original program (CompVis' latent diffusion) names them, for LoRAs that were extracted from single
-//! files: `lora_unet_input_blocks_1_1_proj_in` is `down_blocks.0.attentions.0.proj_in`. There blocks are counted through;
-//! diffusers counts them by resolution.
+//! The UNet's modules as the original program (CompVis' latent diffusion) names them, for LoRAs that were extracted
+//! from single files: `lora_unet_input_blocks_1_1_proj_in` is `down_blocks.0.attentions.0.proj_in`. There blocks are
+//! counted through; diffusers counts them by resolution.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! PEFT's configuration of an adapter, from which its alphas are known where no key of the file has them: diffusers writes it
-//! to the file's metadata, PEFT to `adapter_config.json` beside the file.
+//! PEFT's configuration of an adapter, from which its alphas are known where no key of the file has them: diffusers
+//! writes it to the file's metadata, PEFT to `adapter_config.json` beside the file.
 
 use std::path::Path;
 
@@ -31,8 +31,8 @@ impl PeftConfig {
         config.map(PeftConfig).map_err(|error| Error::file(path, format!("no configuration of an adapter: {error}")))
     }
 
-    /// What the product of the factors of `module` is scaled by: alpha over the rank, or over its root (rsLoRA, Kalajdzievski
-    /// 2023). Where nothing is said it is 1.
+    /// What the product of the factors of `module` is scaled by: alpha over the rank, or over its root (rsLoRA,
+    /// Kalajdzievski 2023). Where nothing is said it is 1.
     pub(super) fn scale(&self, network: &str, module: &str, rank: usize) -> f32 {
         let get = |key: &str| self.0.get(&format!("{network}.{key}")).or_else(|| self.0.get(key));
         let pattern = get("alpha_pattern").and_then(Value::as_object);

@@ -1,5 +1,5 @@
-//! AutoencoderTiny (TAESD by O. Bohan): 3×3 convolutions of one width and ReLU, no norms and no attention, between pixels
-//! and latents.
+//! AutoencoderTiny (TAESD by O. Bohan): 3×3 convolutions of one width and ReLU, no norms and no attention, between
+//! pixels and latents.
 //!
 //! Its own pixels are from 0 to 1; the engine's are from -1 to 1.
 

@@ -1,4 +1,5 @@
-//! UNet2DConditionModel: down through the resolutions, through the middle, and up again with the way down's activations.
+//! UNet2DConditionModel: down through the resolutions, through the middle, and up again with the way down's
+//! activations.
 
 use diffused_engine::layer::Activation;
 

@@ -17,7 +17,8 @@ const STEPS: usize = 4;
 /// Bytes that painting may take.
 const MEMORY: u64 = 256 << 20;
 
-/// Paints small pictures with `bundle`, and counts what its networks quantize. The engine gives the same on every machine.
+/// Paints small pictures with `bundle`, and counts what its networks quantize. The engine gives the same on every
+/// machine.
 pub(crate) fn count(bundle: &Path) -> Result<BTreeMap<String, ChannelSquares>> {
     let source = Source::Folder(bundle.to_owned());
     let (resolver, values) = (Resolver::open(source.clone())?, QuantizedValues::default());

@@ -9,8 +9,8 @@ use crate::tensors::Checkpoint;
 const ROWS: usize = 64;
 
 /// The root mean square of each channel as the weight that makes it suggests, up to a common factor: of a norm, whose
-/// inputs have the variance 1, and of a matrix, whose inputs are not known and count as alike. Gated values are as large
-/// as their gates, too.
+/// inputs have the variance 1, and of a matrix, whose inputs are not known and count as alike. Gated values are as
+/// large as their gates, too.
 pub(super) fn made(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoint) -> Result<Vec<f32>> {
     let parameter = &network.parameters[link.producer];
     let mut sizes = Vec::with_capacity(link.channels);
@@ -34,8 +34,8 @@ pub(super) fn made(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoi
     Ok(sizes)
 }
 
-/// The root mean square of the weights that read each channel, up to a common factor. They count in parts of their row's
-/// largest, as rows are quantized each by itself.
+/// The root mean square of the weights that read each channel, up to a common factor. They count in parts of their
+/// row's largest, as rows are quantized each by itself.
 pub(super) fn read(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoint) -> Result<Vec<f32>> {
     let mut squares = vec![0f32; link.channels];
     for consumer in &link.consumers {

@@ -40,8 +40,8 @@ struct TokenizerJson {
     added_tokens: Vec<ListedToken>,
 }
 
-/// The tokens that `folder` adds to `vocab`, in the order of their ids, for a text encoder of `rows` tokens; what the user
-/// should know of is added to `warnings`.
+/// The tokens that `folder` adds to `vocab`, in the order of their ids, for a text encoder of `rows` tokens; what the
+/// user should know of is added to `warnings`.
 pub(super) fn open(
     folder: &Path,
     vocab: &HashMap<String, u32>,

@@ -107,8 +107,8 @@ impl Autoencoders {
         Autoencoders(vec![(tensors, networks)])
     }
 
-    /// Puts the autoencoder at `path` in the place of one of the same class or beside one of the other: a diffusers folder,
-    /// or the weights alone, whose configuration their shapes tell.
+    /// Puts the autoencoder at `path` in the place of one of the same class or beside one of the other: a diffusers
+    /// folder, or the weights alone, whose configuration their shapes tell.
     pub(crate) fn put(&mut self, path: &Path, configs: &mut Configs, warnings: &mut Vec<String>) -> Result<()> {
         let (own, xl) = (configs.vae.full.clone(), configs.text_2.is_some());
         let scale = own.as_ref().map_or(VaeConfig::published_scale(xl), |own| own.scaling_factor);
@@ -160,7 +160,8 @@ struct ModelTraits<'a> {
     xl: bool,
 }
 
-/// An autoencoder that stands alone, in one part or two halves. What weights alone do not tell is as in the `model`'s own.
+/// An autoencoder that stands alone, in one part or two halves. What weights alone do not tell is as in the `model`'s
+/// own.
 fn open(path: &Path, model: ModelTraits, warnings: &mut Vec<String>) -> Result<Vec<(VaeConfigs, Autoencoders)>> {
     for folder in [path.to_owned(), path.join("vae")] {
         let config = folder.join("config.json");
@@ -174,8 +175,8 @@ fn open(path: &Path, model: ModelTraits, warnings: &mut Vec<String>) -> Result<V
     files.iter().map(|file| open_file(file, model)).collect()
 }
 
-/// The files of a folder that hold the halves of a tiny autoencoder, as `taesd_decoder.safetensors`. TAESD's own repository
-/// has them for every family, of which those for the model's are taken.
+/// The files of a folder that hold the halves of a tiny autoencoder, as `taesd_decoder.safetensors`. TAESD's own
+/// repository has them for every family, of which those for the model's are taken.
 fn halves(folder: &Path, xl: bool) -> Result<Vec<PathBuf>> {
     let is_half = |path: &PathBuf| {
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

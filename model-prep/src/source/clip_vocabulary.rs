@@ -1,8 +1,8 @@
 //! CLIP's own vocabulary, for models that bring none, as single files.
 //!
-//! It is OpenAI's (MIT licence), as the crate `instant-clip-tokenizer` carries it. That crate gives away each token's text
-//! but not the merges; they follow from the order of the tokens. Byte pair encoding made token after token out of two
-//! earlier ones, so the merges known before a token split its text into just these two.
+//! It is OpenAI's (MIT licence), as the crate `instant-clip-tokenizer` carries it. That crate gives away each token's
+//! text but not the merges; they follow from the order of the tokens. Byte pair encoding made token after token out of
+//! two earlier ones, so the merges known before a token split its text into just these two.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -104,8 +104,8 @@ fn symbols(bytes: &[u8]) -> Vec<String> {
     symbols
 }
 
-/// The bytes of token `id`. `Tokenizer::decode` returns text, in which broken characters are replaced; so tokens that begin
-/// or end within a character are decoded between the bytes that it lacks.
+/// The bytes of token `id`. `Tokenizer::decode` returns text, in which broken characters are replaced; so tokens that
+/// begin or end within a character are decoded between the bytes that it lacks.
 fn token_bytes(tokenizer: &Tokenizer, id: usize) -> Vec<u8> {
     const BEFORE: [&[u8]; 7] = [&[], &[0xc3], &[0xe1], &[0xe1, 0x80], &[0xf1], &[0xf1, 0x80], &[0xf1, 0x80, 0x80]];
     const AFTER: [&[u8]; 9] = [

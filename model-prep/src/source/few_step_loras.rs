@@ -1,5 +1,5 @@
-//! LoRAs and models that paint in few steps (LCM-LoRA, Hyper-SD, SDXL-Lightning and their like) are told by their names,
-//! since their tensors are those of any other. The settings are those of their model cards.
+//! LoRAs and models that paint in few steps (LCM-LoRA, Hyper-SD, SDXL-Lightning and their like) are told by their
+//! names, since their tensors are those of any other. The settings are those of their model cards.
 
 use std::path::Path;
 

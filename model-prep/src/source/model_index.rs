@@ -14,7 +14,8 @@ pub(crate) struct ModelIndex {
     pub(crate) scheduler: Option<String>,
     /// There is a second text encoder (SDXL).
     pub(crate) second_encoder: bool,
-    /// Zeros stand for the embeddings of an absent negative prompt, as in SDXL's pipeline unless the file says otherwise.
+    /// Zeros stand for the embeddings of an absent negative prompt, as in SDXL's pipeline unless the file says
+    /// otherwise.
     pub(crate) zeros_without_prompt: bool,
 }
 

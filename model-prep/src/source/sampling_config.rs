@@ -1,9 +1,9 @@
 //! `scheduler/scheduler_config.json`: how the model was trained and is sampled.
 //!
-//! A scheduler's class names its sampler (`scheduler_class`); where the file is silent about what samplers do differently
-//! (spacing, offsets) the bundle is, too, so that each sampler takes its own default as in diffusers. How to sample is the
-//! user's choice, so what we lack is told of and the nearest sampler taken; how the model was trained is not, so what we
-//! lack of that is refused.
+//! A scheduler's class names its sampler (`scheduler_class`); where the file is silent about what samplers do
+//! differently (spacing, offsets) the bundle is, too, so that each sampler takes its own default as in diffusers. How
+//! to sample is the user's choice, so what we lack is told of and the nearest sampler taken; how the model was trained
+//! is not, so what we lack of that is refused.
 
 use std::path::Path;
 
@@ -135,8 +135,8 @@ fn nearest(class: SchedulerClass, karras: bool, missing: &mut Vec<String>) -> Sa
     }
 }
 
-/// What clips the predicted image, which our samplers do not: `thresholding`, and `clip_sample` in those pipelines that do
-/// not turn it off whatever the file says, as Stable Diffusion's do.
+/// What clips the predicted image, which our samplers do not: `thresholding`, and `clip_sample` in those pipelines that
+/// do not turn it off whatever the file says, as Stable Diffusion's do.
 fn refuse_clipping(keys: &mut Keys, index: &ModelIndex, class: SchedulerClass) -> Result<()> {
     let way_out = "false, or a sampler that does not clip: --sampler NAME";
     if let Some(value) = keys.some("thresholding").filter(|value| *value != json!(false)) {

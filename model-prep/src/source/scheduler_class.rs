@@ -1,5 +1,5 @@
-//! The schedulers that people's models name, by diffusers' classes: which of our samplers does the same, or comes nearest,
-//! and which of a class's options ours do not have.
+//! The schedulers that people's models name, by diffusers' classes: which of our samplers does the same, or comes
+//! nearest, and which of a class's options ours do not have.
 
 use diffused_engine::sampler::{BetaSchedule, SamplerKind};
 use serde_json::{Value, json};
@@ -59,8 +59,8 @@ const CLASSES: [SchedulerClass; 21] = [
     near("UniPCMultistepScheduler", SamplerKind::Dpmpp2m, LINEAR),
 ];
 
-/// How the names of schedulers begin that work on another kind of noise (flow matching, EDM's preconditioning), so that no
-/// sampler of ours paints with their models.
+/// How the names of schedulers begin that work on another kind of noise (flow matching, EDM's preconditioning), so that
+/// no sampler of ours paints with their models.
 const OTHER_KINDS: [&str; 5] = ["Flow", "EDM", "CosineDPM", "CMStochastic", "VQDiffusion"];
 
 /// The class of that name.

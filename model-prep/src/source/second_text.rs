@@ -1,5 +1,5 @@
-//! SDXL's second text encoder: what the bundle says of it, and its padding, in which alone its tokenizer differs from the
-//! first one's.
+//! SDXL's second text encoder: what the bundle says of it, and its padding, in which alone its tokenizer differs from
+//! the first one's.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! A model in one file, as model sites give it: all networks' tensors under the original program's names, and nothing else.
-//! The tensors get diffusers' names; configurations follow from their shapes and from what the family has.
+//! A model in one file, as model sites give it: all networks' tensors under the original program's names, and nothing
+//! else. The tensors get diffusers' names; configurations follow from their shapes and from what the family has.
 
 mod configs;
 mod kind;

@@ -27,8 +27,8 @@ pub(crate) struct TextConfig {
     pub(crate) projection: Option<usize>,
     /// Width of the projection where there is one.
     pub(crate) projection_dim: usize,
-    /// The pooled embedding is that of the largest token id, else of the end token: transformers tells by the end token's
-    /// id, which was once 2 by mistake.
+    /// The pooled embedding is that of the largest token id, else of the end token: transformers tells by the end
+    /// token's id, which was once 2 by mistake.
     pub(crate) pooled_at_largest: bool,
     /// Attention heads.
     pub(crate) heads: usize,
@@ -141,8 +141,8 @@ impl TextConfig {
         Ok(config)
     }
 
-    /// Leaves out the last `clip_skip` - 1 layers, as web interfaces count: 1 leaves out none. SDXL's embeddings leave out
-    /// one anyway.
+    /// Leaves out the last `clip_skip` - 1 layers, as web interfaces count: 1 leaves out none. SDXL's embeddings leave
+    /// out one anyway.
     pub(crate) fn clip_skip(&mut self, clip_skip: Option<u16>) -> Result<()> {
         let Some(clip_skip) = clip_skip else { return Ok(()) };
         let skip = self.skip.max(usize::from(clip_skip.saturating_sub(1)));
@@ -154,8 +154,8 @@ impl TextConfig {
         Ok(())
     }
 
-    /// Whether a model of this kind needs the tensor: not the layers that are left out, nor, as the first of SDXL's two text
-    /// encoders, the norm after them. SDXL's second one, which alone has a projection, needs all.
+    /// Whether a model of this kind needs the tensor: not the layers that are left out, nor, as the first of SDXL's two
+    /// text encoders, the norm after them. SDXL's second one, which alone has a projection, needs all.
     pub(crate) fn needs(&self, name: &str) -> bool {
         let layer = name.strip_prefix("encoder.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
         let left_out = layer.is_some_and(|layer: usize| (self.layers - self.skip..self.layers).contains(&layer));
@@ -173,7 +173,8 @@ impl TextConfig {
         TextConfig { skip: 0, final_norm: true, projection: None, ..self }
     }
 
-    /// SDXL's second text encoder: as the first, and the last block's result is projected (CLIPTextModelWithProjection).
+    /// SDXL's second text encoder: as the first, and the last block's result is projected
+    /// (CLIPTextModelWithProjection).
     pub(crate) fn second_of_two(self) -> TextConfig {
         TextConfig { projection: Some(self.projection_dim), ..self.first_of_two() }
     }

@@ -1,6 +1,6 @@
 //! `tokenizer/`: CLIP's byte pair encoding. Vocabulary and merges go into the bundle as they are; here their sizes are
-//! checked and the special tokens' ids found, which is where Stable Diffusion 1 (padding with the end token) and 2 (with
-//! token 0) differ. Folders that transformers 5 wrote have both in `tokenizer.json` alone.
+//! checked and the special tokens' ids found, which is where Stable Diffusion 1 (padding with the end token) and 2
+//! (with token 0) differ. Folders that transformers 5 wrote have both in `tokenizer.json` alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

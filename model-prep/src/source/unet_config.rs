@@ -169,7 +169,8 @@ fn added(keys: &mut Keys) -> Result<Option<AddedEmbedding>> {
     }
 }
 
-/// Channels of the latents, and whether the model inpaints: then the input also holds a mask and the masked image's latents.
+/// Channels of the latents, and whether the model inpaints: then the input also holds a mask and the masked image's
+/// latents.
 fn latent_channels(keys: &mut Keys) -> Result<(usize, bool)> {
     let channels = keys.count("in_channels", 4)?;
     let out_channels = keys.count("out_channels", 4)?;

@@ -85,8 +85,8 @@ impl VaeConfig {
         VaeConfig { half_unit: 256, ..self }
     }
 
-    /// The configuration that the tensors of `file`, under diffusers' names, tell. What they do not tell is as in `own`, the
-    /// model's autoencoder, else as in Stable Diffusion's; `scaling_factor` is the model's.
+    /// The configuration that the tensors of `file`, under diffusers' names, tell. What they do not tell is as in
+    /// `own`, the model's autoencoder, else as in Stable Diffusion's; `scaling_factor` is the model's.
     pub(crate) fn of_tensors(
         file: &Path,
         tensors: &Checkpoint,

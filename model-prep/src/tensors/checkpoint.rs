@@ -52,8 +52,8 @@ impl Checkpoint {
         Ok(Checkpoint { choice, ..Checkpoint::from_files(folder, files, |name| Some(name.to_owned()))? })
     }
 
-    /// The tensors of `files` under other names; where `rename` returns `None` a tensor is left out. An error of a missing
-    /// tensor names `place`.
+    /// The tensors of `files` under other names; where `rename` returns `None` a tensor is left out. An error of a
+    /// missing tensor names `place`.
     ///
     /// # Errors
     ///

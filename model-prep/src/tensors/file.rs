@@ -16,15 +16,15 @@ use super::dtype::TensorDtype;
 use super::{gguf, safetensors_header, torch};
 use crate::error::{Error, Result};
 
-/// Most bytes between the values of one read of a tensor that is not contiguous; where they lie farther apart, it is read
-/// in pieces.
+/// Most bytes between the values of one read of a tensor that is not contiguous; where they lie farther apart, it is
+/// read in pieces.
 const MAX_SPAN: usize = 4 << 20;
 
 /// Most values of a tensor that is read at once.
 const MAX_WHOLE: usize = 1 << 26;
 
-/// Most tensors of a file, dimensions of a tensor, and bytes of its name: what a damaged or hostile file may have us keep. The largest
-/// published checkpoints have some thousands of tensors.
+/// Most tensors of a file, dimensions of a tensor, and bytes of its name: what a damaged or hostile file may have us
+/// keep. The largest published checkpoints have some thousands of tensors.
 pub(super) const MAX_TENSORS: usize = 1 << 17;
 pub(super) const MAX_DIMENSIONS: usize = 8;
 pub(super) const MAX_NAME: usize = 1024;

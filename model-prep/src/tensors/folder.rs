@@ -34,8 +34,8 @@ pub(crate) struct FolderWeights {
     pub(crate) choice: Option<String>,
 }
 
-/// Opens the weights of a network's folder, whose files are called `stem` or as is usual elsewhere. The first is taken that
-/// can be read, of those that the library would take before variants that it takes only when asked.
+/// Opens the weights of a network's folder, whose files are called `stem` or as is usual elsewhere. The first is taken
+/// that can be read, of those that the library would take before variants that it takes only when asked.
 ///
 /// # Errors
 ///

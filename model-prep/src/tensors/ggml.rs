@@ -1,6 +1,7 @@
 //! ggml's quantised blocks: small integers, and scales for some of them together.
 //!
-//! Layouts: ggml's `ggml-common.h`; the values are those of its `dequantize_row_…`, in the same order of f32 operations.
+//! Layouts: ggml's `ggml-common.h`; the values are those of its `dequantize_row_…`, in the same order of f32
+//! operations.
 
 #![allow(clippy::indexing_slicing, reason = "of arrays of a block's size, by a value's place in the block")]
 

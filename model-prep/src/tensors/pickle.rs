@@ -1,14 +1,15 @@
-//! Python's pickles as data: dictionaries, lists, numbers, text, and the names of what Python would call. Nothing is called.
+//! Python's pickles as data: dictionaries, lists, numbers, text, and the names of what Python would call. Nothing is
+//! called.
 //!
-//! A pickle is a program for a stack machine (Python's `pickletools` describes it). The machine here knows the opcodes that
-//! build data; what Python would import and call is kept as a name and its arguments, which `torch` may know.
+//! A pickle is a program for a stack machine (Python's `pickletools` describes it). The machine here knows the opcodes
+//! that build data; what Python would import and call is kept as a name and its arguments, which `torch` may know.
 
 use std::collections::BTreeMap;
 
 use super::byte_reader::{ByteReader, Parsed};
 
-/// Most opcodes, which also bounds the memory: each makes at most one value and one container of some tens of bytes. The
-/// largest published checkpoints have some hundred thousand.
+/// Most opcodes, which also bounds the memory: each makes at most one value and one container of some tens of bytes.
+/// The largest published checkpoints have some hundred thousand.
 const MAX_OPCODES: usize = 2_000_000;
 
 /// Most values that are copied: only dictionaries that are made from lists of pairs copy any.

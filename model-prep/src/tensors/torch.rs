@@ -1,5 +1,5 @@
-//! The tensors of torch's zip archives (`.ckpt`, `.bin`, `.pt`): `data.pkl` says which there are, and `data/KEY` holds the
-//! values of each.
+//! The tensors of torch's zip archives (`.ckpt`, `.bin`, `.pt`): `data.pkl` says which there are, and `data/KEY` holds
+//! the values of each.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Where the files of a zip archive lie. Only files that are stored as they are can be read: torch compresses none, and so
-//! nothing has to be unpacked and no archive can be larger inside than it is.
+//! Where the files of a zip archive lie. Only files that are stored as they are can be read: torch compresses none, and
+//! so nothing has to be unpacked and no archive can be larger inside than it is.
 
 use std::collections::BTreeMap;
 use std::fs::File;

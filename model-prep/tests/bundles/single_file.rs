@@ -1,5 +1,5 @@
-//! Single files: the tiny models of the goldens, written under the names that diffusers reads (`single_files.json`), give
-//! the bundles of their folders.
+//! Single files: the tiny models of the goldens, written under the names that diffusers reads (`single_files.json`),
+//! give the bundles of their folders.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,8 @@
-//! What is fuzzed: the parsers of everything that comes from outside. A damaged or hostile input is an error or is taken;
-//! it must not panic, run for ever or take more memory than its own size explains.
+//! What is fuzzed: the parsers of everything that comes from outside. A damaged or hostile input is an error or is
+//! taken; it must not panic, run for ever or take more memory than its own size explains.
 //!
-//! `tests/fuzz/run` feeds these functions with cargo-fuzz; `tests/corpus.rs` replays the committed inputs with any toolchain.
+//! `tests/fuzz/run` feeds these functions with cargo-fuzz; `tests/corpus.rs` replays the committed inputs with any
+//! toolchain.
 
 use std::fs;
 use std::io::Cursor;

@@ -1,5 +1,5 @@
-//! What a manifest's values may be. Whatever lies outside would stop the program, paint nothing that can be recognised, or
-//! is not a model of the kind that the engine runs.
+//! What a manifest's values may be. Whatever lies outside would stop the program, paint nothing that can be recognised,
+//! or is not a model of the kind that the engine runs.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

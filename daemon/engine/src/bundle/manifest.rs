@@ -96,8 +96,8 @@ pub struct SecondText {
     pub channels: usize,
     /// Width of the pooled embedding, which stands for the whole prompt.
     pub pooled: usize,
-    /// The pooled embedding is that of the token with the largest id, else of the end token. They differ where tokens were
-    /// added to the vocabulary (transformers' `eos_token_id` 2, which published models have).
+    /// The pooled embedding is that of the token with the largest id, else of the end token. They differ where tokens
+    /// were added to the vocabulary (transformers' `eos_token_id` 2, which published models have).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pooled_at_largest: bool,
     /// Without a negative prompt all embeddings are zeros, else those of the empty prompt (diffusers'

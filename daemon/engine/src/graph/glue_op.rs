@@ -22,8 +22,8 @@ pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {
     join_halves(model)
 }
 
-/// Lets a `Concat` read in f16 what was cast to f32 for it alone: the cast would be a copy twice as large, beside it at the
-/// worst moment of a UNet.
+/// Lets a `Concat` read in f16 what was cast to f32 for it alone: the cast would be a copy twice as large, beside it at
+/// the worst moment of a UNet.
 fn join_halves(model: &mut TypedModel) -> TractResult<()> {
     let is = |node: &TypedNode, glue: Glue| node.op_as::<GlueOp>().is_some_and(|op| op.0 == glue);
     let mut joins = Vec::new();

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn frequencies_fall_geometrically() {
-        // torch: get_timestep_embedding(torch.tensor([1.0]), 4, downscale_freq_shift=1) = sin(1), sin(1e-4), cos(1), cos(1e-4)
+        // torch: get_timestep_embedding(torch.tensor([1.0]), 4, downscale_freq_shift=1) = sin(1), sin(1e-4), cos(1),
+        // cos(1e-4)
         let found = embedding(1.0, 4, false, 1.0);
         let wanted = [0.841_471, 1e-4, 0.540_302_3, 1.0];
         assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-7), "{found:?}");

@@ -1,7 +1,7 @@
 //! The standard operators between ours that move much memory: `Cast` to and from f16 and `Concat` of channels.
 //!
-//! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with zeros
-//! first; these do the same on all threads and through the pool.
+//! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with
+//! zeros first; these do the same on all threads and through the pool.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! What comes out of each operator, and whether what goes in fits the operator and its weights.
 //!
-//! Everything is checked here, when a schedule is made: a graph that does not fit its weights is refused before anything
-//! runs, and the operators themselves need no checks.
+//! Everything is checked here, when a schedule is made: a graph that does not fit its weights is refused before
+//! anything runs, and the operators themselves need no checks.
 
 use diffused_kernels::pack::{Format, PANEL};
 use diffused_kernels::{ConvShape, MOST_TERMS};
@@ -166,8 +166,8 @@ fn convolved(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Checked<TV
     Ok(tvec![shape.batch, shape.out_height(), shape.out_width(), *features])
 }
 
-/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`, and the height and width that its last
-/// input gives if it has one for that.
+/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`, and the height and width that its
+/// last input gives if it has one for that.
 pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Option<ConvShape> {
     let Layer::Conv2d { kernel, stride, padding, upsample, .. } = *layer else { return None };
     let [batch, height, width, _] = *x else { return None };

@@ -1,5 +1,5 @@
-//! A result that waits between passes: bands of rows, so that a band's memory comes with its first row and goes after its
-//! last use, while the pass that reads it writes its own.
+//! A result that waits between passes: bands of rows, so that a band's memory comes with its first row and goes after
+//! its last use, while the pass that reads it writes its own.
 
 use std::ops::Range;
 

@@ -20,8 +20,8 @@ pub struct ConvShape {
     pub stride: usize,
     /// Zeros to the right and below only, instead of one pixel on every side. A 1×1 kernel never pads.
     pub pad_end_only: bool,
-    /// The input is first enlarged, nearest neighbour (never stored), to this height and width. Each is twice the input's, or
-    /// one less or more: what it was before a halving that rounded.
+    /// The input is first enlarged, nearest neighbour (never stored), to this height and width. Each is twice the
+    /// input's, or one less or more: what it was before a halving that rounded.
     pub enlarged: Option<[usize; 2]>,
 }
 
@@ -107,8 +107,8 @@ impl Strip {
     }
 }
 
-/// One convolution. It writes to an output `[batch][strip.out_rows][out_width][features]`, and of the features to the columns
-/// that `panels` covers.
+/// One convolution. It writes to an output `[batch][strip.out_rows][out_width][features]`, and of the features to the
+/// columns that `panels` covers.
 #[derive(Debug, Clone)]
 pub struct ConvCall<'a> {
     /// `strip.in_rows` of each image of the batch: `[batch][strip.in_rows][width][k]`.
@@ -153,8 +153,8 @@ impl<'a> ConvCall<'a> {
     }
 }
 
-/// One linear layer, `x · Wᵀ` and what follows it. It writes to an output `[rows][features]`, and of the features to the columns
-/// that `panels` covers: a matrix may come in several calls.
+/// One linear layer, `x · Wᵀ` and what follows it. It writes to an output `[rows][features]`, and of the features to
+/// the columns that `panels` covers: a matrix may come in several calls.
 #[derive(Debug, Clone)]
 pub struct LinearCall<'a> {
     /// `[rows][k]`.

@@ -50,8 +50,8 @@ impl<'a> InputRows<'a> {
 pub struct Panels<'a> {
     /// The shape of the matrix.
     pub layout: Layout,
-    /// Whole panels, in one or more blocks: as many in each, but the last may hold fewer. Fastest where blocks are aligned to 64
-    /// bytes, and where one call gets many panels: each call packs its input.
+    /// Whole panels, in one or more blocks: as many in each, but the last may hold fewer. Fastest where blocks are
+    /// aligned to 64 bytes, and where one call gets many panels: each call packs its input.
     pub blocks: &'a [&'a [u8]],
     /// The index of the first panel within the matrix.
     pub first: usize,
@@ -107,7 +107,8 @@ pub enum ActivationFn {
     Gelu,
     /// `x · sigmoid(1.702 x)`.
     QuickGelu,
-    /// `value · gelu(gate)`: panels of 16 values and of 16 gates alternate; half as many features as the matrix has outputs.
+    /// `value · gelu(gate)`: panels of 16 values and of 16 gates alternate; half as many features as the matrix has
+    /// outputs.
     Geglu,
 }
 
@@ -119,14 +120,16 @@ impl ActivationFn {
     }
 }
 
-/// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`, ReLU.
+/// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`,
+/// ReLU.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Applied to the biased result.
     pub activation: ActivationFn,
     /// The result is added to what `out` holds (the residual).
     pub accumulate: bool,
-    /// Added to the bias, one value for each feature (not with GEGLU): the same for all images, or each image's own in turn.
+    /// Added to the bias, one value for each feature (not with GEGLU): the same for all images, or each image's own in
+    /// turn.
     pub time: Option<&'a [f32]>,
     /// What is negative at the end becomes 0.
     pub relu: bool,

@@ -11,12 +11,12 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 ///
 /// A tap in the padding reads a row of zeros (with scale 0), a term like any other.
 ///
-/// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order from 0;
-///   then `fma(sum, weight scale, bias)`.
+/// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order
+///   from 0; then `fma(sum, weight scale, bias)`.
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
-/// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation, then
-/// what `out` held is added if `accumulate`, then what is below 0 becomes 0 if `relu`.
+/// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation,
+/// then what `out` held is added if `accumulate`, then what is below 0 becomes 0 if `relu`.
 pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     let ConvCall { x, panels, features, epilogue, .. } = call;
     let (x, features) = (*x, *features);

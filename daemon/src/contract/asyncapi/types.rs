@@ -1,5 +1,5 @@
-//! The schemas of what is not a type of the contract's own: the engine's names and parameters, and what clients may write
-//! in several ways.
+//! The schemas of what is not a type of the contract's own: the engine's names and parameters, and what clients may
+//! write in several ways.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! Image files from pixels. A PNG carries its parameters as the A1111 web interface writes them, and other programs read.
+//! Image files from pixels. A PNG carries its parameters as the A1111 web interface writes them, and other programs
+//! read.
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Parameters;

@@ -1,5 +1,5 @@
-//! What a file of tensors is, by their names and shapes: a model of one of the families, or something else that people have
-//! and that belongs elsewhere.
+//! What a file of tensors is, by their names and shapes: a model of one of the families, or something else that people
+//! have and that belongs elsewhere.
 
 use std::path::Path;
 
@@ -92,8 +92,8 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
     }
 }
 
-/// Stable Diffusion 1 or 2, where the text encoder has transformers' names, which some programs give to both: told by the
-/// width of the text embeddings, or by the UNet's transformers, which begin in linear layers in 2.
+/// Stable Diffusion 1 or 2, where the text encoder has transformers' names, which some programs give to both: told by
+/// the width of the text embeddings, or by the UNet's transformers, which begin in linear layers in 2.
 fn of_transformers_names(file: &TensorFile) -> SingleFamily {
     let ends = |end: &str| file.tensors.iter().find(|(name, _)| name.starts_with(UNET) && name.ends_with(end));
     let width = ends(".attn2.to_k.weight").and_then(|(_, entry)| entry.shape.get(1).copied());
@@ -116,7 +116,8 @@ pub(super) fn lacks(network: &str) -> String {
 
 /// What is said of a file whose names have none of the known parts.
 fn unknown(file: &TensorFile) -> String {
-    // In diffusers' files the only tensor is named as the word; those for Stable Diffusion XL have one for each encoder.
+    // In diffusers' files the only tensor is named as the word; those for Stable Diffusion XL have one for each
+    // encoder.
     let only = file.tensors.first_key_value().filter(|_| file.tensors.len() == 1);
     let is_rows = only.is_some_and(|(_, entry)| matches!(entry.shape[..], [_] | [1..=75, _]));
     if is_rows || file.tensors.contains_key("clip_l") || file.tensors.contains_key("clip_g") {

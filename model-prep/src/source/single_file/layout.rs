@@ -1,4 +1,5 @@
-//! The names in single files, which are those of the original program (CompVis' latent diffusion), as diffusers names them.
+//! The names in single files, which are those of the original program (CompVis' latent diffusion), as diffusers names
+//! them.
 //!
 //! Blocks are counted through in single files and by resolution in diffusers, so how many there are at a resolution is
 //! found from the names first.
@@ -176,7 +177,8 @@ fn replaced(name: &str, table: &[(&str, &str)]) -> Option<String> {
     Some(format!("{new}{rest}"))
 }
 
-/// diffusers' name of an autoencoder's tensor, which is without `first_stage_model.`, where there are `levels` resolutions.
+/// diffusers' name of an autoencoder's tensor, which is without `first_stage_model.`, where there are `levels`
+/// resolutions.
 pub(crate) fn vae_name(name: &str, levels: usize) -> String {
     let (part, rest) = match name.split_once('.') {
         Some((part @ ("encoder" | "decoder"), rest)) => (part, rest),
