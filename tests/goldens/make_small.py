@@ -70,6 +70,9 @@ def folder(name, pipe, shared, parts):
     path = MODELS / name
     shutil.rmtree(path, ignore_errors=True)
     pipe.save_pretrained(path)
+    index = json.loads((path / "model_index.json").read_text())
+    index.pop("_name_or_path", None)  # where this machine has the model that the parts came from
+    (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for part in [*parts, "tokenizer"]:
         shutil.rmtree(path / part)
         os.symlink(f"../{shared}/{part}", path / part)
