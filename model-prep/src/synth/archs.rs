@@ -82,31 +82,14 @@ impl Arch {
     }
 
     fn text_encoder(self) -> Value {
-        let (hidden, layers, heads, activation) =
-            if self.is_sd2() { (1024, 23, 16, "gelu") } else { (768, 12, 12, "quick_gelu") };
-        json!({
-            "architectures": ["CLIPTextModel"],
-            "model_type": "clip_text_model",
-            "vocab_size": 49408,
-            "max_position_embeddings": 77,
-            "hidden_size": hidden,
-            "intermediate_size": 4 * hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "hidden_act": activation,
-            "layer_norm_eps": 1e-5,
-            "projection_dim": if self.is_sd2() { 512 } else { 768 },
-        })
+        match self.is_sd2() {
+            true => text_encoder("CLIPTextModel", "gelu", [1024, 23, 16], 512),
+            false => text_encoder("CLIPTextModel", "quick_gelu", [768, 12, 12], 768),
+        }
     }
 
     fn special_tokens(self) -> Value {
-        let pad = if self.is_sd2() { "!" } else { "<|endoftext|>" };
-        json!({
-            "bos_token": "<|startoftext|>",
-            "eos_token": "<|endoftext|>",
-            "unk_token": "<|endoftext|>",
-            "pad_token": pad,
-        })
+        special_tokens(if self.is_sd2() { "!" } else { "<|endoftext|>" })
     }
 
     fn unet(self) -> Value {
@@ -178,6 +161,33 @@ impl Arch {
         }
         config
     }
+}
+
+/// CLIP's text transformer of this width, so many layers and heads.
+pub(super) fn text_encoder(
+    class: &str,
+    activation: &str,
+    [hidden, layers, heads]: [usize; 3],
+    projection: usize,
+) -> Value {
+    json!({
+        "architectures": [class],
+        "model_type": "clip_text_model",
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_act": activation,
+        "layer_norm_eps": 1e-5,
+        "projection_dim": projection,
+    })
+}
+
+pub(super) fn special_tokens(pad: &str) -> Value {
+    let [bos, eos] = ["<|startoftext|>", "<|endoftext|>"];
+    json!({"bos_token": bos, "eos_token": eos, "unk_token": eos, "pad_token": pad})
 }
 
 pub(super) fn tokenizer_config() -> Value {

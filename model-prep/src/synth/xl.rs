@@ -2,23 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::archs::{Arch, tokenizer_config, vae};
+use super::archs::{self, Arch, special_tokens, tokenizer_config, vae};
 
 /// Every JSON file of the folder.
 pub(super) fn files(arch: Arch) -> Vec<(&'static str, Value)> {
     let scheduler = scheduler(arch);
-    let tokens = |pad| {
-        let [bos, eos] = ["<|startoftext|>", "<|endoftext|>"];
-        json!({"bos_token": bos, "eos_token": eos, "unk_token": eos, "pad_token": pad})
-    };
     vec![
         ("model_index.json", model_index(&scheduler["_class_name"])),
         ("text_encoder/config.json", text_encoder("CLIPTextModel", "quick_gelu", [768, 12, 12])),
         ("text_encoder_2/config.json", text_encoder("CLIPTextModelWithProjection", "gelu", [1280, 32, 20])),
         ("tokenizer/tokenizer_config.json", tokenizer_config()),
-        ("tokenizer/special_tokens_map.json", tokens("<|endoftext|>")),
+        ("tokenizer/special_tokens_map.json", special_tokens("<|endoftext|>")),
         ("tokenizer_2/tokenizer_config.json", tokenizer_config()),
-        ("tokenizer_2/special_tokens_map.json", tokens("!")),
+        ("tokenizer_2/special_tokens_map.json", special_tokens("!")),
         ("unet/config.json", unet(arch)),
         ("vae/config.json", autoencoder()),
         ("scheduler/scheduler_config.json", scheduler),
@@ -39,21 +35,11 @@ fn model_index(scheduler: &Value) -> Value {
     })
 }
 
-fn text_encoder(class: &str, activation: &str, [hidden, layers, heads]: [usize; 3]) -> Value {
-    json!({
-        "architectures": [class],
-        "model_type": "clip_text_model",
-        "vocab_size": 49408,
-        "max_position_embeddings": 77,
-        "hidden_size": hidden,
-        "intermediate_size": 4 * hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "hidden_act": activation,
-        "layer_norm_eps": 1e-5,
-        "projection_dim": hidden,
-        "eos_token_id": 2,
-    })
+/// With the end token's id that published models have, which means the largest id of a prompt.
+fn text_encoder(class: &str, activation: &str, sizes: [usize; 3]) -> Value {
+    let mut config = archs::text_encoder(class, activation, sizes, sizes[0]);
+    config["eos_token_id"] = json!(2);
+    config
 }
 
 fn unet(arch: Arch) -> Value {
