@@ -4,14 +4,9 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Request;
-use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Options, Painting, Resolver};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,7 +21,9 @@ use payload::Payload;
 pub use payload::trimmed;
 
 mod fields;
+mod images;
 mod payload;
+mod values;
 
 /// The longest prompt that is taken, in bytes; the model itself reads no more than about 77 words.
 const MAX_PROMPT: usize = 20_000;
@@ -126,7 +123,7 @@ impl Job {
             fault,
         })?;
         let rejection = |fault| Rejection { id: id.clone(), transaction: transaction.clone(), fault };
-        let bytes = init_image(&mut fields, mode).map_err(rejection)?;
+        let bytes = images::init_image(&mut fields, mode).map_err(rejection)?;
         let mut job = interpret(&mut fields).map_err(rejection)?;
         (job.named, job.id) = (id.is_some(), id.clone().unwrap_or_else(random::id));
         let path = folder.join(format!("{INIT_IMAGE}{}", job.id));
@@ -176,10 +173,10 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         height: fields.size("height")?,
         steps: fields.size("steps")?,
         cfg_scale: fields.number("cfg_scale")?,
-        seed: seed(fields)?,
-        sampler: sampler(fields)?,
+        seed: values::seed(fields)?,
+        sampler: values::sampler(fields)?,
         strength: fields.number("denoising_strength")?,
-        decoder: decoder(fields)?,
+        decoder: values::decoder(fields)?,
     };
     let job = Job {
         id: String::new(),
@@ -187,9 +184,9 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         transaction: None,
         init_image: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
-        format: format(fields)?,
+        format: values::format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
-        not_after: not_after(fields)?,
+        not_after: values::not_after(fields)?,
         warnings: vec![],
         request,
     };
@@ -200,74 +197,6 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         ));
     }
     Ok(Job { warnings: fields.leftovers(), ..job })
-}
-
-fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
-    let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
-    Ok(name.map(|name| name.parse()).transpose()?)
-}
-
-fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {
-    let name = fields.text("decoder")?.map(|name| name.chars().take(80).collect::<String>());
-    name.map(|name| name.parse().map_err(|message: String| Fault::param("decoder", message))).transpose()
-}
-
-/// −1 and nothing mean a random seed, small enough for every JSON reader.
-fn seed(fields: &mut Fields) -> Result<u64, Fault> {
-    let Some(value) = fields.take("seed") else { return Ok(random::seed()) };
-    match fields::whole(&value) {
-        Some(-1) => Ok(random::seed()),
-        Some(seed) if seed >= 0 => Ok(seed as u64),
-        _ => value.as_u64().ok_or_else(|| {
-            Fault::param(
-                "seed",
-                format!("expected a whole number from 0, or -1 for a random one; got {}", fields::shown(&value)),
-            )
-        }),
-    }
-}
-
-/// The one init image, out of its base64.
-fn init_image(fields: &mut Fields, mode: RequestMode) -> Result<Option<Vec<u8>>, Fault> {
-    const FIELD: &str = "init_images";
-    let images = match (mode, fields.take(FIELD)) {
-        (RequestMode::Txt2Img, None) => return Ok(None),
-        (RequestMode::Txt2Img, Some(_)) => return Err(Fault::param(FIELD, "belongs to img2img; publish it there")),
-        (RequestMode::Img2Img, images) => images,
-    };
-    let Some(Value::Array(images)) = images else {
-        return Err(Fault::param(FIELD, "expected a list with one image in base64"));
-    };
-    let [Value::String(text)] = images.as_slice() else {
-        return Err(Fault::param(FIELD, format!("expected one image in base64, got {} entries", images.len())));
-    };
-    let text = text.split_once("base64,").map_or(text.as_str(), |(_, data)| data);
-    // Some tools wrap the lines.
-    let unwrapped: String = text.split_ascii_whitespace().collect();
-    let decoded = BASE64.decode(unwrapped);
-    decoded.map(Some).map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))
-}
-
-/// Some tools leave the padding out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-fn format(fields: &mut Fields) -> Result<FileFormat, Fault> {
-    match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {
-        None | Some("png") => Ok(FileFormat::Png),
-        Some("jpeg" | "jpg") => Ok(FileFormat::Jpeg),
-        Some(other) => Err(Fault::param("format", format!("`{other}` is unknown; png and jpeg are allowed"))),
-    }
-}
-
-fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {
-    let Some(seconds) = fields.number("not_after")? else { return Ok(None) };
-    let after_epoch = Duration::try_from_secs_f64(seconds).ok();
-    let time = after_epoch.and_then(|duration| SystemTime::UNIX_EPOCH.checked_add(duration));
-    time.map(Some)
-        .ok_or_else(|| Fault::param("not_after", format!("{seconds:e} is out of range; expected seconds since 1970")))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Payloads as clients send them, good and bad.
 
 use std::io::Cursor;
+use std::time::Duration;
 
+use base64::Engine as _;
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
 

@@ -1,0 +1,167 @@
+//! A painting on its way through the stages: prompt → embeddings, (init image → latents,) noise → latents step by step,
+//! latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
+//! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
+
+use image::RgbImage;
+
+use crate::StepCheckpoint;
+use crate::checkpoint::Origin;
+use crate::error::{Error, Result};
+use crate::inpainting::MaskedImage;
+use crate::latents::Latents;
+use crate::memory_plan::MemoryPlan;
+use crate::models::Models;
+use crate::noise::Noise;
+use crate::picture;
+use crate::request::{Observer, Parameters, Stage, Start};
+use crate::resolver::Painting;
+use crate::text_encoder::Embeddings;
+use crate::vae::{COLOURS, Moments};
+
+/// A painting on its way through the stages.
+pub(crate) struct Pipeline<'a> {
+    pub(crate) models: &'a mut Models,
+    pub(crate) painting: &'a Painting,
+    pub(crate) plan: &'a MemoryPlan,
+    pub(crate) origin: Origin,
+    pub(crate) observer: &'a mut dyn Observer,
+}
+
+impl Pipeline<'_> {
+    /// The image.
+    pub(crate) fn run(&mut self, start: Start) -> Result<RgbImage> {
+        let embeddings = self.embed()?;
+        self.stage_ended();
+        let masked = self.masked_image()?;
+        let state = match start {
+            Start::Checkpoint(checkpoint) => checkpoint,
+            Start::InitImage(image) if !self.starts_from_noise() => self.image_state(image)?,
+            Start::Noise | Start::InitImage(_) => self.noise_state(),
+        };
+        self.stage_ended();
+        let latents = self.denoise(state, embeddings, masked)?;
+        self.stage_ended();
+        let budget = self.plan.budget(Stage::VaeDecoder)?;
+        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
+        let decoder = self.models.decoder(decoder)?;
+        let pixels = decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
+        picture::to_image(&pixels, width, height)
+    }
+
+    /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
+    fn stage_ended(&mut self) {
+        if !self.plan.keeps_all {
+            self.observer.memory_freed();
+        }
+    }
+
+    /// The prompts' embeddings.
+    fn embed(&mut self) -> Result<Embeddings> {
+        let budget = self.plan.budget(Stage::TextEncoder)?;
+        let mut tick = layers(Stage::TextEncoder, self.observer);
+        self.models.text_encoder.encode(&self.painting.prompts, budget, &mut tick)
+    }
+
+    /// The beginning of text to image.
+    fn noise_state(&self) -> StepCheckpoint {
+        let parameters = self.painting.parameters();
+        let mut noise = Noise::new(parameters.seed);
+        let latents = self.draw(&mut noise);
+        self.skip_masked_image(&mut noise);
+        let values = self.painting.sampler.noise_latents(&latents.values);
+        StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise)
+    }
+
+    /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
+    fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
+        let Parameters { width, height, seed, .. } = *self.painting.parameters();
+        let moments = self.encode(picture::to_pixels(&picture::scale(image, width, height)))?;
+        let mut noise = Noise::new(seed);
+        let latents = moments.sample(|| self.draw(&mut noise).values);
+        let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);
+        self.skip_masked_image(&mut noise);
+        Ok(StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise))
+    }
+
+    /// What an inpainting model sees beside the latents: without a mask everything is repainted, and the masked image
+    /// is grey. Its distribution is sampled last, as `StableDiffusionInpaintPipeline` does, and again where a painting
+    /// goes on from a checkpoint.
+    fn masked_image(&mut self) -> Result<Option<MaskedImage>> {
+        let Parameters { width, height, seed, .. } = *self.painting.parameters();
+        if !self.models.manifest.picture.inpainting {
+            return Ok(None);
+        }
+        let moments = self.encode(vec![0.0; width * height * COLOURS])?;
+        let mut noise = Noise::new(seed);
+        let before = if self.starts_from_noise() { 1 } else { 1 + usize::from(moments.is_drawn()) };
+        (0..before).for_each(|_| drop(self.draw(&mut noise)));
+        Ok(Some(MaskedImage::everything(moments.sample(|| self.draw(&mut noise).values))))
+    }
+
+    /// Passes over what `masked_image` draws.
+    fn skip_masked_image(&self, noise: &mut Noise) {
+        if self.models.manifest.picture.inpainting && self.models.draws(self.painting.parameters().decoder) {
+            drop(self.draw(noise));
+        }
+    }
+
+    /// Whether the latents are noise alone at the beginning. Of an inpainting model they are also where an init image
+    /// is to be repainted altogether.
+    fn starts_from_noise(&self) -> bool {
+        let Parameters { strength, .. } = *self.painting.parameters();
+        strength.is_none_or(|strength| self.models.manifest.picture.inpainting && strength >= 1.0)
+    }
+
+    /// Noise of the latents' size.
+    fn draw(&self, noise: &mut Noise) -> Latents {
+        Latents::noise(noise, self.models.latents(self.painting.parameters()))
+    }
+
+    /// The distribution of an image's latents; pixels are from -1 to 1.
+    fn encode(&mut self, pixels: Vec<f32>) -> Result<Moments> {
+        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
+        let budget = self.plan.budget(Stage::VaeEncoder)?;
+        let mut tick = layers(Stage::VaeEncoder, self.observer);
+        self.models.encoder(decoder)?.encode(pixels, (width, height), budget, &mut tick)
+    }
+
+    /// Runs the UNet once for each of the sampler's timesteps that are left.
+    fn denoise(
+        &mut self,
+        mut state: StepCheckpoint,
+        embeddings: Embeddings,
+        masked: Option<MaskedImage>,
+    ) -> Result<Latents> {
+        let sampler = &self.painting.sampler;
+        let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
+        let budget = self.plan.budget(Stage::Unet)?;
+        let Latents { height, width, channels, .. } = state.latents;
+        let (latents, left) = (&state.latents, calls - state.calls());
+        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
+        for index in state.calls()..calls {
+            let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
+            let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);
+            let output = unet.predict(&input, sampler.timesteps()[index], &mut tick)?;
+            let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
+            state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
+            check_finite(&state.latents, index + 1, calls)?;
+            self.observer.step_done(&state);
+        }
+        self.observer.tick(Stage::Unet, calls, calls);
+        Ok(state.latents)
+    }
+}
+
+/// A value that is not finite would become black pixels.
+fn check_finite(latents: &Latents, step: usize, steps: usize) -> Result<()> {
+    if latents.values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let cause = "this sampler does not work with the model's noise schedule and this number of steps";
+    Err(Error::Internal(format!("the latents are not finite after step {step} of {steps}: {cause}")))
+}
+
+/// Reports each layer of `stage`.
+fn layers(stage: Stage, observer: &mut dyn Observer) -> impl FnMut(usize, usize) {
+    move |done, total| observer.tick(stage, done, total)
+}

@@ -1,0 +1,52 @@
+//! Keys whose values are names, times or seeds.
+
+use std::time::{Duration, SystemTime};
+
+use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::sampler::SamplerKind;
+
+use crate::contract::fault::Fault;
+use crate::contract::request::FileFormat;
+use crate::jobs::request::fields::{self, Fields};
+use crate::random;
+
+pub(super) fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
+    let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
+    Ok(name.map(|name| name.parse()).transpose()?)
+}
+
+pub(super) fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {
+    let name = fields.text("decoder")?.map(|name| name.chars().take(80).collect::<String>());
+    name.map(|name| name.parse().map_err(|message: String| Fault::param("decoder", message))).transpose()
+}
+
+/// −1 and nothing mean a random seed, small enough for every JSON reader.
+pub(super) fn seed(fields: &mut Fields) -> Result<u64, Fault> {
+    let Some(value) = fields.take("seed") else { return Ok(random::seed()) };
+    match fields::whole(&value) {
+        Some(-1) => Ok(random::seed()),
+        Some(seed) if seed >= 0 => Ok(seed as u64),
+        _ => value.as_u64().ok_or_else(|| {
+            Fault::param(
+                "seed",
+                format!("expected a whole number from 0, or -1 for a random one; got {}", fields::shown(&value)),
+            )
+        }),
+    }
+}
+
+pub(super) fn format(fields: &mut Fields) -> Result<FileFormat, Fault> {
+    match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {
+        None | Some("png") => Ok(FileFormat::Png),
+        Some("jpeg" | "jpg") => Ok(FileFormat::Jpeg),
+        Some(other) => Err(Fault::param("format", format!("`{other}` is unknown; png and jpeg are allowed"))),
+    }
+}
+
+pub(super) fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {
+    let Some(seconds) = fields.number("not_after")? else { return Ok(None) };
+    let after_epoch = Duration::try_from_secs_f64(seconds).ok();
+    let time = after_epoch.and_then(|duration| SystemTime::UNIX_EPOCH.checked_add(duration));
+    time.map(Some)
+        .ok_or_else(|| Fault::param("not_after", format!("{seconds:e} is out of range; expected seconds since 1970")))
+}
