@@ -19,8 +19,13 @@ pub(crate) fn to_pixels(image: &RgbImage) -> Vec<f32> {
     image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect()
 }
 
-/// The image of `pixels` from -1 to 1, `[height][width][3]`; values outside are clamped, halves rounded to even.
+/// The image of `pixels` from -1 to 1, `[height][width][3]`; values outside are clamped, halves rounded to even. A value
+/// that is not finite is an error: it would become a black pixel.
 pub(crate) fn to_image(pixels: &[f32], width: usize, height: usize) -> Result<RgbImage> {
+    if !pixels.iter().all(|value| value.is_finite()) {
+        let message = "the decoder's pixels are not finite: the latents or the decoder's weights are out of range";
+        return Err(Error::Internal(message.into()));
+    }
     let byte = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     let bytes: Vec<u8> = pixels.iter().map(byte).collect();
     RgbImage::from_raw(width as u32, height as u32, bytes)
@@ -30,6 +35,14 @@ pub(crate) fn to_image(pixels: &[f32], width: usize, height: usize) -> Result<Rg
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_that_are_not_finite_are_an_error() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let Err(Error::Internal(message)) = to_image(&[0.0, value, 0.0], 1, 1) else { panic!("{value}") };
+            assert!(message.contains("not finite"), "{message}");
+        }
+    }
 
     #[test]
     fn bytes_survive_the_way_there_and_back() {

@@ -67,6 +67,10 @@ impl Sampler {
             let message = format!("{steps} is out of range; {kind} takes {least} to {most} with this model");
             return Err(Error::InvalidParam { field: "steps", message });
         }
+        let config = &SamplingConfig {
+            rescale_betas_zero_snr: config.rescale_betas_zero_snr && knows_zero_snr(kind),
+            ..config.clone()
+        };
         let method: Arc<dyn Method> = match kind {
             SamplerKind::Ddim => Arc::new(ddim::Ddim::new(config, steps)),
             SamplerKind::Pndm => Arc::new(pndm::Pndm::new(config, steps)),
@@ -114,6 +118,12 @@ impl Sampler {
         history.made += 1;
         next
     }
+}
+
+/// Whether the reference's scheduler has `rescale_betas_zero_snr`. The others sample a model that was trained so on the
+/// betas as they are.
+fn knows_zero_snr(kind: SamplerKind) -> bool {
+    !matches!(kind, SamplerKind::Pndm)
 }
 
 fn allowed_steps(kind: SamplerKind, config: &SamplingConfig) -> RangeInclusive<usize> {
@@ -165,7 +175,7 @@ pub struct SamplingConfig {
     pub set_alpha_to_one: Option<bool>,
     /// PNDM without its Runge-Kutta start; `None`: the sampler's own default (false).
     pub skip_prk_steps: Option<bool>,
-    /// Betas rescaled to zero terminal signal-to-noise ratio.
+    /// Betas rescaled to zero terminal signal-to-noise ratio, for the samplers that know this.
     pub rescale_betas_zero_snr: bool,
     /// LCM's training steps that its timesteps are drawn from; `None`: 50.
     pub original_inference_steps: Option<usize>,

@@ -2,28 +2,57 @@
 
 mod common;
 
+use diffused_engine::Options;
 use diffused_engine::error::Error;
 use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::sampler::SamplerKind;
-use diffused_engine::{Engine, Options, Resolver};
+use image::RgbImage;
 use serde_json::json;
 
-use common::bundle;
+use common::{Studio, bundle};
+
+/// A picture of the demo model with other keys in its `sampling`.
+fn paint(sampling: &serde_json::Value, sampler: SamplerKind, steps: usize) -> Result<RgbImage, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut studio = Studio::open(bundle(folder.path(), sampling), Options::default());
+    let side = Some(64);
+    let request = Request {
+        prompt: "a red house".into(),
+        width: side,
+        height: side,
+        steps: Some(steps),
+        seed: 7,
+        sampler: Some(sampler),
+        ..Request::default()
+    };
+    studio.engine.paint(&studio.resolver.resolve(&request, None).unwrap(), Start::Noise, &mut NoObserver)
+}
+
+fn message(result: Result<RgbImage, Error>) -> String {
+    let Err(Error::Internal(message)) = result else { panic!("it was painted: {}", result.is_ok()) };
+    message
+}
 
 #[test]
 fn latents_that_are_not_finite_are_an_error() {
-    let folder = tempfile::tempdir().unwrap();
     let zero_snr = json!({"rescale_betas_zero_snr": true, "spacing": "trailing", "prediction": "epsilon"});
-    let source = bundle(folder.path(), &zero_snr);
-    let resolver = Resolver::open(source.clone()).unwrap();
-    let mut engine = Engine::open(source, Options::default()).unwrap();
-    let sizes = (Some(64), Some(64));
-    let mut paint = |sampler| {
-        let request =
-            Request { width: sizes.0, height: sizes.1, steps: Some(2), sampler: Some(sampler), ..Request::default() };
-        engine.paint(&resolver.resolve(&request, None).unwrap(), Start::Noise, &mut NoObserver)
-    };
-    let Err(Error::Internal(message)) = paint(SamplerKind::Ddim) else { panic!("alpha is 0 at the first timestep") };
-    assert!(message.starts_with("the latents are not finite after step 1 of 2"), "{message}");
-    assert!(paint(SamplerKind::Euler).is_ok());
+    for kind in [SamplerKind::Ddim, SamplerKind::Lcm] {
+        let message = message(paint(&zero_snr, kind, 2));
+        assert!(message.starts_with("the latents are not finite after step 1 of 2"), "{kind}: {message}");
+    }
+    assert!(paint(&zero_snr, SamplerKind::Euler, 2).is_ok());
+    // The first two of these timesteps have the same sigma.
+    let leading = json!({"spacing": "leading", "steps_offset": 1});
+    let message = message(paint(&leading, SamplerKind::Dpmpp2m, 999));
+    assert!(message.starts_with("the latents are not finite after step 2 of 999"), "{message}");
+}
+
+/// PNDM's scheduler has no such key in the reference, so the model is sampled on its betas as they are.
+#[test]
+fn pndm_ignores_zero_terminal_snr() {
+    let sampling = |rescaled: bool| json!({"rescale_betas_zero_snr": rescaled, "spacing": "trailing", "prediction": "v_prediction"});
+    let pictures = [true, false].map(|rescaled| paint(&sampling(rescaled), SamplerKind::Pndm, 10).unwrap());
+    assert!(pictures[0] == pictures[1], "the key changes the picture");
+    let (darkest, brightest) = (pictures[0].iter().min(), pictures[0].iter().max());
+    assert!(brightest > darkest, "every pixel is {darkest:?}");
 }
