@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use diffused as _;
-use diffused_engine::request::{Observer, Request, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
@@ -100,11 +100,10 @@ impl Clock {
 }
 
 impl Observer for Clock {
-    fn tick(&mut self, stage: Stage, done: usize, _: usize) {
-        // A decode's parts are its layers, of which only the first counts.
-        let part = if stage == Stage::Unet { done } else { 0 };
-        if self.readings.last().is_none_or(|last| (last.0, last.1) != (stage, part)) {
-            self.readings.push((stage, part, self.read()));
+    fn tick(&mut self, progress: PaintingProgress) {
+        let PaintingProgress { stage, step, .. } = progress;
+        if self.readings.last().is_none_or(|last| (last.0, last.1) != (stage, step)) {
+            self.readings.push((stage, step, self.read()));
         }
     }
 

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// `decode.in` (latents, times the model's scaling factor) and `encode.in` (pixels from -1 to 1) to what the networks
 /// give, channels last; of the encoder, the means times the scaling factor.
 fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Error>> {
-    let mut go_on = |_: usize, _: usize| {};
+    let mut go_on = |_: f64| {};
     let streamed = RunBudget::streamed;
     let ids = |name| PlainTensor::read(inputs, name).map(|ids| ids.values.iter().map(|id| *id as u32).collect());
     let second = if bundle.manifest.text.second.is_some() { ids("text.in_2")? } else { Vec::new() };

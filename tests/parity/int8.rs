@@ -41,7 +41,7 @@ fn a_pass_of_the_demo_unet_is_near() {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
             let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
-            steps.predict(&input, timestep, &mut |_, _| {}).unwrap()
+            steps.predict(&input, timestep, &mut |_| {}).unwrap()
         };
         goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()
     });
@@ -91,7 +91,7 @@ fn activations_beyond_half_precision_stay_right() {
         for case in goldens.cases("decode") {
             let mut latents = goldens.get(&format!("{case}.in")).latents();
             latents.values.iter_mut().for_each(|value| *value *= scale);
-            let pixels = decoder.decode(&latents, RunBudget::ample(), &mut |_, _| {}).unwrap();
+            let pixels = decoder.decode(&latents, RunBudget::ample(), &mut |_| {}).unwrap();
             let near = decibels(&goldens.get(&format!("{case}.out")).latents().values, &pixels);
             report(&format!("sdxl {case} with weights in {}: {near:.1} dB signal to noise", weights.name()));
             assert!(near >= least, "{near:.1} dB");

@@ -44,14 +44,11 @@ use crate::weights::WeightsFile;
 /// Schedules that are kept for their input shapes.
 const KEPT_SCHEDULES: usize = 4;
 
-/// Ticks that a segment in strips counts for.
-const SEGMENT_TICKS: usize = 1000;
-
 pub(crate) use input::{InputShape, InputValues, Signature};
 pub(crate) use shared::Shared;
 
-/// Called with how many ticks are done and how many there are.
-type RunTick<'a> = dyn FnMut(usize, usize) + 'a;
+/// Called before each layer with the part of the run's multiply-adds that is done, from 0 to 1.
+pub type Tick<'a> = dyn FnMut(f64) + 'a;
 
 /// A parsed graph.
 pub(crate) struct Graph {
@@ -162,7 +159,8 @@ pub fn check_graph(onnx: &[u8], index: &[u8], inputs: &[Vec<usize>], output: &[u
 pub(crate) struct Schedule {
     plan: Arc<TypedSimplePlan>,
     matrices: Vec<Arc<str>>,
-    ticks: usize,
+    /// Multiply-adds of each operator outside of the segment in strips, in order.
+    operator_macs: Vec<u64>,
     segment: Option<Arc<Segment>>,
     tables: usize,
     activations: usize,
@@ -183,18 +181,18 @@ impl Schedule {
         glue_op::replace(&mut model)?;
         let mut plan = order::plan(model, &places)?;
         let tables = net_ops(&plan).map(NetOp::table_bytes).sum();
-        let macs = macs(&plan)?;
+        let macs = operator_macs(&plan)?.iter().sum();
         let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
         if let Some(model) = striped {
             plan = order::plan(model, &places)?;
         }
         let order = plan.order_without_consts();
         let segment = order.iter().find_map(|id| Some(plan.model().node(*id).op_as::<SegmentOp>()?.0.clone()));
-        let ticks = net_ops(&plan).count() + segment.as_ref().map_or(0, |_| SEGMENT_TICKS);
+        let operator_macs = operator_macs(&plan)?;
         let matrices = net_ops(&plan).flat_map(NetOp::matrices).map(Arc::from).collect();
         let activations = footprint::peak(plan.model(), order)?;
         let standard = footprint::standard_outputs(plan.model(), order)?;
-        Ok(Schedule { matrices, ticks, segment, tables, activations, standard, macs, plan })
+        Ok(Schedule { matrices, operator_macs, segment, tables, activations, standard, macs, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
@@ -227,7 +225,8 @@ impl Schedule {
         &self.matrices
     }
 
-    /// Runs the graph once; a segment in strips as `strips` has it. `tick` is called before each of our operators.
+    /// Runs the graph once; a segment in strips as `strips` has it. `tick` is called before each of our operators, with
+    /// the part of the multiply-adds that is done: their time is nearly all of a run's.
     ///
     /// # Errors
     ///
@@ -237,25 +236,27 @@ impl Schedule {
         inputs: Vec<InputValues>,
         strips: Option<&StripPlan>,
         shared: &Shared,
-        tick: &mut RunTick,
+        tick: &mut Tick,
     ) -> Result<Vec<f32>> {
         let inputs = inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
         let mut resources = shared.lock();
         resources.pool.begin();
         let quantized = resources.quantized.clone();
         drop(resources);
-        let mut done = 0;
+        let in_strips = strips.map_or(0, |strips| strips.macs);
+        let all = (self.operator_macs.iter().sum::<u64>() + in_strips).max(1) as f64;
+        let (mut done, mut operators) = (0, self.operator_macs.iter());
         let walk = |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| {
             if let Some(op) = node.op_as::<SegmentOp>() {
-                let mut tick = |part: usize, parts: usize| tick(done + part * SEGMENT_TICKS / parts, self.ticks);
+                let mut tick = |macs: u64| tick((done + macs) as f64 / all);
                 let result = run_segment(op, strips, inputs, shared, &mut tick)?;
-                done += SEGMENT_TICKS;
+                done += in_strips;
                 return TractResult::Ok(result);
             }
             if node.op_is::<NetOp>() {
                 cancel::check()?;
-                tick(done, self.ticks);
-                done += 1;
+                tick(done as f64 / all);
+                done += operators.next().unwrap_or(&0);
             }
             let outputs = eval(context, state, node, inputs)?;
             if let Some(counts) = &quantized {
@@ -290,16 +291,11 @@ fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = &NetOp> {
     plan.order_without_consts().iter().filter_map(|id| plan.model().node(*id).op_as())
 }
 
-/// Multiply-adds of a plan whose nodes all run whole.
-fn macs(plan: &TypedSimplePlan) -> TractResult<u64> {
+/// Multiply-adds of the operators of ours that a plan runs one by one, in its order.
+fn operator_macs(plan: &TypedSimplePlan) -> TractResult<Vec<u64>> {
     let model = plan.model();
-    let mut sum = 0;
-    for &id in plan.order_without_consts() {
-        if let Some(op) = model.node(id).op_as::<NetOp>() {
-            sum += op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)?;
-        }
-    }
-    Ok(sum)
+    let ops = plan.order_without_consts().iter().filter_map(|&id| Some((id, model.node(id).op_as::<NetOp>()?)));
+    ops.map(|(id, op)| op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)).collect()
 }
 
 fn run_segment(
@@ -307,7 +303,7 @@ fn run_segment(
     plan: Option<&StripPlan>,
     mut inputs: TVec<TValue>,
     shared: &Shared,
-    tick: &mut RunTick,
+    tick: &mut dyn FnMut(u64),
 ) -> TractResult<TVec<TValue>> {
     let plan = plan.context("a segment without a plan for its strips")?;
     let source = inputs.pop().context("a segment without an input")?;

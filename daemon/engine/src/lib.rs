@@ -47,11 +47,11 @@ pub use diffused_kernels::cpu;
 use error::{Error, Result};
 #[doc(hidden)]
 pub use graph::check_graph;
-use memory_plan::MemoryPlan;
+use memory_plan::{MemoryPlan, StageDemand};
 use models::Models;
-use pipeline::Pipeline;
+use pipeline::{Pipeline, Tracker};
 use quantized::QuantizedValues;
-use request::{Observer, Stage, Start};
+use request::{Observer, Start};
 pub use resolver::{Painting, Resolver};
 pub use warning::Warning;
 
@@ -128,23 +128,21 @@ impl Engine {
     ///
     /// `OutOfMemory` where the budget is too small.
     pub fn plan(&mut self, painting: &Painting) -> Result<MemoryPlan> {
-        let demands = self.models.demands(painting.parameters())?;
+        let demands = self.models.demands(painting)?;
         memory_plan::plan(&demands, self.options.memory, self.options.process())
     }
 
     /// The smallest budget in which `painting` can be painted, bytes.
     pub fn smallest_budget(&mut self, painting: &Painting) -> Result<u64> {
-        Ok(memory_plan::smallest(&self.models.demands(painting.parameters())?, self.options.process()))
+        Ok(memory_plan::smallest(&self.models.demands(painting)?, self.options.process()))
     }
 
     /// Multiply-adds of all products in `painting`, every call of the UNet included.
     pub fn work(&mut self, painting: &Painting) -> Result<u64> {
-        let demands = self.models.demands(painting.parameters())?;
-        let runs = |stage: Stage| if stage == Stage::Unet { painting.calls() as u64 } else { 1 };
-        Ok(demands.iter().map(|(stage, demand)| runs(*stage) * demand.macs).sum())
+        Ok(self.models.demands(painting)?.iter().map(StageDemand::macs).sum())
     }
 
-    /// Paints `painting` from `start`, calling `observer` after each layer and step.
+    /// Paints `painting` from `start`, calling `observer` at each layer and step.
     ///
     /// # Errors
     ///
@@ -170,7 +168,8 @@ impl Engine {
         }
         observer.memory_freed();
         cancel::watch(&self.workers, &observer.cancel_flag());
-        let mut pipeline = Pipeline { models: &mut self.models, painting, plan: &plan, origin, observer };
+        let tracker = Tracker::new(painting, plan.work(), observer);
+        let mut pipeline = Pipeline { models: &mut self.models, painting, plan: &plan, origin, tracker };
         self.workers.install(|| pipeline.run(start))
     }
 }

@@ -126,6 +126,23 @@ impl Demand {
     }
 }
 
+/// A stage of a painting.
+#[derive(Debug, Clone)]
+pub(crate) struct StageDemand {
+    pub(crate) stage: Stage,
+    /// How often its network runs.
+    pub(crate) runs: usize,
+    /// What each run needs.
+    pub(crate) demand: Demand,
+}
+
+impl StageDemand {
+    /// Multiply-adds of all runs.
+    pub(crate) fn macs(&self) -> u64 {
+        self.runs as u64 * self.demand.macs
+    }
+}
+
 /// How a stage uses its memory, bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StagePlan {
@@ -143,17 +160,24 @@ pub struct StagePlan {
     pub peak: u64,
     #[serde(skip)]
     budget: RunBudget,
+    /// Multiply-adds of a run.
+    #[serde(skip)]
+    pub(crate) macs: u64,
+    /// How often the stage's network runs.
+    #[serde(skip)]
+    pub(crate) runs: usize,
 }
 
 impl StagePlan {
     /// A stage whose activations have `room` bytes; its peak is that of the engine's buffers.
-    fn new(stage: Stage, demand: &Demand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
+    fn new(of: &StageDemand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
+        let StageDemand { stage, runs, ref demand } = *of;
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
         let weights = Residency { keep, ring: ring as usize };
         let budget = RunBudget { weights, strips: Some(demand.strip_room(room)), spare: 0 };
         let peak = activations + with_slack(resident) + ring;
-        StagePlan { stage, activations, resident, streamed, ring, peak, budget }
+        StagePlan { stage, activations, resident, streamed, ring, peak, budget, macs: demand.macs, runs }
     }
 
     /// With `spare` bytes for activations that are kept though nobody needs them.
@@ -204,14 +228,24 @@ impl MemoryPlan {
         let plan = found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))?;
         Ok(plan.budget.clone())
     }
+
+    /// Multiply-adds of a run of `stage`; 0 where it is not planned.
+    pub(crate) fn macs(&self, stage: Stage) -> u64 {
+        self.stages.iter().find(|plan| plan.stage == stage).map_or(0, |plan| plan.macs)
+    }
+
+    /// Multiply-adds of all runs of all stages.
+    pub(crate) fn work(&self) -> u64 {
+        self.stages.iter().map(|plan| plan.runs as u64 * plan.macs).sum()
+    }
 }
 
 /// Divides `memory` bytes (`None`: as much as is needed), of which the process itself takes `process`, among the
 /// stages.
-pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>, process: u64) -> Result<MemoryPlan> {
-    let everything = |(stage, demand): &(Stage, Demand)| {
-        let ring = LARGEST_RING.max(demand.least_ring());
-        StagePlan::new(*stage, demand, u64::MAX, Keep::All, demand.weights(), ring)
+pub(crate) fn plan(demands: &[StageDemand], memory: Option<u64>, process: u64) -> Result<MemoryPlan> {
+    let everything = |of: &StageDemand| {
+        let ring = LARGEST_RING.max(of.demand.least_ring());
+        StagePlan::new(of, u64::MAX, Keep::All, of.demand.weights(), ring)
     };
     let stages = demands.iter().map(everything).collect();
     let ample = MemoryPlan { stages, keeps_all: true }.level().beside(process);
@@ -223,24 +257,25 @@ pub(crate) fn plan(demands: &[(Stage, Demand)], memory: Option<u64>, process: u6
             format!("{} MiB is too little for this size; it needs at least {} MiB", mib(memory), mib(smallest));
         return Err(Error::OutOfMemory(message));
     }
-    let stages = demands.iter().map(|(stage, demand)| divide(*stage, demand, memory - process));
+    let stages = demands.iter().map(|of| divide(of, memory - process));
     Ok(MemoryPlan { stages: stages.collect(), keeps_all: false }.beside(process))
 }
 
 /// The smallest budget that can hold, in whole MiB.
-pub(crate) fn smallest(demands: &[(Stage, Demand)], process: u64) -> u64 {
-    let buffers = demands.iter().map(|(_, demand)| demand.smallest()).max().unwrap_or(0);
+pub(crate) fn smallest(demands: &[StageDemand], process: u64) -> u64 {
+    let buffers = demands.iter().map(|of| of.demand.smallest()).max().unwrap_or(0);
     (process + buffers).next_multiple_of(MIB)
 }
 
 /// A stage that has `free` bytes, of which activations get what they want.
-fn divide(stage: Stage, demand: &Demand, free: u64) -> StagePlan {
+fn divide(of: &StageDemand, free: u64) -> StagePlan {
+    let demand = &of.demand;
     let least = demand.least_ring();
     let room = free - least;
     let free = free - demand.activations(room);
     let ring = free.clamp(least, LARGEST_RING.max(least));
     // Text encoder and autoencoder run once, so that nothing is gained by keeping their weights.
-    let mut left = if stage == Stage::Unet { free - ring } else { 0 };
+    let mut left = if of.stage == Stage::Unet { free - ring } else { 0 };
     let mut names = HashSet::new();
     let mut resident = 0;
     for (name, bytes) in &demand.matrices {
@@ -250,14 +285,14 @@ fn divide(stage: Stage, demand: &Demand, free: u64) -> StagePlan {
             names.insert(name.to_string());
         }
     }
-    StagePlan::new(stage, demand, room, Keep::Only(names), resident, ring)
+    StagePlan::new(of, room, Keep::Only(names), resident, ring)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn demands() -> Vec<(Stage, Demand)> {
+    fn demands() -> Vec<StageDemand> {
         let demand = |activations: u64, count: u64| Demand {
             activations: activations * MIB,
             strips: None,
@@ -266,7 +301,12 @@ mod tests {
             largest_block: MIB / 4,
             macs: 0,
         };
-        vec![(Stage::TextEncoder, demand(1, 100)), (Stage::Unet, demand(60, 800)), (Stage::VaeDecoder, demand(90, 50))]
+        let of = |stage, demand| StageDemand { stage, runs: 1, demand };
+        vec![
+            of(Stage::TextEncoder, demand(1, 100)),
+            of(Stage::Unet, demand(60, 800)),
+            of(Stage::VaeDecoder, demand(90, 50)),
+        ]
     }
 
     #[test]

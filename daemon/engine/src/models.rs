@@ -2,8 +2,9 @@
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::error::{Error, Result};
-use crate::memory_plan::Demand;
+use crate::memory_plan::StageDemand;
 use crate::request::{Parameters, Stage};
+use crate::resolver::Painting;
 use crate::text_encoder::TextEncoder;
 use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};
@@ -74,20 +75,22 @@ impl Models {
         (parameters.height / sizes.factor, parameters.width / sizes.factor, sizes.latent_channels)
     }
 
-    /// What the stages need that `parameters` run through.
-    pub(crate) fn demands(&mut self, parameters: &Parameters) -> Result<Vec<(Stage, Demand)>> {
+    /// What the stages need that `painting` goes through.
+    pub(crate) fn demands(&mut self, painting: &Painting) -> Result<Vec<StageDemand>> {
+        let parameters = painting.parameters();
+        let of = |stage, runs, demand| StageDemand { stage, runs, demand };
         let batch = if parameters.is_guided(&self.manifest) { 2 } else { 1 };
         let embeddings = vec![batch, self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(parameters);
         let latents = vec![batch, height, width, channels];
-        let mut demands = vec![(Stage::TextEncoder, self.text_encoder.demand(batch)?)];
+        let mut demands = vec![of(Stage::TextEncoder, 1, self.text_encoder.demand(batch)?)];
         if parameters.strength.is_some() || self.manifest.picture.inpainting {
             let encoder = self.encoder(parameters.decoder)?;
-            demands.push((Stage::VaeEncoder, encoder.demand(parameters.width, parameters.height)?));
+            demands.push(of(Stage::VaeEncoder, 1, encoder.demand(parameters.width, parameters.height)?));
         }
-        demands.push((Stage::Unet, self.unet.demand(latents, embeddings)?));
-        demands.push((Stage::VaeDecoder, self.decoder(parameters.decoder)?.demand(height, width)?));
-        demands.iter_mut().for_each(|(_, demand)| demand.tables += self.graphs);
+        demands.push(of(Stage::Unet, painting.calls(), self.unet.demand(latents, embeddings)?));
+        demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
+        demands.iter_mut().for_each(|of| of.demand.tables += self.graphs);
         Ok(demands)
     }
 

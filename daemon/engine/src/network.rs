@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+pub use crate::graph::Tick;
 use crate::graph::{Graph, InputValues, Schedule, Shared, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
 use crate::strips::{self, StripPlan};
 use crate::weights::Weights;
-
-/// Called before each layer with how many are done and how many there are.
-pub type Tick<'a> = dyn FnMut(usize, usize) + 'a;
 
 /// One of a bundle's networks.
 pub(crate) struct Network {

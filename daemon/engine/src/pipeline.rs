@@ -2,6 +2,8 @@
 //! latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
+mod tracker;
+
 use image::RgbImage;
 
 use crate::StepCheckpoint;
@@ -11,12 +13,14 @@ use crate::inpainting::MaskedImage;
 use crate::latents::Latents;
 use crate::memory_plan::MemoryPlan;
 use crate::models::Models;
+use crate::network::Tick;
 use crate::noise::Noise;
 use crate::picture;
-use crate::request::{Observer, Parameters, Stage, Start};
+use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
 use crate::text_encoder::Embeddings;
 use crate::vae::{COLOURS, Moments};
+pub(crate) use tracker::Tracker;
 
 /// A painting on its way through the stages.
 pub(crate) struct Pipeline<'a> {
@@ -24,12 +28,13 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) painting: &'a Painting,
     pub(crate) plan: &'a MemoryPlan,
     pub(crate) origin: Origin,
-    pub(crate) observer: &'a mut dyn Observer,
+    pub(crate) tracker: Tracker<'a>,
 }
 
 impl Pipeline<'_> {
     /// The image.
     pub(crate) fn run(&mut self, start: Start) -> Result<RgbImage> {
+        self.skip(&start);
         let embeddings = self.embed()?;
         self.stage_ended();
         let masked = self.masked_image()?;
@@ -44,22 +49,35 @@ impl Pipeline<'_> {
         let budget = self.plan.budget(Stage::VaeDecoder)?;
         let Parameters { width, height, decoder, .. } = *self.painting.parameters();
         let decoder = self.models.decoder(decoder)?;
-        let pixels = decoder.decode(&latents, budget, &mut layers(Stage::VaeDecoder, self.observer))?;
+        let macs = self.plan.macs(Stage::VaeDecoder);
+        let decode = |tick: &mut Tick| decoder.decode(&latents, budget, tick);
+        let pixels = self.tracker.run(Stage::VaeDecoder, macs, decode)?;
         picture::to_image(&pixels, width, height)
+    }
+
+    /// What is in a checkpoint was done before.
+    fn skip(&mut self, start: &Start) {
+        if let Start::Checkpoint(checkpoint) = start {
+            let encodes_again = self.models.manifest.picture.inpainting;
+            let encoder = if encodes_again { 0 } else { self.plan.macs(Stage::VaeEncoder) };
+            let calls = checkpoint.calls();
+            self.tracker.skip(calls, encoder + calls as u64 * self.plan.macs(Stage::Unet));
+        }
     }
 
     /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
     fn stage_ended(&mut self) {
         if !self.plan.keeps_all {
-            self.observer.memory_freed();
+            self.tracker.observer.memory_freed();
         }
     }
 
     /// The prompts' embeddings.
     fn embed(&mut self) -> Result<Embeddings> {
         let budget = self.plan.budget(Stage::TextEncoder)?;
-        let mut tick = layers(Stage::TextEncoder, self.observer);
-        self.models.text_encoder.encode(&self.painting.prompts, budget, &mut tick)
+        let (encoder, prompts) = (&mut self.models.text_encoder, &self.painting.prompts);
+        let encode = |tick: &mut Tick| encoder.encode(prompts, budget, tick);
+        self.tracker.run(Stage::TextEncoder, self.plan.macs(Stage::TextEncoder), encode)
     }
 
     /// The beginning of text to image.
@@ -121,8 +139,9 @@ impl Pipeline<'_> {
     fn encode(&mut self, pixels: Vec<f32>) -> Result<Moments> {
         let Parameters { width, height, decoder, .. } = *self.painting.parameters();
         let budget = self.plan.budget(Stage::VaeEncoder)?;
-        let mut tick = layers(Stage::VaeEncoder, self.observer);
-        self.models.encoder(decoder)?.encode(pixels, (width, height), budget, &mut tick)
+        let encoder = self.models.encoder(decoder)?;
+        let encode = |tick: &mut Tick| encoder.encode(pixels, (width, height), budget, tick);
+        self.tracker.run(Stage::VaeEncoder, self.plan.macs(Stage::VaeEncoder), encode)
     }
 
     /// Runs the UNet once for each of the sampler's timesteps that are left.
@@ -134,20 +153,19 @@ impl Pipeline<'_> {
     ) -> Result<Latents> {
         let sampler = &self.painting.sampler;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
-        let budget = self.plan.budget(Stage::Unet)?;
+        let (budget, macs) = (self.plan.budget(Stage::Unet)?, self.plan.macs(Stage::Unet));
         let Latents { height, width, channels, .. } = state.latents;
         let (latents, left) = (&state.latents, calls - state.calls());
         let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
         for index in state.calls()..calls {
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
-            let mut tick = |_, _| self.observer.tick(Stage::Unet, index, calls);
-            let output = unet.predict(&input, sampler.timesteps()[index], &mut tick)?;
+            let predict = |tick: &mut Tick| unet.predict(&input, sampler.timesteps()[index], tick);
+            let output = self.tracker.run(Stage::Unet, macs, predict)?;
             let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
             check_finite(&state.latents, index + 1, calls)?;
-            self.observer.step_done(&state);
+            self.tracker.observer.step_done(&state);
         }
-        self.observer.tick(Stage::Unet, calls, calls);
         Ok(state.latents)
     }
 }
@@ -159,9 +177,4 @@ fn check_finite(latents: &Latents, step: usize, steps: usize) -> Result<()> {
     }
     let cause = "this sampler does not work with the model's noise schedule and this number of steps";
     Err(Error::Internal(format!("the latents are not finite after step {step} of {steps}: {cause}")))
-}
-
-/// Reports each layer of `stage`.
-fn layers(stage: Stage, observer: &mut dyn Observer) -> impl FnMut(usize, usize) {
-    move |done, total| observer.tick(stage, done, total)
 }

@@ -95,11 +95,24 @@ pub enum Start {
     Checkpoint(StepCheckpoint),
 }
 
+/// How far a painting is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaintingProgress {
+    /// Where the engine is.
+    pub stage: Stage,
+    /// The part of the painting's multiply-adds that is done, 0 to 1; it never falls. What is in a checkpoint is done from
+    /// the start.
+    pub done: f64,
+    /// Calls of the UNet that were made.
+    pub step: usize,
+    /// Of so many.
+    pub steps: usize,
+}
+
 /// Follows a painting. The engine has no clock: timings are taken here.
 pub trait Observer: Send {
-    /// `done` of `total` parts of `stage` are finished (parts are sampling steps for the UNet, else layers).
-    /// Called often (after each layer).
-    fn tick(&mut self, stage: Stage, done: usize, total: usize);
+    /// Called before each layer, and after each run of a network.
+    fn tick(&mut self, progress: PaintingProgress);
 
     /// The flag that cancels the painting once it is set, from any thread and also in the middle of a layer: it ends
     /// soon with `Error::Cancelled`. Called once, at the start; by default nothing sets it.
@@ -120,5 +133,5 @@ pub trait Observer: Send {
 pub struct NoObserver;
 
 impl Observer for NoObserver {
-    fn tick(&mut self, _: Stage, _: usize, _: usize) {}
+    fn tick(&mut self, _: PaintingProgress) {}
 }

@@ -6,8 +6,8 @@ use crate::graph::{InputShape, InputValues, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
 
-/// Of the work of two text encoders, the first does one part and the second the others.
-const PARTS: usize = 6;
+/// Of the work of two text encoders, the first does this part.
+const FIRST_PART: f64 = 1.0 / 6.0;
 
 /// The token ids of a prompt, `Text::tokens` for each text encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +56,13 @@ impl TextEncoder {
         let Text { tokens, channels, .. } = self.sizes;
         let batch = prompts.len();
         let [first, second] = self.signatures(batch);
-        let parts = if self.second.is_some() { PARTS } else { 1 };
+        let first_part = if self.second.is_some() { FIRST_PART } else { 1.0 };
         let ids = inputs(batch, tokens, prompts.iter().map(|prompt| &prompt.first));
-        let mut values =
-            self.network.run(ids, first.output, budget.clone(), &mut |done, total| tick(done, parts * total))?;
+        let mut values = self.network.run(ids, first.output, budget.clone(), &mut |part| tick(first_part * part))?;
         let mut pooled = Vec::new();
         if let Some((network, sizes)) = &mut self.second {
             let ids = inputs(batch, tokens, prompts.iter().map(|prompt| &prompt.second));
-            let mut tick = |done, total| tick(total + (PARTS - 1) * done, PARTS * total);
+            let mut tick = |part| tick(first_part + (1.0 - first_part) * part);
             let rows = network.run(ids, second.output, budget, &mut tick)?;
             let ends = prompts.iter().map(|prompt| pooled_token(&prompt.second, sizes, self.sizes.eos));
             (values, pooled) = side_by_side(&values, &rows, tokens, sizes, ends);

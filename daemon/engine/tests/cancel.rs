@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use diffused_engine::Options;
 use diffused_engine::error::Error;
-use diffused_engine::request::{Observer, Request, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
 use image::RgbImage;
 
 use common::{Studio, demo};
@@ -23,8 +23,8 @@ struct Canceller {
 }
 
 impl Observer for Canceller {
-    fn tick(&mut self, stage: Stage, _: usize, _: usize) {
-        if stage == self.stage && self.timer.is_none() {
+    fn tick(&mut self, progress: PaintingProgress) {
+        if progress.stage == self.stage && self.timer.is_none() {
             let (flag, delay) = (self.flag.clone(), self.delay);
             self.timer = Some(thread::spawn(move || {
                 thread::sleep(delay);

@@ -4,7 +4,7 @@ mod common;
 
 use diffused_engine::error::Error;
 use diffused_engine::hash::xxh3;
-use diffused_engine::request::{NoObserver, Observer, Request, Stage, Start};
+use diffused_engine::request::{NoObserver, Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Options, Painting, Source, StepCheckpoint};
 use image::{Rgb, RgbImage};
@@ -38,8 +38,8 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn tick(&mut self, stage: Stage, _: usize, _: usize) {
-        self.encoded |= stage == Stage::VaeEncoder;
+    fn tick(&mut self, progress: PaintingProgress) {
+        self.encoded |= progress.stage == Stage::VaeEncoder;
     }
 
     fn step_done(&mut self, checkpoint: &StepCheckpoint) {

@@ -42,7 +42,7 @@ fn decoded_pictures_do_not_depend_on_the_strips() {
             .map(|strips| {
                 let latents = Latents { width, height, channels: 4, values: noise(width * height * 4) };
                 let mut decoder = VaeDecoder::open(&bundle, AutoencoderKind::Full).unwrap();
-                bits(&decoder.decode(&latents, budget(strips), &mut |_, _| {}).unwrap())
+                bits(&decoder.decode(&latents, budget(strips), &mut |_| {}).unwrap())
             })
             .into();
         assert_eq!(pictures[0].len(), width * height * 64 * 3);
@@ -58,7 +58,7 @@ fn encoded_latents_do_not_depend_on_the_strips() {
         .map(|strips| {
             let mut encoder = VaeEncoder::open(&bundle, AutoencoderKind::Full).unwrap();
             let (pixels, size) = (noise(width * height * 3), (width, height));
-            let moments = encoder.encode(pixels, size, budget(strips), &mut |_, _| {});
+            let moments = encoder.encode(pixels, size, budget(strips), &mut |_| {});
             let moments = moments.unwrap();
             bits(&moments.sample(|| noise(width * height / 64 * 4)).values)
         })

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use diffused_engine::request::{Observer, Request, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::{Options, Painting};
 use rustix::fs::Access;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let mut engine = model.open()?;
     let init_image = init_image.map(|image| image.unpack(parameters)).transpose()?;
     let start = init_image.map_or(Start::Noise, Start::InitImage);
-    let mut console = Console::new(arguments.json, Meter::new(parameters, 1, Instant::now()));
+    let mut console = Console::new(arguments.json, Meter::new(1, 0, Instant::now()));
     let image = engine.paint(&painting, start, &mut console)?;
     diffused_heap::trim();
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
@@ -162,9 +162,9 @@ impl Console {
 }
 
 impl Observer for Console {
-    fn tick(&mut self, stage: Stage, done: usize, total: usize) {
+    fn tick(&mut self, progress: PaintingProgress) {
         let now = Instant::now();
-        let progress = self.meter.tick(stage, done, total, now);
+        let progress = self.meter.tick(progress, now);
         self.show(progress, now);
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diffused_engine::error::Error;
-use diffused_engine::request::{Observer, Parameters, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Parameters, Start};
 use diffused_engine::{Engine, Painting, StepCheckpoint};
 use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -232,13 +232,12 @@ impl Painter {
         let parameters = task.painting.parameters();
         let now = Instant::now();
         let mut observer = JobObserver {
-            meter: Meter::new(parameters, task.job.count, now),
+            meter: Meter::new(task.job.count, task.earlier.images, now),
             checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, task.earlier.interrupted, now),
             stop: task.stop.clone(),
             reported: None,
             painter: self,
         };
-        observer.meter.skip_images(task.earlier.images);
         for index in task.earlier.images..task.job.count {
             if index > task.earlier.images {
                 observer.meter.next_image(Instant::now());
@@ -268,11 +267,9 @@ impl Painter {
         let earlier = if index == task.earlier.images { observer.checkpoints.load() } else { None };
         if let Some(checkpoint) = earlier {
             info!(id = task.job.id, image = index, step = checkpoint.calls(), "going on from a checkpoint");
-            observer.meter.skip_calls(checkpoint.calls(), painting.calls());
             match engine.paint(painting, Start::Checkpoint(checkpoint), observer) {
                 Err(Error::Checkpoint(message)) => {
                     warn!(id = task.job.id, "painted from the start: the checkpoint cannot be used: {message}");
-                    observer.meter.skip_calls(0, painting.calls());
                 }
                 painted => return Ok(painted?),
             }
@@ -347,9 +344,9 @@ struct JobObserver<'a> {
 }
 
 impl Observer for JobObserver<'_> {
-    fn tick(&mut self, stage: Stage, done: usize, total: usize) {
+    fn tick(&mut self, progress: PaintingProgress) {
         let now = Instant::now();
-        let progress = self.meter.tick(stage, done, total, now);
+        let progress = self.meter.tick(progress, now);
         *lock(&self.painter.last_activity) = Some(now);
         if self.reported.is_none_or(|at| now - at >= PROGRESS_INTERVAL) {
             self.reported = Some(now);

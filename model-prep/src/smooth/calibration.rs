@@ -6,7 +6,7 @@ use std::path::Path;
 use diffused_engine::bundle::Manifest;
 use diffused_engine::error::Result;
 use diffused_engine::quantized::{ChannelSquares, QuantizedValues};
-use diffused_engine::request::{Observer, Request, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Request, Start};
 use diffused_engine::{Engine, Options, Resolver, Source};
 
 /// Painted where the model brings no examples.
@@ -35,7 +35,7 @@ pub(crate) fn count(bundle: &Path) -> Result<BTreeMap<String, ChannelSquares>> {
 struct GiveBack;
 
 impl Observer for GiveBack {
-    fn tick(&mut self, _: Stage, _: usize, _: usize) {}
+    fn tick(&mut self, _: PaintingProgress) {}
 
     fn memory_freed(&mut self) {
         diffused_heap::trim();

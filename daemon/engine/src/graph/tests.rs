@@ -83,7 +83,7 @@ fn encode(model: &ModelProto) -> Vec<u8> {
 fn run(mut graph: Graph, x: &[f32]) -> Vec<f32> {
     let input = InputValues::F32(SHAPE.to_vec(), x.to_vec());
     let schedule = graph.schedule(&same(), true).unwrap();
-    schedule.run(vec![input], None, &weights("unet"), &mut |_, _| {}).unwrap()
+    schedule.run(vec![input], None, &weights("unet"), &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_cancelled_run_and_a_failing_operator_say_so() {
     let flag: Arc<AtomicBool> = Arc::default();
     diffused_kernels::cancel::watch(flag.clone());
     // Set when the only operator begins, whose result is arbitrary then.
-    let set = &mut |_, _| flag.store(true, Ordering::Relaxed);
+    let set = &mut |_| flag.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let cancelled = schedule.run(vec![input()], None, &weights("unet"), set);
         assert!(matches!(cancelled, Err(Error::Cancelled)));

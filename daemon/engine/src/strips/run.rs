@@ -115,7 +115,7 @@ pub(crate) fn store_input(segment: &Segment, values: &[f32]) -> Result<StoredRow
 }
 
 /// Runs `segment` on `input` as `plan` says. Returns the result, `[height][width][channels]`. `tick` is called before
-/// each step with how much of the work is done, in thousandths.
+/// each step with how many of the plan's multiply-adds are done.
 ///
 /// # Errors
 ///
@@ -125,7 +125,7 @@ pub(crate) fn run(
     plan: &StripPlan,
     input: StoredRows,
     weights: &mut Weights,
-    tick: &mut dyn FnMut(usize, usize),
+    tick: &mut dyn FnMut(u64),
 ) -> Result<Vec<f32>> {
     let count = segment.nodes.len();
     let mut run = SegmentRun {
@@ -140,9 +140,8 @@ pub(crate) fn run(
     let mut done = 0;
     for (pass, memory) in &plan.passes {
         let mut step_done = |macs: u64| {
-            let part = (done as f64 / plan.macs.max(1) as f64 * 1000.0) as usize;
+            tick(done);
             done += macs;
-            tick(part, 1000);
         };
         run.pass(pass, memory, plan.height, &mut step_done)?;
     }
