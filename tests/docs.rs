@@ -58,7 +58,11 @@ fn every_configuration_key_is_documented_once() {
 
 #[test]
 fn every_request_key_is_documented_once() {
-    let code = read("daemon/src/jobs/request.rs");
+    let mut code = read("daemon/src/jobs/request.rs");
+    let folder = fs::read_dir(root().join("daemon/src/jobs/request")).expect("the request's folder");
+    for file in folder.map(|entry| entry.expect("a file").path()).filter(|path| !path.ends_with("tests.rs")) {
+        code += &read(file.to_str().expect("a path"));
+    }
     let mut known: Vec<String> = vec!["init_images".to_owned()];
     for call in ["take", "text", "size", "number", "whole"] {
         let start = format!("fields.{call}(\"");

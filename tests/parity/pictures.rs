@@ -44,6 +44,7 @@ impl Golden {
             sampler: Some(self.sampler),
             strength: self.strength,
             decoder: self.decoder,
+            ..Request::default()
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What a request asks for, made complete and checked before anything is computed.
 
-use crate::bundle::{AutoencoderKind, Manifest, PictureSizes};
+use crate::bundle::{AutoencoderKind, Manifest};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
 use crate::request::{Parameters, Request};
+
+mod size;
 
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
@@ -20,11 +22,7 @@ pub(crate) fn resolve(
         let message = "this model has a decoder alone, no encoder; it cannot start from an image";
         return Err(invalid("init_images", message.into()));
     }
-    let sizes = &manifest.picture;
-    let own = |side: fn((u32, u32)) -> u32| {
-        let rounded = |size| ((side(size) as usize).min(MAX_SIDE) / sizes.factor * sizes.factor).max(sizes.smallest);
-        init_size.map_or(sizes.default, rounded)
-    };
+    let (width, height) = size::resolve(request.width, request.height, init_size, &manifest.picture)?;
     let steps = request.steps.unwrap_or(manifest.sampling.steps);
     let most_steps = MAX_STEPS.min(manifest.sampling.train_timesteps);
     if steps == 0 || steps > most_steps {
@@ -37,14 +35,16 @@ pub(crate) fn resolve(
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
-        width: side("width", request.width.unwrap_or_else(|| own(|size| size.0)), sizes)?,
-        height: side("height", request.height.unwrap_or_else(|| own(|size| size.1)), sizes)?,
+        width,
+        height,
         steps,
         cfg_scale,
         seed: request.seed,
         sampler: request.sampler.unwrap_or(manifest.sampling.default),
         strength: init_size.is_some().then_some(strength),
         decoder: decoder(request.decoder.or(default_decoder), manifest)?,
+        fit: init_size.and(request.fit).unwrap_or_default(),
+        background: init_size.and(request.background).unwrap_or_default(),
     })
 }
 
@@ -57,23 +57,6 @@ pub(crate) fn decoder(wanted: Option<AutoencoderKind>, manifest: &Manifest) -> R
         true => Ok(kind),
         false => Err(invalid("decoder", format!("this model has no {kind} decoder; it has {default} alone"))),
     }
-}
-
-/// A width or height that the model can paint, or the ones next to it.
-fn side(field: &'static str, value: usize, sizes: &PictureSizes) -> Result<usize> {
-    let (unit, least) = (sizes.factor, sizes.smallest);
-    let most = MAX_SIDE / unit * unit;
-    if (least..=most).contains(&value) && value.is_multiple_of(unit) {
-        return Ok(value);
-    }
-    let nearest = match value {
-        value if value < least => format!("the nearest is {least}"),
-        value if value > most => format!("the nearest is {most}"),
-        value => format!("the nearest are {} and {}", value / unit * unit, value.next_multiple_of(unit)),
-    };
-    let message =
-        format!("{value} is not allowed; this model takes multiples of {unit} from {least} to {most}, {nearest}");
-    Err(invalid(field, message))
 }
 
 fn within(field: &'static str, value: f64, most: f64) -> Result<()> {
@@ -91,6 +74,7 @@ fn invalid(field: &'static str, message: String) -> Error {
 mod tests {
     use super::*;
     use crate::bundle::sample;
+    use crate::picture::{Colour, Fit};
     use crate::sampler::SamplerKind;
 
     fn refused(request: Request) -> (&'static str, String) {
@@ -109,9 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn an_init_image_gives_its_size_rounded_down() {
-        let found = resolve(&Request::default(), None, Some((700, 63)), &sample()).unwrap();
-        assert_eq!((found.width, found.height, found.strength), (696, 64, Some(0.75)));
+    fn keys_of_an_init_image_hold_where_there_is_one() {
+        let background = Colour([1, 2, 3]);
+        let request = Request { fit: Some(Fit::Cover), background: Some(background), ..Request::default() };
+        let with = resolve(&request, None, Some((600, 400)), &sample()).unwrap();
+        assert_eq!((with.width, with.height, with.strength), (600, 400, Some(0.75)));
+        assert_eq!((with.fit, with.background), (Fit::Cover, background));
+        let without = resolve(&request, None, None, &sample()).unwrap();
+        assert_eq!((without.fit, without.background), (Fit::Stretch, Colour::WHITE));
     }
 
     /// Stable Diffusion 1.5's manifest without the networks `without`, but with a tiny decoder.

@@ -1,18 +1,13 @@
 //! Images between 8-bit pixels and the autoencoder's numbers, as diffusers' `VaeImageProcessor` converts them.
 
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 
 use crate::error::{Error, Result};
+pub use colour::Colour;
+pub use fit::Fit;
 
-/// `image` scaled to `width` × `height` pixels (Lanczos).
-pub fn scale(image: RgbImage, width: usize, height: usize) -> RgbImage {
-    let (width, height) = (width as u32, height as u32);
-    if image.dimensions() == (width, height) {
-        return image;
-    }
-    imageops::resize(&image, width, height, FilterType::Lanczos3)
-}
+mod colour;
+mod fit;
 
 /// Pixels from -1 to 1, `[height][width][3]`.
 pub(crate) fn to_pixels(image: &RgbImage) -> Vec<f32> {
@@ -54,13 +49,5 @@ mod tests {
     fn values_outside_the_range_are_clamped() {
         let image = to_image(&[1.5, -3.0, 0.0], 1, 1).unwrap();
         assert_eq!(image.get_pixel(0, 0).0, [255, 0, 128]);
-    }
-
-    #[test]
-    fn scaling_keeps_a_plain_colour() {
-        let image = RgbImage::from_pixel(50, 20, image::Rgb([255, 0, 255]));
-        let pixels = to_pixels(&scale(image, 8, 24));
-        assert_eq!(pixels.len(), 8 * 24 * 3);
-        assert!(pixels.chunks(3).all(|pixel| pixel == [1.0, -1.0, 1.0]));
     }
 }

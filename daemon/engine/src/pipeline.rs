@@ -92,8 +92,9 @@ impl Pipeline<'_> {
 
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
-        let Parameters { width, height, seed, .. } = *self.painting.parameters();
-        let moments = self.encode(picture::to_pixels(&picture::scale(image, width, height)))?;
+        let Parameters { width, height, seed, fit, background, .. } = *self.painting.parameters();
+        let image = fit.place(image, width, height, background.into());
+        let moments = self.encode(picture::to_pixels(&image))?;
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);
         let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);

@@ -7,6 +7,7 @@ use image::RgbImage;
 
 use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
+use crate::picture::{Colour, Fit};
 use crate::sampler::SamplerKind;
 
 /// An image to paint. `None` means the model's own default.
@@ -16,9 +17,10 @@ pub struct Request {
     pub prompt: String,
     /// What to avoid; used only where guidance is on.
     pub negative_prompt: String,
-    /// Width in pixels, a multiple of 8; `None` with an init image: that image's, rounded down.
+    /// Width in pixels, a multiple of 8; `None` with an init image: in that image's shape, at its own size or, where
+    /// that is larger, at the model's number of pixels.
     pub width: Option<usize>,
-    /// Height in pixels, a multiple of 8; `None` with an init image: that image's, rounded down.
+    /// Height in pixels, as `width`.
     pub height: Option<usize>,
     /// Sampling steps.
     pub steps: Option<usize>,
@@ -33,6 +35,12 @@ pub struct Request {
     /// The autoencoder that makes pixels of latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<AutoencoderKind>,
+    /// How an init image of another shape becomes the image's; only for image to image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// What lies under an init image's transparency and beside it; only for image to image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Colour>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -61,6 +69,17 @@ pub struct Parameters {
     /// The autoencoder that makes pixels of latents, and, if it can, latents of the init image.
     #[serde(default)]
     pub decoder: AutoencoderKind,
+    /// How the init image became one of this size.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fit: Fit,
+    /// What lay under the init image's transparency and beside it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub background: Colour,
+}
+
+/// Left out where they are written, so that the result of a plain request is short.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Parameters {

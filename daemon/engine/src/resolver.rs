@@ -55,6 +55,15 @@ pub struct Resolver {
     decoder: Option<AutoencoderKind>,
 }
 
+/// The keys of an init image that a request without one has.
+fn without_init_image(request: &Request, init_size: Option<(u32, u32)>) -> Vec<Warning> {
+    let Request { strength, fit, background, .. } = request;
+    let keys =
+        [("denoising_strength", strength.is_some()), ("fit", fit.is_some()), ("background", background.is_some())];
+    let unused = keys.into_iter().filter(|(_, is_given)| *is_given && init_size.is_none());
+    unused.map(|(field, _)| Warning::WithoutInitImage { field }).collect()
+}
+
 impl Resolver {
     /// Opens a bundle's manifest and its tokenizer.
     ///
@@ -98,7 +107,7 @@ impl Resolver {
         let parameters = parameters::resolve(request, self.decoder, init_size, &self.manifest)?;
         let Parameters { steps, strength, .. } = parameters;
         let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
-        let mut warnings = vec![];
+        let mut warnings = without_init_image(request, init_size);
         let prompts = self.tokenize(&parameters, &mut warnings);
         Ok(Painting { parameters, prompts, sampler, warnings })
     }

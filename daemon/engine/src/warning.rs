@@ -25,6 +25,11 @@ pub enum Warning {
         /// The words in lower case, each once.
         words: Vec<String>,
     },
+    /// A key that says how an init image is used was given without one.
+    WithoutInitImage {
+        /// The request's key.
+        field: &'static str,
+    },
     /// A negative prompt was given, but the model runs without guidance.
     NegativePromptUnused {
         /// The guidance scale.
@@ -41,6 +46,7 @@ impl fmt::Display for Warning {
             Warning::UnknownWords { field, words } => {
                 write!(f, "{field}: the model does not know the words: {}", shown(&words.join(", ")))
             }
+            Warning::WithoutInitImage { field } => write!(f, "{field} has no effect without an init image"),
             Warning::NegativePromptUnused { cfg_scale } if *cfg_scale > 1.0 => {
                 write!(f, "negative_prompt has no effect: this model is guided without one")
             }

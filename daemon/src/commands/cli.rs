@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::sampler::SamplerKind;
 
 use crate::config::ByteSize;
@@ -90,10 +91,10 @@ pub struct PaintArgs {
     /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
     #[arg(long, value_name = "NAME", value_parser = sampler)]
     pub sampler: Option<SamplerKind>,
-    /// Width in pixels, a multiple of 8
+    /// Width in pixels, a multiple of 8; the model's own, or in the init image's shape, if not given
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<usize>,
-    /// Height in pixels, a multiple of 8
+    /// Height in pixels, as the width
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<usize>,
     /// Start from this image
@@ -102,6 +103,12 @@ pub struct PaintArgs {
     /// How much of the init image to repaint, 0 to 1
     #[arg(long, requires = "init_image")]
     pub strength: Option<f64>,
+    /// How an init image of another shape fits: stretch it, cover the image and cut it, or contain all of it
+    #[arg(long, value_name = "stretch|cover|contain", requires = "init_image")]
+    pub fit: Option<Fit>,
+    /// What lies under an init image's transparency and beside it: #rrggbb, white or black
+    #[arg(long, value_name = "COLOUR", requires = "init_image")]
+    pub background: Option<Colour>,
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
     #[arg(long, value_name = "full|tiny")]
     pub decoder: Option<AutoencoderKind>,

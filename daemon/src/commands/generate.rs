@@ -96,6 +96,8 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         sampler: arguments.sampler,
         strength: arguments.strength,
         decoder: arguments.decoder,
+        fit: arguments.fit,
+        background: arguments.background,
     };
     Ok((request, init_image.transpose()?))
 }

@@ -3,12 +3,15 @@
 //! contract's.
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::sampler::SamplerKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(test)]
-use crate::contract::asyncapi::types::{JobId, Name, RequestDecoder, RequestFormat, RequestSampler};
+use crate::contract::asyncapi::types::{
+    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFormat, RequestSampler,
+};
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
 /// keys that are unknown are left out with a warning.
@@ -36,7 +39,7 @@ pub struct PaintRequest {
     #[cfg_attr(test, schemars(range(min = -1, max = 18_446_744_073_709_551_615_u64)))]
     pub seed: Option<u64>,
     /// Pixels, a multiple of 8. The model has a smallest size of its own, and its default where this is left out; with
-    /// an init image, that image's width, rounded down.
+    /// an init image, it follows from that image's shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 8, max = 2048), extend("multipleOf" = 8)))]
     pub width: Option<usize>,
@@ -65,6 +68,19 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestDecoder>"))]
     pub decoder: Option<AutoencoderKind>,
+    /// How an init image of another shape becomes the image's: each side is scaled by itself (`stretch`, the default),
+    /// it is cut to the middle (`cover`), or it lies on the background (`contain`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFit>"))]
+    pub fit: Option<Fit>,
+    /// The same as A1111 numbers it: 0 for `stretch`, 1 for `cover`, 2 for `contain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 2)))]
+    pub resize_mode: Option<u8>,
+    /// What lies under an init image's transparency and beside it: `#rrggbb`, `white`, the default, or `black`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestColour>"))]
+    pub background: Option<Colour>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]

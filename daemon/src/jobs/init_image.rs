@@ -5,16 +5,21 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 
 use diffused_engine::Options;
-use diffused_engine::picture::scale;
+use diffused_engine::picture::Colour;
 use diffused_engine::request::Parameters;
-use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{
+    ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
+};
 
 use crate::contract::fault::{Code, Fault};
 use crate::files::write_atomically;
+
+mod container;
 
 /// The widest and the highest image that is read.
 const MAX_SIDE: u32 = 8192;
@@ -32,12 +37,16 @@ const DECODER: u64 = 2 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;
 
-/// An image file's format, size and memory need, from its header.
+/// An image file's format, size, orientation and memory need, from its header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Header {
     format: ImageFormat,
+    /// As the pixels are stored.
     width: u32,
+    /// As the pixels are stored.
     height: u32,
+    /// How they are turned to stand upright: cameras store what their sensor sees.
+    orientation: Orientation,
     /// Bytes for each pixel while the file is unpacked.
     unpacking: u64,
 }
@@ -47,44 +56,69 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// `InvalidParam` for any other file, `TooLarge` beyond 8192 pixels a side or 24 megapixels.
+    /// `InvalidParam` for any other file and for one that is cut off, `TooLarge` beyond 8192 pixels a side or 24 megapixels.
     pub fn read(mut file: impl BufRead + Seek) -> Result<Header, Fault> {
         let reader = ImageReader::new(&mut file).with_guessed_format().map_err(unreadable)?;
         let format = match reader.format() {
             Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
             _ => return Err(Fault::param(FIELD, "the image is neither PNG nor JPEG")),
         };
-        let decoder = reader.into_decoder().map_err(broken)?;
+        let mut decoder = reader.into_decoder().map_err(broken)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
+        let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         drop(decoder);
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
             let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
             return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
         }
-        let unpacking = match (format, colour) {
-            (ImageFormat::Jpeg, _) if !is_sequential(&mut file).map_err(unreadable)? => PROGRESSIVE,
-            (_, ColorType::Rgb8) => RGB,
+        let mut unpacking = match colour {
+            ColorType::Rgb8 => RGB,
             _ => u64::from(colour.bytes_per_pixel()) + RGB,
         };
-        Ok(Header { format, width, height, unpacking })
+        file.rewind().map_err(unreadable)?;
+        let is_whole = if format == ImageFormat::Jpeg {
+            let jpeg = container::jpeg(file).map_err(unreadable)?;
+            unpacking = if jpeg.is_sequential { unpacking } else { PROGRESSIVE };
+            jpeg.is_whole
+        } else {
+            let png = container::png(file).map_err(unreadable)?;
+            orientation = png.exif.and_then(|exif| Orientation::from_exif_chunk(&exif)).unwrap_or(orientation);
+            png.is_whole
+        };
+        if !is_whole {
+            return Err(Fault::param(FIELD, "the image is cut off: the end of the file is missing"));
+        }
+        Ok(Header { format, width, height, orientation, unpacking })
     }
 
-    /// Width and height, pixels.
+    /// Width and height of the upright image, pixels.
     pub fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
+        self.upright(self.width, self.height)
     }
 
-    /// Unpacks the file that this is the header of, within the memory that `unpacking` allows.
+    /// A width and a height of the stored pixels as those of the upright image, and the other way round.
+    fn upright<T>(&self, width: T, height: T) -> (T, T) {
+        match self.orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (height, width),
+            _ => (width, height),
+        }
+    }
+
+    /// Unpacks the file that this is the header of, within the memory that `unpacking` allows. The pixels are as they
+    /// are stored, not yet upright; `background` lies under transparency.
     ///
     /// # Errors
     ///
     /// `InvalidParam` for a file that is damaged.
-    pub fn decode(&self, file: impl BufRead + Seek) -> Result<RgbImage, Fault> {
+    pub fn decode(&self, file: impl BufRead + Seek, background: Colour) -> Result<RgbImage, Fault> {
         let mut reader = ImageReader::with_format(file, self.format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(DECODER + self.unpacking * u64::from(self.width) * u64::from(self.height));
         reader.limits(limits);
-        Ok(reader.decode().map_err(broken)?.into_rgb8())
+        Ok(opaque(reader.decode().map_err(broken)?, background))
     }
 }
 
@@ -123,26 +157,26 @@ impl InitImage {
         &self.path
     }
 
-    /// Width and height, pixels.
+    /// Width and height of the upright image, pixels.
     pub fn size(&self) -> (u32, u32) {
         self.header.size()
     }
 
     /// Refuses an image that cannot be unpacked within the memory of `options`.
     pub fn check(&self, parameters: &Parameters, options: Options) -> Result<(), Fault> {
-        let needs = |width, height| options.process() + self.needs(width, height, parameters);
-        let fits = |width, height| options.memory.is_none_or(|memory| needs(width, height) <= memory);
-        let (width, height) = self.size();
-        if fits(width, height) {
+        let needs = |(width, height)| options.process() + self.needs(width, height, parameters);
+        let fits = |size: &(u32, u32)| options.memory.is_none_or(|memory| needs(*size) <= memory);
+        let stored @ (width, height) = (self.header.width, self.header.height);
+        if fits(&stored) {
             return Ok(());
         }
-        let needed = needs(width, height).div_ceil(MIB);
-        let smaller = (1..1000).rev().map(|share| (width * share / 1000, height * share / 1000));
-        let most = match smaller.into_iter().find(|&(width, height)| fits(width, height)) {
+        let needed = needs(stored).div_ceil(MIB);
+        let mut smaller = (1..1000).rev().map(|share| (width * share / 1000, height * share / 1000));
+        let most = match smaller.find(fits).map(|(width, height)| self.header.upright(width, height)) {
             Some((width, height)) => format!("at most {width}×{height} fit"),
             None => "none fits".into(),
         };
-        let have = options.memory.unwrap_or_default() / MIB;
+        let (have, (width, height)) = (options.memory.unwrap_or_default() / MIB, self.size());
         let message = format!("the image's {width}×{height} pixels need {needed} MiB to unpack; in {have} MiB {most}");
         Err(Fault { field: Some(FIELD.into()), ..Fault::new(Code::OutOfMemory, message) })
     }
@@ -152,34 +186,41 @@ impl InitImage {
         self.needs(self.header.width, self.header.height, parameters)
     }
 
+    /// The same of a file like this one, of this stored size.
     fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
-        let scaling = width * (RGB * height + SCALING * parameters.height as u64);
+        let (_, rows) = self.header.upright(parameters.width, parameters.height);
+        let scaling = width * (RGB * height + SCALING * rows as u64);
         self.len + scaling.max(self.header.unpacking * width * height)
     }
 
-    /// The image in the size that is painted, so that no more is held meanwhile.
+    /// The upright image in the size that is painted, so that no more is held meanwhile. It is scaled first and turned
+    /// then, which takes less memory.
     pub fn unpack(&self, parameters: &Parameters) -> Result<RgbImage, Fault> {
         let file = File::open(&self.path).map_err(unreadable)?;
-        Ok(scale(self.header.decode(BufReader::new(file))?, parameters.width, parameters.height))
+        let (width, height) = self.header.upright(parameters.width, parameters.height);
+        let Parameters { fit, background, .. } = *parameters;
+        let image = self.header.decode(BufReader::new(file), background)?;
+        let mut image = DynamicImage::from(fit.place(image, width, height, background.into()));
+        image.apply_orientation(self.header.orientation);
+        Ok(image.into_rgb8())
     }
 }
 
-/// Whether a JPEG is unpacked row by row: a sequential one with all components in its first scan.
-fn is_sequential(file: &mut (impl Read + Seek)) -> io::Result<bool> {
-    let mut front = vec![];
-    file.rewind()?;
-    file.take(MIB).read_to_end(&mut front)?;
-    let (mut rest, mut components) = (front.get(2..).unwrap_or_default(), None);
-    while let [0xff, marker, high, low, ..] = rest {
-        match marker {
-            0xc0 | 0xc1 => components = rest.get(9),
-            0xda => return Ok(components.is_some() && components == rest.get(4)),
-            _ => {}
-        }
-        rest = rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+/// The image on `background`, which shows where the image is transparent, with Pillow's rounding.
+fn opaque(image: DynamicImage, background: Colour) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
     }
-    Ok(false)
+    let mix = |front: u8, back: u8, alpha: u8| {
+        let sum = u32::from(front) * u32::from(alpha) + u32::from(back) * u32::from(255 - alpha) + 128;
+        (((sum >> 8) + sum) >> 8) as u8
+    };
+    let Colour([red, green, blue]) = background;
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let Rgba([r, g, b, alpha]) = image.get_pixel(x, y);
+        Rgb([mix(r, red, alpha), mix(g, green, alpha), mix(b, blue, alpha)])
+    })
 }
 
 fn unreadable(error: io::Error) -> Fault {
@@ -191,96 +232,4 @@ fn broken(error: image::ImageError) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Cursor;
-
-    use diffused_engine::sampler::SamplerKind;
-    use image::{DynamicImage, GrayImage, Rgb, RgbaImage};
-
-    use super::*;
-
-    fn open(bytes: &[u8]) -> Result<InitImage, Fault> {
-        // The folder outlives the test: the image is read from it.
-        let image = InitImage::of_bytes(bytes, tempfile::tempdir().unwrap().keep().join("init-image"))?;
-        image.store(bytes).map(|()| image)
-    }
-
-    fn parameters(width: usize, height: usize) -> Parameters {
-        Parameters {
-            prompt: "a".into(),
-            negative_prompt: String::new(),
-            width,
-            height,
-            steps: 20,
-            cfg_scale: 7.5,
-            seed: 42,
-            sampler: SamplerKind::EulerAncestral,
-            strength: Some(0.5),
-            decoder: diffused_engine::bundle::AutoencoderKind::Full,
-        }
-    }
-
-    fn file(image: impl Into<DynamicImage>) -> Vec<u8> {
-        let mut file = Cursor::new(vec![]);
-        image.into().write_to(&mut file, ImageFormat::Png).unwrap();
-        file.into_inner()
-    }
-
-    #[test]
-    fn untrusted_images_are_checked_before_they_are_unpacked() {
-        let code = |bytes: &[u8]| open(bytes).unwrap_err().code;
-        assert_eq!(code(b"GIF89a"), Code::InvalidParam);
-        assert_eq!(code(b""), Code::InvalidParam);
-        assert_eq!(code(&file(GrayImage::new(9000, 10))), Code::TooLarge);
-        assert_eq!(code(&file(GrayImage::new(8000, 8000))), Code::TooLarge);
-    }
-
-    #[test]
-    fn jpegs_differ_in_what_they_take() {
-        let mut jpeg = Cursor::new(vec![]);
-        RgbImage::new(40, 40).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
-        let mut jpeg = jpeg.into_inner();
-        assert_eq!(open(&jpeg).unwrap().header.unpacking, RGB);
-        let frame = jpeg.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
-        jpeg[frame + 1] = 0xc2;
-        for bytes in [&jpeg[..], &jpeg[..frame], b""] {
-            assert!(!is_sequential(&mut Cursor::new(bytes)).unwrap());
-        }
-    }
-
-    #[test]
-    fn a_file_that_ends_early_is_an_error_when_it_is_unpacked() {
-        let whole = file(RgbImage::from_fn(40, 40, |x, y| Rgb([x as u8, y as u8, (x * y) as u8])));
-        let cut = open(&whole[..whole.len() / 2]).unwrap();
-        let fault = cut.unpack(&parameters(64, 64)).unwrap_err();
-        assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some(FIELD)));
-    }
-
-    #[test]
-    fn it_is_scaled_to_what_is_painted() {
-        let image = open(&file(RgbImage::from_pixel(100, 30, Rgb([9, 8, 7])))).unwrap();
-        assert_eq!(image.size(), (100, 30));
-        assert_eq!(image.unpack(&parameters(64, 128)).unwrap(), RgbImage::from_pixel(64, 128, Rgb([9, 8, 7])));
-    }
-
-    #[test]
-    fn what_does_not_fit_the_memory_is_refused_with_what_fits() {
-        let image = open(&file(RgbaImage::new(3000, 2000))).unwrap();
-        let parameters = parameters(512, 512);
-        let process = Options::default().process();
-        let room = |bytes| Options { memory: Some(process + bytes), ..Options::default() };
-        assert!(image.check(&parameters, Options::default()).is_ok());
-        assert!(image.check(&parameters, room(image.memory(&parameters))).is_ok());
-        let options = room(24 << 20);
-        let fault = image.check(&parameters, options).unwrap_err();
-        assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some(FIELD)));
-        assert!(fault.message.starts_with("the image's 3000×2000 pixels need "), "{}", fault.message);
-        let most = fault.message.rsplit_once("at most ").unwrap().1.strip_suffix(" fit").unwrap();
-        let (width, height) = most.split_once('×').unwrap();
-        let (width, height): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());
-        let of_size = |width, height| InitImage { header: Header { width, height, ..image.header }, ..image.clone() };
-        assert!(of_size(width, height).check(&parameters, options).is_ok());
-        assert!(of_size(width + 6, height + 4).check(&parameters, options).is_err());
-        assert!(image.check(&parameters, room(0)).unwrap_err().message.ends_with("none fits"));
-    }
-}
+mod tests;

@@ -177,6 +177,8 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         sampler: values::sampler(fields)?,
         strength: fields.number("denoising_strength")?,
         decoder: values::decoder(fields)?,
+        fit: images::fit(fields)?,
+        background: images::background(fields)?,
     };
     let job = Job {
         id: String::new(),

@@ -14,6 +14,7 @@ use diffused::jobs::journal::{JournalState, Record};
 use diffused::jobs::request::{Job, RequestMode};
 use diffused_engine::bundle::{AddedToken, Manifest, Text, WeightsIndex};
 use diffused_engine::hash::{sha256, xxh3};
+use diffused_engine::picture::Colour;
 use diffused_engine::sampler::{Sampler, SamplerKind};
 use diffused_engine::text_encoder::TextEncoder;
 use diffused_engine::tokenizer::Tokenizer;
@@ -143,7 +144,7 @@ pub fn init_image(input: &[u8]) {
     let Ok(header) = Header::read(Cursor::new(input)) else { return };
     let (width, height) = header.size();
     if width * height <= 1 << 16 {
-        let _ = header.decode(Cursor::new(input));
+        let _ = header.decode(Cursor::new(input), Colour::WHITE);
     }
 }
 

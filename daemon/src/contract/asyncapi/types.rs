@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::picture::Fit;
 use diffused_engine::request::Stage;
 use diffused_engine::sampler::SamplerKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -64,6 +65,34 @@ schema!(DecoderName, json_schema!({"type": "string", "enum": AutoencoderKind::AL
 pub(in crate::contract) struct RequestDecoder;
 schema!(RequestDecoder, json_schema!({"type": "string", "pattern": "^([Ff][Uu][Ll][Ll]|[Tt][Ii][Nn][Yy])$"}));
 
+/// How an init image fits, as the daemon writes it.
+pub(in crate::contract) struct FitName;
+schema!(FitName, json_schema!({"type": "string", "enum": Fit::ALL}));
+
+/// How an init image fits, as clients may write it.
+pub(in crate::contract) struct RequestFit;
+schema!(
+    RequestFit,
+    json_schema!({
+        "type": "string",
+        "pattern": "^([Ss][Tt][Rr][Ee][Tt][Cc][Hh]|[Cc][Oo][Vv][Ee][Rr]|[Cc][Oo][Nn][Tt][Aa][Ii][Nn])$",
+    })
+);
+
+/// A colour, as the daemon writes it.
+pub(in crate::contract) struct ColourName;
+schema!(ColourName, json_schema!({"type": "string", "pattern": "^#[0-9a-f]{6}$"}));
+
+/// A colour, as clients may write it.
+pub(in crate::contract) struct RequestColour;
+schema!(
+    RequestColour,
+    json_schema!({
+        "type": "string",
+        "pattern": "^(#[0-9A-Fa-f]{6}|[Ww][Hh][Ii][Tt][Ee]|[Bb][Ll][Aa][Cc][Kk])$",
+    })
+);
+
 /// A file format, as clients may write it.
 pub(in crate::contract) struct RequestFormat;
 schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg]|[Jj][Pp][Ee]?[Gg])$"}));
@@ -105,4 +134,12 @@ pub(in crate::contract) struct PaintedParameters {
     /// The autoencoder that made pixels of latents.
     #[schemars(with = "DecoderName")]
     decoder: String,
+    /// How the init image became one of this size, unless each side was scaled by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<FitName>")]
+    fit: Option<Fit>,
+    /// What lay under the init image's transparency and beside it, unless it was white.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ColourName>")]
+    background: Option<String>,
 }

@@ -1,8 +1,9 @@
-//! Images inside a request, as base64.
+//! Images inside a request, as base64, and how they are used.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use diffused_engine::picture::{Colour, Fit};
 use serde_json::Value;
 
 use crate::contract::fault::Fault;
@@ -28,6 +29,32 @@ pub(super) fn init_image(fields: &mut Fields, mode: RequestMode) -> Result<Optio
     let unwrapped: String = text.split_ascii_whitespace().collect();
     let decoded = BASE64.decode(unwrapped);
     decoded.map(Some).map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))
+}
+
+/// How the init image fits, by our name or by the web API's number.
+pub(super) fn fit(fields: &mut Fields) -> Result<Option<Fit>, Fault> {
+    let wrong = |message: String| Fault::param("fit", message);
+    let named = fields.text("fit")?.map(|name| shortened(&name).parse::<Fit>().map_err(wrong)).transpose()?;
+    let numbered = match fields.whole("resize_mode", 0..=2)? {
+        None => None,
+        Some(0) => Some(Fit::Stretch),
+        Some(1) => Some(Fit::Cover),
+        Some(_) => Some(Fit::Contain),
+    };
+    if named.is_some() && numbered.is_some() && named != numbered {
+        return Err(Fault::param("resize_mode", "asks for another fit than `fit`; give one of them"));
+    }
+    Ok(named.or(numbered))
+}
+
+/// What lies under the init image.
+pub(super) fn background(fields: &mut Fields) -> Result<Option<Colour>, Fault> {
+    let wrong = |message: String| Fault::param("background", message);
+    fields.text("background")?.map(|text| text.parse().map_err(wrong)).transpose()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// Some tools leave the padding out.

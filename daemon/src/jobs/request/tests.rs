@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use base64::Engine as _;
+use diffused_engine::picture::{Colour, Fit};
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
@@ -92,6 +93,11 @@ fn each_complaint_names_its_key() {
         ("format", json!("gif")),
         ("priority", json!(1e9)),
         ("not_after", json!(-1)),
+        ("fit", json!("zoom")),
+        ("fit", json!(1)),
+        ("resize_mode", json!(3)),
+        ("background", json!("orange")),
+        ("background", json!([255, 0, 0])),
         ("mask", json!("aGVsbG8=")),
         ("init_images", json!(["aGVsbG8="])),
     ];
@@ -121,7 +127,7 @@ fn an_init_image_is_one_base64_text() {
         assert_eq!(job.init_image.as_ref().map(InitImage::size), Some((70, 20)));
         let painting = job.resolve(&resolver(), Options::default()).unwrap();
         let parameters = painting.parameters();
-        assert_eq!((parameters.width, parameters.height, parameters.strength), (64, 32, Some(0.75)));
+        assert_eq!((parameters.width, parameters.height, parameters.strength), (112, 32, Some(0.75)));
         let fault = job.resolve(&resolver(), Options { memory: Some(1 << 20), ..Options::default() }).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some("init_images")));
     }
@@ -131,6 +137,24 @@ fn an_init_image_is_one_base64_text() {
         let payload = with(images).to_string();
         check_refused(RequestMode::Img2Img, payload.as_bytes(), Code::InvalidParam, Some("init_images"));
     }
+}
+
+#[test]
+fn an_init_images_fit_has_two_names() {
+    let fit = |value: Value| {
+        let mut request = json!({"prompt": "a", "background": "#FF8000"});
+        value.as_object().unwrap().iter().for_each(|(key, value)| request[key] = value.clone());
+        parse(RequestMode::Txt2Img, request).map(|job| (job.request.fit, job.request.background))
+    };
+    let background = Some(Colour([255, 128, 0]));
+    assert_eq!(fit(json!({})).unwrap(), (None, background));
+    assert_eq!(fit(json!({"fit": "Cover"})).unwrap(), (Some(Fit::Cover), background));
+    for (number, name) in [Fit::Stretch, Fit::Cover, Fit::Contain].into_iter().enumerate() {
+        assert_eq!(fit(json!({"resize_mode": number})).unwrap().0, Some(name));
+    }
+    assert_eq!(fit(json!({"resize_mode": 1, "fit": "cover"})).unwrap().0, Some(Fit::Cover));
+    let rejection = fit(json!({"resize_mode": 1, "fit": "contain"})).unwrap_err();
+    assert_eq!(rejection.fault.field.as_deref(), Some("resize_mode"));
 }
 
 #[test]
@@ -195,6 +219,10 @@ fn what_has_no_effect_is_a_warning() {
         warnings(json!({"prompt": long, "negative_prompt": long})),
         ["negative_prompt", "prompt"]
             .map(|field| format!("{field}: the model reads 75 tokens; left out: \"red at night\""))
+    );
+    assert_eq!(
+        warnings(json!({"prompt": "a house", "denoising_strength": 0.5, "resize_mode": 1, "background": "black"})),
+        ["denoising_strength", "fit", "background"].map(|key| format!("{key} has no effect without an init image"))
     );
     assert_eq!(
         warnings(json!({"prompt": "a house", "negative_prompt": long, "cfg_scale": 1})),

@@ -42,8 +42,9 @@ pub(super) fn jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>, Fault> {
 
 /// The parameters as one text, in the web interface's form.
 fn infotext(parameters: &Parameters) -> String {
-    let Parameters { prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, decoder } =
-        parameters;
+    let Parameters {
+        prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, decoder, ..
+    } = parameters;
     let mut text = format!("{prompt}\n");
     if !negative_prompt.is_empty() {
         text += &format!("Negative prompt: {negative_prompt}\n");
@@ -80,6 +81,8 @@ mod tests {
             sampler: SamplerKind::EulerAncestral,
             strength,
             decoder: AutoencoderKind::Full,
+            fit: Default::default(),
+            background: Default::default(),
         }
     }
 

@@ -1,0 +1,112 @@
+"""Init images and what Pillow and diffusers make of them.
+
+    python tests/goldens/make_init_images.py
+
+Writes init_images/. `turned-N` are files whose pixels are stored as a camera with EXIF orientation N stores them: upright,
+each of them is upright.png. Files with transparency have what Pillow pastes on white and on orange. `wide-*` are wide.png in
+another shape, by diffusers' VaeImageProcessor.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image, ImageOps
+
+HERE = Path(__file__).parent / "init_images"
+ORANGE = (255, 128, 0)
+# What undoes the turn that a file's orientation asks for.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def smooth(width, height):
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
+    blue = 127 + 100 * np.sin(x / 9) * np.cos(y / 7)
+    return np.stack([red, green, blue], axis=-1).round().astype(np.uint8)
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def turned():
+    upright = Image.fromarray(smooth(24, 40))
+    upright.save(HERE / "upright.png", optimize=True)
+    for orientation in range(1, 9):
+        stored = upright.transpose(STORED[orientation]) if orientation in STORED else upright
+        exif = exif_of(orientation)
+        png, jpeg = HERE / f"turned-{orientation}.png", HERE / f"turned-{orientation}.jpg"
+        stored.save(png, exif=exif, optimize=True)
+        stored.save(jpeg, exif=exif, quality=98, subsampling=0, optimize=True)
+        for path in [png, jpeg]:
+            again = ImageOps.exif_transpose(Image.open(path))
+            assert again.size == upright.size, path
+            assert np.abs(np.asarray(again, int) - np.asarray(upright, int)).max() <= (3 if path == jpeg else 0), path
+    # The same where the metadata stands behind the pixels.
+    plain, data = HERE / "turned-behind.png", exif_of(6).tobytes().removeprefix(b"Exif\0\0")
+    upright.transpose(STORED[6]).save(plain, optimize=True)
+    bytes_ = plain.read_bytes()
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    plain.write_bytes(bytes_[:-12] + chunk + bytes_[-12:])
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(plain))), np.asarray(upright))
+
+
+def transparent():
+    colours = smooth(20, 16)
+    y, x = np.mgrid[0:16, 0:20]
+    alpha = ((x * 13 + y * 7) % 256).astype(np.uint8)
+    rgba = Image.fromarray(np.dstack([colours, alpha]))
+    rgba.save(HERE / "rgba.png", optimize=True)
+    Image.fromarray(np.dstack([colours[..., 0], alpha]), "LA").save(HERE / "grey-alpha.png", optimize=True)
+    palette = Image.fromarray(colours).quantize(8)
+    palette.save(HERE / "palette.png", optimize=True, transparency=bytes([0, 255, 128, 255, 40, 255, 255, 255]))
+    write_rgba16(HERE / "rgba16.png", np.dstack([colours, alpha]).astype(np.uint16) * 257)
+    for name in ["rgba", "grey-alpha", "palette", "rgba16"]:
+        for background, colour in [("white", (255, 255, 255)), ("orange", ORANGE)]:
+            front = Image.open(HERE / f"{name}.png").convert("RGBA")
+            back = Image.new("RGBA", front.size, colour + (255,))
+            back.paste(front, mask=front)
+            back.convert("RGB").save(HERE / f"{name}-{background}.png", optimize=True)
+
+
+def write_rgba16(path, values):
+    """Pillow does not write PNGs of 16 bits a channel."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    header = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
+    for name, data in [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]:
+        parts.append(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+    path.write_bytes(b"".join(parts))
+
+
+def fitted():
+    wide = Image.fromarray(smooth(96, 48))
+    wide.save(HERE / "wide.png", optimize=True)
+    processor = VaeImageProcessor()
+    resized = {
+        "stretch": processor.resize(wide, 64, 64, resize_mode="default"),
+        "cover": processor.resize(wide, 64, 64, resize_mode="crop"),
+        "contain": ImageOps.pad(wide, (64, 64), Image.Resampling.LANCZOS, color=ORANGE),
+    }
+    for name, image in resized.items():
+        image.save(HERE / f"wide-{name}.png", optimize=True)
+
+
+HERE.mkdir(exist_ok=True)
+turned()
+transparent()
+fitted()
