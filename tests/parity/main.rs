@@ -3,6 +3,7 @@
 //! The goldens are in `tests/goldens`, with the scripts that made them.
 
 mod adapters;
+mod inpaint;
 mod int8;
 mod networks;
 mod outliers;

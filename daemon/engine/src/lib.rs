@@ -153,14 +153,21 @@ impl Engine {
         let origin = Origin::new(self.model_sha256(), parameters);
         match &start {
             Start::Noise if parameters.strength.is_none() => {}
-            Start::InitImage(_) if parameters.strength.is_some() => {}
-            Start::Checkpoint(checkpoint) => {
-                checkpoint.check(origin, &painting.sampler, self.models.latents(parameters))?;
+            Start::InitImage(_) if parameters.strength.is_some() && parameters.inpainting.is_none() => {}
+            Start::Checkpoint(_) if parameters.inpainting.is_none() => {}
+            Start::Masked { image, mask, .. } if parameters.inpainting.is_some() => {
+                let painted = (parameters.width as u32, parameters.height as u32);
+                if [image.dimensions(), mask.size()] != [painted; 2] {
+                    return Err(Error::Internal("image and mask have another size than what is painted".into()));
+                }
             }
-            Start::Noise | Start::InitImage(_) => {
-                let message = "an init image belongs to a request that was resolved with its size";
+            _ => {
+                let message = "an init image and a mask belong to a request that was resolved with them";
                 return Err(Error::Internal(message.into()));
             }
+        }
+        if let Some(checkpoint) = start.checkpoint() {
+            checkpoint.check(origin, &painting.sampler, self.models.latents(parameters))?;
         }
         let plan = self.plan(painting)?;
         if !plan.keeps_all {

@@ -2,6 +2,7 @@
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::error::{Error, Result};
+use crate::inpainting::{Background, Inpainting};
 use crate::memory_plan::StageDemand;
 use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
@@ -75,6 +76,14 @@ impl Models {
         (parameters.height / sizes.factor, parameters.width / sizes.factor, sizes.latent_channels)
     }
 
+    /// How many images are encoded: the init image, but where an inpainting model begins with noise alone, and for such
+    /// a model the masked image.
+    pub(crate) fn encodings(&self, parameters: &Parameters) -> usize {
+        let inpaints = self.manifest.picture.inpainting;
+        let from_image = parameters.strength.is_some_and(|strength| !inpaints || strength < 1.0);
+        usize::from(inpaints) + usize::from(from_image)
+    }
+
     /// What the stages need that `painting` goes through.
     pub(crate) fn demands(&mut self, painting: &Painting) -> Result<Vec<StageDemand>> {
         let parameters = painting.parameters();
@@ -84,11 +93,19 @@ impl Models {
         let (height, width, channels) = self.latents(parameters);
         let latents = vec![batch, height, width, channels];
         let mut demands = vec![of(Stage::TextEncoder, 1, self.text_encoder.demand(batch)?)];
-        if parameters.strength.is_some() || self.manifest.picture.inpainting {
-            let encoder = self.encoder(parameters.decoder)?;
-            demands.push(of(Stage::VaeEncoder, 1, encoder.demand(parameters.width, parameters.height)?));
+        let pixels = parameters.width * parameters.height;
+        let encodings = self.encodings(parameters);
+        if encodings > 0 {
+            let mut demand = self.encoder(parameters.decoder)?.demand(parameters.width, parameters.height)?;
+            if let Some(inpainting) = parameters.inpainting {
+                demand.tables += Inpainting::held(pixels);
+                demand.activations = demand.activations.max(inpainting.filling(pixels));
+            }
+            demands.push(of(Stage::VaeEncoder, encodings, demand));
         }
-        demands.push(of(Stage::Unet, painting.calls(), self.unet.demand(latents, embeddings)?));
+        let mut unet = self.unet.demand(latents, embeddings)?;
+        unet.tables += parameters.inpainting.map_or(0, |_| Background::memory(height * width, channels));
+        demands.push(of(Stage::Unet, painting.calls(), unet));
         demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
         demands.iter_mut().for_each(|of| of.demand.tables += self.graphs);
         Ok(demands)

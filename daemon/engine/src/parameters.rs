@@ -22,7 +22,13 @@ pub(crate) fn resolve(
         let message = "this model has a decoder alone, no encoder; it cannot start from an image";
         return Err(invalid("init_images", message.into()));
     }
-    let (width, height) = size::resolve(request.width, request.height, init_size, &manifest.picture)?;
+    if request.inpainting.is_some() && init_size.is_none() {
+        return Err(invalid("mask", "a mask belongs to an init image, and there is none".into()));
+    }
+    // Of a masked part of an image the image's size says nothing: it is painted as large as the model paints.
+    let region_only = request.inpainting.is_some_and(|inpainting| inpainting.region_only);
+    let shape = init_size.filter(|_| !region_only);
+    let (width, height) = size::resolve(request.width, request.height, shape, &manifest.picture)?;
     let steps = request.steps.unwrap_or(manifest.sampling.steps);
     let most_steps = MAX_STEPS.min(manifest.sampling.train_timesteps);
     if steps == 0 || steps > most_steps {
@@ -45,6 +51,7 @@ pub(crate) fn resolve(
         decoder: decoder(request.decoder.or(default_decoder), manifest)?,
         fit: init_size.and(request.fit).unwrap_or_default(),
         background: init_size.and(request.background).unwrap_or_default(),
+        inpainting: request.inpainting,
     })
 }
 
@@ -74,6 +81,7 @@ fn invalid(field: &'static str, message: String) -> Error {
 mod tests {
     use super::*;
     use crate::bundle::sample;
+    use crate::inpainting::Inpainting;
     use crate::picture::{Colour, Fit};
     use crate::sampler::SamplerKind;
 
@@ -101,6 +109,14 @@ mod tests {
         assert_eq!((with.fit, with.background), (Fit::Cover, background));
         let without = resolve(&request, None, None, &sample()).unwrap();
         assert_eq!((without.fit, without.background), (Fit::Stretch, Colour::WHITE));
+    }
+
+    #[test]
+    fn a_masks_region_is_painted_in_the_models_own_size() {
+        let inpainting = Some(Inpainting { region_only: true, ..Inpainting::default() });
+        let request = Request { inpainting, ..Request::default() };
+        let found = resolve(&request, None, Some((700, 63)), &sample()).unwrap();
+        assert_eq!((found.width, found.height), (512, 512));
     }
 
     /// Stable Diffusion 1.5's manifest without the networks `without`, but with a tiny decoder.
@@ -148,6 +164,8 @@ mod tests {
         assert_eq!(refused(Request { cfg_scale: Some(f64::NAN), ..Request::default() }).0, "cfg_scale");
         assert_eq!(refused(Request { cfg_scale: Some(-1.0), ..Request::default() }).0, "cfg_scale");
         assert_eq!(refused(Request { strength: Some(1.5), ..Request::default() }).0, "denoising_strength");
+        let masked = Request { inpainting: Some(Inpainting::default()), ..Request::default() };
+        assert_eq!(refused(masked).0, "mask");
         let tiny = Request { decoder: Some(AutoencoderKind::Tiny), ..Request::default() };
         assert_eq!(refused(tiny), ("decoder", "this model has no tiny decoder; it has full alone".into()));
     }

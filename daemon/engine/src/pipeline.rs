@@ -2,6 +2,7 @@
 //! latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
+mod inpaint;
 mod tracker;
 
 use image::RgbImage;
@@ -9,7 +10,7 @@ use image::RgbImage;
 use crate::StepCheckpoint;
 use crate::checkpoint::Origin;
 use crate::error::{Error, Result};
-use crate::inpainting::MaskedImage;
+use crate::inpainting::{Background, MaskedImage};
 use crate::latents::Latents;
 use crate::memory_plan::MemoryPlan;
 use crate::models::Models;
@@ -37,14 +38,9 @@ impl Pipeline<'_> {
         self.skip(&start);
         let embeddings = self.embed()?;
         self.stage_ended();
-        let masked = self.masked_image()?;
-        let state = match start {
-            Start::Checkpoint(checkpoint) => checkpoint,
-            Start::InitImage(image) if !self.starts_from_noise() => self.image_state(image)?,
-            Start::Noise | Start::InitImage(_) => self.noise_state(),
-        };
+        let beginning = self.begin(start)?;
         self.stage_ended();
-        let latents = self.denoise(state, embeddings, masked)?;
+        let latents = self.denoise(beginning, embeddings)?;
         self.stage_ended();
         let budget = self.plan.budget(Stage::VaeDecoder)?;
         let Parameters { width, height, decoder, .. } = *self.painting.parameters();
@@ -57,11 +53,12 @@ impl Pipeline<'_> {
 
     /// What is in a checkpoint was done before.
     fn skip(&mut self, start: &Start) {
-        if let Start::Checkpoint(checkpoint) = start {
-            let encodes_again = self.models.manifest.picture.inpainting;
-            let encoder = if encodes_again { 0 } else { self.plan.macs(Stage::VaeEncoder) };
-            let calls = checkpoint.calls();
-            self.tracker.skip(calls, encoder + calls as u64 * self.plan.macs(Stage::Unet));
+        if let Some(checkpoint) = start.checkpoint() {
+            let parameters = self.painting.parameters();
+            let again = self.models.manifest.picture.inpainting || parameters.inpainting.is_some();
+            let encoded = self.models.encodings(parameters) - usize::from(again);
+            let (calls, encoder) = (checkpoint.calls(), self.plan.macs(Stage::VaeEncoder));
+            self.tracker.skip(calls, encoded as u64 * encoder + calls as u64 * self.plan.macs(Stage::Unet));
         }
     }
 
@@ -80,12 +77,28 @@ impl Pipeline<'_> {
         self.tracker.run(Stage::TextEncoder, self.plan.macs(Stage::TextEncoder), encode)
     }
 
+    /// The latents that the first call of the UNet sees, and what all see.
+    fn begin(&mut self, start: Start) -> Result<Beginning> {
+        if let Start::Masked { image, mask, checkpoint } = start {
+            return self.masked_beginning(image, &mask, checkpoint);
+        }
+        let masked = self.masked_image()?;
+        let state = match start {
+            Start::Checkpoint(checkpoint) => checkpoint,
+            Start::InitImage(image) if !self.starts_from_noise() => self.image_state(image)?,
+            _ => self.noise_state(),
+        };
+        Ok(Beginning { state, masked, background: None })
+    }
+
     /// The beginning of text to image.
     fn noise_state(&self) -> StepCheckpoint {
         let parameters = self.painting.parameters();
         let mut noise = Noise::new(parameters.seed);
         let latents = self.draw(&mut noise);
-        self.skip_masked_image(&mut noise);
+        if self.models.manifest.picture.inpainting {
+            self.skip_masked_image(&mut noise);
+        }
         let values = self.painting.sampler.noise_latents(&latents.values);
         StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise)
     }
@@ -98,7 +111,9 @@ impl Pipeline<'_> {
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);
         let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);
-        self.skip_masked_image(&mut noise);
+        if self.models.manifest.picture.inpainting {
+            self.skip_masked_image(&mut noise);
+        }
         Ok(StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise))
     }
 
@@ -117,18 +132,18 @@ impl Pipeline<'_> {
         Ok(Some(MaskedImage::everything(moments.sample(|| self.draw(&mut noise).values))))
     }
 
-    /// Passes over what `masked_image` draws.
+    /// Passes over what is drawn for a masked image's latents.
     fn skip_masked_image(&self, noise: &mut Noise) {
-        if self.models.manifest.picture.inpainting && self.models.draws(self.painting.parameters().decoder) {
+        if self.models.draws(self.painting.parameters().decoder) {
             drop(self.draw(noise));
         }
     }
 
-    /// Whether the latents are noise alone at the beginning. Of an inpainting model they are also where an init image
-    /// is to be repainted altogether.
+    /// Whether the latents are noise alone at the beginning. Of inpainting they are also where the strength is 1.
     fn starts_from_noise(&self) -> bool {
-        let Parameters { strength, .. } = *self.painting.parameters();
-        strength.is_none_or(|strength| self.models.manifest.picture.inpainting && strength >= 1.0)
+        let Parameters { strength, inpainting, .. } = *self.painting.parameters();
+        let inpaints = self.models.manifest.picture.inpainting || inpainting.is_some();
+        strength.is_none_or(|strength| inpaints && strength >= 1.0)
     }
 
     /// Noise of the latents' size.
@@ -146,12 +161,8 @@ impl Pipeline<'_> {
     }
 
     /// Runs the UNet once for each of the sampler's timesteps that are left.
-    fn denoise(
-        &mut self,
-        mut state: StepCheckpoint,
-        embeddings: Embeddings,
-        masked: Option<MaskedImage>,
-    ) -> Result<Latents> {
+    fn denoise(&mut self, beginning: Beginning, embeddings: Embeddings) -> Result<Latents> {
+        let Beginning { mut state, masked, background } = beginning;
         let sampler = &self.painting.sampler;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
         let (budget, macs) = (self.plan.budget(Stage::Unet)?, self.plan.macs(Stage::Unet));
@@ -165,10 +176,22 @@ impl Pipeline<'_> {
             let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
             check_finite(&state.latents, index + 1, calls)?;
+            if let Some(background) = &background {
+                background.restore(&mut state.latents, sampler, index + 1);
+            }
             self.tracker.observer.step_done(&state);
         }
         Ok(state.latents)
     }
+}
+
+/// What the UNet's calls start from.
+pub(crate) struct Beginning {
+    state: StepCheckpoint,
+    /// What an inpainting model sees beside the latents.
+    masked: Option<MaskedImage>,
+    /// What of an init image stays, where a mask says so to an ordinary model.
+    background: Option<Background>,
 }
 
 /// A value that is not finite would become black pixels.

@@ -7,6 +7,7 @@ use image::RgbImage;
 
 use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
+use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
 use crate::sampler::SamplerKind;
 
@@ -41,6 +42,9 @@ pub struct Request {
     /// What lies under an init image's transparency and beside it; only for image to image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Colour>,
+    /// With an init image and a mask: how what is masked is repainted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -75,6 +79,9 @@ pub struct Parameters {
     /// What lay under the init image's transparency and beside it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub background: Colour,
+    /// Only where a mask says what of the init image is repainted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
 }
 
 /// Left out where they are written, so that the result of a plain request is short.
@@ -112,6 +119,26 @@ pub enum Start {
     InitImage(RgbImage),
     /// The state after a call of the UNet, of either kind of painting.
     Checkpoint(StepCheckpoint),
+    /// An image and what of it is repainted, both of the size that is painted: inpainting.
+    Masked {
+        /// The image.
+        image: RgbImage,
+        /// White is repainted.
+        mask: Mask,
+        /// The state after a call of the UNet; `None` at the beginning.
+        checkpoint: Option<StepCheckpoint>,
+    },
+}
+
+impl Start {
+    /// The state that a painting goes on from.
+    pub(crate) fn checkpoint(&self) -> Option<&StepCheckpoint> {
+        match self {
+            Start::Checkpoint(checkpoint) => Some(checkpoint),
+            Start::Masked { checkpoint, .. } => checkpoint.as_ref(),
+            Start::Noise | Start::InitImage(_) => None,
+        }
+    }
 }
 
 /// How far a painting is.

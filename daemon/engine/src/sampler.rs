@@ -96,7 +96,12 @@ impl Sampler {
 
     /// The first latents of image to image: an image's latents and as much noise as belongs to the first timestep.
     pub fn image_latents(&self, latents: &[f32], noise: &[f32]) -> Vec<f32> {
-        self.method.noised(self.first).of(latents, noise)
+        self.noised(0, latents, noise)
+    }
+
+    /// An image's latents with as much noise as those before call `index` have.
+    pub fn noised(&self, index: usize, latents: &[f32], noise: &[f32]) -> Vec<f32> {
+        self.method.noised(self.first + index).of(latents, noise)
     }
 
     /// The UNet's input at call `index`.

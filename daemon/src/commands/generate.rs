@@ -98,6 +98,7 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         decoder: arguments.decoder,
         fit: arguments.fit,
         background: arguments.background,
+        inpainting: None,
     };
     Ok((request, init_image.transpose()?))
 }

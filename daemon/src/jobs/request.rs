@@ -179,6 +179,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         decoder: values::decoder(fields)?,
         fit: images::fit(fields)?,
         background: images::background(fields)?,
+        inpainting: None,
     };
     let job = Job {
         id: String::new(),

@@ -28,6 +28,7 @@ fn parameters(width: usize, height: usize) -> Parameters {
         decoder: diffused_engine::bundle::AutoencoderKind::Full,
         fit: Fit::Stretch,
         background: Colour::WHITE,
+        inpainting: None,
     }
 }
 

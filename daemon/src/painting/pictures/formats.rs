@@ -83,6 +83,7 @@ mod tests {
             decoder: AutoencoderKind::Full,
             fit: Default::default(),
             background: Default::default(),
+            inpainting: None,
         }
     }
 
