@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod generate;
 pub mod list;
+mod output;
 pub mod plan;
 mod progress_line;
 pub mod run;

@@ -2,19 +2,34 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Writes a file so that there is never half of one, not even after a power cut.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
     let placed = written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| drop(fs::remove_file(&temporary)));
     placed.and_then(|()| sync_folder(path))
+}
+
+/// The longest name to which something is added: most file systems take 255 bytes.
+const MAX_NAME: usize = 200;
+
+/// Where a file is until it is whole: beside its place, under a name that begins with its own, or, where that is long,
+/// with a checksum of it.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let mut name = match name.len() {
+        ..=MAX_NAME => name.to_owned(),
+        _ => format!("{:016x}", xxh3_64(name.as_encoded_bytes())).into(),
+    };
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Removes what processes that were killed while they wrote a file in `folder` have left, if its name is one of `ours`.

@@ -1,4 +1,4 @@
-//! The log goes to stdout: under the journal each line begins with its severity, as systemd reads it; elsewhere with
+//! The log goes to stderr, so that what a command prints on stdout is that alone: under the journal each line begins with its severity, as systemd reads it; elsewhere with
 //! the time. `DIFFUSED_LOG` sets the filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
 
 use std::io::IsTerminal;
@@ -12,8 +12,11 @@ use tracing_subscriber::registry::LookupSpan;
 /// Starts the log with the filter of `DIFFUSED_LOG`, or `default` where it is not set.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_env("DIFFUSED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(std::io::stdout().is_terminal());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second start in one process, as in tests, fails and changes nothing.
     let _ = match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => builder.event_format(Journal).try_init(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use diffused::painting::pictures::hex;
-use image::{ImageBuffer, Rgba};
+use image::{ImageBuffer, ImageFormat, Rgba};
 use sha2::{Digest, Sha256};
 
 /// Runs the program to its end: exit status, stdout, stderr.
@@ -124,6 +124,58 @@ fn generate_writes_a_picture_and_tells_of_it() {
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("a-red-house-7.png") || stdout.starts_with("./a-red-house-7.png"), "{stdout}");
     assert_eq!(fs::read(folder.path().join("a-red-house-7.png")).unwrap(), first);
+}
+
+#[test]
+fn an_image_may_go_to_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let paint = |more: &[&str]| {
+        let words = ["generate", "a red house", "--steps", "1", "--seed", "7", "-o", "-"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+        command.args(words).args(more).current_dir(folder.path()).stdin(Stdio::null()).output().unwrap()
+    };
+    for (more, format) in [(vec![], ImageFormat::Png), (vec!["--format", "jpeg"], ImageFormat::Jpeg)] {
+        let output = paint(&more);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.starts_with("stdout  (seed 7, "), "{stderr}");
+        assert_eq!(image::guess_format(&output.stdout).unwrap(), format);
+        image::load_from_memory(&output.stdout).unwrap();
+    }
+    let refused = paint(&["--json"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_log_goes_to_stderr() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    command.args(["generate", "a red house", "--steps", "1", "--json", "-o", "a.png"]).current_dir(folder.path());
+    let output = command.env("DIFFUSED_LOG", "debug").stdin(Stdio::null()).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{stdout}");
+    assert!(stdout.lines().count() > 1 && !output.stderr.is_empty());
+}
+
+#[test]
+fn a_long_name_is_taken_and_one_that_is_too_long_is_refused_before_the_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |len: usize| format!("{}.png", "n".repeat(len - 4));
+    let (code, _, stderr) = run(&["generate", "a red house", "--steps", "1", "-o", &name(255)], folder.path());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(folder.path().join(name(255)).exists());
+    check(&["generate", "a", "-o", &name(256)], &[], 2, &["--output", "File name too long"]);
+}
+
+#[test]
+fn a_photograph_is_painted_upright_in_its_shape() {
+    let photograph = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/init_images/turned-6.jpg");
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["generate", "a red house", "--steps", "1", "--strength", "1", "-o", "a.png", "--init-image"];
+    let (code, _, stderr) = run(&[&words[..], &[photograph.to_str().unwrap()]].concat(), folder.path());
+    assert_eq!(code, Some(0), "{stderr}");
+    // Stored as 40 × 24; the demo model's smallest side is 32.
+    assert_eq!(image::image_dimensions(folder.path().join("a.png")).unwrap(), (32, 48));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 Writes init_images/. `turned-N` are files whose pixels are stored as a camera with EXIF orientation N stores them: upright,
 each of them is upright.png. Files with transparency have what Pillow pastes on white and on orange. `wide-*` are wide.png in
-another shape, by diffusers' VaeImageProcessor.
+another shape, by diffusers' VaeImageProcessor. a1111.exif is what A1111 writes into a JPEG, by piexif 1.1.3.
 """
 
 import struct
@@ -12,6 +12,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import piexif
+import piexif.helper
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
 
@@ -106,7 +108,14 @@ def fitted():
         image.save(HERE / f"wide-{name}.png", optimize=True)
 
 
+def commented():
+    comment = piexif.helper.UserComment.dump("a red house, 家 😀\nSteps: 20", encoding="unicode")
+    exif = piexif.dump({"Exif": {piexif.ExifIFD.UserComment: comment}})
+    (HERE / "a1111.exif").write_bytes(exif.removeprefix(b"Exif\0\0"))
+
+
 HERE.mkdir(exist_ok=True)
 turned()
 transparent()
 fitted()
+commented()

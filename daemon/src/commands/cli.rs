@@ -11,6 +11,7 @@ use diffused_engine::sampler::SamplerKind;
 
 use crate::config::ByteSize;
 use crate::contract::fault::Fault;
+use crate::contract::request::FileFormat;
 use crate::random;
 pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
 
@@ -71,71 +72,91 @@ pub struct ConfigFile {
     pub config: Option<PathBuf>,
 }
 
+/// The groups of options that paint, in their order.
+const PROMPT: &str = "Prompt";
+const IMAGE: &str = "Image";
+const IMAGE_TO_IMAGE: &str = "Image to image";
+const SAMPLING: &str = "Sampling";
+const OUTPUT: &str = "Output";
+const MACHINE: &str = "Machine";
+
 /// What is painted.
 #[derive(Debug, Args)]
 pub struct PaintArgs {
     /// What to paint
+    #[arg(help_heading = PROMPT)]
     pub prompt: String,
     /// What to avoid
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = PROMPT)]
     pub negative_prompt: String,
-    /// The seed of the noise: the same seed gives the same image; random if not given or -1
-    #[arg(long, allow_negative_numbers = true, value_parser = seed)]
-    pub seed: Option<u64>,
-    /// Sampling steps
-    #[arg(long)]
-    pub steps: Option<usize>,
-    /// Guidance scale: how closely to follow the prompt; 1 turns guidance off
-    #[arg(long, value_name = "SCALE")]
-    pub cfg_scale: Option<f64>,
-    /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
-    #[arg(long, value_name = "NAME", value_parser = sampler)]
-    pub sampler: Option<SamplerKind>,
     /// Width in pixels, a multiple of 8; the model's own, or in the init image's shape, if not given
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", help_heading = IMAGE)]
     pub width: Option<usize>,
     /// Height in pixels, as the width
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", help_heading = IMAGE)]
     pub height: Option<usize>,
+    /// The seed of the noise: the same seed gives the same image; random if not given or -1
+    #[arg(long, allow_negative_numbers = true, value_parser = seed, help_heading = IMAGE)]
+    pub seed: Option<u64>,
     /// Start from this image
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = IMAGE_TO_IMAGE)]
     pub init_image: Option<PathBuf>,
     /// How much of the init image to repaint, 0 to 1
-    #[arg(long, requires = "init_image")]
+    #[arg(long, requires = "init_image", help_heading = IMAGE_TO_IMAGE)]
     pub strength: Option<f64>,
     /// How an init image of another shape fits: stretch it, cover the image and cut it, or contain all of it
-    #[arg(long, value_name = "stretch|cover|contain", requires = "init_image")]
+    #[arg(long, value_name = "stretch|cover|contain", requires = "init_image", help_heading = IMAGE_TO_IMAGE)]
     pub fit: Option<Fit>,
     /// What lies under an init image's transparency and beside it: #rrggbb, white or black
-    #[arg(long, value_name = "COLOUR", requires = "init_image")]
+    #[arg(long, value_name = "COLOUR", requires = "init_image", help_heading = IMAGE_TO_IMAGE)]
     pub background: Option<Colour>,
+    /// Sampling steps
+    #[arg(long, help_heading = SAMPLING)]
+    pub steps: Option<usize>,
+    /// Guidance scale: how closely to follow the prompt; 1 turns guidance off
+    #[arg(long, value_name = "SCALE", help_heading = SAMPLING)]
+    pub cfg_scale: Option<f64>,
+    /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
+    #[arg(long, value_name = "NAME", value_parser = sampler, help_heading = SAMPLING)]
+    pub sampler: Option<SamplerKind>,
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
-    #[arg(long, value_name = "full|tiny")]
+    #[arg(long, value_name = "full|tiny", help_heading = SAMPLING)]
     pub decoder: Option<AutoencoderKind>,
 }
 
 /// `diffused generate`
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct GenerateArgs {
     /// The image
     #[command(flatten)]
     pub paint: PaintArgs,
-    /// The file to write, .png or .jpg; named after the prompt if not given
-    #[arg(short, long, value_name = "FILE")]
+    /// The file to write, .png or .jpg, or - for stdout; named after the prompt if not given
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
+    /// png or jpeg; by the output's name if not given, else png
+    #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
+    pub format: Option<FileFormat>,
+    /// Print progress and result as lines of JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// The model's bundle; the demo model if not given
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", help_heading = MACHINE)]
     pub model: Option<PathBuf>,
     /// Worker threads, 1 to 256; one for each CPU if not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = MACHINE)]
     pub threads: Option<u16>,
     /// The most memory to use, for example 200M or 1.5G
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", help_heading = MACHINE)]
     pub memory: Option<ByteSize>,
-    /// Print progress and result as lines of JSON
-    #[arg(long)]
-    pub json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  diffused generate \"a large red house on the left, at night with a moon\" --seed 7 -o house.png
+  diffused generate \"a red house at sunset\" --init-image house.png --strength 0.6 -o sunset.png
+  diffused generate \"a red house\" --init-image photo.jpg --width 512 --height 512 --fit cover
+  diffused generate \"a blue boat on the sea\" -o - | display";
 
 /// `diffused plan`
 #[derive(Debug, Args)]

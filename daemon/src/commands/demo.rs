@@ -22,6 +22,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::commands::cli::DemoArgs;
 use crate::config::{Config, Url};
+use crate::contract::request::FileFormat;
 use crate::contract::topics::TopicLevel;
 use crate::failure::Failure;
 use crate::painting::model::Model;
@@ -79,7 +80,8 @@ async fn show(arguments: &DemoArgs, folder: PathBuf) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(random::seed);
     let mut device = Device::connect(port, screen);
     let picture = device.ask(&prompt, seed).await?;
-    let output = arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &prompt, seed));
+    let output =
+        arguments.output.clone().unwrap_or_else(|| pictures::free_name("".as_ref(), &prompt, seed, FileFormat::Png));
     files::write_atomically(&output, &picture).with_context(|| output.display().to_string())?;
 
     stop.send(Signal::Stop).context("the service has ended")?;

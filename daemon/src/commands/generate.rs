@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::{Options, Painting};
-use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::budget;
 use crate::commands::cli::{GenerateArgs, PaintArgs, print_line};
+use crate::commands::output::{self, ImageSink};
 use crate::commands::progress_line::ProgressLine;
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
-use crate::files;
 use crate::jobs::init_image::InitImage;
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, free_name};
@@ -33,12 +32,11 @@ pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {
 fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     crate::logging::start("error");
     let (request, init_image) = request(&arguments.paint)?;
-    let output = match &arguments.output {
-        Some(path) => path.clone(),
-        None => free_name(Path::new(""), &arguments.paint.prompt, request.seed),
-    };
-    let format = format(&output)?;
-    check_writable(&output)?;
+    let own_format = arguments.format.unwrap_or(FileFormat::Png);
+    let own_name = || free_name(Path::new(""), &arguments.paint.prompt, request.seed, own_format);
+    let path = arguments.output.clone().unwrap_or_else(own_name);
+    let format = output::format(&path, arguments.format)?;
+    let output = ImageSink::check(&path, arguments.json)?;
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
@@ -53,11 +51,10 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let image = engine.paint(&painting, start, &mut console)?;
     diffused_heap::trim();
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
-    files::write_atomically(&output, &file.bytes)
-        .map_err(|error| Failure::Other(format!("--output: {}: {error}", output.display())))?;
+    output.write(&file.bytes)?;
     let mut result = json!({
         "event": "done",
-        "path": output,
+        "path": path,
         "bytes": file.bytes.len(),
         "sha256": file.sha256(),
         "parameters": parameters,
@@ -67,7 +64,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     if !warnings.is_empty() {
         result["warnings"] = json!(warnings);
     }
-    console.finish(&result);
+    console.finish(&result, &output);
     Ok(())
 }
 
@@ -103,29 +100,6 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
     Ok((request, init_image.transpose()?))
 }
 
-pub(super) fn format(output: &Path) -> Result<FileFormat, Failure> {
-    let extension = output.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    match extension.as_deref() {
-        Some("png") => Ok(FileFormat::Png),
-        Some("jpg" | "jpeg") => Ok(FileFormat::Jpeg),
-        _ => Err(Failure::Usage(format!("--output: {}: the name must end in .png or .jpg", output.display()))),
-    }
-}
-
-/// Painting may take long, so it is known first whether the image can be written.
-pub(super) fn check_writable(output: &Path) -> Result<(), Failure> {
-    let wrong = |error: String| Failure::Usage(format!("--output: {}: {error}", output.display()));
-    if output.is_dir() {
-        return Err(wrong("is a folder; name a file in it".into()));
-    }
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(wrong(format!("there is no folder {}", folder.display())));
-    }
-    rustix::fs::access(folder, Access::WRITE_OK)
-        .map_err(|error| wrong(format!("the folder {} cannot be written to: {error}", folder.display())))
-}
-
 /// Shows the progress: a bar on a terminal, or lines of JSON, or nothing.
 struct Console {
     meter: Meter,
@@ -153,13 +127,13 @@ impl Console {
         }
     }
 
-    fn finish(&self, result: &Value) {
+    fn finish(&self, result: &Value, output: &ImageSink) {
         self.line.clear();
-        if self.json {
-            print_line(result);
-        } else {
-            let path = result["path"].as_str().unwrap_or_default();
-            print_line(format!("{path}  (seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]));
+        let said = format!("(seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]);
+        match output {
+            _ if self.json => print_line(result),
+            ImageSink::File(path) => print_line(format!("{}  {said}", path.display())),
+            ImageSink::Stdout => eprintln!("stdout  {said}"),
         }
     }
 }
@@ -173,17 +147,5 @@ impl Observer for Console {
 
     fn memory_freed(&mut self) {
         diffused_heap::trim();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_files_name_says_the_format() {
-        assert_eq!(format(Path::new("a.PNG")).unwrap(), FileFormat::Png);
-        assert_eq!(format(Path::new("a.jpeg")).unwrap(), FileFormat::Jpeg);
-        assert!(format(Path::new("a.gif")).is_err() && format(Path::new("a")).is_err());
     }
 }

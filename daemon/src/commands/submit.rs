@@ -12,7 +12,7 @@ use crate::commands::client::{self, Client, Heard, SESSION};
 use crate::commands::progress_line::ProgressLine;
 use crate::commands::watch::{ended, labelled, state_line};
 use crate::contract::messages::{JobProgress, JobResult, JobState, State};
-use crate::contract::request::{FileFormat, PaintRequest};
+use crate::contract::request::PaintRequest;
 use crate::failure::Failure;
 use crate::random;
 use arrivals::{Arrivals, Destination};
@@ -28,7 +28,7 @@ pub fn run(arguments: &SubmitArgs) -> Result<(), Failure> {
 }
 
 async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
-    let destination = Destination::check(arguments.output.as_deref(), arguments.n_iter.unwrap_or(1))?;
+    let destination = Destination::check(arguments)?;
     let request = request(arguments, &destination)?;
     let id = request.id.clone().unwrap_or_default();
     let topic = if request.init_images.is_some() { "img2img" } else { "txt2img" };
@@ -217,15 +217,6 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         Ok(bytes) => Ok(vec![base64::engine::general_purpose::STANDARD.encode(bytes)]),
         Err(error) => Err(Failure::Usage(format!("--init-image: {}: {error}", path.display()))),
     };
-    let wanted = match arguments.format.as_deref() {
-        Some("jpeg") => Some(FileFormat::Jpeg),
-        Some(_) => Some(FileFormat::Png),
-        None => destination.format(),
-    };
-    if let Some(named) = destination.format().filter(|named| Some(*named) != wanted) {
-        let (named, path) = (named.extension(), arguments.output.as_deref().unwrap_or("".as_ref()).display());
-        return Err(Failure::Usage(format!("--format: the output {path} ends in .{named}, which is another format")));
-    }
     Ok(PaintRequest {
         prompt: paint.prompt.clone(),
         negative_prompt: Some(paint.negative_prompt.clone()).filter(|text| !text.is_empty()),
@@ -244,7 +235,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         background: paint.background,
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
-        format: wanted,
+        format: arguments.format.or(destination.format()),
         priority: arguments.priority,
         not_after: arguments.not_after,
     })

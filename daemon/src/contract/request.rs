@@ -2,6 +2,8 @@
 //! (`jobs::request`), so that each error names its key; this type is what our own client sends, and its schema is the
 //! contract's.
 
+use std::str::FromStr;
+
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::sampler::SamplerKind;
@@ -90,7 +92,7 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<Name>"))]
     pub transaction: Option<Value>,
-    /// The image's file format: a PNG, the default, has its parameters in it as A1111 writes them.
+    /// The image's file format, a PNG where it is left out. Both have their parameters in them as A1111 writes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestFormat>"))]
     pub format: Option<FileFormat>,
@@ -108,10 +110,23 @@ pub struct PaintRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
-    /// Exact, with its parameters in a text chunk.
+    /// Exact.
     Png,
     /// Smaller.
     Jpeg,
+}
+
+/// The name of a format in any case, or what is allowed.
+impl FromStr for FileFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<FileFormat, String> {
+        match name.to_ascii_lowercase().as_str() {
+            "png" => Ok(FileFormat::Png),
+            "jpeg" | "jpg" => Ok(FileFormat::Jpeg),
+            _ => Err(format!("`{name}` is unknown; png and jpeg are allowed")),
+        }
+    }
 }
 
 impl FileFormat {

@@ -16,7 +16,10 @@ use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe;
 use crate::files::{self, write_atomically};
 
+pub use formats::{infotext, text_of};
+
 mod formats;
+mod user_comment;
 
 /// Qualities that are tried until a JPEG fits.
 const QUALITIES: [u8; 6] = [95, 90, 80, 70, 50, 30];
@@ -49,19 +52,20 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Encodes `image` in `format`; a PNG carries `parameters`.
+/// Encodes `image` in `format`; the file carries `parameters`.
 pub fn encode(image: &RgbImage, parameters: &Parameters, format: FileFormat) -> Result<ImageFile, Fault> {
+    let text = infotext(parameters);
     let bytes = match format {
-        FileFormat::Png => formats::png(image, parameters)?,
-        FileFormat::Jpeg => formats::jpeg(image, QUALITIES[0])?,
+        FileFormat::Png => formats::png(image, &text)?,
+        FileFormat::Jpeg => formats::jpeg(image, &text, QUALITIES[0])?,
     };
     Ok(ImageFile { bytes, format })
 }
 
-/// The best JPEG of `image` that has at most `limit` bytes, and its quality.
-pub fn encode_within(image: &RgbImage, limit: usize) -> Result<Option<(ImageFile, u8)>, Fault> {
+/// The best JPEG of `image` that has at most `limit` bytes, and its quality. It carries `text`.
+pub fn encode_within(image: &RgbImage, text: &str, limit: usize) -> Result<Option<(ImageFile, u8)>, Fault> {
     for quality in QUALITIES {
-        let bytes = formats::jpeg(image, quality)?;
+        let bytes = formats::jpeg(image, text, quality)?;
         if bytes.len() <= limit {
             return Ok(Some((ImageFile { bytes, format: FileFormat::Jpeg }, quality)));
         }
@@ -181,16 +185,17 @@ fn is_own_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.chars().all(is_safe)
 }
 
-/// A file name made of the prompt's words and the seed, which no file in `folder` has yet.
-pub fn free_name(folder: &Path, prompt: &str, seed: u64) -> PathBuf {
+/// A file name for an image in `format`, made of the prompt's words and the seed, which no file in `folder` has yet.
+pub fn free_name(folder: &Path, prompt: &str, seed: u64, format: FileFormat) -> PathBuf {
     let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let stem: Vec<String> = words.take(8).map(str::to_lowercase).collect();
     let mut stem = stem.join("-");
     stem.truncate(60);
     let stem = if stem.is_empty() { "picture".to_owned() } else { stem };
-    let names = std::iter::once(format!("{stem}-{seed}.png"));
-    let mut names = names.chain((2..).map(|n| format!("{stem}-{seed}-{n}.png"))).map(|name| folder.join(name));
-    names.find(|path| !path.exists()).unwrap_or_else(|| folder.join("picture.png"))
+    let extension = format.extension();
+    let numbered = (2..).map(|number| format!("{stem}-{seed}-{number}.{extension}"));
+    let mut names = std::iter::once(format!("{stem}-{seed}.{extension}")).chain(numbered).map(|name| folder.join(name));
+    names.find(|path| !path.exists()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -288,7 +293,7 @@ mod tests {
     fn pictures_are_named_after_their_prompts() {
         let folder = tempfile::tempdir().unwrap();
         let name = |prompt: &str| {
-            let path = free_name(folder.path(), prompt, 7);
+            let path = free_name(folder.path(), prompt, 7, FileFormat::Png);
             path.file_name().unwrap().to_string_lossy().into_owned()
         };
         assert_eq!(name("A large, red house!"), "a-large-red-house-7.png");

@@ -314,7 +314,7 @@ impl Painter {
             return Ok(Painted { index, file: PlacedImage::new(file, stored), fits: true, path, warnings });
         };
         let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
-        if let Some((small, quality)) = pictures::encode_within(image, limit)? {
+        if let Some((small, quality)) = pictures::encode_within(image, &pictures::infotext(parameters), limit)? {
             warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
             let place = self.folder.store(&format!("{stem}-small"), &small).ok();
             return Ok(Painted { index, file: PlacedImage::new(small, place), fits: true, path, warnings });

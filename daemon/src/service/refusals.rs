@@ -99,8 +99,10 @@ impl Service {
 }
 
 fn reduce(payload: &MessagePayload, limit: usize, folder: &Folder, stem: &str) -> Option<(PlacedImage, u8)> {
-    let image = image::load_from_memory(&payload.read().ok()?).ok()?.into_rgb8();
-    let (file, quality) = pictures::encode_within(&image, limit).ok()??;
+    let file = payload.read().ok()?;
+    let image = image::load_from_memory(&file).ok()?.into_rgb8();
+    let text = pictures::text_of(&file).unwrap_or_default();
+    let (file, quality) = pictures::encode_within(&image, &text, limit).ok()??;
     let path = folder.store(stem, &file).ok();
     Some((PlacedImage::new(file, path), quality))
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::{ConfigFile, PaintArgs};
+use super::{ConfigFile, OUTPUT, PaintArgs};
 use crate::config::Url;
+use crate::contract::request::FileFormat;
 use crate::contract::topics::TopicLevel;
 
 /// Which device, and by which broker.
@@ -43,12 +44,12 @@ pub struct SubmitArgs {
     /// How many images, with the seeds that follow, 1 to 16
     #[arg(long, value_name = "N")]
     pub n_iter: Option<u32>,
-    /// The file to write, .png or .jpg, or a folder; named after the prompt if not given
-    #[arg(short, long, value_name = "FILE")]
+    /// The file to write, .png or .jpg, a folder, or - for stdout; named after the prompt if not given
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub output: Option<PathBuf>,
     /// png or jpeg; by the output's name if not given
-    #[arg(long, value_name = "FORMAT", value_parser = ["png", "jpeg"])]
-    pub format: Option<String>,
+    #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
+    pub format: Option<FileFormat>,
     /// Larger goes first, -100 to 100
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub priority: Option<i32>,

@@ -7,16 +7,17 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::commands::cli::print_line;
-use crate::commands::generate;
+use crate::commands::cli::{SubmitArgs, print_line};
+use crate::commands::output::{self, ImageSink};
 use crate::contract::messages::{Image, JobResult};
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
-use crate::files::write_atomically;
 use crate::painting::pictures::{free_name, hex};
 
 /// Where images are written.
 pub(super) enum Destination {
+    /// To whom the program's output goes.
+    Stdout(FileFormat),
     /// The first to this file, the others to names that count on.
     File(PathBuf, FileFormat),
     /// Named after the prompt and the seed.
@@ -25,23 +26,31 @@ pub(super) enum Destination {
 
 impl Destination {
     /// Whether that can be written, before anybody waits for it.
-    pub(super) fn check(output: Option<&Path>, count: u32) -> Result<Destination, Failure> {
-        let Some(path) = output else { return Ok(Destination::Folder(PathBuf::new())) };
+    pub(super) fn check(arguments: &SubmitArgs) -> Result<Destination, Failure> {
+        let count = arguments.n_iter.unwrap_or(1);
+        let Some(path) = arguments.output.as_deref() else { return Ok(Destination::Folder(PathBuf::new())) };
+        if output::is_stdout(path) {
+            if count > 1 {
+                return Err(Failure::Usage("--output: -: stdout takes one image; name a file or a folder".to_owned()));
+            }
+            ImageSink::check(path, arguments.device.json)?;
+            return Ok(Destination::Stdout(output::format(path, arguments.format)?));
+        }
         if path.is_dir() {
             return Ok(Destination::Folder(path.to_owned()));
         }
         if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Err(Failure::Usage(format!("--output: there is no folder `{}`; create it", path.display())));
         }
-        let format = generate::format(path)?;
-        (0..count).try_for_each(|number| generate::check_writable(&numbered(path, number.into())))?;
+        let format = output::format(path, arguments.format)?;
+        (0..count).try_for_each(|number| output::check_writable(&numbered(path, number.into())))?;
         Ok(Destination::File(path.to_owned(), format))
     }
 
     /// The format that the file's name says.
     pub(super) fn format(&self) -> Option<FileFormat> {
         match self {
-            Destination::File(_, format) => Some(*format),
+            Destination::Stdout(format) | Destination::File(_, format) => Some(*format),
             Destination::Folder(_) => None,
         }
     }
@@ -49,11 +58,10 @@ impl Destination {
     /// The name of an image in `format`. A smaller copy, which is a JPEG, has another name than the one that was given.
     fn path(&self, number: u64, prompt: &str, seed: u64, format: FileFormat) -> PathBuf {
         match self {
+            Destination::Stdout(_) => PathBuf::from("stdout"),
             Destination::File(path, named) if *named == format => numbered(path, number),
             Destination::File(path, _) => free(&numbered(path, number).with_extension(format.extension())),
-            Destination::Folder(folder) => {
-                free(&free_name(folder, prompt, seed.wrapping_add(number)).with_extension(format.extension()))
-            }
+            Destination::Folder(folder) => free_name(folder, prompt, seed.wrapping_add(number), format),
         }
     }
 }
@@ -118,7 +126,11 @@ impl Arrivals {
             (line["event"], line["paths"]) = (json!("done"), json!(paths));
             print_line(line);
         } else {
-            lines(&paths, result, destination.format()).iter().for_each(print_line);
+            let lines = lines(&paths, result, destination.format());
+            match destination {
+                Destination::Stdout(_) => lines.iter().for_each(|line| eprintln!("{line}")),
+                _ => lines.iter().for_each(print_line),
+            }
         }
         if missing.is_empty() { Ok(()) } else { Err(Failure::Other(missing.join("; "))) }
     }
@@ -129,7 +141,8 @@ fn lines(paths: &[PathBuf], result: &JobResult, wanted: Option<FileFormat>) -> V
     let (seed, total) = (result.parameters.seed, result.timings.total);
     let line = |(number, path): (u64, &PathBuf)| {
         let time = if result.images.len() == 1 { format!(", {total} s") } else { String::new() };
-        let is_jpeg = path.extension().is_some_and(|extension| extension == FileFormat::Jpeg.extension());
+        let image = result.images.get(number as usize);
+        let is_jpeg = image.is_some_and(|image| image.content_type == FileFormat::Jpeg.content_type());
         let smaller = wanted == Some(FileFormat::Png) && is_jpeg;
         let smaller = if smaller { ", a JPEG: the broker does not take the PNG" } else { "" };
         format!("{}  (seed {}{time}{smaller})", path.display(), seed.wrapping_add(number))
@@ -152,8 +165,11 @@ fn write(
     let is_jpeg = image.content_type == FileFormat::Jpeg.content_type();
     let format = if is_jpeg { FileFormat::Jpeg } else { FileFormat::Png };
     let path = destination.path(number, prompt, result.parameters.seed, format);
-    write_atomically(&path, bytes)
-        .map_err(|error| Failure::Other(format!("the image cannot be written: {}: {error}", path.display())))?;
+    let output = match destination {
+        Destination::Stdout(_) => ImageSink::Stdout,
+        _ => ImageSink::File(path.clone()),
+    };
+    output.write(bytes)?;
     Ok(path)
 }
 
@@ -167,7 +183,10 @@ fn where_else(number: u64, image: &Image) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::commands::cli::{Cli, Command};
 
     #[test]
     fn further_images_count_on() {
@@ -175,10 +194,18 @@ mod tests {
         assert_eq!(names("out/a.png"), ["out/a.png", "out/a-2.png", "out/a-10.png"]);
     }
 
+    fn check(output: &Path, count: &str) -> Result<Destination, Failure> {
+        let words = ["diffused", "submit", "a", "--n-iter", count, "-o", output.to_str().unwrap()];
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Submit(arguments) => Destination::check(&arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_folder_gets_names_that_are_free() {
         let folder = tempfile::tempdir().unwrap();
-        let destination = Destination::check(Some(folder.path()), 1).unwrap();
+        let destination = check(folder.path(), "1").unwrap();
         let path = |number| destination.path(number, "A cat!", 7, FileFormat::Jpeg);
         assert_eq!(path(0), folder.path().join("a-cat-7.jpg"));
         assert_eq!(path(1), folder.path().join("a-cat-8.jpg"));
@@ -190,7 +217,7 @@ mod tests {
     fn a_file_is_named_after_its_content() {
         let folder = tempfile::tempdir().unwrap();
         let png = folder.path().join("cat.png");
-        let destination = Destination::check(Some(&png), 2).unwrap();
+        let destination = check(&png, "2").unwrap();
         assert_eq!(destination.path(0, "", 7, FileFormat::Png), png);
         let smaller = |number| destination.path(number, "", 7, FileFormat::Jpeg);
         assert_eq!(smaller(0), folder.path().join("cat.jpg"));
@@ -201,10 +228,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_known_at_once() {
-        assert!(Destination::check(Some(Path::new("a.gif")), 1).is_err());
-        assert!(Destination::check(Some(Path::new("no/such/a.png")), 1).is_err());
-        let missing = Destination::check(Some(Path::new("missing/")), 1).err().unwrap().to_string();
+        let check = |path: &str, count: &str| check(Path::new(path), count);
+        assert!(check("a.gif", "1").is_err() && check("no/such/a.png", "1").is_err() && check("-", "2").is_err());
+        let missing = check("missing/", "1").err().unwrap().to_string();
         assert_eq!(missing, "--output: there is no folder `missing/`; create it");
-        assert!(Destination::check(None, 1).is_ok());
     }
 }

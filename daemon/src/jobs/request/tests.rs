@@ -201,6 +201,20 @@ fn what_only_the_sampler_knows_is_refused_when_the_request_arrives() {
 }
 
 #[test]
+fn the_strength_that_a_refusal_recommends_is_taken() {
+    let resolver = resolver();
+    let resolve = |steps: usize, strength: f64| {
+        let request = json!({"prompt": "a", "sampler_name": "ddim", "steps": steps, "denoising_strength": strength});
+        resolver.resolve(&txt2img(request).request, Some((64, 64))).map_err(|error| error.to_string())
+    };
+    for steps in 1..=999 {
+        let refusal = resolve(steps, 0.0).unwrap_err();
+        let (_, least) = refusal.strip_suffix(" is needed").unwrap().rsplit_once(' ').unwrap();
+        resolve(steps, least.parse().unwrap()).unwrap();
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_a_warning() {
     let warnings = |value: Value| {
         let painting = txt2img(value).resolve(&resolver(), Options::default()).unwrap();

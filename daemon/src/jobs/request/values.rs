@@ -36,11 +36,9 @@ pub(super) fn seed(fields: &mut Fields) -> Result<u64, Fault> {
 }
 
 pub(super) fn format(fields: &mut Fields) -> Result<FileFormat, Fault> {
-    match fields.text("format")?.map(|name| name.to_ascii_lowercase()).as_deref() {
-        None | Some("png") => Ok(FileFormat::Png),
-        Some("jpeg" | "jpg") => Ok(FileFormat::Jpeg),
-        Some(other) => Err(Fault::param("format", format!("`{other}` is unknown; png and jpeg are allowed"))),
-    }
+    let name = fields.text("format")?.map(|name| name.chars().take(80).collect::<String>());
+    let wrong = |message: String| Fault::param("format", message);
+    Ok(name.map(|name| name.parse().map_err(wrong)).transpose()?.unwrap_or(FileFormat::Png))
 }
 
 pub(super) fn not_after(fields: &mut Fields) -> Result<Option<SystemTime>, Fault> {

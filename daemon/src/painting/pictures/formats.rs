@@ -1,47 +1,64 @@
-//! Image files from pixels. A PNG carries its parameters as the A1111 web interface writes them, and other programs
+//! Image files from pixels. They carry their parameters as the A1111 web interface writes them, and other programs
 //! read.
+
+use std::io::Cursor;
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::request::Parameters;
-use image::RgbImage;
-use image::codecs::jpeg::JpegEncoder;
+use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
+use image::{ImageDecoder, ImageEncoder, RgbImage};
 
+use super::user_comment;
 use crate::contract::fault::{Code, Fault};
 
-/// Writes a PNG with its parameters in a text chunk.
-pub(super) fn png(image: &RgbImage, parameters: &Parameters) -> Result<Vec<u8>, Fault> {
+/// The text chunk's keyword.
+const KEYWORD: &str = "parameters";
+
+/// Writes a PNG with `text` in a text chunk.
+pub(super) fn png(image: &RgbImage, text: &str) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
-    write_png(image, parameters, &mut file).map_err(|error| Fault::new(Code::Internal, format!("the PNG: {error}")))?;
+    write_png(image, text, &mut file).map_err(|error| Fault::new(Code::Internal, format!("the PNG: {error}")))?;
     Ok(file)
 }
 
-fn write_png(image: &RgbImage, parameters: &Parameters, file: &mut Vec<u8>) -> Result<(), png::EncodingError> {
+fn write_png(image: &RgbImage, text: &str, file: &mut Vec<u8>) -> Result<(), png::EncodingError> {
     let mut encoder = png::Encoder::new(file, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    let text = infotext(parameters);
     // The older text chunk holds Latin-1 alone.
     if text.chars().all(|c| u32::from(c) < 256) {
-        encoder.add_text_chunk("parameters".into(), text)?;
+        encoder.add_text_chunk(KEYWORD.into(), text.into())?;
     } else {
-        encoder.add_itxt_chunk("parameters".into(), text)?;
+        encoder.add_itxt_chunk(KEYWORD.into(), text.into())?;
     }
     let mut writer = encoder.write_header()?;
     writer.write_image_data(image.as_raw())?;
     writer.finish()
 }
 
-/// Writes a JPEG of `quality`, 1 to 100.
-pub(super) fn jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>, Fault> {
+/// Writes a JPEG of `quality`, 1 to 100, with `text` in its EXIF comment.
+pub(super) fn jpeg(image: &RgbImage, text: &str, quality: u8) -> Result<Vec<u8>, Fault> {
     let mut file = vec![];
-    let encoder = JpegEncoder::new_with_quality(&mut file, quality);
-    let written = image.write_with_encoder(encoder);
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, quality);
+    let with_text = encoder.set_exif_metadata(user_comment::write(text)).map_err(|error| error.to_string());
+    let written = with_text.and_then(|()| image.write_with_encoder(encoder).map_err(|error| error.to_string()));
     written.map_err(|error| Fault::new(Code::Internal, format!("the JPEG: {error}")))?;
     Ok(file)
 }
 
+/// The text that a file of this program carries.
+pub fn text_of(file: &[u8]) -> Option<String> {
+    if let Ok(reader) = png::Decoder::new(Cursor::new(file)).read_info() {
+        let info = reader.info();
+        let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == KEYWORD);
+        let unicode = || info.utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD)?.get_text().ok();
+        return latin.map(|chunk| chunk.text.clone()).or_else(unicode);
+    }
+    user_comment::read(&JpegDecoder::new(Cursor::new(file)).ok()?.exif_metadata().ok()??)
+}
+
 /// The parameters as one text, in the web interface's form.
-fn infotext(parameters: &Parameters) -> String {
+pub fn infotext(parameters: &Parameters) -> String {
     let Parameters {
         prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, decoder, ..
     } = parameters;
@@ -63,8 +80,6 @@ fn infotext(parameters: &Parameters) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
     use diffused_engine::sampler::SamplerKind;
 
     use super::*;
@@ -91,35 +106,36 @@ mod tests {
         RgbImage::from_fn(16, 8, |x, y| image::Rgb([x as u8 * 16, y as u8 * 32, 99]))
     }
 
-    fn text_of(file: &[u8]) -> String {
-        let reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
-        let info = reader.info();
-        let latin = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
-        let unicode = info.utf8_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().unwrap()));
-        let (keyword, text) = latin.chain(unicode).next().unwrap();
-        assert_eq!(keyword, "parameters");
-        text
-    }
-
     #[test]
     fn a_png_keeps_pixels_and_parameters() {
-        let file = png(&image(), &parameters("a house", Some(0.5))).unwrap();
+        let file = png(&image(), &infotext(&parameters("a house", Some(0.5)))).unwrap();
         assert_eq!(image::load_from_memory(&file).unwrap().into_rgb8(), image());
         assert_eq!(
-            text_of(&file),
+            text_of(&file).unwrap(),
             format!(
                 "a house\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 42, Size: 16x8, \
                  Denoising strength: 0.5, Version: diffused {}",
                 env!("CARGO_PKG_VERSION")
             )
         );
-        assert!(text_of(&png(&image(), &parameters("家", None)).unwrap()).starts_with("家\n"));
+        assert_eq!(text_of(&png(&image(), "家\n7").unwrap()).unwrap(), "家\n7");
     }
 
     #[test]
     fn a_jpeg_is_smaller_with_less_quality() {
-        let (good, poor) = (jpeg(&image(), 95).unwrap(), jpeg(&image(), 30).unwrap());
+        let (good, poor) = (jpeg(&image(), "", 95).unwrap(), jpeg(&image(), "", 30).unwrap());
         assert!(poor.len() < good.len());
         assert_eq!(image::load_from_memory(&good).unwrap().into_rgb8().dimensions(), (16, 8));
+    }
+
+    #[test]
+    fn a_jpeg_keeps_its_parameters() {
+        for text in ["a red house\nSteps: 20", "家 😀"] {
+            assert_eq!(text_of(&jpeg(&image(), text, 95).unwrap()).unwrap(), text);
+        }
+        let long = "家😀".repeat(20_000) + "\nSteps: 20";
+        let kept = text_of(&jpeg(&image(), &long, 95).unwrap()).unwrap();
+        let end = kept.strip_prefix('…').unwrap();
+        assert!(long.ends_with(end) && end.len() > 70_000, "{}", end.len());
     }
 }
