@@ -3,7 +3,8 @@
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::latents::Latents;
 use diffused_engine::memory_plan::RunBudget;
-use diffused_engine::text_encoder::{Embeddings, PromptTokens, TextEncoder};
+use diffused_engine::prompt::PromptTokens;
+use diffused_engine::text_encoder::{Embeddings, TextEncoder};
 use diffused_engine::unet::Unet;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use model_prep::Format;

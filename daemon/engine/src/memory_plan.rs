@@ -75,7 +75,7 @@ pub(crate) struct Demand {
     pub(crate) activations: u64,
     /// The part that runs in strips, if there is one.
     pub(crate) strips: Option<Segment>,
-    /// Bytes of small tables, which stay in memory, and of graphs.
+    /// Bytes of small tables and embeddings, which stay in memory, and of graphs.
     pub(crate) tables: u64,
     /// Matrices in the order of their use, with their bytes.
     pub(crate) matrices: Vec<(Arc<str>, u64)>,

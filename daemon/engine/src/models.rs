@@ -1,6 +1,7 @@
 //! The networks, and how much memory painting takes in each.
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest};
+use crate::conditioning;
 use crate::error::{Error, Result};
 use crate::inpainting::{Background, Inpainting};
 use crate::memory_plan::StageDemand;
@@ -88,11 +89,13 @@ impl Models {
     pub(crate) fn demands(&mut self, painting: &Painting) -> Result<Vec<StageDemand>> {
         let parameters = painting.parameters();
         let of = |stage, runs, demand| StageDemand { stage, runs, demand };
-        let batch = if parameters.is_guided(&self.manifest) { 2 } else { 1 };
-        let embeddings = vec![batch, self.manifest.text.tokens, self.manifest.text.channels];
+        let prompts = &painting.prompts;
+        let batch = prompts.rows.len();
+        let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(parameters);
         let latents = vec![batch, height, width, channels];
-        let mut demands = vec![of(Stage::TextEncoder, 1, self.text_encoder.demand(batch)?)];
+        let text_encoder = self.text_encoder.demand(conditioning::together(prompts))?;
+        let mut demands = vec![of(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
         let pixels = parameters.width * parameters.height;
         let encodings = self.encodings(parameters);
         if encodings > 0 {
@@ -108,6 +111,9 @@ impl Models {
         demands.push(of(Stage::Unet, painting.calls(), unet));
         demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
         demands.iter_mut().for_each(|of| of.demand.tables += self.graphs);
+        let held = conditioning::held(prompts, &self.manifest.text);
+        let before_decoding = demands.iter_mut().filter(|of| of.stage != Stage::VaeDecoder);
+        before_decoding.for_each(|of| of.demand.tables += held);
         Ok(demands)
     }
 

@@ -3,6 +3,7 @@
 use crate::bundle::{AutoencoderKind, Manifest};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
+use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
 
 mod size;
@@ -10,11 +11,18 @@ mod size;
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
 
-/// Fills in the model's defaults, and `default_decoder`, and checks every range. `init_size` is the init image's width
-/// and height, pixels.
+/// What a request is painted with that leaves it open; `None`: the model's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Defaults {
+    pub(crate) decoder: Option<AutoencoderKind>,
+    pub(crate) prompt_syntax: PromptSyntax,
+}
+
+/// Fills in the `defaults`, else the model's, and checks every range. `init_size` is the init image's width and height,
+/// pixels.
 pub(crate) fn resolve(
     request: &Request,
-    default_decoder: Option<AutoencoderKind>,
+    defaults: Defaults,
     init_size: Option<(u32, u32)>,
     manifest: &Manifest,
 ) -> Result<Parameters> {
@@ -48,7 +56,8 @@ pub(crate) fn resolve(
         seed: request.seed,
         sampler: request.sampler.unwrap_or(manifest.sampling.default),
         strength: init_size.is_some().then_some(strength),
-        decoder: decoder(request.decoder.or(default_decoder), manifest)?,
+        decoder: decoder(request.decoder.or(defaults.decoder), manifest)?,
+        prompt_syntax: request.prompt_syntax.unwrap_or(defaults.prompt_syntax),
         fit: init_size.and(request.fit).unwrap_or_default(),
         background: init_size.and(request.background).unwrap_or_default(),
         inpainting: request.inpainting,
@@ -86,7 +95,7 @@ mod tests {
     use crate::sampler::SamplerKind;
 
     fn refused(request: Request) -> (&'static str, String) {
-        match resolve(&request, None, None, &sample()) {
+        match resolve(&request, Defaults::default(), None, &sample()) {
             Err(Error::InvalidParam { field, message }) => (field, message),
             other => panic!("{other:?}"),
         }
@@ -95,7 +104,8 @@ mod tests {
     #[test]
     fn silence_means_the_models_defaults() {
         let found =
-            resolve(&Request { prompt: "a house".into(), ..Request::default() }, None, None, &sample()).unwrap();
+            resolve(&Request { prompt: "a house".into(), ..Request::default() }, Defaults::default(), None, &sample())
+                .unwrap();
         assert_eq!((found.width, found.height, found.steps, found.cfg_scale), (512, 512, 20, 7.5));
         assert_eq!((found.sampler, found.strength), (SamplerKind::Pndm, None));
     }
@@ -104,10 +114,10 @@ mod tests {
     fn keys_of_an_init_image_hold_where_there_is_one() {
         let background = Colour([1, 2, 3]);
         let request = Request { fit: Some(Fit::Cover), background: Some(background), ..Request::default() };
-        let with = resolve(&request, None, Some((600, 400)), &sample()).unwrap();
+        let with = resolve(&request, Defaults::default(), Some((600, 400)), &sample()).unwrap();
         assert_eq!((with.width, with.height, with.strength), (600, 400, Some(0.75)));
         assert_eq!((with.fit, with.background), (Fit::Cover, background));
-        let without = resolve(&request, None, None, &sample()).unwrap();
+        let without = resolve(&request, Defaults::default(), None, &sample()).unwrap();
         assert_eq!((without.fit, without.background), (Fit::Stretch, Colour::WHITE));
     }
 
@@ -115,7 +125,7 @@ mod tests {
     fn a_masks_region_is_painted_in_the_models_own_size() {
         let inpainting = Some(Inpainting { region_only: true, ..Inpainting::default() });
         let request = Request { inpainting, ..Request::default() };
-        let found = resolve(&request, None, Some((700, 63)), &sample()).unwrap();
+        let found = resolve(&request, Defaults::default(), Some((700, 63)), &sample()).unwrap();
         assert_eq!((found.width, found.height), (512, 512));
     }
 
@@ -134,19 +144,19 @@ mod tests {
     fn the_tiny_decoder_is_for_who_asks_and_for_who_has_no_other() {
         let decoder = |decoder, manifest| {
             let request = Request { decoder, ..Request::default() };
-            resolve(&request, None, None, manifest).map(|parameters| parameters.decoder)
+            resolve(&request, Defaults::default(), None, manifest).map(|parameters| parameters.decoder)
         };
         let (both, alone) = (with_tiny(&[]), with_tiny(&["vae_decoder", "vae_encoder"]));
         assert_eq!(decoder(None, &both).unwrap(), AutoencoderKind::Full);
         assert_eq!(decoder(Some(AutoencoderKind::Tiny), &both).unwrap(), AutoencoderKind::Tiny);
         assert_eq!(decoder(None, &alone).unwrap(), AutoencoderKind::Tiny);
         assert!(decoder(Some(AutoencoderKind::Full), &alone).is_err());
-        let configured =
-            |request: &Request| resolve(request, Some(AutoencoderKind::Tiny), None, &both).unwrap().decoder;
+        let tiny_first = Defaults { decoder: Some(AutoencoderKind::Tiny), ..Defaults::default() };
+        let configured = |request: &Request| resolve(request, tiny_first, None, &both).unwrap().decoder;
         assert_eq!(configured(&Request::default()), AutoencoderKind::Tiny);
         let full = Request { decoder: Some(AutoencoderKind::Full), ..Request::default() };
         assert_eq!(configured(&full), AutoencoderKind::Full);
-        let error = resolve(&Request::default(), None, Some((64, 64)), &alone).unwrap_err();
+        let error = resolve(&Request::default(), Defaults::default(), Some((64, 64)), &alone).unwrap_err();
         assert!(error.to_string().contains("init_images"), "{error}");
     }
 

@@ -9,6 +9,7 @@ use image::RgbImage;
 
 use crate::StepCheckpoint;
 use crate::checkpoint::Origin;
+use crate::conditioning::{self, Conditioning};
 use crate::error::{Error, Result};
 use crate::inpainting::{Background, MaskedImage};
 use crate::latents::Latents;
@@ -19,7 +20,6 @@ use crate::noise::Noise;
 use crate::picture;
 use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
-use crate::text_encoder::Embeddings;
 use crate::vae::{COLOURS, Moments};
 pub(crate) use tracker::Tracker;
 
@@ -32,15 +32,15 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) tracker: Tracker<'a>,
 }
 
-impl Pipeline<'_> {
+impl<'a> Pipeline<'a> {
     /// The image.
     pub(crate) fn run(&mut self, start: Start) -> Result<RgbImage> {
         self.skip(&start);
-        let embeddings = self.embed()?;
+        let conditioning = self.embed()?;
         self.stage_ended();
         let beginning = self.begin(start)?;
         self.stage_ended();
-        let latents = self.denoise(beginning, embeddings)?;
+        let latents = self.denoise(beginning, conditioning)?;
         self.stage_ended();
         let budget = self.plan.budget(Stage::VaeDecoder)?;
         let Parameters { width, height, decoder, .. } = *self.painting.parameters();
@@ -70,11 +70,11 @@ impl Pipeline<'_> {
     }
 
     /// The prompts' embeddings.
-    fn embed(&mut self) -> Result<Embeddings> {
+    fn embed(&mut self) -> Result<Conditioning<'a>> {
         let budget = self.plan.budget(Stage::TextEncoder)?;
         let (encoder, prompts) = (&mut self.models.text_encoder, &self.painting.prompts);
-        let encode = |tick: &mut Tick| encoder.encode(prompts, budget, tick);
-        self.tracker.run(Stage::TextEncoder, self.plan.macs(Stage::TextEncoder), encode)
+        let macs = conditioning::runs(prompts) as u64 * self.plan.macs(Stage::TextEncoder);
+        self.tracker.run(Stage::TextEncoder, macs, |tick| Conditioning::encode(prompts, encoder, budget, tick))
     }
 
     /// The latents that the first call of the UNet sees, and what all see.
@@ -161,15 +161,21 @@ impl Pipeline<'_> {
     }
 
     /// Runs the UNet once for each of the sampler's timesteps that are left.
-    fn denoise(&mut self, beginning: Beginning, embeddings: Embeddings) -> Result<Latents> {
+    fn denoise(&mut self, beginning: Beginning, mut conditioning: Conditioning) -> Result<Latents> {
         let Beginning { mut state, masked, background } = beginning;
         let sampler = &self.painting.sampler;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
         let (budget, macs) = (self.plan.budget(Stage::Unet)?, self.plan.macs(Stage::Unet));
         let Latents { height, width, channels, .. } = state.latents;
         let (latents, left) = (&state.latents, calls - state.calls());
+        let Some(embeddings) = conditioning.at(state.calls().min(calls - 1)) else {
+            return Err(Error::Internal("nothing to attend to".into()));
+        };
         let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
         for index in state.calls()..calls {
+            if let Some(embeddings) = conditioning.at(index) {
+                unet.attend(embeddings);
+            }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let predict = |tick: &mut Tick| unet.predict(&input, sampler.timesteps()[index], tick);
             let output = self.tracker.run(Stage::Unet, macs, predict)?;

@@ -9,6 +9,7 @@ use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
 use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
+use crate::prompt::PromptSyntax;
 use crate::sampler::SamplerKind;
 
 /// An image to paint. `None` means the model's own default.
@@ -45,6 +46,9 @@ pub struct Request {
     /// With an init image and a mask: how what is masked is repainted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inpainting: Option<Inpainting>,
+    /// How the prompts are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_syntax: Option<PromptSyntax>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -82,6 +86,9 @@ pub struct Parameters {
     /// Only where a mask says what of the init image is repainted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inpainting: Option<Inpainting>,
+    /// How the prompts are read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prompt_syntax: PromptSyntax,
 }
 
 /// Left out where they are written, so that the result of a plain request is short.

@@ -2,21 +2,20 @@
 //! are settled here, without a network and in milliseconds. A service can keep the resolver while the engine is closed,
 //! so that a mistake is reported when a request arrives and not when its turn comes.
 
-use crate::bundle::{AutoencoderKind, Bundle, Manifest, SecondText, Source, Text};
+use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
 use crate::error::{Error, Result};
-use crate::parameters;
+use crate::parameters::{self, Defaults};
+use crate::prompt::{PromptSyntax, Prompts, Reader};
 use crate::request::{Parameters, Request};
 use crate::sampler::Sampler;
-use crate::text_encoder::PromptTokens;
-use crate::tokenizer::{EncodedPrompt, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::warning::Warning;
 
 /// A request that was resolved: complete, checked and ready to paint. Only [`Resolver::resolve`] makes one.
 #[derive(Debug, Clone)]
 pub struct Painting {
     parameters: Parameters,
-    /// Token ids, a prompt each: with guidance the negative prompt's come first.
-    pub(crate) prompts: Vec<PromptTokens>,
+    pub(crate) prompts: Prompts,
     pub(crate) sampler: Sampler,
     warnings: Vec<Warning>,
 }
@@ -52,7 +51,7 @@ pub struct Resolver {
     manifest: Manifest,
     model_sha256: String,
     tokenizer: Tokenizer,
-    decoder: Option<AutoencoderKind>,
+    defaults: Defaults,
 }
 
 /// The keys of an init image that a request without one has.
@@ -75,7 +74,12 @@ impl Resolver {
         let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
         let tokenizer = Tokenizer::new(&vocab, &merges, &bundle.manifest.text.added)
             .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })?;
-        Ok(Resolver { manifest: bundle.manifest, model_sha256: bundle.sha256, tokenizer, decoder: None })
+        Ok(Resolver {
+            manifest: bundle.manifest,
+            model_sha256: bundle.sha256,
+            tokenizer,
+            defaults: Defaults::default(),
+        })
     }
 
     /// With `decoder` for the requests that name none; `None`: the model's first.
@@ -85,7 +89,12 @@ impl Resolver {
     /// `InvalidParam` where the model does not have it.
     pub fn with_decoder(self, decoder: Option<AutoencoderKind>) -> Result<Resolver> {
         parameters::decoder(decoder, &self.manifest)?;
-        Ok(Resolver { decoder, ..self })
+        Ok(Resolver { defaults: Defaults { decoder, ..self.defaults }, ..self })
+    }
+
+    /// With `prompt_syntax` for the requests that name none.
+    pub fn with_prompt_syntax(self, prompt_syntax: PromptSyntax) -> Resolver {
+        Resolver { defaults: Defaults { prompt_syntax, ..self.defaults }, ..self }
     }
 
     /// The bundle's manifest.
@@ -104,37 +113,32 @@ impl Resolver {
     ///
     /// `InvalidParam` with the request's key, for whatever the model or the sampler does not take.
     pub fn resolve(&self, request: &Request, init_size: Option<(u32, u32)>) -> Result<Painting> {
-        let parameters = parameters::resolve(request, self.decoder, init_size, &self.manifest)?;
+        let parameters = parameters::resolve(request, self.defaults, init_size, &self.manifest)?;
         let Parameters { steps, strength, .. } = parameters;
         let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
         let mut warnings = without_init_image(request, init_size);
-        let prompts = self.tokenize(&parameters, &mut warnings);
+        let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
         Ok(Painting { parameters, prompts, sampler, warnings })
     }
 
-    fn tokenize(&self, parameters: &Parameters, warnings: &mut Vec<Warning>) -> Vec<PromptTokens> {
-        let Parameters { prompt, negative_prompt, .. } = parameters;
-        let mut fields = vec![("prompt", prompt)];
+    /// What the UNet, which is called so often, attends to.
+    fn read(&self, parameters: &Parameters, calls: usize, warnings: &mut Vec<Warning>) -> Result<Prompts> {
+        let Parameters { prompt, negative_prompt, steps, strength, prompt_syntax: syntax, .. } = parameters;
+        let mut fields = vec![("prompt", prompt.as_str())];
         if parameters.is_guided(&self.manifest) {
             fields.insert(0, ("negative_prompt", negative_prompt));
         } else if !negative_prompt.trim().is_empty() {
             warnings.push(Warning::NegativePromptUnused { cfg_scale: parameters.cfg_scale });
         }
-        let text = &self.manifest.text;
-        let ids = fields.into_iter().map(|(field, prompt)| {
-            let EncodedPrompt { ids: first, left_out } = self.tokenizer.encode(prompt, text);
-            let tokens = text.tokens.saturating_sub(2);
-            warnings.extend(left_out.map(|left_out| Warning::Truncated { field, tokens, left_out }));
-            let words = text.unknown_words(prompt);
-            if !words.is_empty() {
-                warnings.push(Warning::UnknownWords { field, words });
-            }
-            let own = |second: SecondText| Text { pad: second.pad, ..text.clone() };
-            let second = |second| self.tokenizer.encode(prompt, &own(second)).ids;
-            let zeros = text.second.is_some_and(|second| second.zeros_without_prompt);
-            let absent = zeros && field == "negative_prompt" && prompt.trim().is_empty();
-            PromptTokens { first, second: text.second.map(second).unwrap_or_default(), absent }
-        });
-        ids.collect()
+        let (tokenizer, sizes) = (&self.tokenizer, &self.manifest.text);
+        let steps = steps * calls_per_step(calls, *steps, *strength);
+        Reader { tokenizer, sizes, syntax: *syntax, steps }.read(&fields, warnings)
     }
+}
+
+/// How often a sampler calls the UNet in a step: `calls` for `steps` steps, of which image to image takes a part. The
+/// first or last step may take one more or less.
+fn calls_per_step(calls: usize, steps: usize, strength: Option<f64>) -> usize {
+    let taken = strength.map_or(steps, |strength| (steps as f64 * strength) as usize).max(1);
+    calls.div_ceil(taken + 1).max(1)
 }

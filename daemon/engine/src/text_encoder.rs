@@ -5,20 +5,10 @@ use crate::error::Result;
 use crate::graph::{InputShape, InputValues, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
+use crate::prompt::PromptTokens;
 
 /// Of the work of two text encoders, the first does this part.
 const FIRST_PART: f64 = 1.0 / 6.0;
-
-/// The token ids of a prompt, `Text::tokens` for each text encoder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptTokens {
-    /// For the first text encoder.
-    pub first: Vec<u32>,
-    /// For the second, which fills up in another way; empty where there is one text encoder.
-    pub second: Vec<u32>,
-    /// It stands for no prompt at all: its embeddings are zeros.
-    pub absent: bool,
-}
 
 /// Vectors that the UNet attends to: `[batch][tokens][channels]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +63,32 @@ impl TextEncoder {
             pooled[i * width..][..width].fill(0.0);
         }
         Ok(Embeddings { batch, tokens, channels, values, pooled })
+    }
+
+    /// Encodes any number of prompts, of which `together` at most at a time.
+    pub(crate) fn encode_all(
+        &mut self,
+        prompts: &[PromptTokens],
+        together: usize,
+        budget: RunBudget,
+        tick: &mut Tick,
+    ) -> Result<Embeddings> {
+        let Text { tokens, channels, .. } = self.sizes;
+        let mut all = Embeddings { batch: prompts.len(), tokens, channels, values: vec![], pooled: vec![] };
+        let runs = prompts.len().div_ceil(together);
+        for (run, some) in prompts.chunks(together).enumerate() {
+            let mut tick = |part| tick((run as f64 + part) / runs as f64);
+            let Embeddings { values, pooled, .. } = self.encode(some, budget.clone(), &mut tick)?;
+            all.values.extend(values);
+            all.pooled.extend(pooled);
+        }
+        Ok(all)
+    }
+
+    /// Channels of an embedding that each text encoder makes.
+    pub(crate) fn widths(&self) -> [usize; 2] {
+        let own = self.sizes.second.map_or(0, |second| second.channels);
+        [self.sizes.channels - own, own]
     }
 
     /// Of the text encoders, for so many prompts. The second's output has a token's embedding and its projection.

@@ -34,6 +34,8 @@ pub struct EncodedPrompt {
 pub struct Tokenizer {
     start: u32,
     end: u32,
+    /// Id of a comma that is a word.
+    comma: Option<u32>,
     /// Ids of the 256 bytes within a word.
     inner: Vec<u32>,
     /// Ids of the 256 bytes at a word's end.
@@ -87,6 +89,7 @@ impl Tokenizer {
             folded: cut(false, normalized),
             start,
             end,
+            comma: vocab.get(",</w>").copied(),
             inner: byte(""),
             last: byte("</w>"),
             merges: read_merges(merges, &vocab)?,
@@ -102,6 +105,18 @@ impl Tokenizer {
         ids.push(sizes.eos);
         ids.resize(sizes.tokens, sizes.pad);
         EncodedPrompt { ids, left_out }
+    }
+
+    /// All ids of `text` without start, end and padding; `pad` is the padding's, which a text may spell.
+    pub(crate) fn ids(&self, text: &str, pad: u32) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.words(text, pad, usize::MAX, &mut ids);
+        ids
+    }
+
+    /// The id of a comma between words.
+    pub(crate) fn comma(&self) -> Option<u32> {
+        self.comma
     }
 
     /// Appends the ids of `text` without start and end until there are `most`; returns the text that had no room.

@@ -47,18 +47,18 @@ impl Unet {
         steps: usize,
         budget: RunBudget,
     ) -> Result<Steps<'_>> {
-        let Embeddings { batch, tokens, channels, values, pooled } = embeddings;
+        let Embeddings { batch, tokens, channels, .. } = embeddings;
         let signature = self.signature(latents.shape(batch), vec![batch, tokens, channels]);
         let guidance_embedding = self.guidance_embedding;
-        let text = InputValues::F32(vec![batch, tokens, channels], values);
         let side = |latents: usize| (latents * self.factor) as f32;
         let (height, width) = (side(latents.height), side(latents.width));
-        let added = self.pooled.map(|wide| {
+        let time_ids = self.pooled.map(|_| {
             let ids = [height, width, 0.0, 0.0, height, width].repeat(batch);
-            [InputValues::F32(vec![batch, wide], pooled), InputValues::F32(vec![batch, TIME_IDS], ids)]
+            InputValues::F32(vec![batch, TIME_IDS], ids)
         });
+        let (text, pooled) = text_inputs(embeddings);
         let running = self.network.start(&signature, steps, budget)?;
-        Ok(Steps { running, text, added, masked, batch, guidance, guidance_embedding })
+        Ok(Steps { running, text, pooled, time_ids, masked, batch, guidance, guidance_embedding })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
@@ -99,15 +99,28 @@ impl Unet {
 pub struct Steps<'a> {
     running: NetworkRun<'a>,
     text: InputValues,
-    /// The pooled embeddings and the picture's sizes.
-    added: Option<[InputValues; 2]>,
+    pooled: InputValues,
+    /// The picture's sizes; they and the pooled embeddings are inputs of SDXL.
+    time_ids: Option<InputValues>,
     masked: Option<MaskedImage>,
     batch: usize,
     guidance: f64,
     guidance_embedding: bool,
 }
 
+/// Embeddings, and pooled ones, as inputs.
+fn text_inputs(embeddings: Embeddings) -> (InputValues, InputValues) {
+    let Embeddings { batch, tokens, channels, values, pooled } = embeddings;
+    let wide = pooled.len() / batch.max(1);
+    (InputValues::F32(vec![batch, tokens, channels], values), InputValues::F32(vec![batch, wide], pooled))
+}
+
 impl Steps<'_> {
+    /// From now on, predictions attend to `embeddings`, of the same shape as those before.
+    pub(crate) fn attend(&mut self, embeddings: Embeddings) {
+        (self.text, self.pooled) = text_inputs(embeddings);
+    }
+
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
     pub fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
         let values = self.masked.as_ref().map_or_else(|| latents.values.clone(), |masked| masked.beside(latents));
@@ -118,7 +131,7 @@ impl Steps<'_> {
         if self.guidance_embedding {
             inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
         }
-        inputs.extend(self.added.iter().flatten().cloned());
+        inputs.extend(self.time_ids.iter().flat_map(|ids| [self.pooled.clone(), ids.clone()]));
         let mut predicted = self.running.run(inputs, tick)?;
         if self.batch == 2 {
             let conditional = predicted.split_off(latents.values.len());

@@ -18,6 +18,13 @@ pub enum Warning {
         /// The prompt's end that was left out, in lower case.
         left_out: String,
     },
+    /// A prompt names extra networks, which are no part of what is painted.
+    ExtraNetworks {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// As the prompt has them: `<lora:name:1>`.
+        tags: Vec<String>,
+    },
     /// A prompt has words that the model was not trained with.
     UnknownWords {
         /// `prompt` or `negative_prompt`.
@@ -42,6 +49,13 @@ impl fmt::Display for Warning {
         match self {
             Warning::Truncated { field, tokens, left_out } => {
                 write!(f, "{field}: the model reads {tokens} tokens; left out: \"{}\"", shown(left_out))
+            }
+            Warning::ExtraNetworks { field, tags } => {
+                let tags = shown(&tags.join(", "));
+                write!(
+                    f,
+                    "{field}: {tags} has no effect: a LoRA is merged into the model by `model-prep convert --lora`"
+                )
             }
             Warning::UnknownWords { field, words } => {
                 write!(f, "{field}: the model does not know the words: {}", shown(&words.join(", ")))
