@@ -74,6 +74,7 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
         ("fit", vec![json!("stretch"), json!("Cover"), json!(null)]),
         ("resize_mode", vec![json!(0), json!(2.0)]),
         ("background", vec![json!("#ff8000"), json!("#FF8000"), json!("White")]),
+        ("prompt_syntax", vec![json!("a1111"), json!("Plain"), json!(null)]),
         ("priority", vec![json!(-100), json!(0.0), json!(100)]),
         ("not_after", vec![json!(0), json!(1.8e9)]),
         ("mask", vec![json!(null)]),
@@ -112,6 +113,7 @@ fn the_schema_refuses_the_requests_that_the_daemon_refuses() {
         ("fit", vec![json!("zoom"), json!(1)]),
         ("resize_mode", vec![json!(3), json!("cover")]),
         ("background", vec![json!("orange"), json!("#fff"), json!([255, 128, 0])]),
+        ("prompt_syntax", vec![json!("compel"), json!(1)]),
         ("priority", vec![json!(1e9), json!(101), json!(-101)]),
         ("not_after", vec![json!(-1), json!("noon"), json!(1e300)]),
         ("mask", vec![json!("aGVsbG8=")]),
@@ -143,7 +145,8 @@ fn every_key_of_the_schema_is_read() {
     let examples = json!({
         "prompt": "a", "negative_prompt": "b", "steps": 2, "cfg_scale": 2, "seed": 1, "width": 64, "height": 64,
         "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
-        "decoder": "full", "priority": 1, "not_after": 1, "output": 1, "preview": 1, "mask": null, "init_images": null,
+        "decoder": "full", "prompt_syntax": "plain", "priority": 1,
+        "not_after": 1, "output": 1, "preview": 1, "mask": null, "init_images": null,
         "fit": "cover", "resize_mode": 1, "background": "black",
     });
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::prompt::PromptSyntax;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// The autoencoder for requests that name none; `None`: the model's own choice.
     pub decoder: Option<AutoencoderKind>,
+    /// How the prompts of requests that do not say are read.
+    pub prompt_syntax: PromptSyntax,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
     /// Worker threads; `None`: one for each CPU.
@@ -110,6 +113,7 @@ impl Default for Config {
             device: host_name(),
             model: None,
             decoder: None,
+            prompt_syntax: PromptSyntax::default(),
             memory: None,
             threads: None,
             state_dir: None,

@@ -8,6 +8,7 @@ mod int8;
 mod networks;
 mod outliers;
 mod pictures;
+mod prompts;
 mod small;
 
 use std::path::{Path, PathBuf};

@@ -46,7 +46,7 @@ impl Goldens {
     }
 
     /// A tensor that not every model has.
-    fn find(&self, name: &str) -> Option<GoldenTensor> {
+    pub(crate) fn find(&self, name: &str) -> Option<GoldenTensor> {
         let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
         let view = tensors.tensor(name).ok()?;
         let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();

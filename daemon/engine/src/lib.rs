@@ -45,16 +45,18 @@ use bundle::Manifest;
 pub use bundle::{Bundle, Source};
 use checkpoint::Origin;
 pub use checkpoint::StepCheckpoint;
+use conditioning::Conditioning;
 pub use diffused_kernels::cpu;
 use error::{Error, Result};
 #[doc(hidden)]
 pub use graph::check_graph;
-use memory_plan::{MemoryPlan, StageDemand};
+use memory_plan::{MemoryPlan, RunBudget, StageDemand};
 use models::Models;
 use pipeline::{Pipeline, Tracker};
 use quantized::QuantizedValues;
 use request::{Observer, Start};
 pub use resolver::{Painting, Resolver};
+use text_encoder::Embeddings;
 pub use warning::Warning;
 
 /// How the engine may use the machine.
@@ -137,6 +139,13 @@ impl Engine {
     /// The smallest budget in which `painting` can be painted, bytes.
     pub fn smallest_budget(&mut self, painting: &Painting) -> Result<u64> {
         Ok(memory_plan::smallest(&self.models.demands(painting)?, self.options.process()))
+    }
+
+    /// What the UNet attends to at its call of this number, counted from 0.
+    pub fn embeddings(&mut self, painting: &Painting, call: usize) -> Result<Option<Embeddings>> {
+        let encoder = &mut self.models.text_encoder;
+        let encode = || Conditioning::encode(&painting.prompts, encoder, RunBudget::streamed(), &mut |_| {});
+        Ok(self.workers.install(encode)?.at(call))
     }
 
     /// Multiply-adds of all products in `painting`, every call of the UNet included.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::picture::{Colour, Fit};
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
 
 use crate::config::ByteSize;
@@ -122,6 +123,9 @@ pub struct PaintArgs {
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
     #[arg(long, value_name = "full|tiny", help_heading = SAMPLING)]
     pub decoder: Option<AutoencoderKind>,
+    /// How prompts are read: a1111, with (weights:1.2), BREAK and [from:to:when], or plain text
+    #[arg(long, value_name = "a1111|plain", help_heading = "Prompt")]
+    pub prompt_syntax: Option<PromptSyntax>,
 }
 
 /// `diffused generate`

@@ -96,6 +96,7 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         fit: arguments.fit,
         background: arguments.background,
         inpainting: None,
+        prompt_syntax: arguments.prompt_syntax,
     };
     Ok((request, init_image.transpose()?))
 }

@@ -56,6 +56,7 @@ fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Fai
     let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
     let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
     let resolver = resolver.with_decoder(config.decoder).map_err(|error| Failure::Usage(error.to_string()))?;
+    let resolver = resolver.with_prompt_syntax(config.prompt_syntax);
     Ok((config, model, resolver, engine))
 }
 

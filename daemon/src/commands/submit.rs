@@ -233,6 +233,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         fit: paint.fit,
         resize_mode: None,
         background: paint.background,
+        prompt_syntax: paint.prompt_syntax,
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: arguments.format.or(destination.format()),

@@ -6,13 +6,14 @@ use std::str::FromStr;
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::picture::{Colour, Fit};
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
-    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFormat, RequestSampler,
+    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFormat, RequestSampler, RequestSyntax,
 };
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
@@ -83,6 +84,11 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestColour>"))]
     pub background: Option<Colour>,
+    /// How the prompts are read: `a1111`, with weights, chunks and prompts that change with the steps, or `plain`, as text
+    /// of one chunk. The device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSyntax>"))]
+    pub prompt_syntax: Option<PromptSyntax>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -180,6 +180,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         fit: images::fit(fields)?,
         background: images::background(fields)?,
         inpainting: None,
+        prompt_syntax: values::prompt_syntax(fields)?,
     };
     let job = Job {
         id: String::new(),

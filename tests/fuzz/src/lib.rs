@@ -15,6 +15,7 @@ use diffused::jobs::request::{Job, RequestMode};
 use diffused_engine::bundle::{AddedToken, Manifest, Text, WeightsIndex};
 use diffused_engine::hash::{sha256, xxh3};
 use diffused_engine::picture::Colour;
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::{Sampler, SamplerKind};
 use diffused_engine::text_encoder::TextEncoder;
 use diffused_engine::tokenizer::Tokenizer;
@@ -29,7 +30,7 @@ mod torch_file;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("checkpoint", checkpoint),
     ("gguf", weights_file),
     ("graph", graph),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("journal", journal),
     ("manifest", manifest),
     ("pickle", pickle),
+    ("prompt", prompt),
     ("request", request),
     ("safetensors_header", weights_file),
     ("tokenizer", tokenizer),
@@ -128,10 +130,26 @@ pub fn pickle(input: &[u8]) {
     weights_file(&torch_file::archive([("a/data.pkl", input), ("a/data/0", &[0; 64])]));
 }
 
+/// A prompt, which is also the negative one, in each syntax.
+pub fn prompt(input: &[u8]) {
+    let prompt = String::from_utf8_lossy(input).into_owned();
+    for syntax in PromptSyntax::ALL {
+        let request = diffused_engine::request::Request {
+            prompt: prompt.clone(),
+            negative_prompt: prompt.clone(),
+            prompt_syntax: Some(syntax),
+            steps: Some(30),
+            ..Default::default()
+        };
+        let _ = RESOLVER.resolve(&request, None);
+    }
+}
+
+/// The demo model's resolver.
+static RESOLVER: LazyLock<Resolver> = LazyLock::new(|| Resolver::open(Source::Folder(demo())).expect("the demo model"));
+
 /// The payload of a request for either kind of picture, as far as the queue.
 pub fn request(input: &[u8]) {
-    static RESOLVER: LazyLock<Resolver> =
-        LazyLock::new(|| Resolver::open(Source::Folder(demo())).expect("the demo model"));
     for mode in [RequestMode::Txt2Img, RequestMode::Img2Img] {
         if let Ok((job, _)) = Job::parse(input, mode, FOLDER.path()) {
             let _ = job.resolve(&RESOLVER, Options { threads: Some(1), memory: Some(100 << 20), beside: 0 });

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::picture::Fit;
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Stage;
 use diffused_engine::sampler::SamplerKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -92,6 +93,13 @@ schema!(
         "pattern": "^(#[0-9A-Fa-f]{6}|[Ww][Hh][Ii][Tt][Ee]|[Bb][Ll][Aa][Cc][Kk])$",
     })
 );
+/// A prompt's syntax, as the daemon writes it.
+pub(in crate::contract) struct SyntaxName;
+schema!(SyntaxName, json_schema!({"type": "string", "enum": PromptSyntax::ALL}));
+
+/// A prompt's syntax, as clients may write it.
+pub(in crate::contract) struct RequestSyntax;
+schema!(RequestSyntax, json_schema!({"type": "string", "pattern": "^([Aa]1111|[Pp][Ll][Aa][Ii][Nn])$"}));
 
 /// A file format, as clients may write it.
 pub(in crate::contract) struct RequestFormat;
@@ -142,4 +150,8 @@ pub(in crate::contract) struct PaintedParameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ColourName>")]
     background: Option<String>,
+    /// How the prompts were read, where that is not A1111's way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<SyntaxName>")]
+    prompt_syntax: Option<String>,
 }

@@ -26,6 +26,7 @@ fn parameters(width: usize, height: usize) -> Parameters {
         sampler: SamplerKind::EulerAncestral,
         strength: Some(0.5),
         decoder: diffused_engine::bundle::AutoencoderKind::Full,
+        prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
         fit: Fit::Stretch,
         background: Colour::WHITE,
         inpainting: None,

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
 
 use crate::contract::fault::Fault;
@@ -18,6 +19,11 @@ pub(super) fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault>
 pub(super) fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {
     let name = fields.text("decoder")?.map(|name| name.chars().take(80).collect::<String>());
     name.map(|name| name.parse().map_err(|message: String| Fault::param("decoder", message))).transpose()
+}
+
+pub(super) fn prompt_syntax(fields: &mut Fields) -> Result<Option<PromptSyntax>, Fault> {
+    let name = fields.text("prompt_syntax")?.map(|name| name.chars().take(80).collect::<String>());
+    name.map(|name| name.parse().map_err(|message: String| Fault::param("prompt_syntax", message))).transpose()
 }
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.

@@ -99,6 +99,7 @@ mod tests {
             fit: Default::default(),
             background: Default::default(),
             inpainting: None,
+            prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
         }
     }
 
