@@ -230,9 +230,14 @@ fn what_has_no_effect_is_a_warning() {
         ]
     );
     assert_eq!(
-        warnings(json!({"prompt": long, "negative_prompt": long})),
+        warnings(json!({"prompt": long, "negative_prompt": long, "prompt_syntax": "plain"})),
         ["negative_prompt", "prompt"]
             .map(|field| format!("{field}: the model reads 75 tokens; left out: \"red at night\""))
+    );
+    assert!(warnings(json!({"prompt": long, "negative_prompt": long})).is_empty());
+    assert_eq!(
+        warnings(json!({"prompt": "a (red:1.2) <lora:x:1>house"})),
+        ["prompt: <lora:x:1> has no effect: a LoRA is merged into the model by `model-prep convert --lora`"]
     );
     assert_eq!(
         warnings(json!({"prompt": "a house", "denoising_strength": 0.5, "resize_mode": 1, "background": "black"})),
