@@ -16,9 +16,10 @@ pub(super) struct Step {
     pub(super) done_with: Vec<(usize, usize)>,
 }
 
-/// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips.
+/// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips. No step makes more
+/// rows: the first strip of a deep segment needs many rows of its first nodes, which then come bit by bit.
 pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize) -> Vec<Step> {
-    let mut walk = Walk { segment, pass, made: vec![0; segment.nodes.len()], steps: Vec::new() };
+    let mut walk = Walk { segment, pass, height, made: vec![0; segment.nodes.len()], steps: Vec::new() };
     let rows = segment.nodes[pass.target].extent.height;
     for end in (0..rows).step_by(height).map(|start| (start + height).min(rows)).take(limit) {
         walk.request(pass.target, end);
@@ -29,6 +30,7 @@ pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize)
 struct Walk<'a> {
     segment: &'a Segment,
     pass: &'a Pass,
+    height: usize,
     made: Vec<usize>,
     steps: Vec<Step>,
 }
@@ -36,10 +38,13 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Makes the rows of `node` up to `end`, and what they need before.
     fn request(&mut self, node: usize, end: usize) {
-        let rows = self.made[node]..end;
-        if rows.is_empty() || !self.pass.active.contains(&node) {
-            return;
+        while self.made[node] < end && self.pass.active.contains(&node) {
+            self.make(node, end.min(self.made[node] + self.height));
         }
+    }
+
+    fn make(&mut self, node: usize, end: usize) {
+        let rows = self.made[node]..end;
         let made = &self.segment.nodes[node];
         for (at, &input) in made.inputs.iter().enumerate() {
             self.request(input, made.needs(at, &rows).end);
