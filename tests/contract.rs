@@ -75,6 +75,7 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
         ("resize_mode", vec![json!(0), json!(2.0)]),
         ("background", vec![json!("#ff8000"), json!("#FF8000"), json!("White")]),
         ("prompt_syntax", vec![json!("a1111"), json!("Plain"), json!(null)]),
+        ("upscale", vec![json!(1), json!(1.0), json!(null)]),
         ("priority", vec![json!(-100), json!(0.0), json!(100)]),
         ("not_after", vec![json!(0), json!(1.8e9)]),
         ("mask", vec![json!(null)]),
@@ -114,6 +115,7 @@ fn the_schema_refuses_the_requests_that_the_daemon_refuses() {
         ("resize_mode", vec![json!(3), json!("cover")]),
         ("background", vec![json!("orange"), json!("#fff"), json!([255, 128, 0])]),
         ("prompt_syntax", vec![json!("compel"), json!(1)]),
+        ("upscale", vec![json!(0), json!(9), json!(1.5), json!("twice"), json!(-2)]),
         ("priority", vec![json!(1e9), json!(101), json!(-101)]),
         ("not_after", vec![json!(-1), json!("noon"), json!(1e300)]),
         ("mask", vec![json!("aGVsbG8=")]),
@@ -147,7 +149,7 @@ fn every_key_of_the_schema_is_read() {
         "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
         "decoder": "full", "prompt_syntax": "plain", "priority": 1,
         "not_after": 1, "output": 1, "preview": 1, "mask": null, "init_images": null,
-        "fit": "cover", "resize_mode": 1, "background": "black",
+        "fit": "cover", "resize_mode": 1, "background": "black", "upscale": 1,
     });
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
     assert_eq!(keys(&examples), properties.keys().cloned().collect());

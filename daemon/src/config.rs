@@ -37,6 +37,8 @@ pub struct Config {
     pub decoder: Option<AutoencoderKind>,
     /// How the prompts of requests that do not say are read.
     pub prompt_syntax: PromptSyntax,
+    /// How many times as wide and high images become for requests that do not say; `None`: they stay as they are.
+    pub upscale: Option<Bounded<1, 8>>,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
     /// Worker threads; `None`: one for each CPU.
@@ -114,6 +116,7 @@ impl Default for Config {
             model: None,
             decoder: None,
             prompt_syntax: PromptSyntax::default(),
+            upscale: None,
             memory: None,
             threads: None,
             state_dir: None,

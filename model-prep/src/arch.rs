@@ -5,12 +5,14 @@ mod blocks;
 mod text_encoder;
 mod tiny_vae;
 mod unet;
+mod upscaler;
 mod vae;
 
 use diffused_kernels::pack::Format;
 
 use crate::network::BuiltNetwork;
 use crate::source::{Configs, VaeConfigs};
+pub(crate) use upscaler::build as upscaler;
 
 /// The bundle's networks, in the order of `bundle::NETWORKS`.
 pub(crate) fn networks(configs: &Configs, weights: Format) -> Vec<BuiltNetwork> {
@@ -19,6 +21,7 @@ pub(crate) fn networks(configs: &Configs, weights: Format) -> Vec<BuiltNetwork> 
     networks.extend(second);
     networks.push(unet::build(&configs.unet, weights));
     networks.extend(autoencoders(&configs.vae, weights));
+    networks.extend(configs.upscaler.as_ref().map(|config| upscaler(config, weights)));
     networks
 }
 

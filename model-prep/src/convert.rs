@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::bundle::{self, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, write_weights};
+use diffused_engine::bundle::{
+    self, Manifest, ManifestFields, NewTensor, PictureSizes, SCHEMA, Text, UpscalerFields, write_weights,
+};
 use diffused_engine::parameters::{MAX_CFG_SCALE, MAX_STEPS};
 use diffused_kernels::pack::Format;
 
@@ -19,7 +21,7 @@ use crate::options::SourceOptions;
 use crate::parameter::Parameter;
 use crate::place::{OutputPlace, Partial};
 use crate::smooth::{self, WeighedLink};
-use crate::source::ModelSource;
+use crate::source::{ModelSource, UpscalerConfig};
 
 /// What is converted, and how.
 #[derive(Debug, Clone)]
@@ -249,6 +251,10 @@ pub(crate) fn manifest_fields(source: &ModelSource, options: &Options, source_sh
             guidance_embedding: configs.unet.guidance_channels,
         },
         sampling,
+        upscaler: configs
+            .upscaler
+            .as_ref()
+            .map(|UpscalerConfig { name, scale, .. }| UpscalerFields { name: name.clone(), scale: *scale }),
         examples: source.examples.clone(),
         files: BTreeMap::new(),
     }

@@ -97,6 +97,9 @@ struct PlanArguments {
     /// The decoder, where the bundle would have both [default: full].
     #[arg(long, value_name = "full|tiny")]
     decoder: Option<AutoencoderKind>,
+    /// How many times as wide and high the image becomes by the upscaler.
+    #[arg(long, value_name = "N")]
+    upscale: Option<usize>,
     /// Plan for an init image (img2img).
     #[arg(long)]
     image_to_image: bool,
@@ -166,6 +169,8 @@ enum ArchArg {
     Sdxs,
     Taesd,
     Taesdxl,
+    RealesrGeneral,
+    RealesrAnime,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -233,6 +238,7 @@ fn plan(arguments: PlanArguments) -> Result<()> {
         cfg_scale: arguments.cfg_scale,
         steps: arguments.steps,
         decoder: arguments.decoder,
+        upscale: arguments.upscale,
         ..Request::default()
     };
     let options = Options { weights: weights.format(), source: options, ..Options::default() };
@@ -272,6 +278,8 @@ fn synth(arch: ArchArg, seed: u64, dtype: DtypeArg, output: &Path) -> Result<()>
         ArchArg::Sdxs => Arch::Sdxs,
         ArchArg::Taesd => Arch::Taesd,
         ArchArg::Taesdxl => Arch::Taesdxl,
+        ArchArg::RealesrGeneral => Arch::RealesrGeneral,
+        ArchArg::RealesrAnime => Arch::RealesrAnime,
     };
     let dtype = match dtype {
         DtypeArg::F16 => Dtype::F16,

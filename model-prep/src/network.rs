@@ -262,9 +262,19 @@ impl Builder {
             residual: residual.is_some(),
             half: half.filter(|_| self.weights != Format::F32).unwrap_or(0),
             relu,
+            slopes: None,
         };
         let inputs: Vec<Value> = [Some(x), time, residual, size].into_iter().flatten().collect();
         self.node(name, Op::Layer(layer), &inputs, features)
+    }
+
+    /// PReLU of `x`, the result of a convolution, which then does this, too.
+    pub(crate) fn prelu(&mut self, x: Value, name: &str) {
+        let parameter = self.parameter(name, ParameterShape::Slopes { channels: x.channels });
+        match self.nodes.iter_mut().find(|node| node.output == x.id).map(|node| &mut node.op) {
+            Some(Op::Layer(Layer::Conv2d { slopes, .. })) => *slopes = Some(parameter),
+            other => unreachable!("PReLU follows convolutions, not {other:?}"),
+        }
     }
 
     /// A group normalisation.

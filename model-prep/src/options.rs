@@ -22,6 +22,9 @@ pub struct SourceOptions {
     /// Another autoencoder instead of the model's, or TAESD beside it.
     #[arg(long, value_name = "PATH", help_heading = ADDED)]
     pub vae: Option<PathBuf>,
+    /// An upscaler, realesr-general-x4v3.pth or its like, for larger pictures.
+    #[arg(long, value_name = "FILE", help_heading = ADDED)]
+    pub upscaler: Option<PathBuf>,
     /// Leave out what of a LoRA fits nothing, instead of refusing it.
     #[arg(long, help_heading = ADDED)]
     pub lenient: bool,

@@ -54,6 +54,11 @@ pub(crate) enum ParameterShape {
         /// Of each.
         channels: usize,
     },
+    /// Slopes of PReLU.
+    Slopes {
+        /// One for each.
+        channels: usize,
+    },
     /// A table that single rows are read of.
     Table {
         /// Rows.
@@ -84,6 +89,7 @@ impl Parameter {
                 [Some((weight, shape)), bias].into_iter().flatten().collect()
             }
             ParameterShape::Norm { channels } => vec![(weight, vec![channels]), (bias, vec![channels])],
+            ParameterShape::Slopes { channels } => vec![(weight, vec![channels])],
             ParameterShape::Table { rows, columns, .. } => vec![(weight, vec![rows, columns])],
         }
     }
@@ -103,6 +109,7 @@ impl Parameter {
         match self.shape {
             ParameterShape::Matrix { .. } => WeightShape::Matrix { layout: self.layout(), n: self.outputs() },
             ParameterShape::Norm { channels } => WeightShape::Table { rows: 2, columns: channels, half: false },
+            ParameterShape::Slopes { channels } => WeightShape::Table { rows: 1, columns: channels, half: false },
             ParameterShape::Table { rows, columns, half } => WeightShape::Table { rows, columns, half },
         }
     }
@@ -118,7 +125,7 @@ impl Parameter {
         match self.shape {
             ParameterShape::Matrix { n, gated: true, .. } => 2 * (n / 2).next_multiple_of(PANEL),
             ParameterShape::Matrix { n, .. } => n,
-            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => 0,
+            ParameterShape::Norm { .. } | ParameterShape::Slopes { .. } | ParameterShape::Table { .. } => 0,
         }
     }
 
@@ -131,9 +138,9 @@ impl Parameter {
     fn layout(&self) -> Layout {
         match self.shape {
             ParameterShape::Matrix { k, kernel, format, .. } => Layout { format, k, taps: kernel * kernel },
-            ParameterShape::Norm { channels: k } | ParameterShape::Table { columns: k, .. } => {
-                Layout { format: Format::F32, k, taps: 1 }
-            }
+            ParameterShape::Norm { channels: k }
+            | ParameterShape::Slopes { channels: k }
+            | ParameterShape::Table { columns: k, .. } => Layout { format: Format::F32, k, taps: 1 },
         }
     }
 
@@ -152,7 +159,9 @@ impl Parameter {
                 self.check_half(source, &rows.values)?;
                 write(out, &rows.values, |value| f16::from_f32(value).to_le_bytes());
             }
-            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => write(out, &rows.values, f32::to_le_bytes),
+            ParameterShape::Norm { .. } | ParameterShape::Slopes { .. } | ParameterShape::Table { .. } => {
+                write(out, &rows.values, f32::to_le_bytes);
+            }
         }
         Ok(())
     }
@@ -167,7 +176,9 @@ impl Parameter {
                 rows.iter().flatten().chain(bias).copied().collect()
             }
             ParameterShape::Table { half: true, .. } => read(unit, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            ParameterShape::Norm { .. } | ParameterShape::Table { .. } => read(unit, f32::from_le_bytes),
+            ParameterShape::Norm { .. } | ParameterShape::Slopes { .. } | ParameterShape::Table { .. } => {
+                read(unit, f32::from_le_bytes)
+            }
         };
         Ok(found.into_iter().zip(wanted.values.into_iter().chain(wanted.bias)).collect())
     }
@@ -187,7 +198,7 @@ impl Parameter {
                 let (first, end) = panel_outputs(n, gated, index);
                 (first, end - first, k * kernel * kernel)
             }
-            ParameterShape::Norm { channels } => (0, channels, 1),
+            ParameterShape::Norm { channels } | ParameterShape::Slopes { channels } => (0, channels, 1),
             ParameterShape::Table { columns, .. } => (index, 1, columns),
         };
         for (channel, values) in (first..).zip(values.chunks_exact(len).take(count)) {
@@ -204,7 +215,7 @@ impl Parameter {
                 let (first, end) = panel_outputs(n, gated, index);
                 (first, end - first, k * kernel * kernel)
             }
-            ParameterShape::Norm { channels } => (0, 1, channels),
+            ParameterShape::Norm { channels } | ParameterShape::Slopes { channels } => (0, 1, channels),
             ParameterShape::Table { columns, .. } => (index, 1, columns),
         };
         let mut values = vec![0.0; count * len];

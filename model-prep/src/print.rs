@@ -72,6 +72,9 @@ fn manifest(out: &mut impl Write, manifest: &Manifest, checksums: bool) -> Resul
     let (default, smallest, multiple) = (picture.default, picture.smallest, picture.factor);
     writeln!(out, "pictures  {default}×{default} by default, sides from {smallest} in multiples of {multiple}")?;
     writeln!(out, "prompts   {} tokens to {} channels", manifest.text.tokens, manifest.text.channels)?;
+    if let Some(upscaler) = &manifest.upscaler {
+        writeln!(out, "upscaler  {}, to {} times the width and height", upscaler.name, upscaler.scale)?;
+    }
     let added = added_words(&manifest.text.added);
     if !added.is_empty() {
         writeln!(out, "words     {} (added to the vocabulary)", added.join(", "))?;

@@ -20,6 +20,7 @@ mod text_config;
 mod tiny_vae_config;
 mod tokenizer;
 mod unet_config;
+mod upscaler;
 mod vae_config;
 mod words;
 
@@ -45,6 +46,7 @@ pub(crate) use text_config::TextConfig;
 pub(crate) use tiny_vae_config::{TinyHalf, TinyVaeConfig};
 pub(crate) use tokenizer::{TokenizerFiles, TokenizerUse};
 pub(crate) use unet_config::{AddedEmbedding, Middle, UnetBlock, UnetConfig};
+pub(crate) use upscaler::UpscalerConfig;
 pub(crate) use vae_config::VaeConfig;
 
 use crate::adapters::{self, NamedNetwork};
@@ -63,6 +65,8 @@ pub(crate) struct Configs {
     pub(crate) text_2: Option<TextConfig>,
     pub(crate) unet: UnetConfig,
     pub(crate) vae: VaeConfigs,
+    /// The upscaler, if one was given.
+    pub(crate) upscaler: Option<UpscalerConfig>,
 }
 
 /// A model as people have it.
@@ -88,6 +92,7 @@ pub(crate) struct ModelSource {
     pub(crate) text_encoder_2: Option<Checkpoint>,
     pub(crate) unet: Checkpoint,
     pub(crate) vae: Autoencoders,
+    pub(crate) upscaler: Option<Checkpoint>,
     /// Files that were merged into the networks.
     adapters: Vec<Arc<TensorFile>>,
 }
@@ -124,10 +129,10 @@ impl Configs {
     /// Of one text encoder, or of SDXL's two.
     fn new(text: TextConfig, text_2: Option<TextConfig>, unet: UnetConfig, vae: VaeConfigs) -> Configs {
         match text_2 {
-            None => Configs { text, text_2: None, unet, vae },
+            None => Configs { text, text_2: None, unet, vae, upscaler: None },
             Some(second) => {
                 let (text, text_2) = (text.first_of_two(), Some(second.second_of_two()));
-                Configs { text, text_2, unet, vae: vae.with_large_activations() }
+                Configs { text, text_2, unet, vae: vae.with_large_activations(), upscaler: None }
             }
         }
     }
@@ -256,6 +261,8 @@ impl ModelSource {
                 warnings.push(note);
             }
         }
+        let (config, upscaler) = options.upscaler.as_deref().map(upscaler::open).transpose()?.unzip();
+        configs.upscaler = config;
         let words = words::open(&path.join("words.txt"))?;
         let examples = words::examples(&path.join("examples.txt"), words.as_deref())?;
         let recognised = recognise::line(&configs, &sampling, form, &unet)
@@ -275,6 +282,7 @@ impl ModelSource {
             text_encoder_2,
             unet,
             vae,
+            upscaler,
             adapters,
         })
     }
@@ -285,6 +293,7 @@ impl ModelSource {
         parts.extend(self.text_encoder_2.iter().map(|second| (second, &["text_encoder_2"][..])));
         parts.push((&self.unet, &["unet"]));
         parts.extend(self.vae.parts());
+        parts.extend(self.upscaler.iter().map(|upscaler| (upscaler, &["upscaler"][..])));
         parts
     }
 

@@ -82,6 +82,8 @@ const FILES: [WeightFile; 4] = [
     ("unet/diffusion_pytorch_model.safetensors", &["unet"], ""),
     ("vae/diffusion_pytorch_model.safetensors", &AUTOENCODERS, ""),
 ];
+/// That of an upscaler alone.
+const UPSCALER_FILE: [WeightFile; 1] = [("upscaler.safetensors", &["upscaler"], "")];
 /// That of an autoencoder alone.
 const AUTOENCODER_FILE: [WeightFile; 1] = [("diffusion_pytorch_model.safetensors", &AUTOENCODERS, "")];
 /// The networks that an autoencoder of either class holds.
@@ -93,10 +95,11 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
     if out.exists() {
         return Err(Error::file(out, "is already there; choose another place"));
     }
+    fs::create_dir_all(out).map_err(Error::io(out))?;
     for (file, json) in arch.files() {
         write(&out.join(file), format!("{json:#}").as_bytes())?;
     }
-    if !arch.is_autoencoder() {
+    if !arch.is_alone() {
         let (vocab, merges) = tokenizer::files();
         for folder in if arch.is_xl() { &["tokenizer", "tokenizer_2"][..] } else { &["tokenizer"] } {
             write(&out.join(folder).join("vocab.json"), vocab.as_bytes())?;
@@ -120,13 +123,20 @@ pub fn synth(arch: Arch, seed: u64, dtype: Dtype, out: &Path, progress: &mut dyn
 
 /// The weight files of a model of this kind.
 fn weight_files(arch: Arch) -> impl Iterator<Item = &'static WeightFile> {
-    let files = if arch.is_autoencoder() { &AUTOENCODER_FILE[..] } else { &FILES };
+    let files = match (arch.is_autoencoder(), arch.upscaler()) {
+        (true, _) => &AUTOENCODER_FILE[..],
+        (_, Some(_)) => &UPSCALER_FILE,
+        _ => &FILES,
+    };
     files.iter().filter(move |(_, names, _)| arch.is_xl() || !names.contains(&"text_encoder_2"))
 }
 
 /// The networks that the configurations in `folder` describe, whole: also the end of SDXL's first text encoder, of
 /// which a bundle has nothing.
 fn networks(arch: Arch, folder: &Path) -> Result<Vec<BuiltNetwork>> {
+    if let Some(config) = arch.upscaler() {
+        return Ok(vec![arch::upscaler(&config, Format::F32)]);
+    }
     match arch.is_autoencoder() {
         true => Ok(arch::autoencoders(
             &VaeConfigs::open(ConfigFiles::folder(folder).keys("config.json")?, &mut Vec::new())?,
@@ -185,6 +195,7 @@ fn draws(parameter: &Parameter) -> [Draw; 2] {
             [draw(0.0, gain / ((k * kernel * kernel) as f32).sqrt()), draw(0.0, 0.01)]
         }
         ParameterShape::Norm { .. } => [draw(1.0, 0.05), draw(0.0, 0.05)],
+        ParameterShape::Slopes { .. } => [draw(0.25, 0.05), draw(0.0, 0.0)],
         ParameterShape::Table { .. } => [draw(0.0, 0.02), draw(0.0, 0.02)],
     }
 }
@@ -281,6 +292,9 @@ mod tests {
             (Arch::Ssd1b, &[123_060_480, 694_659_840, 1_331_334_404, VAE]),
             (Arch::Taesd, &[TINY]),
             (Arch::Taesdxl, &[TINY]),
+            // 34 convolutions and 33 PReLUs; 18 and 17.
+            (Arch::RealesrGeneral, &[1_213_296]),
+            (Arch::RealesrAnime, &[621_424]),
         ] {
             let folder = tempfile::tempdir().unwrap();
             for (file, json) in arch.files() {

@@ -10,6 +10,7 @@ mod outliers;
 mod pictures;
 mod prompts;
 mod small;
+mod upscaler;
 
 use std::path::{Path, PathBuf};
 

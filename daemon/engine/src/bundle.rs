@@ -27,7 +27,7 @@ pub use index::{WeightEntry, WeightShape, WeightsIndex};
 pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 #[cfg(test)]
 pub(crate) use manifest::tests::sample;
-pub use manifest::{AddedToken, Manifest, ManifestFields, PictureSizes, SecondText, Text};
+pub use manifest::{AddedToken, Manifest, ManifestFields, PictureSizes, SecondText, Text, UpscalerFields};
 pub use source::Source;
 pub use weights::{EncodeUnit, NewTensor, WeightsFile, write_weights, write_weights_index};
 
@@ -44,8 +44,16 @@ pub const BLOCK: usize = 256 << 10;
 
 /// The names of all networks that a bundle may hold, which are also their files' stems. A bundle holds those that its
 /// manifest lists (`Manifest::has`).
-pub const NETWORKS: [&str; 7] =
-    ["text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder", "tiny_decoder", "tiny_encoder"];
+pub const NETWORKS: [&str; 8] = [
+    "text_encoder",
+    "text_encoder_2",
+    "unet",
+    "vae_decoder",
+    "vae_encoder",
+    "tiny_decoder",
+    "tiny_encoder",
+    "upscaler",
+];
 
 /// The networks that every bundle holds, beside one of `DECODERS` at least.
 const REQUIRED: [&str; 2] = ["text_encoder", "unet"];

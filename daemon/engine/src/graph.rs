@@ -22,7 +22,7 @@ mod shared;
 mod tests;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
@@ -77,6 +77,11 @@ impl Graph {
             }
         }
         Ok(Graph { path, model, schedules: Vec::new() })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Number of inputs.
@@ -218,6 +223,13 @@ impl Schedule {
     /// The part that runs in strips.
     pub(crate) fn segment(&self) -> Option<&Segment> {
         self.segment.as_deref()
+    }
+
+    /// The segment where it is all that runs.
+    pub(crate) fn whole_segment(&self) -> Option<&Segment> {
+        let model = self.plan.model();
+        let computing = self.plan.order_without_consts().iter().filter(|id| !model.node(**id).inputs.is_empty());
+        self.segment().filter(|_| computing.count() == 1)
     }
 
     /// The matrices that a run reads outside of the segment in strips, in order.

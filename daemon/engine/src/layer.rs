@@ -116,6 +116,10 @@ pub enum Layer {
         /// What is negative in the result, with the residual, becomes 0. An attribute only where it is set.
         #[serde(default, deserialize_with = "flag", skip_serializing_if = "is_unset")]
         relu: bool,
+        /// What is negative in the result, with the residual, is multiplied by its feature's slope (PReLU): the table
+        /// `[1, features]`. Not together with `relu`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slopes: Option<String>,
     },
     /// Group normalisation over `[batch, height, width, channels]`, then scale and shift, then SiLU if set.
     GroupNorm {
@@ -259,10 +263,13 @@ impl Layer {
                 }
             }
             Layer::Linear { features, .. } => size("features", features),
-            Layer::Conv2d { features, kernel, stride, half, .. } => {
+            Layer::Conv2d { features, kernel, stride, half, relu, ref slopes, .. } => {
                 size("features", features)?;
                 if half > MAX_HALF_UNIT || !(half == 0 || half.is_power_of_two()) {
                     return Err(format!("half is {half}; allowed are 0 and powers of two up to {MAX_HALF_UNIT}"));
+                }
+                if relu && slopes.is_some() {
+                    return Err("relu and slopes exclude each other".into());
                 }
                 one_of("kernel", kernel, [1, 3])?;
                 one_of("stride", stride, [1, 2])
@@ -299,10 +306,10 @@ impl Layer {
     pub fn weights(&self) -> Vec<&str> {
         match self {
             Layer::Embedding { tokens, positions } => vec![tokens, positions],
-            Layer::Linear { weight, .. }
-            | Layer::Conv2d { weight, .. }
-            | Layer::GroupNorm { weight, .. }
-            | Layer::LayerNorm { weight, .. } => vec![weight],
+            Layer::Conv2d { weight, slopes, .. } => std::iter::once(weight).chain(slopes).map(String::as_str).collect(),
+            Layer::Linear { weight, .. } | Layer::GroupNorm { weight, .. } | Layer::LayerNorm { weight, .. } => {
+                vec![weight]
+            }
             Layer::TimeEmbedding { .. }
             | Layer::AddSilu {}
             | Layer::Attention { .. }

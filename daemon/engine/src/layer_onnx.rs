@@ -107,6 +107,7 @@ mod tests {
                 residual: false,
                 half: 256,
                 relu: false,
+                slopes: Some("s".into()),
             },
             Layer::Conv2d {
                 weight: "r".into(),
@@ -120,6 +121,7 @@ mod tests {
                 residual: true,
                 half: 0,
                 relu: true,
+                slopes: None,
             },
             Layer::GroupNorm { weight: "g".into(), groups: 32, eps: 1e-6, silu: true, quantize: true },
             Layer::LayerNorm { weight: "l".into(), eps: 1e-5, quantize: false },
@@ -160,6 +162,7 @@ mod tests {
             residual: false,
             half: 1,
             relu: false,
+            slopes: None,
         };
         let clamp = Layer::SoftClamp { limit: 3.0 };
         for (layer, name, value, wanted) in [

@@ -33,6 +33,7 @@ mod strips;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
+pub mod upscaler;
 pub mod vae;
 mod warning;
 pub mod weights;

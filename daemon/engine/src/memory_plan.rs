@@ -75,7 +75,8 @@ pub(crate) struct Demand {
     pub(crate) activations: u64,
     /// The part that runs in strips, if there is one.
     pub(crate) strips: Option<Segment>,
-    /// Bytes of small tables and embeddings, which stay in memory, and of graphs.
+    /// Bytes that are held all the while: of small tables and embeddings, which stay in memory, of graphs, and of an
+    /// upscaler's images.
     pub(crate) tables: u64,
     /// Matrices in the order of their use, with their bytes.
     pub(crate) matrices: Vec<(Arc<str>, u64)>,
@@ -106,6 +107,11 @@ impl Demand {
     /// The smallest ring.
     fn least_ring(&self) -> u64 {
         RING_BLOCKS * self.largest_block
+    }
+
+    /// The largest ring: reading ahead by more gains nothing.
+    fn largest_ring(&self) -> u64 {
+        if self.matrices.is_empty() { 0 } else { LARGEST_RING.max(self.least_ring()) }
     }
 
     /// Activations and tables where `room` bytes are free for them; more if they do not fit.
@@ -243,10 +249,8 @@ impl MemoryPlan {
 /// Divides `memory` bytes (`None`: as much as is needed), of which the process itself takes `process`, among the
 /// stages.
 pub(crate) fn plan(demands: &[StageDemand], memory: Option<u64>, process: u64) -> Result<MemoryPlan> {
-    let everything = |of: &StageDemand| {
-        let ring = LARGEST_RING.max(of.demand.least_ring());
-        StagePlan::new(of, u64::MAX, Keep::All, of.demand.weights(), ring)
-    };
+    let everything =
+        |of: &StageDemand| StagePlan::new(of, u64::MAX, Keep::All, of.demand.weights(), of.demand.largest_ring());
     let stages = demands.iter().map(everything).collect();
     let ample = MemoryPlan { stages, keeps_all: true }.level().beside(process);
     let Some(memory) = memory.filter(|memory| ample.peak() > *memory) else { return Ok(ample) };
@@ -273,7 +277,7 @@ fn divide(of: &StageDemand, free: u64) -> StagePlan {
     let least = demand.least_ring();
     let room = free - least;
     let free = free - demand.activations(room);
-    let ring = free.clamp(least, LARGEST_RING.max(least));
+    let ring = free.clamp(least, demand.largest_ring());
     // Text encoder and autoencoder run once, so that nothing is gained by keeping their weights.
     let mut left = if of.stage == Stage::Unet { free - ring } else { 0 };
     let mut names = HashSet::new();

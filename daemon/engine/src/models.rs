@@ -9,6 +9,7 @@ use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
 use crate::text_encoder::TextEncoder;
 use crate::unet::Unet;
+use crate::upscaler::Upscaler;
 use crate::vae::{VaeDecoder, VaeEncoder};
 
 /// Bytes of graph files that the process's own memory covers, and what each byte beyond them takes once it is parsed
@@ -23,6 +24,7 @@ pub(crate) struct Models {
     pub(crate) unet: Unet,
     decoders: Vec<(AutoencoderKind, VaeDecoder)>,
     encoders: Vec<(AutoencoderKind, VaeEncoder)>,
+    upscaler: Option<Upscaler>,
     /// Bytes that large graphs take beyond what the process's own memory covers.
     graphs: u64,
 }
@@ -40,6 +42,7 @@ impl Models {
             unet: Unet::open(bundle)?,
             decoders: decoders.collect::<Result<_>>()?,
             encoders: encoders.collect::<Result<_>>()?,
+            upscaler: Upscaler::open(bundle)?,
             graphs: graphs(bundle)?,
         };
         models.check()?;
@@ -51,7 +54,8 @@ impl Models {
         self.text_encoder.check()?;
         self.unet.check(&self.manifest.text, &self.manifest.picture)?;
         self.decoders.iter().try_for_each(|(_, decoder)| decoder.check())?;
-        self.encoders.iter().try_for_each(|(_, encoder)| encoder.check())
+        self.encoders.iter().try_for_each(|(_, encoder)| encoder.check())?;
+        self.upscaler.iter().try_for_each(Upscaler::check)
     }
 
     /// The decoder of this autoencoder.
@@ -69,6 +73,11 @@ impl Models {
     pub(crate) fn encoder(&mut self, kind: AutoencoderKind) -> Result<&mut VaeEncoder> {
         let found = self.encoders.iter_mut().min_by_key(|(of, _)| *of != kind);
         found.map(|(_, encoder)| encoder).ok_or_else(|| Error::Internal("the model has no encoder".into()))
+    }
+
+    /// The upscaler.
+    pub(crate) fn upscaler(&mut self) -> Result<&mut Upscaler> {
+        self.upscaler.as_mut().ok_or_else(|| Error::Internal("the model has no upscaler".into()))
     }
 
     /// Height, width and channels of the latents.
@@ -110,6 +119,10 @@ impl Models {
         unet.tables += parameters.inpainting.map_or(0, |_| Background::memory(height * width, channels));
         demands.push(of(Stage::Unet, painting.calls(), unet));
         demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
+        if let Some(factor) = parameters.upscale {
+            let demand = self.upscaler()?.demand(parameters.width, parameters.height, factor)?;
+            demands.push(of(Stage::Upscaler, 1, demand));
+        }
         demands.iter_mut().for_each(|of| of.demand.tables += self.graphs);
         let held = conditioning::held(prompts, &self.manifest.text);
         let before_decoding = demands.iter_mut().filter(|of| of.stage != Stage::VaeDecoder);
@@ -123,6 +136,7 @@ impl Models {
         self.unet.forget();
         self.decoders.iter_mut().for_each(|(_, decoder)| decoder.forget());
         self.encoders.iter_mut().for_each(|(_, encoder)| encoder.forget());
+        self.upscaler.iter_mut().for_each(Upscaler::forget);
     }
 }
 

@@ -8,7 +8,7 @@ pub use crate::graph::Tick;
 use crate::graph::{Graph, InputValues, Schedule, Shared, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
-use crate::strips::{self, StripPlan};
+use crate::strips::{self, RowSink, Segment, StripPlan};
 use crate::weights::Weights;
 
 /// One of a bundle's networks.
@@ -78,6 +78,55 @@ impl Network {
     ) -> Result<Vec<f32>> {
         let signature = Signature { inputs: inputs.iter().map(InputValues::shape).collect(), output };
         self.start(&signature, 1, budget)?.run(inputs, tick)
+    }
+
+    /// Runs once, a network all of which works row by row; the result's rows go to `sink` from top to bottom, and are
+    /// held for a moment only.
+    pub(crate) fn run_into(
+        &mut self,
+        input: InputValues,
+        output: Vec<usize>,
+        budget: RunBudget,
+        tick: &mut Tick,
+        sink: &mut RowSink,
+    ) -> Result<()> {
+        let Some(room) = budget.strips else {
+            let (rows, row) = (output[1], output[2..].iter().product::<usize>());
+            let result = self.run(vec![input], output, budget, tick)?;
+            debug_assert_eq!(result.len(), rows * row);
+            sink(0..rows, &result);
+            return Ok(());
+        };
+        let schedule = self.graph.schedule(&Signature { inputs: vec![input.shape()], output }, true)?;
+        let segment = self.row_wise(&schedule)?;
+        let plan = strips::plan(&segment, room);
+        let InputValues::F32(_, values) = input else { return Err(Error::Internal("rows of token ids".into())) };
+        let stored = strips::store_input(&segment, &values)?;
+        drop(values);
+        let mut shared = self.shared.lock();
+        shared.weights.begin(&[], 1, budget.weights)?;
+        let macs = plan.macs.max(1) as f64;
+        let mut tick = |done| tick(done as f64 / macs);
+        let outcome = strips::run_into(&segment, &plan, stored, &mut shared.weights, &mut tick, sink);
+        shared.weights.end();
+        outcome
+    }
+
+    /// What `run_into` needs for these shapes.
+    pub(crate) fn demand_into(&mut self, signature: &Signature) -> Result<Demand> {
+        let schedule = self.graph.schedule(signature, true)?;
+        let segment = self.row_wise(&schedule)?;
+        let (tables, macs) = (schedule.tables() as u64, schedule.macs());
+        Ok(Demand { activations: 0, strips: Some(segment), tables, matrices: vec![], largest_block: 0, macs })
+    }
+
+    /// The whole graph as a segment that hands its result out.
+    fn row_wise(&self, schedule: &Schedule) -> Result<Segment> {
+        let segment = schedule.whole_segment().map(Segment::handing_out);
+        segment.ok_or_else(|| Error::ModelCorrupt {
+            path: self.graph.path().to_owned(),
+            message: "not all of the graph works row by row".into(),
+        })
     }
 
     /// Frees all weights.

@@ -23,6 +23,7 @@ use crate::layer::Layer;
 use crate::weights::{Shape, Weights};
 use values::OperatorInputs;
 
+pub(crate) use conv::rectifier;
 pub(crate) use glue::Glue;
 pub(crate) use memory::OperatorMemory;
 pub(crate) use pool::Pool;

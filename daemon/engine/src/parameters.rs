@@ -16,6 +16,8 @@ const DEFAULT_STRENGTH: f64 = 0.75;
 pub(crate) struct Defaults {
     pub(crate) decoder: Option<AutoencoderKind>,
     pub(crate) prompt_syntax: PromptSyntax,
+    /// How many times as wide and high an image becomes.
+    pub(crate) upscale: Option<usize>,
 }
 
 /// Fills in the `defaults`, else the model's, and checks every range. `init_size` is the init image's width and height,
@@ -46,6 +48,13 @@ pub(crate) fn resolve(
     within("cfg_scale", cfg_scale, MAX_CFG_SCALE)?;
     let strength = request.strength.unwrap_or(DEFAULT_STRENGTH);
     within("denoising_strength", strength, 1.0)?;
+    let default_upscale = defaults.upscale.filter(|_| request.inpainting.is_none());
+    let upscale = upscale(request.upscale.or(default_upscale), manifest)?;
+    if upscale.is_some() && request.inpainting.is_some() {
+        let message = "not together with a mask: what is not repainted stays as it is, in its own size";
+        return Err(invalid("upscale", message.into()));
+    }
+    let upscaler = manifest.upscaler.as_ref().filter(|_| upscale.is_some());
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
@@ -61,6 +70,8 @@ pub(crate) fn resolve(
         fit: init_size.and(request.fit).unwrap_or_default(),
         background: init_size.and(request.background).unwrap_or_default(),
         inpainting: request.inpainting,
+        upscale,
+        upscaler: upscaler.map(|upscaler| upscaler.name.clone()),
     })
 }
 
@@ -73,6 +84,23 @@ pub(crate) fn decoder(wanted: Option<AutoencoderKind>, manifest: &Manifest) -> R
         true => Ok(kind),
         false => Err(invalid("decoder", format!("this model has no {kind} decoder; it has {default} alone"))),
     }
+}
+
+/// How many times as large an image becomes; `None` where it stays as it is.
+pub(crate) fn upscale(wanted: Option<usize>, manifest: &Manifest) -> Result<Option<usize>> {
+    let Some(wanted) = wanted.filter(|factor| *factor != 1) else { return Ok(None) };
+    let Some(upscaler) = &manifest.upscaler else {
+        let message = "this model has no upscaler; model-prep adds one with --upscaler";
+        return Err(invalid("upscale", message.into()));
+    };
+    if upscaler.factors().any(|factor| factor == wanted) {
+        return Ok(Some(wanted));
+    }
+    let allowed: Vec<String> = upscaler.factors().map(|factor| factor.to_string()).collect();
+    Err(invalid(
+        "upscale",
+        format!("{wanted} is not what this model's upscaler makes; allowed are {}", allowed.join(", ")),
+    ))
 }
 
 fn within(field: &'static str, value: f64, most: f64) -> Result<()> {
@@ -178,5 +206,46 @@ mod tests {
         assert_eq!(refused(masked).0, "mask");
         let tiny = Request { decoder: Some(AutoencoderKind::Tiny), ..Request::default() };
         assert_eq!(refused(tiny), ("decoder", "this model has no tiny decoder; it has full alone".into()));
+    }
+    /// Stable Diffusion 1.5's manifest with an upscaler.
+    fn with_upscaler(scale: usize) -> Manifest {
+        let mut json: serde_json::Value = serde_json::from_slice(&sample().to_json()).unwrap();
+        json["upscaler"] = serde_json::json!({"name": "general", "scale": scale});
+        for file in ["upscaler.onnx", "upscaler.weights"] {
+            json["files"][file] = "0".repeat(64).into();
+        }
+        Manifest::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_image_becomes_as_large_as_the_upscaler_can_make_it() {
+        let (model, other) = (with_upscaler(4), with_upscaler(2));
+        let upscale = |upscale, default, manifest: &Manifest| {
+            let (request, defaults) =
+                (Request { upscale, ..Request::default() }, Defaults { upscale: default, ..Defaults::default() });
+            resolve(&request, defaults, None, manifest).map(|parameters| parameters.upscale)
+        };
+        for (request, default, wanted) in
+            [(None, None, None), (Some(1), Some(4), None), (Some(2), None, Some(2)), (None, Some(4), Some(4))]
+        {
+            assert_eq!(upscale(request, default, &model).unwrap(), wanted);
+        }
+        let message = upscale(Some(3), None, &model).unwrap_err().to_string();
+        assert_eq!(message, "upscale: 3 is not what this model's upscaler makes; allowed are 1, 2, 4");
+        assert!(upscale(Some(4), None, &other).is_err() && upscale(Some(0), None, &other).is_err());
+        let message = upscale(Some(2), None, &sample()).unwrap_err().to_string();
+        assert!(message.contains("no upscaler"), "{message}");
+        assert_eq!(upscale(Some(1), None, &sample()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_masked_image_keeps_its_size() {
+        let model = with_upscaler(4);
+        let masked = |upscale| {
+            let request = Request { upscale, inpainting: Some(Inpainting::default()), ..Request::default() };
+            resolve(&request, Defaults { upscale: Some(2), ..Defaults::default() }, Some((64, 64)), &model)
+        };
+        assert_eq!(masked(None).unwrap().upscale, None);
+        assert!(masked(Some(4)).unwrap_err().to_string().starts_with("upscale: not together with a mask"));
     }
 }

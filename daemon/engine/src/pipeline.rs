@@ -1,5 +1,5 @@
 //! A painting on its way through the stages: prompt → embeddings, (init image → latents,) noise → latents step by step,
-//! latents → pixels. Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
+//! latents → pixels (→ more pixels). Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
 mod inpaint;
@@ -43,12 +43,27 @@ impl<'a> Pipeline<'a> {
         let latents = self.denoise(beginning, conditioning)?;
         self.stage_ended();
         let budget = self.plan.budget(Stage::VaeDecoder)?;
-        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
+        let Parameters { width, height, decoder, upscale, .. } = *self.painting.parameters();
         let decoder = self.models.decoder(decoder)?;
         let macs = self.plan.macs(Stage::VaeDecoder);
         let decode = |tick: &mut Tick| decoder.decode(&latents, budget, tick);
         let pixels = self.tracker.run(Stage::VaeDecoder, macs, decode)?;
-        picture::to_image(&pixels, width, height)
+        let image = picture::to_image(&pixels, width, height)?;
+        drop(pixels);
+        match upscale {
+            Some(factor) => self.upscale(&image, factor),
+            None => Ok(image),
+        }
+    }
+
+    /// `image`, as many times as wide and high.
+    fn upscale(&mut self, image: &RgbImage, factor: usize) -> Result<RgbImage> {
+        self.stage_ended();
+        let budget = self.plan.budget(Stage::Upscaler)?;
+        let macs = self.plan.macs(Stage::Upscaler);
+        let upscaler = self.models.upscaler()?;
+        let upscale = |tick: &mut Tick| upscaler.upscale(image, factor, budget, tick);
+        self.tracker.run(Stage::Upscaler, macs, upscale)
     }
 
     /// What is in a checkpoint was done before.

@@ -49,6 +49,9 @@ pub struct Request {
     /// How the prompts are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_syntax: Option<PromptSyntax>,
+    /// How many times as wide and high the image becomes in the end, by the model's upscaler; 1: it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscale: Option<usize>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -89,6 +92,12 @@ pub struct Parameters {
     /// How the prompts are read.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prompt_syntax: PromptSyntax,
+    /// How many times as wide and high as `width` and `height` say the image is in the end; `None`: just so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscale: Option<usize>,
+    /// The upscaler's name, where there is an `upscale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscaler: Option<String>,
 }
 
 /// Left out where they are written, so that the result of a plain request is short.
@@ -115,6 +124,8 @@ pub enum Stage {
     Unet,
     /// Latents to pixels.
     VaeDecoder,
+    /// Pixels to more pixels.
+    Upscaler,
 }
 
 /// What a painting begins with.

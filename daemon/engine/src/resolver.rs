@@ -82,7 +82,7 @@ impl Resolver {
         })
     }
 
-    /// With `decoder` for the requests that name none; `None`: the model's first.
+    /// With `defaults` for what requests leave out.
     ///
     /// # Errors
     ///
@@ -95,6 +95,16 @@ impl Resolver {
     /// With `prompt_syntax` for the requests that name none.
     pub fn with_prompt_syntax(self, prompt_syntax: PromptSyntax) -> Resolver {
         Resolver { defaults: Defaults { prompt_syntax, ..self.defaults }, ..self }
+    }
+
+    /// With `upscale` for the requests that do not say; `None`: the image stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where the model has no upscaler, or one to another size.
+    pub fn with_upscale(self, upscale: Option<usize>) -> Result<Resolver> {
+        parameters::upscale(upscale, &self.manifest)?;
+        Ok(Resolver { defaults: Defaults { upscale, ..self.defaults }, ..self })
     }
 
     /// The bundle's manifest.

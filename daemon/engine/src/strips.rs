@@ -18,7 +18,7 @@ mod stored;
 use diffused_kernels::ConvShape;
 
 pub(crate) use plan::{StripPlan, plan, smallest};
-pub(crate) use run::{run, store_input};
+pub(crate) use run::{RowSink, run, run_into, store_input};
 
 /// Height, width and channels of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub(crate) enum RowOp {
     /// The segment's input, which is there before the first pass.
     Input,
     /// A convolution; its second input, if there is one, is the residual. `half`: the result is rounded to f16 in this
-    /// unit. `relu`: what is negative in it becomes 0.
-    Conv { weight: String, shape: ConvShape, half: Option<f32>, relu: bool },
+    /// unit. `relu`: what is negative in it becomes 0. `slopes`: it is multiplied by these instead.
+    Conv { weight: String, shape: ConvShape, half: Option<f32>, relu: bool, slopes: Option<String> },
     /// A group norm.
     Norm { weight: String, groups: usize, eps: f32, silu: bool, quantize: bool },
     /// One int8 scale per pixel.
@@ -121,12 +121,19 @@ impl RowNode {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Segment {
     pub(crate) nodes: Vec<RowNode>,
+    /// The result is not stored: its rows are handed out as they are made (`run_into`).
+    pub(crate) handed_out: bool,
 }
 
 impl Segment {
     /// The extent of the result.
     pub(crate) fn result(&self) -> Extent {
         self.nodes.last().map_or(Extent { height: 0, width: 0, channels: 0 }, |node| node.extent)
+    }
+
+    /// The same, whose result is handed out row by row.
+    pub(crate) fn handing_out(&self) -> Segment {
+        Segment { handed_out: true, ..self.clone() }
     }
 
     /// The nodes whose result may be stored between passes.

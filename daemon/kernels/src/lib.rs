@@ -31,5 +31,5 @@ pub use cpu::Level;
 pub use norm::{GroupSums, Norm, NormOut};
 pub use operands::{
     ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, MOST_TERMS,
-    Panels, Strip,
+    Panels, Rectifier, Strip,
 };

@@ -4,7 +4,9 @@ mod common;
 
 use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
 use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
-use diffused_kernels::{ActivationFn, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Strip};
+use diffused_kernels::{
+    ActivationFn, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Rectifier, Strip,
+};
 use proptest::prelude::*;
 
 on_every_level! {
@@ -14,6 +16,7 @@ on_every_level! {
     linear_in_chunks_of_panels
     convolution_equals_scalar
     convolution_in_strips
+    slopes_are_for_what_is_negative
 }
 
 const FORMATS: [Format; 3] = [Format::Int8, Format::F16, Format::F32];
@@ -222,8 +225,16 @@ struct ConvCase {
     /// Times that are added: none, one for all images, or one for each.
     times: Times,
     accumulate: bool,
-    relu: bool,
+    rectified: Rectified,
     threads: usize,
+}
+
+/// Which `Rectifier`.
+#[derive(Debug, Clone, Copy)]
+enum Rectified {
+    No,
+    Relu,
+    Prelu,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -242,17 +253,18 @@ fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let image = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
     let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let times = proptest::sample::select(&[Times::Absent, Times::Shared, Times::Own]);
-    let options = (proptest::sample::select(&FORMATS), times, any::<bool>(), any::<bool>());
+    let rectified = proptest::sample::select(&[Rectified::No, Rectified::Relu, Rectified::Prelu]);
+    let options = (proptest::sample::select(&FORMATS), times, any::<bool>(), rectified);
     (any::<u64>(), magnitudes(), image, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a image smaller than its kernel",
-        |(seed, kind, (batch, height, width), filter, (format, times, accumulate, relu), k, features, threads)| {
+        |(seed, kind, (batch, height, width), filter, (format, times, accumulate, rectified), k, features, threads)| {
             let (kernel, stride, pad_end_only, enlarged) = filter;
             let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
             let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
             let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
             let [height, width] = enlarged.unwrap_or([height, width]);
             let k = if format == Format::Int8 { k * 4 } else { k };
-            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, relu, threads };
+            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, rectified, threads };
             (height >= least && width >= least).then_some(case)
         },
     )
@@ -272,8 +284,14 @@ impl ConvCase {
         };
         let (height, width) = (shape.out_height(), shape.out_width());
         let held = numbers.vec(shape.batch * height * width * features, self.kind);
-        let ConvCase { accumulate, relu, .. } = *self;
-        let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate, time: time.as_deref(), relu };
+        let slopes = numbers.vec(features, Magnitude::Plain);
+        let rectifier = match self.rectified {
+            Rectified::No => Rectifier::None,
+            Rectified::Relu => Rectifier::Relu,
+            Rectified::Prelu => Rectifier::Prelu(&slopes),
+        };
+        let (activation, accumulate, time) = (ActivationFn::Silu, self.accumulate, time.as_deref());
+        let epilogue = Epilogue { activation, accumulate, time, rectifier };
         let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let blocks = matrix.all();
@@ -315,4 +333,21 @@ fn convolution_in_strips(level: Level) {
         let (found, expected) = case.run(level, rows);
         assert_same(&found, &expected, "conv2d in strips");
     });
+}
+
+/// Sums of -2, -0.5, 0 and 3 under slopes of 0.25, -1, 2 and 10.
+fn slopes_are_for_what_is_negative(level: Level) {
+    let layout = Layout { format: Format::F32, k: 1, taps: 1 };
+    let mut bytes = vec![0; layout.panel_bytes()];
+    let rows: [&[f32]; 4] = [&[-2.0], &[-0.5], &[0.0], &[3.0]];
+    pack_panel(&layout, &rows, &[0.0; 4], &mut bytes);
+    let panels = Panels { layout, blocks: &[&bytes], first: 0 };
+    let rectified = |rectifier| {
+        let epilogue = Epilogue { rectifier, ..Epilogue::NONE };
+        let mut out = vec![0.0; 4];
+        level.linear(&LinearCall { x: InputRows::F32(&[1.0]), panels, features: 4, epilogue }, &mut out);
+        out
+    };
+    assert_eq!(rectified(Rectifier::Prelu(&[0.25, -1.0, 2.0, 10.0])), [-0.5, 0.5, 0.0, 3.0]);
+    assert_eq!(rectified(Rectifier::Relu), [0.0, 0.0, 0.0, 3.0]);
 }

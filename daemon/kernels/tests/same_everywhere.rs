@@ -44,7 +44,7 @@ fn convolution(level: Level, format: Format) -> Vec<f32> {
     level.quantize_rows(&x, k, &mut q, &mut scale);
     let x = if format == Format::Int8 { InputRows::Int8 { q: &q, scale: &scale } } else { InputRows::F32(&x) };
     let time = numbers.vec(features, Magnitude::Plain);
-    let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: true, time: Some(&time), relu: false };
+    let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: true, time: Some(&time), ..Epilogue::NONE };
     let mut out = numbers.vec(99 * features, Magnitude::Plain);
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     level.conv2d(&ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }, &mut out);

@@ -126,6 +126,9 @@ pub struct PaintArgs {
     /// How prompts are read: a1111, with (weights:1.2), BREAK and [from:to:when], or plain text
     #[arg(long, value_name = "a1111|plain", help_heading = "Prompt")]
     pub prompt_syntax: Option<PromptSyntax>,
+    /// Make the image 2 or 4 times as wide and high by the model's upscaler, if it has one
+    #[arg(long, value_name = "N", help_heading = IMAGE)]
+    pub upscale: Option<usize>,
 }
 
 /// `diffused generate`
@@ -180,6 +183,9 @@ pub struct PlanArgs {
     /// The decoder, where the model has both: full or tiny
     #[arg(long, value_name = "full|tiny")]
     pub decoder: Option<AutoencoderKind>,
+    /// How many times as wide and high the image becomes by the model's upscaler
+    #[arg(long, value_name = "N")]
+    pub upscale: Option<usize>,
     /// Plan for an init image (img2img)
     #[arg(long)]
     pub image_to_image: bool,

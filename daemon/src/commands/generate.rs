@@ -97,6 +97,7 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         background: arguments.background,
         inpainting: None,
         prompt_syntax: arguments.prompt_syntax,
+        upscale: arguments.upscale,
     };
     Ok((request, init_image.transpose()?))
 }

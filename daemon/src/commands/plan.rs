@@ -19,8 +19,17 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let (resolver, mut engine) = (model.resolver()?, model.open()?);
     let default = resolver.manifest().picture.default;
     let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
-    let PlanArgs { cfg_scale, steps, decoder, .. } = *arguments;
-    let request = Request { width: Some(width), height: Some(height), cfg_scale, steps, decoder, ..Request::default() };
+    let PlanArgs { cfg_scale, steps, decoder, upscale, .. } = *arguments;
+    let (width_wanted, height_wanted) = (Some(width), Some(height));
+    let request = Request {
+        width: width_wanted,
+        height: height_wanted,
+        cfg_scale,
+        steps,
+        decoder,
+        upscale,
+        ..Request::default()
+    };
     // An init image is scaled to what is painted before memory is divided, so any size of it gives the same plan.
     let init_size = arguments.image_to_image.then_some((width as u32, height as u32));
     let painting = resolver.resolve(&request, init_size)?;

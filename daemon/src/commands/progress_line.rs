@@ -78,6 +78,7 @@ pub(super) fn describe(progress: &JobProgress) -> String {
         Stage::VaeEncoder => "encoding the image".to_owned(),
         Stage::Unet => format!("step {} of {}", progress.step, progress.steps),
         Stage::VaeDecoder => "painting".to_owned(),
+        Stage::Upscaler => "enlarging".to_owned(),
     };
     image + &stage
 }
@@ -97,7 +98,7 @@ mod tests {
             image: 15,
             images: 16,
         };
-        for stage in [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder] {
+        for stage in [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder, Stage::Upscaler] {
             let long = progress(stage, Some(59.0 * 60.0));
             let text = format!("{}   50 %  59m{}", describe(&long), time_to_go(&long));
             assert!(text.chars().count() <= 65, "{text}");

@@ -57,6 +57,8 @@ fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Fai
     let (resolver, engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
     let resolver = resolver.with_decoder(config.decoder).map_err(|error| Failure::Usage(error.to_string()))?;
     let resolver = resolver.with_prompt_syntax(config.prompt_syntax);
+    let upscale = config.upscale.map(|factor| factor.0 as usize);
+    let resolver = resolver.with_upscale(upscale).map_err(|error| Failure::Usage(error.to_string()))?;
     Ok((config, model, resolver, engine))
 }
 

@@ -234,6 +234,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         resize_mode: None,
         background: paint.background,
         prompt_syntax: paint.prompt_syntax,
+        upscale: paint.upscale,
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: arguments.format.or(destination.format()),

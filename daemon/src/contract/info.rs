@@ -40,6 +40,19 @@ pub struct ModelInfo {
     pub family: String,
     /// How its weights are stored: `int8`, `f32`.
     pub weights: String,
+    /// Its upscaler, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscaler: Option<UpscalerInfo>,
+}
+
+/// A model's upscaler as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct UpscalerInfo {
+    /// Its name in the bundle.
+    pub name: String,
+    /// What `upscale` may be in a request.
+    pub factors: Vec<usize>,
 }
 
 /// The model's own parameters.

@@ -142,6 +142,9 @@ pub struct Timings {
     pub unet: f64,
     /// Latents to pixels.
     pub vae_decoder: f64,
+    /// Pixels to more pixels; only where an image was enlarged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscaler: Option<f64>,
     /// From the job's start to its end, files included.
     pub total: f64,
     /// The most memory that the process has held since it was started, bytes.

@@ -89,6 +89,11 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestSyntax>"))]
     pub prompt_syntax: Option<PromptSyntax>,
+    /// How many times as wide and high the image becomes in the end, by the model's upscaler, if it has one: what
+    /// `info` lists. The device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 8)))]
+    pub upscale: Option<usize>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]

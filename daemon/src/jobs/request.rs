@@ -181,6 +181,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         background: images::background(fields)?,
         inpainting: None,
         prompt_syntax: values::prompt_syntax(fields)?,
+        upscale: fields.size("upscale")?,
     };
     let job = Job {
         id: String::new(),

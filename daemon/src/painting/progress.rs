@@ -8,7 +8,7 @@ use diffused_engine::request::{PaintingProgress, Stage};
 use crate::contract::messages::{JobProgress, Timings};
 
 /// The stages in their order.
-const STAGES: [Stage; 4] = [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder];
+const STAGES: [Stage; 5] = [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder, Stage::Upscaler];
 
 /// The share of a job after which its end can be guessed from its beginning.
 const ENOUGH: f64 = 0.02;
@@ -89,6 +89,7 @@ impl Meter {
             vae_encoder: seconds(1),
             unet: seconds(2),
             vae_decoder: seconds(3),
+            upscaler: (!self.spent[4].is_zero()).then(|| seconds(4)),
             total: rounded((now - self.started).as_secs_f64()),
             peak_rss: crate::health::memory().peak,
         };

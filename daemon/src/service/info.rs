@@ -1,10 +1,11 @@
 //! `…/info`: what the device is and what it takes.
 
 use diffused_engine::Resolver;
+use diffused_engine::bundle::UpscalerFields;
 use diffused_engine::sampler::SamplerKind;
 
 use crate::config::Config;
-use crate::contract::info::{DeviceInfo, DeviceLimits, ModelInfo, SamplingDefaults, SideLimits};
+use crate::contract::info::{DeviceInfo, DeviceLimits, ModelInfo, SamplingDefaults, SideLimits, UpscalerInfo};
 use crate::contract::messages::SCHEMA;
 
 /// The payload; `memory` is the budget in bytes.
@@ -19,6 +20,7 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
             sha256: resolver.model_sha256().to_owned(),
             family: manifest.family.name().to_owned(),
             weights: manifest.weights.name().to_owned(),
+            upscaler: manifest.upscaler.as_ref().map(upscaler),
         },
         samplers: SamplerKind::ALL.to_vec(),
         defaults: SamplingDefaults {
@@ -29,4 +31,8 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
         sizes: SideLimits { default: sizes.default, smallest: sizes.smallest, multiple: sizes.factor },
         limits: DeviceLimits { queue: config.queue_length.0, packet: config.mqtt.max_packet.0, memory },
     }
+}
+
+fn upscaler(upscaler: &UpscalerFields) -> UpscalerInfo {
+    UpscalerInfo { name: upscaler.name.clone(), factors: upscaler.factors().collect() }
 }

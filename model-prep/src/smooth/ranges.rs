@@ -24,7 +24,7 @@ pub(super) fn made(network: &BuiltNetwork, link: &ChannelLink, source: &Checkpoi
                 sizes.iter_mut().zip(gates).for_each(|(value, gate)| *value *= gate);
             }
         }
-        ParameterShape::Norm { .. } | ParameterShape::Table { .. } => {
+        ParameterShape::Norm { .. } | ParameterShape::Slopes { .. } | ParameterShape::Table { .. } => {
             let [mut gamma, mut beta] = [(); 2].map(|()| vec![0f32; link.channels]);
             source.read(&format!("{}.weight", parameter.name), 0, &mut gamma)?;
             source.read(&format!("{}.bias", parameter.name), 0, &mut beta)?;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::source::UpscalerConfig;
+
 /// A model's architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
@@ -25,6 +27,10 @@ pub enum Arch {
     Taesd,
     /// A tiny autoencoder alone, for SDXL (TAESDXL): of the same shape.
     Taesdxl,
+    /// An upscaler alone, to four times the width and height (realesr-general-x4v3).
+    RealesrGeneral,
+    /// The same with half of the convolutions (realesr-animevideov3).
+    RealesrAnime,
 }
 
 impl Arch {
@@ -32,6 +38,9 @@ impl Arch {
     pub(super) fn files(self) -> Vec<(&'static str, Value)> {
         if self.is_autoencoder() {
             return vec![("config.json", tiny_vae())];
+        }
+        if self.upscaler().is_some() {
+            return vec![];
         }
         if self.is_xl() {
             return super::xl::files(self);
@@ -50,6 +59,21 @@ impl Arch {
     /// It is an autoencoder and nothing else.
     pub(super) fn is_autoencoder(self) -> bool {
         matches!(self, Arch::Taesd | Arch::Taesdxl)
+    }
+
+    /// Of an upscaler, which is nothing else, its configuration.
+    pub(super) fn upscaler(self) -> Option<UpscalerConfig> {
+        let config = |between| UpscalerConfig { name: "upscaler".into(), channels: 64, between, scale: 4 };
+        match self {
+            Arch::RealesrGeneral => Some(config(32)),
+            Arch::RealesrAnime => Some(config(16)),
+            _ => None,
+        }
+    }
+
+    /// It is a part and no whole model.
+    pub(super) fn is_alone(self) -> bool {
+        self.is_autoencoder() || self.upscaler().is_some()
     }
 
     /// It has two text encoders.
@@ -112,7 +136,14 @@ impl Arch {
             "norm_eps": 1e-5,
         });
         match self {
-            Arch::Sd15 | Arch::Sdxl | Arch::SdxlTurbo | Arch::Ssd1b | Arch::Taesd | Arch::Taesdxl => {}
+            Arch::Sd15
+            | Arch::Sdxl
+            | Arch::SdxlTurbo
+            | Arch::Ssd1b
+            | Arch::Taesd
+            | Arch::Taesdxl
+            | Arch::RealesrGeneral
+            | Arch::RealesrAnime => {}
             Arch::Sd21 | Arch::SdTurbo => {
                 config["sample_size"] = json!(if self == Arch::Sd21 { 96 } else { 64 });
                 config["attention_head_dim"] = json!([5, 10, 20, 20]);

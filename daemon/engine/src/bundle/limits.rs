@@ -33,6 +33,8 @@ const CHANNELS: RangeInclusive<usize> = 1..=1 << 16;
 const FACTOR: RangeInclusive<usize> = 1..=64;
 /// The scale between the autoencoder's latents and the UNet's (Stable Diffusion: 0.18215).
 const LATENT_SCALE: RangeInclusive<f64> = 0.001..=1000.0;
+/// By how much an upscaler enlarges width and height.
+const UPSCALES: RangeInclusive<usize> = 2..=8;
 /// Training timesteps (Stable Diffusion: 1000).
 const TRAIN_TIMESTEPS: RangeInclusive<usize> = 2..=100_000;
 /// Variance of the noise that a training timestep adds.
@@ -40,7 +42,7 @@ const BETA: RangeInclusive<f64> = 1e-9..=0.999;
 
 /// Everything about a manifest that its types do not say. The error has the key, its value and what is allowed.
 pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
-    let ManifestFields { schema, name, source_sha256, text, picture, sampling, examples, files, .. } = fields;
+    let ManifestFields { schema, name, source_sha256, text, picture, sampling, upscaler, examples, files, .. } = fields;
     within("schema", *schema, SCHEMA..=SCHEMA)?;
     within("the length of name", name.len(), 0..=MAX_TEXT)?;
     if !is_sha256(source_sha256) {
@@ -49,6 +51,10 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
     check_text(text)?;
     check_sizes(picture)?;
     check_sampling(sampling)?;
+    if let Some(upscaler) = upscaler {
+        within("the length of upscaler.name", upscaler.name.len(), 0..=MAX_TEXT)?;
+        within("upscaler.scale", upscaler.scale, UPSCALES)?;
+    }
     within("the number of examples", examples.len(), 0..=MAX_EXAMPLES)?;
     for example in examples {
         within("the length of an example", example.len(), 1..=MAX_TEXT)?;
@@ -60,6 +66,13 @@ pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
         if !is_sha256(sum) {
             return Err(format!("files: the checksum of {file} is {sum:?}; allowed are 64 hexadecimal digits"));
         }
+    }
+    let listed = fields.networks().any(|network| network == "upscaler");
+    if upscaler.is_some() != listed {
+        return Err(match listed {
+            true => "files lists upscaler, but the key upscaler is missing".into(),
+            false => "upscaler is there, but files does not list upscaler.onnx".into(),
+        });
     }
     let (second, listed) = (text.second.is_some(), fields.networks().any(|network| network == "text_encoder_2"));
     if second != listed {

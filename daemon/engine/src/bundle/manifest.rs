@@ -34,6 +34,9 @@ pub struct ManifestFields {
     pub picture: PictureSizes,
     /// How the UNet was trained and is sampled.
     pub sampling: sampler::SamplingConfig,
+    /// The upscaler, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscaler: Option<UpscalerFields>,
     /// Prompts that show what the model can paint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
@@ -104,6 +107,24 @@ pub struct SecondText {
     /// `force_zeros_for_empty_prompt`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zeros_without_prompt: bool,
+}
+
+/// What is to be known of the upscaler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpscalerFields {
+    /// Its name, for people.
+    pub name: String,
+    /// By how much it enlarges width and height.
+    pub scale: usize,
+}
+
+impl UpscalerFields {
+    /// How many times as wide and high an image can become: what divides the scale, and 1, which leaves it as it is.
+    pub fn factors(&self) -> impl Iterator<Item = usize> {
+        let scale = self.scale;
+        (1..=scale).filter(move |factor| scale.is_multiple_of(*factor))
+    }
 }
 
 /// Sizes of latents and images.
@@ -270,6 +291,7 @@ pub(crate) mod tests {
                 rescale_betas_zero_snr: false,
                 original_inference_steps: None,
             },
+            upscaler: None,
             examples: Vec::new(),
             files: files(NETWORKS_OF_SD15).into_iter().map(|file| (file, "0".repeat(64))).collect(),
         }

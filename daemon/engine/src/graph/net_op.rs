@@ -58,7 +58,7 @@ impl NetOp {
     /// Bytes of its matrix.
     pub(super) fn matrix_bytes(&self) -> usize {
         match self.weights[..] {
-            [Shape::Matrix { layout, n }] => n.div_ceil(PANEL) * layout.panel_bytes(),
+            [Shape::Matrix { layout, n }, ..] => n.div_ceil(PANEL) * layout.panel_bytes(),
             _ => 0,
         }
     }

@@ -1,4 +1,5 @@
-//! The part of a graph that can run in strips: all that works row by row above the smallest resolution of its images.
+//! The part of a graph that can run in strips: all that works row by row above the smallest resolution of its images, or
+//! the whole graph where nothing works otherwise.
 //!
 //! It becomes one node of the schedule, whose input is the segment's and whose output is the segment's.
 
@@ -102,11 +103,16 @@ fn extent(fact: &TypedFact) -> Option<Extent> {
     }
 }
 
-/// The nodes that work row by row and whose input or output is larger than the smallest image.
+/// The nodes that work row by row and whose input or output is larger than the smallest image; all nodes where each
+/// works row by row.
 fn inside(model: &TypedModel, order: &[usize]) -> TractResult<HashSet<usize>> {
     let mut images = Vec::new();
     for &id in order.iter().filter(|id| layer(model, **id).is_some_and(is_row_wise)) {
         images.extend(extents(model, id)?.map(|(from, to)| (id, from.height, to.height)));
+    }
+    let computing = order.iter().filter(|id| !model.node(**id).inputs.is_empty());
+    if computing.count() == images.len() {
+        return Ok(images.iter().map(|&(id, ..)| id).collect());
     }
     let smallest = images.iter().map(|&(_, from, to)| from.min(to)).min().unwrap_or(0);
     let mut inside: HashSet<usize> =
@@ -163,7 +169,7 @@ fn segment(
         nodes.push(RowNode { op: row_op, inputs, extent: to, weight_bytes: op.matrix_bytes() });
         index.insert(id, nodes.len() - 1);
     }
-    Ok(Some(Segment { nodes }))
+    Ok(Some(Segment { nodes, handed_out: false }))
 }
 
 /// The values that a node reads: `q` and `scale`, which must be one node's, count as one. The second is the residual.
@@ -184,11 +190,12 @@ fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
         Layer::GroupNorm { weight, groups, eps, silu, quantize } => {
             Ok(RowOp::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize })
         }
-        Layer::Conv2d { weight, half, relu, .. } => {
+        Layer::Conv2d { weight, half, relu, slopes, .. } => {
             let input = [1, from.height, from.width, from.channels];
             let shape = ops::conv_shape(layer, &input, None);
             let shape = shape.with_context(|| format!("{weight}: cannot convolve {input:?}"))?;
-            Ok(RowOp::Conv { weight: weight.clone(), shape, half: half_unit(*half), relu: *relu })
+            let (weight, slopes) = (weight.clone(), slopes.clone());
+            Ok(RowOp::Conv { weight, shape, half: half_unit(*half), relu: *relu, slopes })
         }
         Layer::Quantize {} => Ok(RowOp::Quantize),
         Layer::Embedding { .. }
@@ -223,6 +230,7 @@ mod tests {
             residual: false,
             half: 0,
             relu: false,
+            slopes: None,
         };
         let message = row_op(&conv, extent).unwrap_err().to_string();
         assert!(message.contains("w: cannot convolve"), "{message}");

@@ -29,6 +29,7 @@ fn row(plan: &StagePlan) -> [String; 6] {
         Stage::VaeEncoder => "VAE encoder",
         Stage::Unet => "UNet",
         Stage::VaeDecoder => "VAE decoder",
+        Stage::Upscaler => "upscaler",
     };
     let numbers = [plan.activations, plan.resident, plan.streamed, plan.ring, plan.peak];
     let [a, b, c, d, e] = numbers.map(|bytes| format!("{:.1}", mib(bytes)));

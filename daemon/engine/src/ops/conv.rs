@@ -1,6 +1,6 @@
 //! Convolution over pixels, with the time embedding and the residual added and the result rounded on the way out.
 
-use diffused_kernels::{ActivationFn, ConvCall, Epilogue, Level, Strip};
+use diffused_kernels::{ActivationFn, ConvCall, Epilogue, Level, Rectifier, Strip};
 use tract_onnx::prelude::*;
 
 use super::memory::OperatorMemory;
@@ -18,7 +18,7 @@ pub(super) fn run(
     weights: &mut Weights,
     pool: &mut Pool,
 ) -> Result<Tensor> {
-    let Layer::Conv2d { weight, features, size, time, residual, half, relu, .. } = layer else {
+    let Layer::Conv2d { weight, features, size, time, residual, half, relu, slopes, .. } = layer else {
         return Err(Error::Internal(format!("{} is not a convolution", layer.name())));
     };
     let x = inputs.activations(weight, weights)?;
@@ -32,7 +32,9 @@ pub(super) fn run(
         true => inputs.tensor()?,
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
-    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: *residual, time, relu: *relu };
+    let slopes = slopes.as_ref().map(|name| weights.table(name)).transpose()?;
+    let rectifier = rectifier(*relu, slopes.as_deref());
+    let epilogue = Epilogue { activation: ActivationFn::None, accumulate: *residual, time, rectifier };
     let (rows, y) = (x.rows()?, values_mut(&mut out)?);
     weights.panels(weight, |&panels| {
         let strip = Strip::whole(&shape);
@@ -43,6 +45,15 @@ pub(super) fn run(
         Level::current().round_to_f16(values_mut(&mut out)?, unit);
     }
     Ok(out)
+}
+
+/// What becomes of what is negative in a convolution's result.
+pub(crate) fn rectifier(relu: bool, slopes: Option<&[f32]>) -> Rectifier<'_> {
+    match slopes {
+        Some(slopes) => Rectifier::Prelu(slopes),
+        None if relu => Rectifier::Relu,
+        None => Rectifier::None,
+    }
 }
 
 /// Memory of `run`: the residual, which is the last input, is written over.

@@ -67,7 +67,9 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             out
         }
         Layer::Conv2d { features, kernel, upsample, size, time, residual, .. } => {
+            let (weights, slopes) = weights.split_at(weights.len().min(1));
             let x = activations(inputs, weights)?;
+            check_slopes(slopes, *features)?;
             matrix(weights, kernel.saturating_mul(*kernel), last(&x)?, *features)?;
             expect_time(*time, inputs, &x, *features)?;
             if *size && (*residual || !upsample) {
@@ -112,7 +114,7 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
 pub(crate) fn macs(layer: &Layer, weights: &[Shape], inputs: &[TVec<usize>], output: &[usize]) -> u64 {
     let all = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     match (layer, weights, inputs) {
-        (Layer::Linear { .. } | Layer::Conv2d { .. }, [Shape::Matrix { layout, n }], _) => {
+        (Layer::Linear { .. } | Layer::Conv2d { .. }, [Shape::Matrix { layout, n }, ..], _) => {
             let pixels = all(&output[..output.len().saturating_sub(1)]);
             pixels * (layout.k * layout.taps * n) as u64
         }
@@ -253,6 +255,15 @@ fn table(weights: &[Shape], channels: usize) -> Checked<()> {
     }
 }
 
+/// The slopes of PReLU, where there are some: one for each feature.
+fn check_slopes(slopes: &[Shape], features: usize) -> Checked<()> {
+    match slopes {
+        [] => Ok(()),
+        [Shape::Table { rows: 1, columns, .. }] if *columns == features => Ok(()),
+        _ => Err(format!("its slopes are {slopes:?}, not one of {features} features each")),
+    }
+}
+
 fn last(shape: &[usize]) -> Checked<usize> {
     shape.last().copied().ok_or_else(|| "an input is a single number".into())
 }
@@ -285,6 +296,7 @@ mod tests {
             residual,
             half: 0,
             relu: false,
+            slopes: None,
         };
         let weights = [Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 9 }, n: 6 }];
         let inputs: Vec<Operand> = [(F32, tvec![1, 5, 4, 2])].into_iter().chain(size).collect();

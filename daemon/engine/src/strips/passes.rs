@@ -37,7 +37,8 @@ pub(super) fn passes(segment: &Segment, stored: &[bool]) -> Vec<Pass> {
             .filter(|&n| matches!(nodes[n].op, RowOp::Norm { .. }) && !summed[n])
             .filter(|&n| computed(nodes[n].inputs[0]) || nodes[n].inputs[0] == target)
             .collect();
-        let stores: Vec<usize> = active.iter().copied().filter(|&n| stored[n] || n == last).collect();
+        let stores: Vec<usize> =
+            active.iter().copied().filter(|&n| stored[n] || n == last && !segment.handed_out).collect();
         sums.iter().for_each(|&n| summed[n] = true);
         stores.iter().for_each(|&n| ready[n] = true);
         passes.push(Pass { target, active, stores, sums, frees: Vec::new() });

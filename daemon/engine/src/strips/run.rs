@@ -12,6 +12,7 @@ use super::stored::StoredRows;
 use super::{RowNode, RowOp, Segment, StripPlan};
 use crate::cancel;
 use crate::error::{Error, Result};
+use crate::ops::rectifier;
 use crate::weights::{Matrix, Weights};
 
 /// Rows of a node: f32, or int8 with a scale for each pixel. Its buffers keep their size whatever they hold.
@@ -87,9 +88,14 @@ fn part_of<T: Default + Clone>(buffer: &mut Vec<T>, part: Range<usize>) -> Resul
 /// Scale and shift of a group norm's channels.
 type ScaleShift = (Vec<f32>, Vec<f32>);
 
+/// Called with rows of a result and their values, from top to bottom.
+pub(crate) type RowSink<'a> = dyn FnMut(Range<usize>, &[f32]) + 'a;
+
 struct SegmentRun<'a> {
     segment: &'a Segment,
     weights: &'a mut Weights,
+    /// Gets the result's rows where the segment hands them out.
+    sink: &'a mut RowSink<'a>,
     stored: Vec<Option<StoredRows>>,
     norms: Vec<Option<ScaleShift>>,
 }
@@ -127,10 +133,36 @@ pub(crate) fn run(
     weights: &mut Weights,
     tick: &mut dyn FnMut(u64),
 ) -> Result<Vec<f32>> {
+    let result = run_passes(segment, plan, input, weights, tick, &mut |_, _| {})?;
+    result.and_then(StoredRows::into_whole).ok_or_else(|| internal("a segment without a result"))
+}
+
+/// The same for a segment that hands its result out: to `sink`, from top to bottom.
+pub(crate) fn run_into(
+    segment: &Segment,
+    plan: &StripPlan,
+    input: StoredRows,
+    weights: &mut Weights,
+    tick: &mut dyn FnMut(u64),
+    sink: &mut RowSink,
+) -> Result<()> {
+    run_passes(segment, plan, input, weights, tick, sink).map(drop)
+}
+
+/// Returns what is stored of the result.
+fn run_passes(
+    segment: &Segment,
+    plan: &StripPlan,
+    input: StoredRows,
+    weights: &mut Weights,
+    tick: &mut dyn FnMut(u64),
+    sink: &mut RowSink,
+) -> Result<Option<StoredRows>> {
     let count = segment.nodes.len();
     let mut run = SegmentRun {
         segment,
         weights,
+        sink,
         stored: (0..count).map(|_| None).collect(),
         norms: (0..count).map(|_| None).collect(),
     };
@@ -145,8 +177,7 @@ pub(crate) fn run(
         };
         run.pass(pass, memory, plan.height, &mut step_done)?;
     }
-    let result = run.stored.pop().flatten().and_then(StoredRows::into_whole);
-    result.ok_or_else(|| internal("a segment without a result"))
+    Ok(run.stored.pop().flatten())
 }
 
 fn internal(message: &str) -> Error {
@@ -209,6 +240,10 @@ impl SegmentRun<'_> {
                 if pass.stores.contains(&step.node) {
                     self.stored(step.node)?.append(node, step.rows.start, out);
                 }
+                if self.segment.handed_out && step.node == self.segment.nodes.len() - 1 {
+                    cancel::check()?;
+                    (self.sink)(step.rows.clone(), out);
+                }
             }
             out => self.elementwise(pass, step, state, &mut copy, out)?,
         }
@@ -229,8 +264,9 @@ impl SegmentRun<'_> {
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let RowOp::Conv { shape, half, relu, .. } = &node.op else { return Err(internal("no convolution")) };
+        let RowOp::Conv { shape, half, relu, slopes, .. } = &node.op else { return Err(internal("no convolution")) };
         let features = node.extent.channels;
+        let slopes = slopes.as_ref().map(|name| self.weights.table(name)).transpose()?;
         if let Some(&residual) = node.inputs.get(1) {
             self.copy_rows(pass, residual, &step.rows, state, out)?;
         }
@@ -241,7 +277,8 @@ impl SegmentRun<'_> {
         } else {
             InputRows::F32(self.copied(pass, input, &strip.in_rows, state, copy)?)
         };
-        let epilogue = Epilogue { accumulate: node.inputs.len() > 1, relu: *relu, ..Epilogue::NONE };
+        let rectifier = rectifier(*relu, slopes.as_deref());
+        let epilogue = Epilogue { accumulate: node.inputs.len() > 1, rectifier, ..Epilogue::NONE };
         let matrix = state.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
         matrix.panels(|&panels: &Panels| {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };

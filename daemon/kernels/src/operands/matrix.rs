@@ -93,6 +93,9 @@ impl<'a> Panels<'a> {
         assert!(!int8 || self.layout.k <= MOST_TERMS, "{} terms overflow an i32, {MOST_TERMS} do not", self.layout.k);
         let whole = |time: &[f32]| !time.is_empty() && time.len().is_multiple_of(features) && !gated;
         assert!(epilogue.time.is_none_or(whole), "a time value for each feature");
+        if let Rectifier::Prelu(slopes) = epilogue.rectifier {
+            assert!(slopes.len() == features && !gated, "a slope for each feature");
+        }
     }
 }
 
@@ -120,8 +123,19 @@ impl ActivationFn {
     }
 }
 
+/// What becomes of what is negative in a result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rectifier<'a> {
+    /// It stays.
+    None,
+    /// It becomes 0 (ReLU).
+    Relu,
+    /// It is multiplied by its feature's slope (PReLU): one value for each feature, not with GEGLU.
+    Prelu(&'a [f32]),
+}
+
 /// What follows the product, in this order: the bias (with `time` added to it), the activation, the sum with `out`,
-/// ReLU.
+/// the rectifier.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Applied to the biased result.
@@ -131,8 +145,8 @@ pub struct Epilogue<'a> {
     /// Added to the bias, one value for each feature (not with GEGLU): the same for all images, or each image's own in
     /// turn.
     pub time: Option<&'a [f32]>,
-    /// What is negative at the end becomes 0.
-    pub relu: bool,
+    /// What becomes of what is negative at the end.
+    pub rectifier: Rectifier<'a>,
 }
 
 impl<'a> Epilogue<'a> {
@@ -146,7 +160,7 @@ impl<'a> Epilogue<'a> {
 impl Epilogue<'_> {
     /// The bias alone.
     pub const NONE: Epilogue<'static> =
-        Epilogue { activation: ActivationFn::None, accumulate: false, time: None, relu: false };
+        Epilogue { activation: ActivationFn::None, accumulate: false, time: None, rectifier: Rectifier::None };
 }
 
 #[cfg(test)]

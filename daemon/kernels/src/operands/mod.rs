@@ -8,4 +8,4 @@ mod matrix;
 
 pub use self::attention::{AttentionCall, AttentionShape};
 pub use self::conv::{ConvCall, ConvShape, LinearCall, Strip};
-pub use self::matrix::{ActivationFn, Epilogue, InputRows, MOST_TERMS, Panels};
+pub use self::matrix::{ActivationFn, Epilogue, InputRows, MOST_TERMS, Panels, Rectifier};

@@ -1,8 +1,8 @@
-//! From sums to results: weight scale, bias, activation, residual, ReLU.
+//! From sums to results: weight scale, bias, activation, residual, ReLU or PReLU.
 
 use super::grid::PixelBlock;
 use crate::layout::{self, Format};
-use crate::operands::{ActivationFn, ConvCall};
+use crate::operands::{ActivationFn, ConvCall, Rectifier};
 use crate::simd::{LANES, Line, Simd, math};
 use crate::tiles::OutTile;
 
@@ -14,13 +14,15 @@ pub(super) struct Finish<'a> {
     pub(super) sums: &'a [Line],
 }
 
-/// A panel's scales and biases.
+/// A panel's scales, biases and slopes.
 #[derive(Clone, Copy)]
 struct Affine<S: Simd> {
     simd: S,
     /// None in f16 and f32.
     scale: Option<S::F>,
     bias: S::F,
+    /// PReLU's.
+    slopes: Option<S::F>,
 }
 
 impl<S: Simd> Affine<S> {
@@ -46,7 +48,7 @@ impl Finish<'_> {
             for x in 0..width {
                 for (p, (affine, out)) in affine.iter().zip(out.at(y, x).chunks_mut(LANES)).enumerate() {
                     let value = affine.apply(self.sum(simd, p, y * width + x));
-                    self.put(simd, self.activated(simd, value), out);
+                    self.put(simd, self.activated(simd, value), affine.slopes, out);
                 }
             }
         }
@@ -61,7 +63,7 @@ impl Finish<'_> {
             for x in 0..width {
                 let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y * width + x)));
                 let result = simd.mul(value.apply(self.sum(simd, 0, y * width + x)), gate);
-                self.put(simd, result, out.at(y, x));
+                self.put(simd, result, None, out.at(y, x));
             }
         }
     }
@@ -75,7 +77,11 @@ impl Finish<'_> {
         let time = self.call.epilogue.time_of(self.block.image, self.call.features);
         let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
         let scale = (matrix.format == Format::Int8).then(|| lanes(0));
-        Affine { simd, scale, bias: simd.add(lanes(matrix.bias_at()), time) }
+        let slopes = match self.call.epilogue.rectifier {
+            Rectifier::Prelu(slopes) => Some(simd.load(&slopes[column..])),
+            Rectifier::None | Rectifier::Relu => None,
+        };
+        Affine { simd, scale, bias: simd.add(lanes(matrix.bias_at()), time), slopes }
     }
 
     #[inline(always)]
@@ -93,11 +99,16 @@ impl Finish<'_> {
         }
     }
 
-    /// Stores a result, or its sum with what is there.
+    /// Stores a result, or its sum with what is there, rectified.
     #[inline(always)]
-    fn put<S: Simd>(&self, simd: S, value: S::F, out: &mut [f32]) {
+    fn put<S: Simd>(&self, simd: S, value: S::F, slopes: Option<S::F>, out: &mut [f32]) {
+        let zero = simd.splat(0.0);
         let value = if self.call.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
-        let value = if self.call.epilogue.relu { simd.max(simd.splat(0.0), value) } else { value };
+        let value = match (slopes, self.call.epilogue.rectifier) {
+            (Some(slopes), _) => simd.fma(slopes, simd.min(value, zero), simd.max(zero, value)),
+            (None, Rectifier::Relu) => simd.max(zero, value),
+            (None, _) => value,
+        };
         simd.store(value, out);
     }
 }

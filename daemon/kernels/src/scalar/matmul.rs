@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::math;
 use crate::cancel::Tasks;
 use crate::layout::{self, Format, PANEL};
-use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
+use crate::operands::{ActivationFn, ConvCall, InputRows, Panels, Rectifier};
 
 /// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
 ///
@@ -16,7 +16,8 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels};
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
 /// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation,
-/// then what `out` held is added if `accumulate`, then what is below 0 becomes 0 if `relu`.
+/// then what `out` held is added if `accumulate`, then what is below 0 becomes 0 (ReLU), or each result
+/// `fma(slope, min(result, 0), max(result, 0))` (PReLU).
 pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     let ConvCall { x, panels, features, epilogue, .. } = call;
     let (x, features) = (*x, *features);
@@ -32,7 +33,7 @@ pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
                 let gate = gate.map(|panel| dot_product(x, &sources, panels, panel, output, time));
                 let result = activate(epilogue.activation, value, gate);
                 let result = if epilogue.accumulate { result + *out } else { result };
-                *out = if epilogue.relu && result < 0.0 { 0.0 } else { result };
+                *out = rectified(epilogue.rectifier, result, columns.start + output);
             }
         }
     });
@@ -55,6 +56,15 @@ fn activate(activation: ActivationFn, value: f32, gate: Option<f32>) -> f32 {
         ActivationFn::Gelu => math::gelu(value),
         ActivationFn::QuickGelu => math::quick_gelu(value),
         ActivationFn::Geglu => value * math::gelu(gate.unwrap_or(0.0)),
+    }
+}
+
+fn rectified(rectifier: Rectifier, result: f32, feature: usize) -> f32 {
+    let positive = if result < 0.0 { 0.0 } else { result };
+    match rectifier {
+        Rectifier::None => result,
+        Rectifier::Relu => positive,
+        Rectifier::Prelu(slopes) => slopes[feature].mul_add(if result < 0.0 { result } else { 0.0 }, positive),
     }
 }
 

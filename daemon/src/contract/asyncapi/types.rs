@@ -108,10 +108,10 @@ schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg
 /// Where the engine is.
 pub(in crate::contract) struct StageName;
 schema!(StageName, {
-    let all = [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder];
+    let all = [Stage::TextEncoder, Stage::VaeEncoder, Stage::Unet, Stage::VaeDecoder, Stage::Upscaler];
     // Who adds a stage is led here.
     let _ = |stage| match stage {
-        Stage::TextEncoder | Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder => {}
+        Stage::TextEncoder | Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder | Stage::Upscaler => {}
     };
     json_schema!({"type": "string", "enum": all})
 });
@@ -154,4 +154,10 @@ pub(in crate::contract) struct PaintedParameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<SyntaxName>")]
     prompt_syntax: Option<String>,
+    /// How many times as wide and high as `width` and `height` say the image is; only where it was enlarged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upscale: Option<usize>,
+    /// The upscaler's name, where there is an `upscale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upscaler: Option<String>,
 }

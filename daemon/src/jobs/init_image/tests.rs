@@ -30,6 +30,8 @@ fn parameters(width: usize, height: usize) -> Parameters {
         fit: Fit::Stretch,
         background: Colour::WHITE,
         inpainting: None,
+        upscale: None,
+        upscaler: None,
     }
 }
 

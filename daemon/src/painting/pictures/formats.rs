@@ -59,9 +59,8 @@ pub fn text_of(file: &[u8]) -> Option<String> {
 
 /// The parameters as one text, in the web interface's form.
 pub fn infotext(parameters: &Parameters) -> String {
-    let Parameters {
-        prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, decoder, ..
-    } = parameters;
+    let Parameters { prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, .. } =
+        parameters;
     let mut text = format!("{prompt}\n");
     if !negative_prompt.is_empty() {
         text += &format!("Negative prompt: {negative_prompt}\n");
@@ -72,10 +71,21 @@ pub fn infotext(parameters: &Parameters) -> String {
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }
-    if *decoder == AutoencoderKind::Tiny {
+    if parameters.decoder == AutoencoderKind::Tiny {
         text += ", VAE Decoder: TAESD";
     }
+    if let (Some(factor), Some(upscaler)) = (parameters.upscale, &parameters.upscaler) {
+        text += &format!(", Postprocess upscale by: {factor}, Postprocess upscaler: {}", quoted(upscaler));
+    }
     text + &format!(", Version: diffused {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A value as the web interface writes it: quoted where it would end before its end.
+fn quoted(value: &str) -> String {
+    match value.contains([',', '\n', ':']) {
+        true => serde_json::Value::from(value).to_string(),
+        false => value.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +110,8 @@ mod tests {
             background: Default::default(),
             inpainting: None,
             prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
+            upscale: None,
+            upscaler: None,
         }
     }
 
@@ -120,6 +132,19 @@ mod tests {
             )
         );
         assert_eq!(text_of(&png(&image(), "家\n7").unwrap()).unwrap(), "家\n7");
+    }
+
+    #[test]
+    fn an_upscaler_is_named_as_the_web_interface_does() {
+        let named = |upscaler: &str| {
+            let upscaler = Some(upscaler.to_owned());
+            infotext(&Parameters { upscale: Some(4), upscaler, ..parameters("a", None) })
+        };
+        let text = named("realesr-general-x4v3");
+        let wanted = "Size: 16x8, Postprocess upscale by: 4, Postprocess upscaler: realesr-general-x4v3, Version: ";
+        assert!(text.contains(wanted), "{text}");
+        assert!(named("a, b: c").contains("upscaler: \"a, b: c\", Version"));
+        assert!(!infotext(&parameters("a", None)).contains("Postprocess"));
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Upscalers: what they make of images, and where they stand in a painting.
+
+use diffused_engine::memory_plan::RunBudget;
+use diffused_engine::request::{NoObserver, Request, Stage, Start};
+use diffused_engine::upscaler::Upscaler;
+use diffused_engine::{Engine, Options, Resolver};
+use image::RgbImage;
+use model_prep::{Format, SourceOptions};
+use safetensors::SafeTensors;
+
+use crate::int8::{psnr, report};
+use crate::{Fresh, goldens};
+
+const X4: &str = "upscaler-x4.pth";
+const X2: &str = "upscaler-x2.safetensors";
+
+/// A bundle of the model sd1 and an upscaler.
+fn with_upscaler(file: &str, weights: Format) -> Fresh {
+    let upscaler = Some(goldens().join("models").join(file));
+    Fresh::with(&goldens().join("models/sd1"), weights, SourceOptions { upscaler, ..SourceOptions::default() })
+}
+
+/// The images of the goldens, each with what becomes of it: as `kind` says.
+fn cases(kind: &str) -> Vec<(RgbImage, RgbImage)> {
+    let bytes = std::fs::read(goldens().join("upscaler.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let image = |name: &str| {
+        let view = tensors.tensor(name).unwrap();
+        let [height, width, 3] = *view.shape() else { panic!("{name}: {:?}", view.shape()) };
+        RgbImage::from_raw(width as u32, height as u32, view.data().to_vec()).unwrap()
+    };
+    let names = tensors.names();
+    let sizes = names.iter().filter_map(|name| name.strip_suffix(".in"));
+    let cases: Vec<_> = sizes.map(|size| (image(&format!("{size}.in")), image(&format!("{size}.{kind}")))).collect();
+    assert!(cases.len() > 2);
+    cases
+}
+
+fn upscale(bundle: &Fresh, image: &RgbImage, factor: usize, strips: Option<usize>) -> RgbImage {
+    let mut upscaler = Upscaler::open(&bundle.bundle()).unwrap().unwrap();
+    let budget = RunBudget { strips, ..RunBudget::ample() };
+    upscaler.upscale(image, factor, budget, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn enlarged_images_agree() {
+    let (x4, x2) = (with_upscaler(X4, Format::F32), with_upscaler(X2, Format::F32));
+    for (bundle, factor, kind) in [(&x4, 4, "x4"), (&x4, 2, "x4-2"), (&x2, 2, "x2")] {
+        for (image, wanted) in cases(kind) {
+            let found = upscale(bundle, &image, factor, Some(usize::MAX));
+            assert_eq!(found.dimensions(), wanted.dimensions());
+            let (found, wanted) = (found.as_raw(), wanted.as_raw());
+            let near = found.iter().zip(wanted).filter(|(a, b)| a.abs_diff(**b) <= 1).count();
+            assert!(near * 1000 >= found.len() * 999, "{kind}: {near} of {} values", found.len());
+        }
+    }
+}
+
+#[test]
+fn enlarged_images_do_not_depend_on_the_strips() {
+    for (file, factor) in [(X4, 4), (X4, 2), (X2, 2)] {
+        let bundle = with_upscaler(file, Format::Int8);
+        for (image, _) in cases("in") {
+            let whole = upscale(&bundle, &image, factor, None);
+            for strips in [usize::MAX, 1] {
+                assert!(upscale(&bundle, &image, factor, Some(strips)) == whole, "{file}, {strips} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn int8_is_near() {
+    for (file, factor) in [(X4, 4), (X2, 2)] {
+        let bundles = [Format::F32, Format::F16, Format::Int8].map(|weights| with_upscaler(file, weights));
+        for (image, _) in cases("in") {
+            let [exact, half, int8] = bundles.each_ref().map(|bundle| upscale(bundle, &image, factor, Some(1)));
+            let (half, int8) = (psnr(&exact, &half), psnr(&exact, &int8));
+            report(&format!("{file}: PSNR to f32 {half:.1} dB in f16, {int8:.1} dB in int8"));
+            assert!(int8 >= 38.0 && half >= 55.0, "{file}: {half:.1} and {int8:.1} dB");
+        }
+    }
+}
+
+/// The picture without the upscaler, enlarged, in any budget that is enough.
+#[test]
+fn a_painting_ends_enlarged() {
+    let bundle = with_upscaler(X4, Format::Int8);
+    let resolver = Resolver::open(bundle.source()).unwrap();
+    let paint = |upscale, memory| {
+        let size = Some(48);
+        let request =
+            Request { prompt: "a".into(), steps: Some(2), width: size, height: size, upscale, ..Request::default() };
+        let painting = resolver.resolve(&request, None).unwrap();
+        let mut engine = Engine::open(bundle.source(), Options { memory, ..Options::default() }).unwrap();
+        let stages: Vec<Stage> = engine.plan(&painting).unwrap().stages.iter().map(|plan| plan.stage).collect();
+        assert_eq!(stages.contains(&Stage::Upscaler), upscale.is_some());
+        let smallest = engine.smallest_budget(&painting).unwrap();
+        (engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap(), smallest, engine.work(&painting).unwrap())
+    };
+    let (plain, _, less) = paint(None, None);
+    let (large, smallest, more) = paint(Some(4), None);
+    assert_eq!((plain.dimensions(), large.dimensions()), ((48, 48), (192, 192)));
+    assert!(large == upscale(&bundle, &plain, 4, None) && paint(Some(4), Some(smallest)).0 == large);
+    // 3 convolutions of 12 channels between one from 3 and one to 48.
+    assert_eq!(more - less, 48 * 48 * 9 * (3 * 12 + 3 * 12 * 12 + 12 * 48));
+    assert_eq!(paint(Some(2), None).0.dimensions(), (96, 96));
+}
