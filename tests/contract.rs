@@ -139,6 +139,47 @@ fn an_init_image_is_described_as_it_is_read() {
     reader.check(RequestMode::Img2Img, &json!({"prompt": "a"}), false);
 }
 
+#[test]
+fn a_mask_is_described_as_it_is_read() {
+    let reader = Reader::new();
+    let with = |key: &str, value: Value| {
+        let mut request = json!({"prompt": "a", "init_images": [picture()], "mask": picture()});
+        request[key] = value;
+        request
+    };
+    let good = [
+        ("mask", vec![json!(format!("data:image/png;base64,{}", picture())), json!(null)]),
+        ("mask_blur", vec![json!(0), json!(4.5), json!(64), json!(null)]),
+        ("mask_blur_x", vec![json!(4)]),
+        ("mask_blur_y", vec![json!(4)]),
+        (
+            "inpainting_fill",
+            vec![json!(0), json!(3), json!("original"), json!("latent noise"), json!("latent_nothing")],
+        ),
+        ("inpainting_mask_invert", vec![json!(true), json!(0), json!(1)]),
+        ("inpaint_full_res", vec![json!(true), json!(false)]),
+        ("inpaint_full_res_padding", vec![json!(0), json!(32)]),
+        ("keep_unmasked", vec![json!(false)]),
+    ];
+    for (key, value) in good.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        reader.check(RequestMode::Img2Img, &with(key, value.clone()), true);
+    }
+    let bad = [
+        ("mask", vec![json!(7), json!([picture()])]),
+        ("mask_blur", vec![json!(65), json!(-1), json!("4")]),
+        ("mask_blur_x", vec![json!(65)]),
+        ("mask_blur_y", vec![json!(-0.5)]),
+        ("inpainting_fill", vec![json!(4), json!(0.5), json!("nothing"), json!(true)]),
+        ("inpainting_mask_invert", vec![json!(2), json!("yes")]),
+        ("inpaint_full_res", vec![json!("true")]),
+        ("inpaint_full_res_padding", vec![json!(-1), json!(8193), json!(1.5)]),
+        ("keep_unmasked", vec![json!(7)]),
+    ];
+    for (key, value) in bad.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        reader.check(RequestMode::Img2Img, &with(key, value.clone()), false);
+    }
+}
+
 /// What the daemon does not know is a warning, so every key of the schema gives none but for those that say so.
 #[test]
 fn every_key_of_the_schema_is_read() {
@@ -149,7 +190,9 @@ fn every_key_of_the_schema_is_read() {
         "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
         "decoder": "full", "prompt_syntax": "plain", "priority": 1,
         "not_after": 1, "output": 1, "preview": 1, "mask": null, "init_images": null,
-        "fit": "cover", "resize_mode": 1, "background": "black", "upscale": 1,
+        "fit": "cover", "resize_mode": 1, "background": "black", "upscale": 1, "mask_blur": null, "mask_blur_x": null,
+        "mask_blur_y": null, "inpainting_fill": null, "inpainting_mask_invert": null, "inpaint_full_res": null,
+        "inpaint_full_res_padding": null, "keep_unmasked": null,
     });
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
     assert_eq!(keys(&examples), properties.keys().cloned().collect());

@@ -5,3 +5,4 @@ pub mod journal;
 pub mod queue;
 pub mod record;
 pub mod request;
+pub mod sources;

@@ -166,10 +166,12 @@ pub(crate) fn a_pause_outlives_the_process() {
 pub(crate) fn an_init_image_outlives_the_process_and_goes_with_its_job() {
     let mut harness = Harness::start();
     harness.peer.publish("request/pause", "");
-    let request = json!({"prompt": "a", "steps": 2, "id": "a", "init_images": [crate::jobs::small_image()]});
+    let image = crate::jobs::small_image();
+    let request = json!({"prompt": "a", "steps": 2, "id": "a", "init_images": [image], "mask": image, "mask_blur": 1});
     harness.peer.publish("img2img", request.to_string());
     harness.peer.wait_state("a", "queued");
     let folder = harness.folder.path().join("state/init_images");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "image and mask");
     fs::write(folder.join("holiday.png"), "precious").unwrap();
     harness.program.kill();
     harness.restart();

@@ -118,6 +118,47 @@ pub(crate) fn a_picture_becomes_another() {
     assert_eq!(result["parameters"]["denoising_strength"], 0.5);
 }
 
+pub(crate) fn a_masked_part_is_repainted_and_the_rest_stays() {
+    let mut harness = Harness::start();
+    let start = RgbImage::from_fn(96, 64, |x, y| Rgb([x as u8 * 2, y as u8 * 3, 128]));
+    let masked = |x: u32| (32..72).contains(&x);
+    let mask = RgbImage::from_fn(96, 64, |x, _| Rgb([if masked(x) { 255 } else { 0 }; 3]));
+    let mut paint = |id: &str, more: Value| {
+        let mut request = json!({
+            "prompt": "a red house", "init_images": [encoded(&start)], "mask": encoded(&mask), "denoising_strength": 0.9,
+            "steps": 4, "seed": 1, "id": id,
+        });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        harness.peer.publish("img2img", request.to_string());
+        let messages = harness.peer.wait_state(id, "done");
+        let image =
+            image::load_from_memory(&find(&messages, &format!("job/{id}/image/0")).payload).unwrap().into_rgb8();
+        (image, find(&messages, &format!("job/{id}/result")).json())
+    };
+    let (image, result) = paint("m", json!({}));
+    assert_eq!(result["parameters"]["inpainting"]["keep_unmasked"], true);
+    let same = |image: &RgbImage, x: u32, y: u32| image.get_pixel(x, y) == start.get_pixel(x, y);
+    let all = || (0..96).flat_map(|x| (0..64).map(move |y| (x, y)));
+    assert!(all().filter(|(x, _)| !masked(*x)).all(|(x, y)| same(&image, x, y)));
+    assert!(all().filter(|(x, y)| masked(*x) && !same(&image, *x, *y)).count() > 40 * 64 / 2);
+    let (inverted, _) = paint("i", json!({"inpainting_mask_invert": 1}));
+    assert!(all().filter(|(x, _)| masked(*x)).all(|(x, y)| same(&inverted, x, y)));
+    let (decoded, _) = paint("d", json!({"keep_unmasked": false, "seed": 1}));
+    assert!(
+        decoded != image
+            && all().filter(|(x, _)| masked(*x)).all(|(x, y)| decoded.get_pixel(x, y) == image.get_pixel(x, y))
+    );
+    let (part, result) = paint("p", json!({"inpaint_full_res": true, "width": 128, "height": 128}));
+    assert_eq!((part.dimensions(), result["parameters"]["width"].as_u64()), ((96, 64), Some(128)));
+    assert!(all().filter(|(x, _)| !masked(*x)).all(|(x, y)| same(&part, x, y)));
+    let black = RgbImage::new(96, 64);
+    let request =
+        json!({"prompt": "a", "init_images": [encoded(&start)], "mask": encoded(&black), "id": "b", "steps": 1});
+    harness.peer.publish("img2img", request.to_string());
+    let failed = harness.peer.wait_state("b", "failed").pop().unwrap().json();
+    assert_eq!((&failed["error"]["code"], &failed["error"]["field"]), (&json!("invalid_param"), &json!("mask")));
+}
+
 pub(crate) fn answers_go_to_the_response_topic_too() {
     let mut harness = Harness::start_configured("", "", "response_topics = [\"answers/\"]\n");
     let ask = |topic: &str| PublishProperties {

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         jobs::a_seed_gives_the_same_bytes_again_and_pictures_count_up,
         jobs::plain_text_is_a_prompt_and_its_seed_is_told,
         jobs::a_picture_becomes_another,
+        jobs::a_masked_part_is_repainted_and_the_rest_stays,
         jobs::answers_go_to_the_response_topic_too,
         jobs::messages_travel_as_the_document_says,
         jobs::a_broker_of_small_messages_gets_a_jpeg,

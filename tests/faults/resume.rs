@@ -23,7 +23,15 @@ fn request(id: &str, sampler: &str) -> Value {
 }
 
 fn init_image() -> String {
-    let picture = RgbImage::from_fn(256, 256, |x, y| image::Rgb([x as u8, y as u8, 128]));
+    encoded(&RgbImage::from_fn(256, 256, |x, y| image::Rgb([x as u8, y as u8, 128])))
+}
+
+/// White on the left.
+fn mask() -> String {
+    encoded(&RgbImage::from_fn(256, 256, |x, _| image::Rgb([if x < 150 { 255 } else { 0 }; 3])))
+}
+
+fn encoded(picture: &RgbImage) -> String {
     let mut file = std::io::Cursor::new(vec![]);
     picture.write_to(&mut file, ImageFormat::Png).unwrap();
     base64::engine::general_purpose::STANDARD.encode(file.into_inner())
@@ -39,6 +47,9 @@ pub(crate) fn kill_in_an_image(dice: &mut Dice) -> String {
             let mut request = request(id, sampler);
             if round % 2 == 1 {
                 (request["init_images"], request["denoising_strength"]) = (json!([init_image()]), json!(0.8));
+                if round % 4 == 3 {
+                    (request["mask"], request["mask_blur"]) = (json!(mask()), json!(3));
+                }
                 rig.peer.publish("img2img", request.to_string());
             } else {
                 rig.peer.publish("txt2img", request.to_string());

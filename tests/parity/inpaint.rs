@@ -53,7 +53,7 @@ impl Golden {
     /// The picture; with a padding the mask's box alone is painted, as the reference's `padding_mask_crop` does.
     fn paint(&self, resolver: &Resolver, engine: &mut Engine) -> RgbImage {
         let inpainting = Inpainting { region_only: self.padding.is_some(), ..Inpainting::default() };
-        let (image, mask) = (open(&self.init_image), mask(&self.mask, &inpainting));
+        let (mut image, mask) = (open(&self.init_image), mask(&self.mask, &inpainting));
         let painting = resolver.resolve(&self.request(inpainting), Some(image.dimensions())).unwrap();
         let mut paint = |image, mask| {
             engine.paint(&painting, Start::Masked { image, mask, checkpoint: None }, &mut NoObserver).unwrap()
@@ -62,9 +62,8 @@ impl Golden {
         let Some(padding) = self.padding else { return paint(image, mask) };
         let region = mask.region(width, height, padding);
         let painted = paint(region.crop(&image, width, height), mask.crop(&region, width, height));
-        let mut whole = RgbImage::new(image.width(), image.height());
-        region.put(&mut whole, painted);
-        mask.overlay(image, &whole)
+        region.put_masked(&mut image, painted, &mask);
+        image
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::bundle::{AutoencoderKind, Manifest};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
+use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
 
@@ -10,6 +11,11 @@ mod size;
 
 /// How much of an init image is repainted where the request is silent (as in A1111's web API).
 const DEFAULT_STRENGTH: f64 = 0.75;
+
+/// The largest deviation of a mask's blur, pixels: A1111's.
+const MAX_MASK_BLUR: f64 = 64.0;
+/// The most pixels around a mask's box that are painted with it: the widest image has no more.
+const MAX_MASK_PADDING: f64 = 8192.0;
 
 /// What a request is painted with that leaves it open; `None`: the model's own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +40,11 @@ pub(crate) fn resolve(
     }
     if request.inpainting.is_some() && init_size.is_none() {
         return Err(invalid("mask", "a mask belongs to an init image, and there is none".into()));
+    }
+    if let Some(Inpainting { blur_x, blur_y, padding, .. }) = request.inpainting {
+        within("mask_blur", blur_x, MAX_MASK_BLUR)?;
+        within("mask_blur", blur_y, MAX_MASK_BLUR)?;
+        within("inpaint_full_res_padding", padding.into(), MAX_MASK_PADDING)?;
     }
     // Of a masked part of an image the image's size says nothing: it is painted as large as the model paints.
     let region_only = request.inpainting.is_some_and(|inpainting| inpainting.region_only);
@@ -118,7 +129,6 @@ fn invalid(field: &'static str, message: String) -> Error {
 mod tests {
     use super::*;
     use crate::bundle::sample;
-    use crate::inpainting::Inpainting;
     use crate::picture::{Colour, Fit};
     use crate::sampler::SamplerKind;
 
@@ -203,7 +213,16 @@ mod tests {
         assert_eq!(refused(Request { cfg_scale: Some(-1.0), ..Request::default() }).0, "cfg_scale");
         assert_eq!(refused(Request { strength: Some(1.5), ..Request::default() }).0, "denoising_strength");
         let masked = Request { inpainting: Some(Inpainting::default()), ..Request::default() };
-        assert_eq!(refused(masked).0, "mask");
+        assert_eq!(refused(masked.clone()).0, "mask");
+        for (inpainting, wrong) in [
+            (Inpainting { blur_x: 65.0, ..Inpainting::default() }, "mask_blur"),
+            (Inpainting { blur_y: f64::NAN, ..Inpainting::default() }, "mask_blur"),
+            (Inpainting { padding: 8193, ..Inpainting::default() }, "inpaint_full_res_padding"),
+        ] {
+            let request = Request { inpainting: Some(inpainting), ..masked.clone() };
+            let found = resolve(&request, None, Some((64, 64)), &sample());
+            assert!(matches!(found, Err(Error::InvalidParam { field, .. }) if field == wrong), "{found:?}");
+        }
         let tiny = Request { decoder: Some(AutoencoderKind::Tiny), ..Request::default() };
         assert_eq!(refused(tiny), ("decoder", "this model has no tiny decoder; it has full alone".into()));
     }

@@ -4,6 +4,7 @@
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
 use crate::error::{Error, Result};
+use crate::inpainting::MaskedContent;
 use crate::parameters::{self, Defaults};
 use crate::prompt::{PromptSyntax, Prompts, Reader};
 use crate::request::{Parameters, Request};
@@ -127,6 +128,10 @@ impl Resolver {
         let Parameters { steps, strength, .. } = parameters;
         let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
         let mut warnings = without_init_image(request, init_size);
+        let content = parameters.inpainting.map_or(MaskedContent::Original, |inpainting| inpainting.content);
+        if content != MaskedContent::Original && strength.is_some_and(|strength| strength >= 1.0) {
+            warnings.push(Warning::ContentUnused);
+        }
         let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
         Ok(Painting { parameters, prompts, sampler, warnings })
     }

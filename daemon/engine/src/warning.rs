@@ -37,6 +37,8 @@ pub enum Warning {
         /// The request's key.
         field: &'static str,
     },
+    /// Something was to be under the mask at the beginning, but the painting begins with noise alone.
+    ContentUnused,
     /// A negative prompt was given, but the model runs without guidance.
     NegativePromptUnused {
         /// The guidance scale.
@@ -61,6 +63,12 @@ impl fmt::Display for Warning {
                 write!(f, "{field}: the model does not know the words: {}", shown(&words.join(", ")))
             }
             Warning::WithoutInitImage { field } => write!(f, "{field} has no effect without an init image"),
+            Warning::ContentUnused => {
+                write!(
+                    f,
+                    "inpainting_fill has no effect at a denoising_strength of 1: all that is masked begins as noise"
+                )
+            }
             Warning::NegativePromptUnused { cfg_scale } if *cfg_scale > 1.0 => {
                 write!(f, "negative_prompt has no effect: this model is guided without one")
             }

@@ -15,8 +15,10 @@ use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::random;
 pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
+pub use mask::MaskArgs;
 
 mod client;
+mod mask;
 
 /// Prints a line to stdout. Write errors are ignored: a reader that closes the pipe, as `head` does, must not end the
 /// work.
@@ -111,6 +113,9 @@ pub struct PaintArgs {
     /// What lies under an init image's transparency and beside it: #rrggbb, white or black
     #[arg(long, value_name = "COLOUR", requires = "init_image", help_heading = IMAGE_TO_IMAGE)]
     pub background: Option<Colour>,
+    /// What of the init image is repainted
+    #[command(flatten)]
+    pub mask: MaskArgs,
     /// Sampling steps
     #[arg(long, help_heading = SAMPLING)]
     pub steps: Option<usize>,

@@ -1,9 +1,9 @@
 //! `diffused generate`: one image from the command line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
+use diffused_engine::request::{Observer, PaintingProgress, Request, Stage};
 use diffused_engine::{Options, Painting};
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
 use crate::jobs::init_image::InitImage;
+use crate::jobs::sources::Sources;
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, free_name};
 use crate::painting::progress::Meter;
@@ -31,7 +32,9 @@ pub fn run(arguments: &GenerateArgs) -> Result<(), Failure> {
 
 fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     crate::logging::start("error");
-    let (request, init_image) = request(&arguments.paint)?;
+    let [init_image, mask] = files(&arguments.paint)?;
+    let sources = Sources { init_image: init_image.as_ref(), mask: mask.as_ref() };
+    let request = request(&arguments.paint);
     let own_format = arguments.format.unwrap_or(FileFormat::Png);
     let own_name = || free_name(Path::new(""), &arguments.paint.prompt, request.seed, own_format);
     let path = arguments.output.clone().unwrap_or_else(own_name);
@@ -40,16 +43,16 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
-    let painting = model.resolver()?.resolve(&request, init_image.as_ref().map(InitImage::size))?;
+    let painting = model.resolver()?.resolve(&request, sources.init_image.map(InitImage::size))?;
     let warnings = warnings(&painting, arguments.json);
     let parameters = painting.parameters();
-    init_image.as_ref().map_or(Ok(()), |image| image.check(parameters, options))?;
+    sources.check(parameters, options)?;
     let mut engine = model.open()?;
-    let init_image = init_image.map(|image| image.unpack(parameters)).transpose()?;
-    let start = init_image.map_or(Start::Noise, Start::InitImage);
+    let start = sources.start(parameters, None)?;
     let mut console = Console::new(arguments.json, Meter::new(1, 0, Instant::now()));
     let image = engine.paint(&painting, start, &mut console)?;
     diffused_heap::trim();
+    let image = sources.finish(parameters, image)?;
     let file = pictures::encode(&image, parameters, format).map_err(|fault| Failure::Other(fault.to_string()))?;
     output.write(&file.bytes)?;
     let mut result = json!({
@@ -77,12 +80,18 @@ fn warnings(painting: &Painting, json: bool) -> Vec<String> {
     warnings
 }
 
-fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failure> {
-    let init_image = arguments.init_image.as_deref().map(|path| {
-        let wrong = |error: String| Failure::Usage(format!("--init-image: {}: {error}", path.display()));
-        InitImage::open(path).map_err(|fault| wrong(fault.message))
-    });
-    let request = Request {
+/// The init image and the mask.
+fn files(arguments: &PaintArgs) -> Result<[Option<InitImage>; 2], Failure> {
+    let open = |flag: &str, path: &Option<PathBuf>| {
+        let Some(path) = path else { return Ok(None) };
+        let wrong = |error: String| Failure::Usage(format!("{flag}: {}: {error}", path.display()));
+        InitImage::open(path).map(Some).map_err(|fault| wrong(fault.message))
+    };
+    Ok([open("--init-image", &arguments.init_image)?, open("--mask", &arguments.mask.mask)?])
+}
+
+fn request(arguments: &PaintArgs) -> Request {
+    Request {
         prompt: arguments.prompt.clone(),
         negative_prompt: arguments.negative_prompt.clone(),
         width: arguments.width,
@@ -95,11 +104,10 @@ fn request(arguments: &PaintArgs) -> Result<(Request, Option<InitImage>), Failur
         decoder: arguments.decoder,
         fit: arguments.fit,
         background: arguments.background,
-        inpainting: None,
+        inpainting: arguments.mask.inpainting(),
         prompt_syntax: arguments.prompt_syntax,
         upscale: arguments.upscale,
-    };
-    Ok((request, init_image.transpose()?))
+    }
 }
 
 /// Shows the progress: a bar on a terminal, or lines of JSON, or nothing.

@@ -213,11 +213,12 @@ impl SubmittedJob {
 /// the same request, of which the device draws the seed once.
 fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintRequest, Failure> {
     let paint = &arguments.paint;
-    let init_image = |path: &PathBuf| match std::fs::read(path) {
-        Ok(bytes) => Ok(vec![base64::engine::general_purpose::STANDARD.encode(bytes)]),
-        Err(error) => Err(Failure::Usage(format!("--init-image: {}: {error}", path.display()))),
+    let in_base64 = |flag: &str, path: &Option<PathBuf>| match path.as_ref().map(|path| (path, std::fs::read(path))) {
+        None => Ok(None),
+        Some((_, Ok(bytes))) => Ok(Some(base64::engine::general_purpose::STANDARD.encode(bytes))),
+        Some((path, Err(error))) => Err(Failure::Usage(format!("{flag}: {}: {error}", path.display()))),
     };
-    Ok(PaintRequest {
+    let request = PaintRequest {
         prompt: paint.prompt.clone(),
         negative_prompt: Some(paint.negative_prompt.clone()).filter(|text| !text.is_empty()),
         steps: paint.steps,
@@ -227,7 +228,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         height: paint.height,
         sampler_name: paint.sampler,
         n_iter: arguments.n_iter,
-        init_images: paint.init_image.as_ref().map(init_image).transpose()?,
+        init_images: in_base64("--init-image", &paint.init_image)?.map(|image| vec![image]),
         denoising_strength: paint.strength,
         decoder: paint.decoder,
         fit: paint.fit,
@@ -240,5 +241,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         format: arguments.format.or(destination.format()),
         priority: arguments.priority,
         not_after: arguments.not_after,
-    })
+        ..PaintRequest::default()
+    };
+    Ok(paint.mask.add_to(request, in_base64("--mask", &paint.mask.mask)?))
 }

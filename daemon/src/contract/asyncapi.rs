@@ -85,7 +85,9 @@ fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
 /// Without what belongs to img2img.
 fn txt2img(request: Value) -> Value {
     let mut request = with_refused_keys(request);
-    request["properties"]["init_images"] = json!({"type": "null", "description": "Belongs to img2img: refused."});
+    for key in ["init_images", "mask"] {
+        request["properties"][key] = json!({"type": "null", "description": "Belongs to img2img: refused."});
+    }
     request
 }
 
@@ -100,7 +102,6 @@ fn img2img(request: Value) -> Value {
 /// With the keys of the contract that this version refuses or leaves out. The rest is open: an unknown key is a warning.
 fn with_refused_keys(mut request: Value) -> Value {
     request["additionalProperties"] = json!(true);
-    request["properties"]["mask"] = json!({"type": "null", "description": "Inpainting is not supported yet: refused."});
     for key in ["output", "preview"] {
         request["properties"][key] = json!({"description": "Not supported yet: left out with a warning."});
     }

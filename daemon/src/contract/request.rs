@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
@@ -13,7 +14,8 @@ use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
-    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFormat, RequestSampler, RequestSyntax,
+    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestMaskedContent,
+    RequestSampler, RequestSyntax,
 };
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
@@ -66,6 +68,43 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub denoising_strength: Option<f64>,
+    /// What of the init image is repainted: white is, black is not. A PNG or JPEG in base64, in the init image's shape;
+    /// of an image with transparency its alpha counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+    /// Deviation of the Gaussian that softens the mask's edges, pixels; 0 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 64)))]
+    pub mask_blur: Option<f64>,
+    /// The same along x alone; as `mask_blur` where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 64)))]
+    pub mask_blur_x: Option<f64>,
+    /// The same along y alone; as `mask_blur` where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 64)))]
+    pub mask_blur_y: Option<f64>,
+    /// What is under the mask at the beginning, by A1111's number or by name: 0 `fill` (colours from around it),
+    /// 1 `original` (the image, the default), 2 `latent noise` or 3 `latent nothing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestMaskedContent>"))]
+    pub inpainting_fill: Option<MaskedContent>,
+    /// Black is repainted instead of white.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFlag>"))]
+    pub inpainting_mask_invert: Option<bool>,
+    /// The masked part alone is painted, in the request's size, and put back into the init image, which keeps its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFlag>"))]
+    pub inpaint_full_res: Option<bool>,
+    /// Pixels around that part that are painted with it; 32 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 8192)))]
+    pub inpaint_full_res_padding: Option<u32>,
+    /// What is not masked is the init image's in the end, to the bit. True where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFlag>"))]
+    pub keep_unmasked: Option<bool>,
     /// The autoencoder that makes pixels, if the model has this one: `full`, or `tiny`, nearly the same in a fraction
     /// of the time. The device's own choice where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,11 +9,13 @@ use std::io::{self, BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 
 use diffused_engine::Options;
-use diffused_engine::picture::Colour;
+use diffused_engine::inpainting::luminance;
+use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::request::Parameters;
 use image::metadata::Orientation;
 use image::{
-    ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
+    ColorType, DynamicImage, GenericImageView, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits,
+    Luma, Pixel, Rgb, RgbImage, Rgba,
 };
 
 use crate::contract::fault::{Code, Fault};
@@ -114,11 +116,25 @@ impl Header {
     ///
     /// `InvalidParam` for a file that is damaged.
     pub fn decode(&self, file: impl BufRead + Seek, background: Colour) -> Result<RgbImage, Fault> {
+        Ok(opaque(self.pixels(file)?, background))
+    }
+
+    /// The same of a mask: what it covers is white. That is an image's grey values, or, if any of it is transparent, its
+    /// alpha, as the web interface reads masks.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` for a file that is damaged.
+    pub fn decode_mask(&self, file: impl BufRead + Seek) -> Result<GrayImage, Fault> {
+        Ok(covered(self.pixels(file)?))
+    }
+
+    fn pixels(&self, file: impl BufRead + Seek) -> Result<DynamicImage, Fault> {
         let mut reader = ImageReader::with_format(file, self.format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(DECODER + self.unpacking * u64::from(self.width) * u64::from(self.height));
         reader.limits(limits);
-        Ok(opaque(reader.decode().map_err(broken)?, background))
+        reader.decode().map_err(broken)
     }
 }
 
@@ -186,24 +202,70 @@ impl InitImage {
         self.needs(self.header.width, self.header.height, parameters)
     }
 
+    /// The same where it is scaled to `width` × `height` pixels.
+    pub fn memory_in(&self, width: usize, height: usize) -> u64 {
+        self.needs_in(self.header.width, self.header.height, (width, height))
+    }
+
     /// The same of a file like this one, of this stored size.
     fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
+        self.needs_in(width, height, (parameters.width, parameters.height))
+    }
+
+    fn needs_in(&self, width: u32, height: u32, target: (usize, usize)) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
-        let (_, rows) = self.header.upright(parameters.width, parameters.height);
+        let (_, rows) = self.header.upright(target.0, target.1);
         let scaling = width * (RGB * height + SCALING * rows as u64);
         self.len + scaling.max(self.header.unpacking * width * height)
     }
 
-    /// The upright image in the size that is painted, so that no more is held meanwhile. It is scaled first and turned
-    /// then, which takes less memory.
+    /// The upright image in the size that is painted, so that no more is held meanwhile.
     pub fn unpack(&self, parameters: &Parameters) -> Result<RgbImage, Fault> {
-        let file = File::open(&self.path).map_err(unreadable)?;
-        let (width, height) = self.header.upright(parameters.width, parameters.height);
-        let Parameters { fit, background, .. } = *parameters;
-        let image = self.header.decode(BufReader::new(file), background)?;
-        let mut image = DynamicImage::from(fit.place(image, width, height, background.into()));
+        let Parameters { width, height, fit, background, .. } = *parameters;
+        self.unpack_in(width, height, fit, background)
+    }
+
+    /// The same in another size.
+    pub fn unpack_in(&self, width: usize, height: usize, fit: Fit, background: Colour) -> Result<RgbImage, Fault> {
+        let image = self.header.decode(self.file()?, background)?;
+        Ok(self.place(image, (width, height), fit, background.into()).into_rgb8())
+    }
+
+    /// The same of a mask; black beside it.
+    pub fn unpack_mask(&self, width: usize, height: usize, fit: Fit) -> Result<GrayImage, Fault> {
+        let mask = self.header.decode_mask(self.file()?)?;
+        Ok(self.place(mask, (width, height), fit, Luma([0])).into_luma8())
+    }
+
+    fn file(&self) -> Result<BufReader<File>, Fault> {
+        File::open(&self.path).map(BufReader::new).map_err(unreadable)
+    }
+
+    /// The stored `image` upright, in another size. It is scaled first and turned then, which takes less memory.
+    fn place<P>(&self, image: ImageBuffer<P, Vec<u8>>, size: (usize, usize), fit: Fit, beside: P) -> DynamicImage
+    where
+        P: Pixel<Subpixel = u8> + 'static,
+        DynamicImage: From<ImageBuffer<P, Vec<u8>>>,
+    {
+        let (width, height) = self.header.upright(size.0, size.1);
+        let mut image = DynamicImage::from(fit.place(image, width, height, beside));
         image.apply_orientation(self.header.orientation);
-        Ok(image.into_rgb8())
+        image
+    }
+}
+
+/// What of a mask is white.
+fn covered(image: DynamicImage) -> GrayImage {
+    if image.color().has_alpha() {
+        let alpha = |x, y| Luma([image.get_pixel(x, y).0[3]]);
+        let alpha = GrayImage::from_fn(image.width(), image.height(), alpha);
+        if alpha.as_raw().iter().any(|value| *value < u8::MAX) {
+            return alpha;
+        }
+    }
+    match image {
+        DynamicImage::ImageLuma8(grey) => grey,
+        other => luminance(&other.into_rgb8()),
     }
 }
 

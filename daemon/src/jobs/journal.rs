@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::jobs::record::{EndedJob, Expiry, JobRecord, Reply, RequestMark};
-use crate::jobs::request::Job;
+use crate::jobs::request::{INIT_IMAGE, Job, MASK};
 use crate::mqtt::message::Message;
 
 /// The form in which the lines are written.
@@ -91,6 +91,23 @@ pub enum Record {
     },
 }
 
+/// The files of a job's images.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceFiles {
+    /// Its init image.
+    pub init_image: Option<PathBuf>,
+    /// Its mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<PathBuf>,
+}
+
+impl SourceFiles {
+    /// Those that there are.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.init_image.iter().chain(&self.mask)
+    }
+}
+
 /// A request that was accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Acceptance {
@@ -98,8 +115,9 @@ pub struct Acceptance {
     pub number: u64,
     /// The request.
     pub job: Job,
-    /// The file of its init image.
-    pub init_image: Option<PathBuf>,
+    /// The files of its images.
+    #[serde(flatten)]
+    pub files: SourceFiles,
     /// See [`JobRecord::mark`].
     pub mark: RequestMark,
     /// See [`JobRecord::reply`].
@@ -131,7 +149,7 @@ impl Record {
 #[derive(Debug, Default)]
 pub struct JournalState {
     /// Jobs that have not ended, by number, with the files of their init images.
-    pub jobs: BTreeMap<u64, (JobRecord, Option<PathBuf>)>,
+    pub jobs: BTreeMap<u64, (JobRecord, SourceFiles)>,
     /// Those that have, oldest first.
     pub ended: EndedJobs,
     /// Messages that have not left, by number.
@@ -181,10 +199,10 @@ impl JournalState {
         match record {
             Record::Format { version } => self.format = version,
             Record::Accepted(acceptance) => {
-                let Acceptance { number, job, init_image, mark, reply, expiry } = *acceptance;
+                let Acceptance { number, job, files, mark, reply, expiry } = *acceptance;
                 self.count(number);
                 let record = JobRecord::new(number, job, mark, reply, expiry);
-                self.jobs.insert(number, (record, init_image));
+                self.jobs.insert(number, (record, files));
             }
             Record::Started { job } => self.change(job, |job| {
                 job.starts += 1;
@@ -238,12 +256,12 @@ impl JournalState {
         let mut write = |record: Record| text.push_str(&record.line());
         write(Record::Format { version: FORMAT });
         self.ended.iter().for_each(|ended| write(Record::Ended(Box::new(ended.clone()))));
-        for (record, init_image) in self.jobs.values() {
+        for (record, files) in self.jobs.values() {
             let JobRecord { number, job, mark, reply, expiry, images, starts, .. } = record.clone();
             let known = job.warnings.len();
             let warnings = record.warnings.get(known..).unwrap_or_default();
-            let init_image = init_image.clone();
-            write(Record::Accepted(Box::new(Acceptance { number, job, init_image, mark, reply, expiry })));
+            let files = files.clone();
+            write(Record::Accepted(Box::new(Acceptance { number, job, files, mark, reply, expiry })));
             for (index, image) in images.into_iter().enumerate() {
                 let warnings = if index == 0 { warnings.to_vec() } else { vec![] };
                 write(Record::Painted { job: number, image: Box::new(image), warnings });
@@ -309,9 +327,10 @@ impl EndedJobs {
     }
 }
 
-/// Whether `path` is named as the file of an init image is: only those are deleted.
-pub fn is_init_image(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(crate::jobs::request::INIT_IMAGE))
+/// Whether `path` is named as the file of an init image or a mask is: only those are deleted.
+pub fn is_source(path: &Path) -> bool {
+    let is = |name: &str| [INIT_IMAGE, MASK].iter().any(|prefix| name.starts_with(prefix));
+    path.file_name().is_some_and(|name| is(&name.to_string_lossy()))
 }
 
 #[cfg(test)]

@@ -15,13 +15,16 @@ use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe_level;
 use crate::jobs::init_image::InitImage;
+use crate::jobs::sources::{Sources, of_mask};
 use crate::random;
 use fields::Fields;
+pub use masks::PADDING;
 use payload::Payload;
 pub use payload::trimmed;
 
 mod fields;
 mod images;
+mod masks;
 mod payload;
 mod values;
 
@@ -33,6 +36,8 @@ const MAX_TRANSACTION: usize = 1024;
 const MAX_PICTURES: u64 = 16;
 /// What the file names of init images begin with.
 pub const INIT_IMAGE: &str = ".diffused-init-image-";
+/// What the file names of masks begin with.
+pub const MASK: &str = ".diffused-mask-";
 
 /// Which of the two topics a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +62,9 @@ pub struct Job {
     /// The image that image to image starts from.
     #[serde(skip)]
     pub init_image: Option<InitImage>,
+    /// What of it is repainted.
+    #[serde(skip)]
+    pub mask: Option<InitImage>,
     /// How many images, with the seeds that follow.
     pub count: u64,
     /// The images' file format.
@@ -103,9 +111,12 @@ impl Rejection {
 }
 
 impl Job {
-    /// Reads a payload. The bytes of its init image, if it has one, are to be stored: in a file in `folder`, as the job
-    /// says.
-    pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<(Job, Option<Vec<u8>>), Rejection> {
+    /// Reads a payload. Its images, with their bytes, are to be stored: in files in `folder`, as the job says.
+    pub fn parse(
+        payload: &[u8],
+        mode: RequestMode,
+        folder: &Path,
+    ) -> Result<(Job, Vec<(InitImage, Vec<u8>)>), Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let (mut fields, warning) = match payload::read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt, warning) => (Fields::of_prompt(prompt), warning),
@@ -123,20 +134,34 @@ impl Job {
             fault,
         })?;
         let rejection = |fault| Rejection { id: id.clone(), transaction: transaction.clone(), fault };
-        let bytes = images::init_image(&mut fields, mode).map_err(rejection)?;
-        let mut job = interpret(&mut fields).map_err(rejection)?;
+        let init_image = images::init_image(&mut fields, mode).map_err(rejection)?;
+        let mask = masks::mask(&mut fields, mode).map_err(rejection)?;
+        let mut job = interpret(&mut fields, mask.is_some()).map_err(rejection)?;
         (job.named, job.id) = (id.is_some(), id.clone().unwrap_or_else(random::id));
-        let path = folder.join(format!("{INIT_IMAGE}{}", job.id));
-        job.init_image = bytes.as_ref().map(|bytes| InitImage::of_bytes(bytes, path)).transpose().map_err(rejection)?;
+        let mut files = vec![];
+        let mut read = |bytes: Option<Vec<u8>>, prefix: &str| {
+            let Some(bytes) = bytes else { return Ok(None) };
+            let image = InitImage::of_bytes(&bytes, folder.join(format!("{prefix}{}", job.id)))?;
+            files.push((image.clone(), bytes));
+            Ok(Some(image))
+        };
+        let init_image = read(init_image, INIT_IMAGE).map_err(rejection)?;
+        let mask = read(mask, MASK).map_err(|fault| rejection(of_mask(fault)))?;
+        (job.init_image, job.mask) = (init_image, mask);
         job.transaction = transaction;
         job.warnings.extend(warning);
-        Ok((job, bytes))
+        Ok((job, files))
     }
 
-    /// Settles what is painted. Its init image must fit the memory of `options` when it is unpacked.
+    /// The images that it is made of.
+    pub fn sources(&self) -> Sources<'_> {
+        Sources { init_image: self.init_image.as_ref(), mask: self.mask.as_ref() }
+    }
+
+    /// Settles what is painted. Its images must fit the memory of `options` when they are unpacked.
     pub fn resolve(&self, resolver: &Resolver, options: Options) -> Result<Painting, Fault> {
         let painting = resolver.resolve(&self.request, self.init_image.as_ref().map(InitImage::size))?;
-        self.init_image.as_ref().map_or(Ok(()), |image| image.check(painting.parameters(), options))?;
+        self.sources().check(painting.parameters(), options)?;
         Ok(painting)
     }
 }
@@ -158,7 +183,7 @@ fn identify(fields: &mut Fields, transaction: Option<&Value>) -> Result<Option<S
 }
 
 /// Every key but the names.
-fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
+fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
     let prompt = fields.text("prompt")?.ok_or_else(|| Fault::param("prompt", "is missing"))?;
     let negative_prompt = fields.text("negative_prompt")?.unwrap_or_default();
     for (field, text) in [("prompt", &prompt), ("negative_prompt", &negative_prompt)] {
@@ -166,6 +191,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
             return Err(Fault::too_large(field, format!("{} bytes; {MAX_PROMPT} are allowed", text.len())));
         }
     }
+    let (inpainting, warning) = masks::inpainting(fields, with_mask)?;
     let request = Request {
         prompt,
         negative_prompt,
@@ -179,7 +205,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         decoder: values::decoder(fields)?,
         fit: images::fit(fields)?,
         background: images::background(fields)?,
-        inpainting: None,
+        inpainting,
         prompt_syntax: values::prompt_syntax(fields)?,
         upscale: fields.size("upscale")?,
     };
@@ -188,6 +214,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         named: false,
         transaction: None,
         init_image: None,
+        mask: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: values::format(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
@@ -195,13 +222,7 @@ fn interpret(fields: &mut Fields) -> Result<Job, Fault> {
         warnings: vec![],
         request,
     };
-    if fields.take("mask").is_some() {
-        return Err(Fault::param(
-            "mask",
-            "inpainting is not supported; without the mask another image would be painted",
-        ));
-    }
-    Ok(Job { warnings: fields.leftovers(), ..job })
+    Ok(Job { warnings: fields.leftovers().into_iter().chain(warning).collect(), ..job })
 }
 
 #[cfg(test)]

@@ -67,14 +67,24 @@ impl CheckpointFile {
     }
 }
 
-/// Whose a checkpoint is, beside what the engine checks: the job's name and its init image's checksum. Names are escaped, so
-/// that it is one line.
+/// Whose a checkpoint is, beside what the engine checks: the job's name and the checksums of its init image and its mask.
+/// Names are escaped, so that it is one line.
 fn owner(job: &Job) -> io::Result<String> {
-    let Some(image) = &job.init_image else { return Ok(format!("job {:?}", job.id)) };
-    let (mut file, mut sha256, mut part) = (File::open(image.path())?, Sha256::default(), vec![0; 1 << 16]);
+    let mut owner = format!("job {:?}", job.id);
+    for (label, image) in [("from", &job.init_image), ("masked by", &job.mask)] {
+        if let Some(image) = image {
+            owner += &format!(" {label} {}", checksum(image.path())?);
+        }
+    }
+    Ok(owner)
+}
+
+/// SHA-256 of a file, read in parts.
+fn checksum(path: &Path) -> io::Result<String> {
+    let (mut file, mut sha256, mut part) = (File::open(path)?, Sha256::default(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut part)? {
-            0 => return Ok(format!("job {:?} from {}", job.id, sha256.finish())),
+            0 => return Ok(sha256.finish().to_string()),
             len => sha256.update(&part[..len]),
         }
     }
@@ -200,18 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn another_init_image_under_the_same_name_is_another_job() {
+    fn another_init_image_or_mask_under_the_same_name_is_another_job() {
         let folder = tempfile::tempdir().unwrap();
         let file = CheckpointFile::new(folder.path(), INTERVAL);
-        let image_job = |grey: u8| {
+        let image = |grey: u8| {
             let mut png = io::Cursor::new(vec![]);
             image::RgbImage::from_pixel(64, 64, image::Rgb([grey; 3]))
                 .write_to(&mut png, image::ImageFormat::Png)
                 .unwrap();
-            let image = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, png.into_inner());
-            let payload = serde_json::json!({"prompt": "a", "id": "a", "init_images": [image]}).to_string();
-            let (job, bytes) = Job::parse(payload.as_bytes(), RequestMode::Img2Img, folder.path()).unwrap();
-            job.init_image.as_ref().unwrap().store(&bytes.unwrap()).unwrap();
+            base64::Engine::encode(&base64::prelude::BASE64_STANDARD, png.into_inner())
+        };
+        let image_job = |grey: u8, mask: Option<u8>| {
+            let (init_image, mask) = (image(grey), mask.map(image));
+            let payload = serde_json::json!({"prompt": "a", "id": "a", "init_images": [init_image], "mask": mask});
+            let parsed = Job::parse(payload.to_string().as_bytes(), RequestMode::Img2Img, folder.path());
+            let (job, files) = parsed.unwrap();
+            files.iter().for_each(|(image, bytes)| image.store(bytes).unwrap());
             job
         };
         let keep = |job: &Job| {
@@ -219,9 +233,12 @@ mod tests {
             keeper.step_done(&checkpoint(), Instant::now());
             (keeper.load().is_some(), keeper.write())
         };
-        let first = image_job(1);
+        let first = image_job(1, None);
         assert_eq!([keep(&first), keep(&first)], [(false, true), (true, true)]);
-        assert_eq!(keep(&image_job(2)), (false, true));
+        assert_eq!(keep(&image_job(2, None)), (false, true));
+        let masked = image_job(2, Some(3));
+        assert_eq!([keep(&masked), keep(&masked)], [(false, true), (true, true)]);
+        assert_eq!(keep(&image_job(2, Some(4))), (false, true));
     }
 
     #[test]

@@ -267,23 +267,51 @@ impl Painter {
         let earlier = if index == task.earlier.images { observer.checkpoints.load() } else { None };
         if let Some(checkpoint) = earlier {
             info!(id = task.job.id, image = index, step = checkpoint.calls(), "going on from a checkpoint");
-            match engine.paint(painting, Start::Checkpoint(checkpoint), observer) {
+            let start = self.start(engine, task, painting, Some(checkpoint))?;
+            match engine.paint(painting, start, observer) {
                 Err(Error::Checkpoint(message)) => {
                     warn!(id = task.job.id, "painted from the start: the checkpoint cannot be used: {message}");
                 }
-                painted => return Ok(painted?),
+                painted => return self.finish_image(engine, task, painting, painted?),
             }
         }
-        self.make_room(engine, task);
-        let init_image = task.job.init_image.as_ref();
-        let init_image = init_image.map(|image| image.unpack(painting.parameters())).transpose()?;
-        Ok(engine.paint(painting, init_image.map_or(Start::Noise, Start::InitImage), observer)?)
+        let start = self.start(engine, task, painting, None)?;
+        let painted = engine.paint(painting, start, observer)?;
+        self.finish_image(engine, task, painting, painted)
     }
 
-    /// Frees weights that were kept where the init image needs their memory.
+    /// What the engine starts from.
+    fn start(
+        &self,
+        engine: &mut Engine,
+        task: &WorkerTask,
+        painting: &Painting,
+        checkpoint: Option<StepCheckpoint>,
+    ) -> Result<Start, Fault> {
+        if checkpoint.is_none() || task.job.mask.is_some() {
+            self.make_room(engine, task);
+        }
+        task.job.sources().start(painting.parameters(), checkpoint)
+    }
+
+    /// With what a mask leaves of the init image.
+    fn finish_image(
+        &self,
+        engine: &mut Engine,
+        task: &WorkerTask,
+        painting: &Painting,
+        painted: RgbImage,
+    ) -> Result<RgbImage, Fault> {
+        if task.job.mask.is_some() {
+            self.make_room(engine, task);
+        }
+        task.job.sources().finish(painting.parameters(), painted)
+    }
+
+    /// Frees weights that were kept where images need their memory.
     fn make_room(&self, engine: &mut Engine, task: &WorkerTask) {
-        let (Some(image), Some(memory)) = (&task.job.init_image, self.model.options().memory) else { return };
-        let unpacking = image.memory(task.painting.parameters());
+        let Some(memory) = self.model.options().memory.filter(|_| task.job.init_image.is_some()) else { return };
+        let unpacking = task.job.sources().memory(task.painting.parameters());
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
             engine.forget();
             diffused_heap::trim();

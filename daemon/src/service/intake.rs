@@ -13,7 +13,7 @@ use super::Service;
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::Ending;
 use crate::jobs::init_image::InitImage;
-use crate::jobs::journal::{Acceptance, Record};
+use crate::jobs::journal::{Acceptance, Record, SourceFiles};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
 use crate::jobs::record::{Expiry, JobRecord, Moment, Reply, RequestMark};
 use crate::jobs::request::{Job, Rejection, RequestMode};
@@ -43,7 +43,8 @@ const REJECTIONS: usize = 64;
 pub(super) struct CheckedRequest {
     record: JobRecord,
     deadline: Deadline,
-    init_image: Option<Vec<u8>>,
+    /// Its images, with their bytes, which are to be stored.
+    sources: Vec<(InitImage, Vec<u8>)>,
     receipt: Receipt,
 }
 
@@ -60,14 +61,14 @@ impl Intake {
         Intake { resolver, options, folder, max_payload, candidates: vec![], rejections: VecDeque::new() }
     }
 
-    /// Parses and resolves a request; gives its init image's bytes too.
-    fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, Option<Vec<u8>>), Rejection> {
+    /// Parses and resolves a request; gives its images with their bytes, too.
+    fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, Vec<(InitImage, Vec<u8>)>), Rejection> {
         if received.payload.len() > self.max_payload {
             let message =
                 format!("{} bytes; {} are allowed (mqtt.max_packet)", received.payload.len(), self.max_payload);
             return Err(Rejection::of_names(&received.payload, Fault::too_large("request", message)));
         }
-        let (mut job, init_image) = Job::parse(&received.payload, mode, &self.folder)?;
+        let (mut job, sources) = Job::parse(&received.payload, mode, &self.folder)?;
         let reject =
             |job: &Job, fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };
         if received.retain {
@@ -75,7 +76,7 @@ impl Intake {
         }
         let painting = job.resolve(&self.resolver, self.options).map_err(|fault| reject(&job, fault))?;
         job.warnings.extend(painting.warnings().iter().map(ToString::to_string));
-        Ok((job, init_image))
+        Ok((job, sources))
     }
 
     /// The smallest width and height that the model paints, pixels.
@@ -100,7 +101,7 @@ impl Service {
         // A payload that ended the service would be sent again by the broker, for ever.
         let read = catch_panic(|| self.intake.read(received, mode));
         let read = read.unwrap_or_else(|fault| Err(Rejection { id: None, transaction: None, fault }));
-        let (mut job, init_image) = match read {
+        let (mut job, sources) = match read {
             Ok(read) => read,
             Err(rejection) => return self.reject(mark, rejection, reply, received.receipt),
         };
@@ -119,8 +120,8 @@ impl Service {
             return self.reject(mark, Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
         }
         let record = JobRecord::new(self.storage.number(), job, mark, reply, expiry);
-        let is_large = init_image.is_some();
-        self.intake.candidates.push(CheckedRequest { record, deadline, init_image, receipt: received.receipt });
+        let is_large = !sources.is_empty();
+        self.intake.candidates.push(CheckedRequest { record, deadline, sources, receipt: received.receipt });
         if is_large {
             self.settle().await;
         }
@@ -132,12 +133,9 @@ impl Service {
         if candidates.is_empty() {
             return;
         }
-        let init_images: Vec<(InitImage, Vec<u8>)> = candidates
-            .iter_mut()
-            .filter_map(|candidate| candidate.record.job.init_image.clone().zip(candidate.init_image.take()))
-            .collect();
+        let sources = candidates.iter_mut().flat_map(|candidate| std::mem::take(&mut candidate.sources)).collect();
         let records: Vec<Record> = candidates.iter().map(|candidate| acceptance(&candidate.record)).collect();
-        let outcome = self.storage.accept(init_images, &records).await;
+        let outcome = self.storage.accept(sources, &records).await;
         for CheckedRequest { record, deadline, receipt, .. } in candidates {
             match &outcome {
                 Ok(()) => {
@@ -187,8 +185,9 @@ pub(super) fn ticket(record: JobRecord, deadline: Deadline) -> Ticket<Box<JobRec
 /// What the journal says of a job that is accepted.
 fn acceptance(record: &JobRecord) -> Record {
     let JobRecord { number, job, mark, reply, expiry, .. } = record.clone();
-    let init_image = job.init_image.as_ref().map(|image| image.path().to_owned());
-    Record::Accepted(Box::new(Acceptance { number, job, init_image, mark, reply, expiry }))
+    let path = |image: &Option<InitImage>| image.as_ref().map(|image| image.path().to_owned());
+    let files = SourceFiles { init_image: path(&job.init_image), mask: path(&job.mask) };
+    Record::Accepted(Box::new(Acceptance { number, job, files, mark, reply, expiry }))
 }
 
 fn mark(received: &Received, mode: RequestMode, session: u64) -> RequestMark {

@@ -152,9 +152,8 @@ impl Service {
         let ended = EndedJob { number, id: id.clone(), transaction, mark, ending, result };
         self.storage.note_urgently(&Record::Ended(Box::new(ended.clone())));
         self.ended.push(ended);
-        if let Some(image) = &record.job.init_image {
-            self.storage.remove_init_image(image.path());
-        }
+        let sources = record.job.init_image.iter().chain(&record.job.mask);
+        sources.for_each(|image| self.storage.remove_source(image.path()));
         if !record.images.is_empty() {
             self.prune = true;
             self.prune_images();

@@ -1,5 +1,6 @@
 //! A start after an earlier run: its jobs are queued again, the interrupted one first, and what it had still to send is sent.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use tracing::{error, info, warn};
@@ -9,9 +10,10 @@ use super::intake::ticket;
 use crate::contract::fault::{Code, Fault};
 use crate::contract::messages::Ending;
 use crate::jobs::init_image::InitImage;
-use crate::jobs::journal::{JournalState, Record};
+use crate::jobs::journal::{JournalState, Record, SourceFiles};
 use crate::jobs::queue::Deadline;
 use crate::jobs::record::{JobRecord, Moment};
+use crate::jobs::sources::of_mask;
 
 /// Starts without progress after which a job is taken for the cause of the crashes.
 const STARTS: u32 = 2;
@@ -27,8 +29,8 @@ impl Service {
         (self.ended, self.session) = (ended, session);
         self.publisher.send(messages.into_values());
         let mut tickets = vec![];
-        for (record, init_image) in jobs.into_values() {
-            match revive(record, init_image) {
+        for (record, files) in jobs.into_values() {
+            match revive(record, files) {
                 Ok(record) => tickets.push(ticket(record.0, record.1)),
                 Err(ended) => self.end(ended.0, ended.1),
             }
@@ -60,10 +62,7 @@ impl Service {
 }
 
 /// A job as it can be queued, or how it ends instead.
-fn revive(
-    mut record: JobRecord,
-    init_image: Option<std::path::PathBuf>,
-) -> Result<(JobRecord, Deadline), Box<(JobRecord, Ending)>> {
+fn revive(mut record: JobRecord, files: SourceFiles) -> Result<(JobRecord, Deadline), Box<(JobRecord, Ending)>> {
     if record.cancelled {
         let ending = Ending::Cancelled(Fault::new(Code::Cancelled, "cancelled while it was painted"));
         return Err(Box::new((record, ending)));
@@ -74,13 +73,12 @@ fn revive(
         error!(id = record.job.id, "{message}");
         return Err(Box::new((record, Ending::Failed(Fault::new(Code::Internal, message)))));
     }
-    if let Some(path) = init_image {
-        match InitImage::open(&path) {
-            Ok(image) => record.job.init_image = Some(image),
-            Err(fault) => {
-                warn!(id = record.job.id, "{fault}");
-                return Err(Box::new((record, Ending::Failed(fault))));
-            }
+    let open = |path: Option<PathBuf>| path.map(|path| InitImage::open(&path)).transpose();
+    match (open(files.init_image), open(files.mask).map_err(of_mask)) {
+        (Ok(init_image), Ok(mask)) => (record.job.init_image, record.job.mask) = (init_image, mask),
+        (Err(fault), _) | (_, Err(fault)) => {
+            warn!(id = record.job.id, "{fault}");
+            return Err(Box::new((record, Ending::Failed(fault))));
         }
     }
     let passes = record.expiry.as_ref().map(|expiry| Instant::now() + expiry.left(&Moment::now()));

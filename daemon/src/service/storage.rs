@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::files::{remove_leftovers, sync_folder, write_atomically};
 use crate::jobs::init_image::InitImage;
-use crate::jobs::journal::{JournalState, Record, is_init_image};
+use crate::jobs::journal::{JournalState, Record, is_source};
 
 /// Space for endings, which a full disk must not lose.
 const RESERVE: &str = ".diffused-reserve";
@@ -52,7 +52,7 @@ pub(super) struct Storage {
 
 /// Lines for the journal, and what has to be on the disk before them.
 struct Batch {
-    init_images: Vec<(InitImage, Vec<u8>)>,
+    sources: Vec<(InitImage, Vec<u8>)>,
     lines: String,
     sync: bool,
     /// Whether they are requests, which wait for the reserve. Everything else may use it up.
@@ -89,7 +89,7 @@ impl Storage {
         let len = file.metadata()?.len();
         remove_orphans(&images, &journal);
         remove_leftovers(folder, |name| [JOURNAL, RESERVE].contains(&name));
-        remove_leftovers(&images, |name| is_init_image(name.as_ref()));
+        remove_leftovers(&images, |name| is_source(name.as_ref()));
         let (folder, next) = (folder.to_owned(), journal.next);
         let storage = Storage {
             folder,
@@ -106,7 +106,7 @@ impl Storage {
         Ok((storage, journal))
     }
 
-    /// Where init images wait.
+    /// Where init images and masks wait.
     pub(super) fn init_images(&self) -> PathBuf {
         self.folder.join(INIT_IMAGES)
     }
@@ -140,7 +140,7 @@ impl Storage {
             return;
         }
         let lines = std::mem::take(&mut self.pending);
-        let batch = Batch { init_images: vec![], lines, sync: self.urgent, accepts: false };
+        let batch = Batch { sources: vec![], lines, sync: self.urgent, accepts: false };
         let outcome = self.append(batch).await;
         self.urgent = false;
         match outcome {
@@ -152,20 +152,16 @@ impl Storage {
         }
     }
 
-    /// Brings requests that are to be accepted to the disk, with their init images: all, or, where it fails, none of them.
-    pub(super) async fn accept(
-        &mut self,
-        init_images: Vec<(InitImage, Vec<u8>)>,
-        records: &[Record],
-    ) -> io::Result<()> {
+    /// Brings requests that are to be accepted to the disk, with their images: all, or, where it fails, none of them.
+    pub(super) async fn accept(&mut self, sources: Vec<(InitImage, Vec<u8>)>, records: &[Record]) -> io::Result<()> {
         let earlier = std::mem::take(&mut self.pending);
         let lines: String = records.iter().map(Record::line).collect();
-        let paths: Vec<PathBuf> = init_images.iter().map(|(image, _)| image.path().to_owned()).collect();
-        let batch = Batch { init_images, lines: format!("{earlier}{lines}"), sync: true, accepts: true };
+        let paths: Vec<PathBuf> = sources.iter().map(|(image, _)| image.path().to_owned()).collect();
+        let batch = Batch { sources, lines: format!("{earlier}{lines}"), sync: true, accepts: true };
         let outcome = self.append(batch).await;
         outcome.map_err(|(error, _)| {
             self.pending = earlier + &self.pending;
-            paths.iter().for_each(|path| self.remove_init_image(path));
+            paths.iter().for_each(|path| self.remove_source(path));
             error
         })
     }
@@ -240,9 +236,9 @@ impl Storage {
         }
     }
 
-    /// Removes the file of an init image that is no longer needed.
-    pub(super) fn remove_init_image(&self, path: &Path) {
-        if path.parent() == Some(&self.init_images()) && is_init_image(path) {
+    /// Removes the file of an init image or a mask that is no longer needed.
+    pub(super) fn remove_source(&self, path: &Path) {
+        if path.parent() == Some(&self.init_images()) && is_source(path) {
             // It may never have been written.
             let _ = fs::remove_file(path);
         }
@@ -251,7 +247,7 @@ impl Storage {
 
 impl Batch {
     fn write(&self, file: &File, at: u64) -> io::Result<()> {
-        self.init_images.iter().try_for_each(|(image, bytes)| image.store(bytes)).map_err(io::Error::other)?;
+        self.sources.iter().try_for_each(|(image, bytes)| image.store(bytes)).map_err(io::Error::other)?;
         file.write_all_at(self.lines.as_bytes(), at)?;
         if self.sync { file.sync_data() } else { Ok(()) }
     }
@@ -318,12 +314,12 @@ fn keep_damaged(folder: &Path, lines: &[usize]) {
     warn!("{}: {count} damaged lines (line {shown}) were left out, all others are used; {kept}", path.display());
 }
 
-/// Removes init images that belong to no job, as a crash between file and journal leaves them.
+/// Removes init images and masks that belong to no job, as a crash between file and journal leaves them.
 fn remove_orphans(folder: &Path, journal: &JournalState) {
-    let wanted: Vec<&PathBuf> = journal.jobs.values().filter_map(|(_, path)| path.as_ref()).collect();
+    let wanted: Vec<&PathBuf> = journal.jobs.values().flat_map(|(_, files)| files.paths()).collect();
     let Ok(entries) = fs::read_dir(folder) else { return };
     let files = entries.flatten().map(|entry| entry.path());
-    for path in files.filter(|path| is_init_image(path) && !wanted.contains(&path)) {
+    for path in files.filter(|path| is_source(path) && !wanted.contains(&path)) {
         let _ = fs::remove_file(path);
     }
 }

@@ -1,6 +1,6 @@
 //! A mask: what of an image is repainted. Sums are f64 in a fixed order, so a mask is the same on every CPU.
 
-use image::{GrayImage, RgbImage};
+use image::{GrayImage, Rgb, RgbImage};
 
 use super::{Inpainting, Region};
 
@@ -58,14 +58,17 @@ impl Mask {
         self
     }
 
-    /// `kept` where the mask is black, `painted` where it is white. All have one size.
-    pub fn overlay(&self, kept: RgbImage, painted: &RgbImage) -> RgbImage {
-        let mut image = kept;
-        let pixels = image.as_mut().chunks_exact_mut(3).zip(painted.as_raw().chunks_exact(3)).zip(self.0.as_raw());
-        for ((pixel, painted), mask) in pixels {
-            pixel.iter_mut().zip(painted).for_each(|(value, new)| *value = mixed(*value, *new, *mask));
-        }
+    /// `image` where the mask is black, `painted` where it is white. All have one size.
+    pub fn overlay(&self, mut image: RgbImage, painted: &RgbImage) -> RgbImage {
+        painted.enumerate_pixels().for_each(|(x, y, painted)| self.lay_over(&mut image, (x, y), *painted));
         image
+    }
+
+    /// Lays `painted` over the pixel of `image` there.
+    pub(super) fn lay_over(&self, image: &mut RgbImage, (x, y): (u32, u32), painted: Rgb<u8>) {
+        let mask = self.0.get_pixel(x, y).0[0];
+        let pixel = image.get_pixel_mut(x, y);
+        pixel.0.iter_mut().zip(painted.0).for_each(|(value, new)| *value = mixed(*value, new, mask));
     }
 
     /// For each pixel of latents with one for `factor` pixels along an axis, whether it is repainted: as the nearest

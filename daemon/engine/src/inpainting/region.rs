@@ -4,6 +4,8 @@
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageBuffer, Pixel, RgbImage};
 
+use super::Mask;
+
 /// A part of an image, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
@@ -49,8 +51,18 @@ impl Region {
 
     /// Puts `painted` into its place in `image`, scaled to cover it.
     pub fn put(&self, image: &mut RgbImage, painted: RgbImage) {
-        let part = fitted(painted, (self.width, self.height), |ratio, own| ratio <= own);
-        imageops::replace(image, &part, self.x.into(), self.y.into());
+        imageops::replace(image, &self.scaled(painted), self.x.into(), self.y.into());
+    }
+
+    /// The same, but where `mask`, which is as large as `image`, is black, the image stays.
+    pub fn put_masked(&self, image: &mut RgbImage, painted: RgbImage, mask: &Mask) {
+        for (x, y, painted) in self.scaled(painted).enumerate_pixels() {
+            mask.lay_over(image, (self.x + x, self.y + y), *painted);
+        }
+    }
+
+    fn scaled(&self, painted: RgbImage) -> RgbImage {
+        fitted(painted, (self.width, self.height), |ratio, own| ratio <= own)
     }
 }
 
@@ -98,6 +110,9 @@ fn fitted<P: Pixel<Subpixel = u8> + 'static>(
         true => image,
         false => imageops::resize(&image, across, down, FilterType::Lanczos3),
     };
+    if image.dimensions() == (width, height) {
+        return image;
+    }
     let (left, top) = (i64::from(width / 2) - i64::from(across / 2), i64::from(height / 2) - i64::from(down / 2));
     let inside = |at: u32, offset: i64, len: u32| (i64::from(at) - offset).clamp(0, i64::from(len) - 1) as u32;
     ImageBuffer::from_fn(width, height, |x, y| *image.get_pixel(inside(x, left, across), inside(y, top, down)))

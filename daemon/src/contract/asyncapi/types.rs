@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::Fit;
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Stage;
 use diffused_engine::sampler::SamplerKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Gives a type this schema, written out wherever the type is used.
 macro_rules! schema {
@@ -101,6 +103,23 @@ schema!(SyntaxName, json_schema!({"type": "string", "enum": PromptSyntax::ALL}))
 pub(in crate::contract) struct RequestSyntax;
 schema!(RequestSyntax, json_schema!({"type": "string", "pattern": "^([Aa]1111|[Pp][Ll][Aa][Ii][Nn])$"}));
 
+/// True or false, as clients may write it.
+pub(in crate::contract) struct RequestFlag;
+schema!(RequestFlag, json_schema!({"enum": [true, false, 0, 1]}));
+
+/// What is under a mask at the beginning, as the daemon writes it.
+pub(in crate::contract) struct MaskedContentName;
+schema!(MaskedContentName, json_schema!({"type": "string", "enum": MaskedContent::ALL}));
+
+/// What is under a mask at the beginning, as clients may write it.
+pub(in crate::contract) struct RequestMaskedContent;
+schema!(RequestMaskedContent, {
+    let names = MaskedContent::ALL.map(|content| json!(content)).into_iter();
+    let labels = MaskedContent::ALL.map(|content| json!(content.label())).into_iter().skip(2);
+    let all: Vec<Value> = (0..4).map(|number| json!(number)).chain(names).chain(labels).collect();
+    json_schema!({"enum": all})
+});
+
 /// A file format, as clients may write it.
 pub(in crate::contract) struct RequestFormat;
 schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg]|[Jj][Pp][Ee]?[Gg])$"}));
@@ -160,4 +179,27 @@ pub(in crate::contract) struct PaintedParameters {
     /// The upscaler's name, where there is an `upscale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     upscaler: Option<String>,
+    /// How what was masked was repainted; only with a mask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inpainting: Option<PaintedMask>,
+}
+
+/// How what was masked was repainted: the engine's `Inpainting`.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::contract) struct PaintedMask {
+    /// Deviation of the blur along x, pixels.
+    mask_blur_x: f64,
+    /// Deviation of the blur along y, pixels.
+    mask_blur_y: f64,
+    /// What was under the mask at the beginning.
+    #[schemars(with = "MaskedContentName")]
+    inpainting_fill: String,
+    /// Whether black was repainted instead of white.
+    inpainting_mask_invert: bool,
+    /// Whether the masked part alone was painted.
+    inpaint_full_res: bool,
+    /// Pixels around that part that were painted with it.
+    inpaint_full_res_padding: u32,
+    /// Whether what is not masked is the init image's.
+    keep_unmasked: bool,
 }

@@ -24,7 +24,8 @@ fn accepted(number: u64, id: &str) -> Record {
         left: Duration::from_secs(9),
         at: Moment { shown: SystemTime::UNIX_EPOCH, boot: "x".into(), uptime: 1.5 },
     });
-    Record::Accepted(Box::new(Acceptance { number, job, init_image: Some("a.init-image".into()), mark, reply, expiry }))
+    let files = SourceFiles { init_image: Some("a.init-image".into()), mask: Some("a.mask".into()) };
+    Record::Accepted(Box::new(Acceptance { number, job, files, mark, reply, expiry }))
 }
 
 fn painted(job: u64) -> Record {
@@ -65,9 +66,9 @@ fn shown(journal: &JournalState) -> String {
 #[test]
 fn a_job_is_there_with_all_that_is_known_until_it_ends() {
     let journal = replay(&[accepted(1, "a"), accepted(2, "b"), Record::Started { job: 1 }, painted(1)]);
-    let (record, init_image) = &journal.jobs[&1];
+    let (record, files) = &journal.jobs[&1];
     assert_eq!((record.job.id.as_str(), record.job.request.seed, record.images.len()), ("a", 7, 1));
-    assert_eq!(init_image.as_deref(), Some(Path::new("a.init-image")));
+    assert!(files.paths().eq([Path::new("a.init-image"), Path::new("a.mask")]));
     assert_eq!(record.reply.as_ref().unwrap().correlation.as_deref(), Some([0, 159, 146, 150].as_slice()));
     assert!(record.warnings.len() == 2 && record.warnings[1] == "small", "{:?}", record.warnings);
     assert!(record.interrupted && !journal.jobs[&2].0.interrupted);

@@ -24,11 +24,16 @@ pub(super) fn init_image(fields: &mut Fields, mode: RequestMode) -> Result<Optio
     let [Value::String(text)] = images.as_slice() else {
         return Err(Fault::param(FIELD, format!("expected one image in base64, got {} entries", images.len())));
     };
-    let text = text.split_once("base64,").map_or(text.as_str(), |(_, data)| data);
+    decoded(FIELD, text).map(Some)
+}
+
+/// The bytes of an image that `field` has in base64, perhaps as a data URL.
+pub(super) fn decoded(field: &str, text: &str) -> Result<Vec<u8>, Fault> {
+    let text = text.split_once("base64,").map_or(text, |(_, data)| data);
     // Some tools wrap the lines.
     let unwrapped: String = text.split_ascii_whitespace().collect();
     let decoded = BASE64.decode(unwrapped);
-    decoded.map(Some).map_err(|error| Fault::param(FIELD, format!("the image's base64 is broken: {error}")))
+    decoded.map_err(|error| Fault::param(field, format!("the image's base64 is broken: {error}")))
 }
 
 /// How the init image fits, by our name or by the web API's number.

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use base64::Engine as _;
+use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::picture::{Colour, Fit};
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
@@ -17,8 +18,9 @@ fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
 }
 
 fn parse_bytes(payload: &[u8], kind: RequestMode) -> Result<Job, Rejection> {
-    let (job, init_image) = Job::parse(payload, kind, Path::new("init_images"))?;
-    assert_eq!(job.init_image.is_some(), init_image.is_some());
+    let (job, files) = Job::parse(payload, kind, Path::new("init_images"))?;
+    let paths: Vec<&Path> = files.iter().map(|(image, _)| image.path()).collect();
+    assert_eq!(paths, job.init_image.iter().chain(&job.mask).map(InitImage::path).collect::<Vec<_>>());
     Ok(job)
 }
 
@@ -247,6 +249,57 @@ fn what_has_no_effect_is_a_warning() {
         warnings(json!({"prompt": "a house", "negative_prompt": long, "cfg_scale": 1})),
         ["negative_prompt has no effect without guidance (cfg_scale 1; above 1 it has)"]
     );
+}
+
+#[test]
+fn a_mask_comes_with_an_init_image_and_its_keys_have_defaults() {
+    let image = || {
+        let mut file = Cursor::new(vec![]);
+        RgbImage::new(70, 20).write_to(&mut file, ImageFormat::Png).unwrap();
+        base64::engine::general_purpose::STANDARD.encode(file.into_inner())
+    };
+    let with = |more: Value| {
+        let mut request = json!({"prompt": "a", "init_images": [image()], "mask": image()});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parse(RequestMode::Img2Img, request).unwrap()
+    };
+    let plain = with(json!({}));
+    assert_eq!((plain.request.inpainting, plain.mask.is_some()), (Some(Inpainting::default()), true));
+    let all = json!({
+        "mask_blur": 4, "mask_blur_y": 2.5, "inpainting_fill": 2, "inpaint_full_res": true,
+        "inpainting_mask_invert": 1, "keep_unmasked": false,
+    });
+    let inpainting = Inpainting {
+        blur_x: 4.0,
+        blur_y: 2.5,
+        content: MaskedContent::LatentNoise,
+        invert: true,
+        region_only: true,
+        padding: PADDING,
+        keep_unmasked: false,
+    };
+    let job = with(all.clone());
+    assert_eq!((job.request.inpainting, job.warnings.len()), (Some(inpainting), 0));
+    let useless = with(json!({"inpaint_full_res_padding": 8}));
+    assert_eq!(useless.warnings, ["inpaint_full_res_padding has no effect without inpaint_full_res"]);
+    let mut without = all;
+    (without["prompt"], without["init_images"]) = (json!("a"), json!([image()]));
+    let job = parse(RequestMode::Img2Img, without).unwrap();
+    assert_eq!(job.request.inpainting, None);
+    let keys = "mask_blur, mask_blur_y, inpainting_fill, inpainting_mask_invert, inpaint_full_res, keep_unmasked";
+    assert_eq!(job.warnings, [format!("no effect without a mask: {keys}")]);
+    let full = json!({"prompt": "a", "init_images": [image()], "mask": image(), "inpainting_fill": 0,
+                      "denoising_strength": 1});
+    let painting = parse(RequestMode::Img2Img, full).unwrap().resolve(&resolver(), Options::default()).unwrap();
+    assert!(painting.warnings()[0].to_string().starts_with("inpainting_fill has no effect at"));
+    for (mode, request) in [
+        (RequestMode::Txt2Img, json!({"prompt": "a", "mask": image()})),
+        (RequestMode::Img2Img, json!({"prompt": "a", "init_images": [image()], "mask": "aGVsbG8="})),
+        (RequestMode::Img2Img, json!({"prompt": "a", "init_images": [image()], "mask": "%"})),
+        (RequestMode::Img2Img, json!({"prompt": "a", "init_images": [image()], "mask": 7})),
+    ] {
+        check_refused(mode, request.to_string().as_bytes(), Code::InvalidParam, Some("mask"));
+    }
 }
 
 fn text(payload: &[u8]) -> Job {

@@ -4,6 +4,7 @@
 use std::io::Cursor;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Parameters;
 use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
 use image::{ImageDecoder, ImageEncoder, RgbImage};
@@ -71,6 +72,9 @@ pub fn infotext(parameters: &Parameters) -> String {
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }
+    if let Some(inpainting) = &parameters.inpainting {
+        text += &masking(inpainting);
+    }
     if parameters.decoder == AutoencoderKind::Tiny {
         text += ", VAE Decoder: TAESD";
     }
@@ -86,6 +90,20 @@ fn quoted(value: &str) -> String {
         true => serde_json::Value::from(value).to_string(),
         false => value.to_owned(),
     }
+}
+
+/// How what was masked was repainted; what is as the web interface has it by default is left out.
+fn masking(inpainting: &Inpainting) -> String {
+    let Inpainting { blur_x, blur_y, content, invert, region_only, padding, .. } = inpainting;
+    let blur =
+        if blur_x == blur_y { format!(", Mask blur: {blur_x}") } else { format!(", Mask blur: {blur_x}x{blur_y}") };
+    let parts = [
+        (*blur_x > 0.0 || *blur_y > 0.0, blur),
+        (*invert, ", Mask mode: Inpaint not masked".to_owned()),
+        (*content != MaskedContent::Original, format!(", Masked content: {}", content.label())),
+        (*region_only, format!(", Inpaint area: Only masked, Masked area padding: {padding}")),
+    ];
+    parts.into_iter().filter(|(there, _)| *there).map(|(_, part)| part).collect()
 }
 
 #[cfg(test)]
@@ -145,6 +163,24 @@ mod tests {
         assert!(text.contains(wanted), "{text}");
         assert!(named("a, b: c").contains("upscaler: \"a, b: c\", Version"));
         assert!(!infotext(&parameters("a", None)).contains("Postprocess"));
+    }
+
+    #[test]
+    fn the_parameters_say_how_a_mask_was_used() {
+        let text = |inpainting| infotext(&Parameters { inpainting: Some(inpainting), ..parameters("a", Some(0.5)) });
+        assert!(text(Inpainting::default()).contains("Denoising strength: 0.5, Version"));
+        let all = Inpainting {
+            blur_x: 4.0,
+            blur_y: 4.0,
+            content: MaskedContent::LatentNoise,
+            invert: true,
+            region_only: true,
+            padding: 32,
+            keep_unmasked: true,
+        };
+        let expected = "Denoising strength: 0.5, Mask blur: 4, Mask mode: Inpaint not masked, \
+                        Masked content: latent noise, Inpaint area: Only masked, Masked area padding: 32, Version";
+        assert!(text(all).contains(expected), "{}", text(all));
     }
 
     #[test]
