@@ -6,6 +6,7 @@ use std::process::Command;
 use diffused::painting::model::Model;
 use diffused_engine::Options;
 use diffused_engine::error::Error;
+use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Request;
 use diffused_kernels::cpu::Level;
 use diffused_tests::program;
@@ -24,11 +25,11 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
 }
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
-fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
+fn smallest_budget((width, height): Size, strength: Option<f64>, inpainting: Option<Inpainting>) -> String {
     let model = Model::new(None, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
-    let request = Request { width, height, strength, ..Request::default() };
+    let request = Request { width, height, strength, inpainting, ..Request::default() };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
         panic!("one byte cannot be enough")
@@ -37,7 +38,7 @@ fn smallest_budget((width, height): Size, strength: Option<f64>) -> String {
 }
 
 /// Paints with every choice and compares.
-fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>) {
+fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>, inpainting: Option<Inpainting>) {
     let folder = tempfile::tempdir().unwrap();
     let (width, height) = (size.0.to_string(), size.1.to_string());
     let mut options = options.to_vec();
@@ -52,7 +53,7 @@ fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>) {
             }
         }
     }
-    for memory in [&smallest_budget(size, strength), "64M", "2G"] {
+    for memory in [&smallest_budget(size, strength, inpainting), "64M", "2G"] {
         let options = [&options[..], &["--memory", memory]].concat();
         assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
     }
@@ -60,17 +61,27 @@ fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>) {
 
 #[test]
 fn text_to_image() {
-    check("boat.png", (128, 96), &[], None);
+    check("boat.png", (128, 96), &[], None, None);
 }
 
 /// Latents of 13 × 9, which no halving divides.
 #[test]
 fn text_to_image_of_an_odd_size() {
-    check("boat.png", (104, 72), &[], None);
+    check("boat.png", (104, 72), &[], None, None);
 }
 
 #[test]
 fn image_to_image() {
     let init = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/pictures/demo-init.png");
-    check("boat.png", (128, 96), &["--init-image", init, "--strength", "0.9"], Some(0.9));
+    check("boat.png", (128, 96), &["--init-image", init, "--strength", "0.9"], Some(0.9), None);
+}
+
+#[test]
+fn inpainting() {
+    let goldens = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
+    let [image, mask] = ["pictures/demo-init.png", "inpaint/mask-40x24.png"].map(|file| format!("{goldens}/{file}"));
+    let options =
+        ["--init-image", &image, "--mask", &mask, "--strength", "0.9", "--mask-blur", "5", "--inpainting-fill", "fill"];
+    let inpainting = Inpainting { content: MaskedContent::Fill, ..Inpainting::default() };
+    check("boat.png", (128, 96), &options, Some(0.9), Some(inpainting));
 }

@@ -28,7 +28,7 @@ pub(super) fn inpainting(fields: &mut Fields, with_mask: bool) -> Result<(Option
     let content = content(fields.take("inpainting_fill"))?;
     let invert = flag("inpainting_mask_invert", fields.take("inpainting_mask_invert"))?;
     let region_only = flag("inpaint_full_res", fields.take("inpaint_full_res"))?;
-    let padding = fields.size("inpaint_full_res_padding")?;
+    let padding = fields.whole("inpaint_full_res_padding", 0..=8192)?.and_then(|padding| u32::try_from(padding).ok());
     let keep_unmasked = flag("keep_unmasked", fields.take("keep_unmasked"))?;
     let given = [
         ("mask_blur", blur.is_some()),
@@ -48,14 +48,13 @@ pub(super) fn inpainting(fields: &mut Fields, with_mask: bool) -> Result<(Option
     let default = Inpainting::default();
     let region_only = region_only.unwrap_or(default.region_only);
     let useless = !region_only && padding.is_some_and(|padding| padding > 0);
-    let padding = padding.map_or(PADDING, |padding| padding.try_into().unwrap_or(u32::MAX));
     let inpainting = Inpainting {
         blur_x: blur_x.or(blur).unwrap_or(default.blur_x),
         blur_y: blur_y.or(blur).unwrap_or(default.blur_y),
         content: content.unwrap_or(default.content),
         invert: invert.unwrap_or(default.invert),
         region_only,
-        padding: if region_only { padding } else { 0 },
+        padding: if region_only { padding.unwrap_or(PADDING) } else { 0 },
         keep_unmasked: keep_unmasked.unwrap_or(default.keep_unmasked),
     };
     let warning = useless.then(|| "inpaint_full_res_padding has no effect without inpaint_full_res".to_owned());
