@@ -12,7 +12,7 @@ use crate::pictures::{agreement, open};
 use crate::{Fresh, goldens};
 
 #[derive(Debug, Deserialize)]
-struct Golden {
+struct MaskedGolden {
     model: String,
     sampler: SamplerKind,
     prompt: String,
@@ -33,7 +33,7 @@ fn mask(file: &str, inpainting: &Inpainting) -> Mask {
     Mask::new(luminance(&open(file)), inpainting)
 }
 
-impl Golden {
+impl MaskedGolden {
     fn request(&self, inpainting: Inpainting) -> Request {
         Request {
             prompt: self.prompt.clone(),
@@ -70,7 +70,7 @@ impl Golden {
 #[test]
 fn pictures_agree() {
     let list = std::fs::read_to_string(goldens().join("pictures-inpaint.json")).unwrap();
-    let list: Vec<Golden> = serde_json::from_str(&list).unwrap();
+    let list: Vec<MaskedGolden> = serde_json::from_str(&list).unwrap();
     let (mut wrong, mut painted) = (vec![], 0);
     for model in ["sd1", "inpaint", "sdxl", "sdxl-inpaint"] {
         let fresh = Fresh::new(model, Format::F32);
@@ -157,9 +157,9 @@ fn regions_are_the_references() {
 
 /// Keeps what the engine reports.
 #[derive(Default)]
-struct Recorder(Vec<StepCheckpoint>);
+struct CheckpointList(Vec<StepCheckpoint>);
 
-impl Observer for Recorder {
+impl Observer for CheckpointList {
     fn tick(&mut self, _: PaintingProgress) {}
 
     fn step_done(&mut self, checkpoint: &StepCheckpoint) {
@@ -195,15 +195,15 @@ fn a_painting_goes_on_after_every_call() {
                 ..Request::default()
             };
             let painting = resolver.resolve(&request, Some(image.dimensions())).unwrap();
-            let mut paint = |checkpoint, recorder: &mut Recorder| {
+            let mut paint = |checkpoint, recorder: &mut CheckpointList| {
                 let mask = mask("inpaint/mask-disc-16x16.png", &inpainting);
                 engine.paint(&painting, Start::Masked { image: image.clone(), mask, checkpoint }, recorder).unwrap()
             };
-            let mut whole = Recorder::default();
+            let mut whole = CheckpointList::default();
             let picture = paint(None, &mut whole);
             assert_eq!(whole.0.len(), painting.calls());
             for (index, checkpoint) in whole.0.iter().enumerate() {
-                let mut rest = Recorder::default();
+                let mut rest = CheckpointList::default();
                 assert!(paint(Some(checkpoint.clone()), &mut rest) == picture, "{model}, {sampler}, call {index}");
                 assert!(rest.0 == whole.0[index + 1..]);
             }

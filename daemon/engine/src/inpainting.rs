@@ -1,19 +1,19 @@
 //! Inpainting: a part of an init image is repainted, the part that its mask covers. `mask` has the mask's arithmetic,
 //! `content` what is under it at the beginning, `region` the part of a large image that is painted in the model's own
-//! size, `background` what stays at each step, `masked_image` what a model that was trained for it sees beside the latents.
+//! size, `kept_latents` what stays at each step, `masked_image` what a model that was trained for it sees beside the latents.
 //!
 //! Where it is not said otherwise this is diffusers' `StableDiffusionInpaintPipeline` and its `VaeImageProcessor`; the
 //! blur and what is under the mask are the A1111 web interface's, and so are the names of the options.
 
-mod background;
 mod content;
+mod kept_latents;
 mod mask;
 mod masked_image;
 mod region;
 
-pub(crate) use background::Background;
 pub use content::filled;
 pub(crate) use content::refill;
+pub(crate) use kept_latents::KeptLatents;
 pub use mask::{Mask, luminance};
 pub use masked_image::MaskedImage;
 pub use region::Region;

@@ -3,7 +3,7 @@
 use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::conditioning;
 use crate::error::{Error, Result};
-use crate::inpainting::{Background, Inpainting};
+use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
 use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
@@ -116,7 +116,7 @@ impl Models {
             demands.push(of(Stage::VaeEncoder, encodings, demand));
         }
         let mut unet = self.unet.demand(latents, embeddings)?;
-        unet.tables += parameters.inpainting.map_or(0, |_| Background::memory(height * width, channels));
+        unet.tables += parameters.inpainting.map_or(0, |_| KeptLatents::memory(height * width, channels));
         demands.push(of(Stage::Unet, painting.calls(), unet));
         demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
         if let Some(factor) = parameters.upscale {

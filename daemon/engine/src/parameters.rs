@@ -220,7 +220,7 @@ mod tests {
             (Inpainting { padding: 8193, ..Inpainting::default() }, "inpaint_full_res_padding"),
         ] {
             let request = Request { inpainting: Some(inpainting), ..masked.clone() };
-            let found = resolve(&request, None, Some((64, 64)), &sample());
+            let found = resolve(&request, Defaults::default(), Some((64, 64)), &sample());
             assert!(matches!(found, Err(Error::InvalidParam { field, .. }) if field == wrong), "{found:?}");
         }
         let tiny = Request { decoder: Some(AutoencoderKind::Tiny), ..Request::default() };

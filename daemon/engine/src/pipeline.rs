@@ -11,7 +11,7 @@ use crate::StepCheckpoint;
 use crate::checkpoint::Origin;
 use crate::conditioning::{self, Conditioning};
 use crate::error::{Error, Result};
-use crate::inpainting::{Background, MaskedImage};
+use crate::inpainting::{KeptLatents, MaskedImage};
 use crate::latents::Latents;
 use crate::memory_plan::MemoryPlan;
 use crate::models::Models;
@@ -103,7 +103,7 @@ impl<'a> Pipeline<'a> {
             Start::InitImage(image) if !self.starts_from_noise() => self.image_state(image)?,
             _ => self.noise_state(),
         };
-        Ok(Beginning { state, masked, background: None })
+        Ok(Beginning { state, masked, kept: None })
     }
 
     /// The beginning of text to image.
@@ -177,7 +177,7 @@ impl<'a> Pipeline<'a> {
 
     /// Runs the UNet once for each of the sampler's timesteps that are left.
     fn denoise(&mut self, beginning: Beginning, mut conditioning: Conditioning) -> Result<Latents> {
-        let Beginning { mut state, masked, background } = beginning;
+        let Beginning { mut state, masked, kept } = beginning;
         let sampler = &self.painting.sampler;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
         let (budget, macs) = (self.plan.budget(Stage::Unet)?, self.plan.macs(Stage::Unet));
@@ -197,8 +197,8 @@ impl<'a> Pipeline<'a> {
             let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
             check_finite(&state.latents, index + 1, calls)?;
-            if let Some(background) = &background {
-                background.restore(&mut state.latents, sampler, index + 1);
+            if let Some(kept) = &kept {
+                kept.restore(&mut state.latents, sampler, index + 1);
             }
             self.tracker.observer.step_done(&state);
         }
@@ -212,7 +212,7 @@ pub(crate) struct Beginning {
     /// What an inpainting model sees beside the latents.
     masked: Option<MaskedImage>,
     /// What of an init image stays, where a mask says so to an ordinary model.
-    background: Option<Background>,
+    kept: Option<KeptLatents>,
 }
 
 /// A value that is not finite would become black pixels.

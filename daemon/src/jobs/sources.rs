@@ -49,9 +49,12 @@ impl Sources<'_> {
         let (Some(mask), Some(inpainting)) = (self.mask, parameters.inpainting) else {
             return image.memory(parameters);
         };
-        let (width, height) = size(image, parameters, inpainting);
+        let (width, height) = match (inpainting.region_only, parameters.upscale) {
+            (false, Some(factor)) => (factor * parameters.width, factor * parameters.height),
+            _ => size(image, parameters, inpainting),
+        };
         let (pixels, rows) = (width as u64 * height as u64, parameters.height as u64);
-        let painted = RGB * parameters.width as u64 * rows;
+        let painted = RGB * (parameters.width as u64 * rows) * parameters.upscale.unwrap_or(1).pow(2) as u64;
         // The mask and its copy before a blur, and what is painted, are held beside the greatest of these.
         let scaling = if inpainting.region_only { 2 * RGB * pixels + SCALING * width as u64 * rows } else { 0 };
         let unpacking = image.memory_in(width, height).max(mask.memory_in(width, height)).max(scaling);

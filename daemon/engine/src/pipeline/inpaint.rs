@@ -7,7 +7,7 @@ use image::RgbImage;
 use super::{Beginning, Pipeline};
 use crate::checkpoint::StepCheckpoint;
 use crate::error::Result;
-use crate::inpainting::{Background, Inpainting, Mask, MaskedContent, MaskedImage, filled, refill};
+use crate::inpainting::{Inpainting, KeptLatents, Mask, MaskedContent, MaskedImage, filled, refill};
 use crate::latents::Latents;
 use crate::noise::Noise;
 use crate::picture::to_pixels;
@@ -59,8 +59,8 @@ impl Pipeline<'_> {
                 StepCheckpoint::new(self.origin, Latents { height, width, channels, values }, noise)
             }
         };
-        let background = latents.filter(|_| !nine_channels);
-        let background = background.map(|latents| Background::new(in_latents, latents, drawn));
-        Ok(Beginning { state, masked, background })
+        let kept = latents.filter(|_| !nine_channels);
+        let kept = kept.map(|latents| KeptLatents::new(in_latents, latents, drawn));
+        Ok(Beginning { state, masked, kept })
     }
 }

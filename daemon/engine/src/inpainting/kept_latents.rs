@@ -4,7 +4,7 @@ use crate::latents::Latents;
 use crate::sampler::Sampler;
 
 /// The init image's latents, which take the place of the painted ones outside of the mask after each call of the UNet.
-pub(crate) struct Background {
+pub(crate) struct KeptLatents {
     /// For each pixel of the latents whether it is repainted.
     mask: Vec<bool>,
     latents: Latents,
@@ -12,10 +12,10 @@ pub(crate) struct Background {
     noise: Vec<f32>,
 }
 
-impl Background {
+impl KeptLatents {
     /// Of `latents`, which are repainted where `mask` is set, and of the noise that the painting begins with.
-    pub(crate) fn new(mask: Vec<bool>, latents: Latents, noise: Vec<f32>) -> Background {
-        Background { mask, latents, noise }
+    pub(crate) fn new(mask: Vec<bool>, latents: Latents, noise: Vec<f32>) -> KeptLatents {
+        KeptLatents { mask, latents, noise }
     }
 
     /// What it holds of latents of that many pixels and channels, and what `restore` takes for a moment, bytes.
