@@ -8,9 +8,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Writes a file so that there is never half of one, not even after a power cut.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_parts_atomically(path, &[bytes])
+}
+
+/// The same of a file that is `parts` one after the other.
+pub fn write_parts_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
+        parts.iter().try_for_each(|bytes| file.write_all(bytes))?;
         file.sync_all()
     });
     let placed = written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| drop(fs::remove_file(&temporary)));

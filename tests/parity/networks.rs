@@ -122,7 +122,7 @@ fn unets_agree() {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
             let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
-            let output = steps.predict(&input, timestep, &mut go_on).unwrap();
+            let output = steps.predict(input, timestep, &mut go_on).unwrap();
             check(&format!("{model} {case}"), &output, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
         }
     }

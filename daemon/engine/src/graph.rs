@@ -250,9 +250,10 @@ impl Schedule {
         shared: &Shared,
         tick: &mut Tick,
     ) -> Result<Vec<f32>> {
-        let inputs = inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<_>>().map_err(into_ours)?;
+        let inputs =
+            inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<TVec<_>>>().map_err(into_ours)?;
         let mut resources = shared.lock();
-        resources.pool.begin();
+        resources.pool.begin(&inputs);
         let quantized = resources.quantized.clone();
         drop(resources);
         let in_strips = strips.map_or(0, |strips| strips.macs);

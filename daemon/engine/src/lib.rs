@@ -12,6 +12,7 @@ mod conditioning;
 pub mod error;
 mod graph;
 pub mod hash;
+mod held;
 pub mod inpainting;
 pub mod latents;
 pub mod layer;

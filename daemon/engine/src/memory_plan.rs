@@ -75,9 +75,10 @@ pub(crate) struct Demand {
     pub(crate) activations: u64,
     /// The part that runs in strips, if there is one.
     pub(crate) strips: Option<Segment>,
-    /// Bytes that are held all the while: of small tables and embeddings, which stay in memory, of graphs, and of an
-    /// upscaler's images.
+    /// Bytes of small tables, which stay in memory.
     pub(crate) tables: u64,
+    /// Bytes that are held beside the network while it runs: of graphs, latents, embeddings, an upscaler's images.
+    pub(crate) beside: u64,
     /// Matrices in the order of their use, with their bytes.
     pub(crate) matrices: Vec<(Arc<str>, u64)>,
     /// Bytes of the largest block of a matrix.
@@ -94,10 +95,16 @@ impl Demand {
             activations: self.activations.max(next.activations),
             strips: self.strips.or(next.strips),
             tables: self.tables + next.tables,
+            beside: self.beside.max(next.beside),
             matrices: self.matrices,
             largest_block: self.largest_block.max(next.largest_block),
             macs: self.macs + next.macs,
         }
+    }
+
+    /// Bytes that are held from the stage's beginning to its end.
+    fn fixed(&self) -> u64 {
+        self.tables + self.beside
     }
 
     fn weights(&self) -> u64 {
@@ -117,18 +124,18 @@ impl Demand {
     /// Activations and tables where `room` bytes are free for them; more if they do not fit.
     fn activations(&self, room: u64) -> u64 {
         let strips = self.strips.as_ref().map_or(0, |segment| strips::plan(segment, self.strip_room(room)).peak as u64);
-        with_slack(self.tables + self.activations.max(strips))
+        with_slack(self.fixed() + self.activations.max(strips))
     }
 
     /// What is left of `room` bytes for strips.
     fn strip_room(&self, room: u64) -> usize {
-        usize::try_from(without_slack(room).saturating_sub(self.tables)).unwrap_or(usize::MAX)
+        usize::try_from(without_slack(room).saturating_sub(self.fixed())).unwrap_or(usize::MAX)
     }
 
     /// The least memory that this stage can run in, beside the process's own.
     fn smallest(&self) -> u64 {
         let strips = self.strips.as_ref().map_or(0, |segment| strips::smallest(segment).peak as u64);
-        with_slack(self.tables + self.activations.max(strips)) + self.least_ring()
+        with_slack(self.fixed() + self.activations.max(strips)) + self.least_ring()
     }
 }
 
@@ -301,6 +308,7 @@ mod tests {
             activations: activations * MIB,
             strips: None,
             tables: 0,
+            beside: 0,
             matrices: (0..count).map(|i| (Arc::from(format!("m{i}")), MIB)).collect(),
             largest_block: MIB / 4,
             macs: 0,

@@ -3,10 +3,12 @@
 use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::conditioning;
 use crate::error::{Error, Result};
+use crate::held::HeldValues;
 use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
 use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
+use crate::sampler::History;
 use crate::text_encoder::TextEncoder;
 use crate::unet::Unet;
 use crate::upscaler::Upscaler;
@@ -105,28 +107,30 @@ impl Models {
         let latents = vec![batch, height, width, channels];
         let text_encoder = self.text_encoder.demand(conditioning::together(prompts))?;
         let mut demands = vec![of(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
+        let held =
+            HeldValues { latents: height * width * channels, batch, history: History::most_tensors(&painting.sampler) };
         let pixels = parameters.width * parameters.height;
         let encodings = self.encodings(parameters);
         if encodings > 0 {
             let mut demand = self.encoder(parameters.decoder)?.demand(parameters.width, parameters.height)?;
             if let Some(inpainting) = parameters.inpainting {
-                demand.tables += Inpainting::held(pixels);
+                demand.beside += Inpainting::held(pixels);
                 demand.activations = demand.activations.max(inpainting.filling(pixels));
             }
             demands.push(of(Stage::VaeEncoder, encodings, demand));
         }
         let mut unet = self.unet.demand(latents, embeddings)?;
-        unet.tables += parameters.inpainting.map_or(0, |_| KeptLatents::memory(height * width, channels));
+        unet.beside += parameters.inpainting.map_or(0, |_| KeptLatents::memory(height * width, channels));
         demands.push(of(Stage::Unet, painting.calls(), unet));
         demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
         if let Some(factor) = parameters.upscale {
             let demand = self.upscaler()?.demand(parameters.width, parameters.height, factor)?;
             demands.push(of(Stage::Upscaler, 1, demand));
         }
-        demands.iter_mut().for_each(|of| of.demand.tables += self.graphs);
-        let held = conditioning::held(prompts, &self.manifest.text);
+        demands.iter_mut().for_each(|of| of.demand.beside += self.graphs + held.bytes(of.stage));
+        let embeddings = conditioning::held(prompts, &self.manifest.text);
         let before_decoding = demands.iter_mut().filter(|of| of.stage != Stage::VaeDecoder);
-        before_decoding.for_each(|of| of.demand.tables += held);
+        before_decoding.for_each(|of| of.demand.beside += embeddings);
         Ok(demands)
     }
 

@@ -52,9 +52,11 @@ impl Network {
             matrices.push((name.clone(), entry.bytes() as u64));
             largest_block = largest_block.max(entry.block_len(0) as u64);
         }
-        let (activations, tables) = (schedule.activations() as u64, schedule.tables() as u64);
+        // At the end the result is copied out of the graph's own memory.
+        let result = 2 * size_of::<f32>() * signature.output.iter().product::<usize>();
+        let (activations, tables) = (schedule.activations().max(result) as u64, schedule.tables() as u64);
         let (strips, macs) = (schedule.segment().cloned(), schedule.macs());
-        Ok(Demand { activations, strips, tables, matrices, largest_block, macs })
+        Ok(Demand { activations, strips, tables, beside: 0, matrices, largest_block, macs })
     }
 
     /// Starts reading weights for `runs` runs of these shapes.
@@ -117,7 +119,15 @@ impl Network {
         let schedule = self.graph.schedule(signature, true)?;
         let segment = self.row_wise(&schedule)?;
         let (tables, macs) = (schedule.tables() as u64, schedule.macs());
-        Ok(Demand { activations: 0, strips: Some(segment), tables, matrices: vec![], largest_block: 0, macs })
+        Ok(Demand {
+            activations: 0,
+            strips: Some(segment),
+            tables,
+            beside: 0,
+            matrices: vec![],
+            largest_block: 0,
+            macs,
+        })
     }
 
     /// The whole graph as a segment that hands its result out.

@@ -33,18 +33,18 @@ pub(crate) use shapes::{Operand, conv_shape, macs, outputs};
 pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {
     let inputs = &mut OperatorInputs::new(inputs);
     let output = match layer {
-        Layer::Embedding { tokens, positions } => embedding::tokens(inputs, tokens, positions, weights)?,
+        Layer::Embedding { tokens, positions } => embedding::tokens(inputs, tokens, positions, weights, pool)?,
         Layer::TimeEmbedding { channels, flip_sin_to_cos, freq_shift } => {
             embedding::time(inputs, *channels, *flip_sin_to_cos, *freq_shift)?
         }
-        Layer::AddSilu {} => embedding::add_silu(inputs)?,
+        Layer::AddSilu {} => embedding::add_silu(inputs, pool)?,
         Layer::Linear { .. } => return linear::run(layer, inputs, weights, pool),
         Layer::Conv2d { .. } => conv::run(layer, inputs, weights, pool)?,
         Layer::GroupNorm { .. } => return norm::group(layer, inputs, weights, pool),
         Layer::LayerNorm { .. } => return norm::layer(layer, inputs, weights, pool),
         Layer::Attention { .. } => attention::run(layer, inputs, pool)?,
-        Layer::Affine { factor, offset } => pointwise::affine(inputs, *factor, *offset)?,
-        Layer::SoftClamp { limit } => pointwise::soft_clamp(inputs, *limit)?,
+        Layer::Affine { factor, offset } => pointwise::affine(inputs, *factor, *offset, pool)?,
+        Layer::SoftClamp { limit } => pointwise::soft_clamp(inputs, *limit, pool)?,
         Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
     };
     if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }

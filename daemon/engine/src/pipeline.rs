@@ -121,8 +121,8 @@ impl<'a> Pipeline<'a> {
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, fit, background, .. } = *self.painting.parameters();
-        let image = fit.place(image, width, height, background.into());
-        let moments = self.encode(picture::to_pixels(&image))?;
+        let pixels = picture::to_pixels(&fit.place(image, width, height, background.into()));
+        let moments = self.encode(pixels)?;
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);
         let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);
@@ -192,7 +192,7 @@ impl<'a> Pipeline<'a> {
                 unet.attend(embeddings);
             }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
-            let predict = |tick: &mut Tick| unet.predict(&input, sampler.timesteps()[index], tick);
+            let predict = |tick: &mut Tick| unet.predict(input, sampler.timesteps()[index], tick);
             let output = self.tracker.run(Stage::Unet, macs, predict)?;
             let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);

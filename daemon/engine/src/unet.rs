@@ -122,11 +122,16 @@ impl Steps<'_> {
     }
 
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
-    pub fn predict(&mut self, latents: &Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
-        let values = self.masked.as_ref().map_or_else(|| latents.values.clone(), |masked| masked.beside(latents));
-        let channels = values.len() / (latents.height * latents.width);
-        let shape = vec![self.batch, latents.height, latents.width, channels];
-        let input = InputValues::F32(shape, values.repeat(self.batch));
+    pub fn predict(&mut self, latents: Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
+        let (own, pixels) = (latents.values.len(), latents.height * latents.width);
+        let mut shape = latents.shape(self.batch);
+        let values = match &self.masked {
+            Some(masked) => masked.beside(&latents).repeat(self.batch),
+            None => latents.values.repeat(self.batch),
+        };
+        drop(latents);
+        shape[3] = values.len() / (self.batch * pixels);
+        let input = InputValues::F32(shape, values);
         let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {
             inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
@@ -134,7 +139,7 @@ impl Steps<'_> {
         inputs.extend(self.time_ids.iter().flat_map(|ids| [self.pooled.clone(), ids.clone()]));
         let mut predicted = self.running.run(inputs, tick)?;
         if self.batch == 2 {
-            let conditional = predicted.split_off(latents.values.len());
+            let conditional = predicted.split_off(own);
             guide(&mut predicted, &conditional, self.guidance as f32);
         }
         Ok(predicted)

@@ -62,7 +62,7 @@ impl Upscaler {
         let demand = self.network.demand_into(&signature)?;
         let bytes = (width * height * COLOURS) as u64;
         let large = bytes * (factor * factor) as u64;
-        Ok(Demand { tables: demand.tables + bytes + large, activations: large, ..demand })
+        Ok(Demand { beside: demand.beside + bytes + large, activations: large, ..demand })
     }
 
     /// Frees the weights.

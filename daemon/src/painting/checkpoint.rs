@@ -10,7 +10,7 @@ use diffused_engine::StepCheckpoint;
 use diffused_engine::hash::Sha256;
 use tracing::{info, warn};
 
-use crate::files::{remove_leftovers, write_atomically};
+use crate::files::{remove_leftovers, write_parts_atomically};
 use crate::jobs::request::Job;
 
 const NAME: &str = "checkpoint";
@@ -45,7 +45,7 @@ impl CheckpointFile {
         if !self.may_be_replaced() {
             return Err(io::Error::other(format!("{} is not this program's", self.path.display())));
         }
-        write_atomically(&self.path, &[first_line.as_bytes(), &checkpoint.to_bytes()].concat())
+        write_parts_atomically(&self.path, &[first_line.as_bytes(), &checkpoint.to_bytes()])
     }
 
     /// Removes the file, of whatever job it is.

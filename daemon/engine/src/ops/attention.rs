@@ -14,7 +14,7 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
     let Layer::Attention { heads, causal, int8, .. } = *layer else {
         return Err(Error::Internal(format!("{} is not an attention layer", layer.name())));
     };
-    let (mut q, k, v) = (inputs.tensor()?, inputs.value()?, inputs.value()?);
+    let (mut q, k, v) = (inputs.tensor(pool)?, inputs.value()?, inputs.value()?);
     let batch = q.shape()[0];
     let tokens = |x: &Tensor| leading(x.shape()).iter().product::<usize>() / batch;
     let head_dim = channels(q.shape()) / heads;

@@ -29,7 +29,7 @@ pub(super) fn run(
     let shape = conv_shape(layer, x.shape(), size)
         .ok_or_else(|| Error::Internal(format!("{weight}: cannot convolve {:?}", x.shape())))?;
     let mut out = match residual {
-        true => inputs.tensor()?,
+        true => inputs.tensor(pool)?,
         false => pool.take::<f32>(&[shape.batch, shape.out_height(), shape.out_width(), *features])?,
     };
     let slopes = slopes.as_ref().map(|name| weights.table(name)).transpose()?;

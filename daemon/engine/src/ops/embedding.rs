@@ -3,6 +3,7 @@
 use diffused_kernels::Level;
 use tract_onnx::prelude::*;
 
+use super::pool::Pool;
 use super::values::{OperatorInputs, leading, values, values_mut, zeros};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
@@ -16,6 +17,7 @@ pub(super) fn tokens(
     tokens: &str,
     positions: &str,
     weights: &mut Weights,
+    pool: &mut Pool,
 ) -> Result<Tensor> {
     let ids = inputs.value()?;
     let &[batch, length] = ids.shape() else {
@@ -25,7 +27,7 @@ pub(super) fn tokens(
     let rows = weights.rows(tokens, &wanted)?;
     let positions = weights.table(positions)?;
     let channels = rows.len() / wanted.len();
-    let mut out = zeros::<f32>(&[batch, length, channels])?;
+    let mut out = pool.take::<f32>(&[batch, length, channels])?;
     let positions = positions[..length * channels].iter().cycle();
     for ((out, row), position) in values_mut::<f32>(&mut out)?.iter_mut().zip(rows).zip(positions) {
         *out = row + position;
@@ -62,8 +64,8 @@ fn sinusoids(number: f32, flip: bool, freq_shift: f32, out: &mut [f32]) {
 }
 
 /// SiLU of the second input's rows, to each of which the first input's only row is added.
-pub(super) fn add_silu(inputs: &mut OperatorInputs) -> Result<Tensor> {
-    let (added, mut out) = (inputs.value()?, inputs.tensor()?);
+pub(super) fn add_silu(inputs: &mut OperatorInputs, pool: &mut Pool) -> Result<Tensor> {
+    let (added, mut out) = (inputs.value()?, inputs.tensor(pool)?);
     let (added, rows) = (values::<f32>(&added)?, values_mut::<f32>(&mut out)?);
     rows.chunks_exact_mut(added.len()).for_each(|row| row.iter_mut().zip(added).for_each(|(x, added)| *x += added));
     Level::current().silu(rows);
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn one_row_is_added_to_all() {
         let inputs = tvec![tensor2(&[[1.0f32, -1.0]]).into(), tensor2(&[[-1.0f32, 3.0], [0.0, -1.0]]).into()];
-        let found = add_silu(&mut OperatorInputs::new(inputs)).unwrap();
+        let found = add_silu(&mut OperatorInputs::new(inputs), &mut Pool::default()).unwrap();
         let silu = |x: f32| x / (1.0 + (-x).exp());
         let wanted = [0.0, silu(2.0), silu(1.0), silu(-2.0)];
         let near = |(a, b): (&f32, f32)| (a - b).abs() < 1e-6;

@@ -43,7 +43,7 @@ pub(super) fn run(
         pool.release(blocks.scratch);
         return Ok(outputs);
     }
-    let mut out = if *residual { inputs.tensor()? } else { pool.take::<f32>(&shape)? };
+    let mut out = if *residual { inputs.tensor(pool)? } else { pool.take::<f32>(&shape)? };
     let (rows, y) = (x.rows()?, values_mut(&mut out)?);
     weights.panels(weight, |&panels| {
         Level::current().linear(&LinearCall { x: rows, panels, features: *features, epilogue }, y);

@@ -31,9 +31,10 @@ impl Pool {
         Pool { most, ..Pool::default() }
     }
 
-    /// Gets ready for a run: what the last one took and did not give back is gone.
-    pub(crate) fn begin(&mut self) {
-        self.taken = 0;
+    /// Gets ready for a run on `inputs`, which operators give as what was taken here: what the last run took and did not
+    /// give back is gone.
+    pub(crate) fn begin(&mut self, inputs: &[TValue]) {
+        self.taken = inputs.iter().map(|input| bytes(input)).filter(|bytes| *bytes >= SMALLEST).sum();
     }
 
     /// Frees everything that is kept.
@@ -101,6 +102,7 @@ fn bytes(tensor: &Tensor) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::values::OperatorInputs;
     use super::*;
 
     const SHAPE: [usize; 2] = [16, 1024];
@@ -124,6 +126,18 @@ mod tests {
         pool.give(value);
         assert_eq!((pool.kept, pool.taken), (0, BYTES));
         drop(other);
+    }
+
+    #[test]
+    fn what_is_given_was_counted_before() {
+        let mut pool = Pool::new(3 * BYTES);
+        let input: TValue = Tensor::zero::<f32>(&SHAPE).unwrap().into();
+        pool.begin(std::slice::from_ref(&input));
+        let copy = OperatorInputs::new(tvec![input.clone()]).tensor(&mut pool).unwrap();
+        assert_eq!((pool.kept, pool.taken), (0, 2 * BYTES), "an input, and the copy of it that an operator writes to");
+        pool.give(copy.into());
+        pool.give(input);
+        assert_eq!((pool.kept, pool.taken), (2 * BYTES, 0));
     }
 
     #[test]

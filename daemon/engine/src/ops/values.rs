@@ -22,9 +22,15 @@ impl OperatorInputs {
         self.0.next().ok_or_else(|| Error::Internal("an operator's input is missing".into()))
     }
 
-    /// The next input as our own: without a copy where nobody else holds it.
-    pub(super) fn tensor(&mut self) -> Result<Tensor> {
-        Ok(self.value()?.into_tensor())
+    /// The next input, f32, as our own: without a copy where nobody else holds it.
+    pub(super) fn tensor(&mut self, pool: &mut Pool) -> Result<Tensor> {
+        let value = self.value()?;
+        if value.is_exclusive() {
+            return Ok(value.into_tensor());
+        }
+        let mut copy = pool.take::<f32>(value.shape())?;
+        values_mut(&mut copy)?.copy_from_slice(values::<f32>(&value)?);
+        Ok(copy)
     }
 
     /// The next one or two inputs, as matrix `name` takes them.

@@ -23,16 +23,26 @@ impl History {
         self.outputs.iter().chain(&self.sample).chain(&self.sum).map(|tensor| tensor.as_slice())
     }
 
+    /// What it is after each call of `sampler`, with empty tensors.
+    fn replayed(sampler: &Sampler) -> impl Iterator<Item = History> {
+        sampler.timesteps().iter().scan(History::default(), |history, _| {
+            sampler.step(history, vec![], &[], &mut Vec::new);
+            Some(history.clone())
+        })
+    }
+
     /// Whether `sampler` leaves as many tensors after as many calls.
     pub(crate) fn is_of(&self, sampler: &Sampler) -> bool {
         if self.made > sampler.timesteps().len() {
             return false;
         }
-        let mut replayed = History::default();
-        while replayed.made < self.made {
-            sampler.step(&mut replayed, vec![], &[], &mut Vec::new);
-        }
+        let replayed = History::replayed(sampler).take(self.made).last().unwrap_or_default();
         let kinds = |history: &History| (history.outputs.len(), history.sample.is_some(), history.sum.is_some());
         kinds(&replayed) == kinds(self)
+    }
+
+    /// The most tensors that it holds on the way through an image.
+    pub(crate) fn most_tensors(sampler: &Sampler) -> usize {
+        History::replayed(sampler).map(|history| history.tensors().count()).max().unwrap_or(0)
     }
 }
