@@ -27,6 +27,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A file or folder is no model but something else that is known, such as a LoRA.
+    #[error("{}: {what}", path.display())]
+    OtherKind {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, and what to do with it.
+        what: String,
+    },
     /// A configuration asks for what model-prep does not know.
     #[error("{}: {key} is {value}; supported: {supported}", path.display())]
     Config {
@@ -70,6 +78,11 @@ impl Error {
     /// A file that is not as it should be.
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Error {
         Error::File { path: path.to_owned(), message: message.into() }
+    }
+
+    /// What is known and no model.
+    pub(crate) fn other_kind(path: &Path, what: impl Into<String>) -> Error {
+        Error::OtherKind { path: path.to_owned(), what: what.into() }
     }
 
     /// A tensor that is not as it should be.

@@ -29,6 +29,7 @@ pub use convert::{Conversion, Options, Progress, convert};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, NetworkSummary, inspect};
 pub use options::{EmbeddingOption, LoraOption, SourceOptions};
+pub use place::remove_unfinished;
 pub use plan::{Plan, plan};
 pub use synth::{Arch, Dtype, synth};
 pub use tensors::probe_weights;

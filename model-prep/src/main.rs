@@ -14,7 +14,10 @@ use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::byte_size::ByteSize;
 use diffused_engine::request::Request;
 use indicatif::{ProgressBar, ProgressStyle};
-use model_prep::{Arch, Dtype, Format, Options, SourceOptions};
+use model_prep::{Arch, Dtype, Error, Format, Options, SourceOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// Gives back large blocks, so that the pictures of `--calibrate` keep to their memory.
 #[global_allocator]
@@ -201,7 +204,10 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(arguments) => convert(arguments),
         Command::Inspect(SourceArgs { source, weights, options }) => {
             let options = Options { weights: weights.format(), source: options, ..Options::default() };
-            Ok(print::inspection(&mut io::stdout(), &model_prep::inspect(&source, &options)?)?)
+            match model_prep::inspect(&source, &options) {
+                Err(other @ Error::OtherKind { .. }) => Ok(writeln!(io::stdout(), "{other}")?),
+                inspection => Ok(print::inspection(&mut io::stdout(), &inspection?)?),
+            }
         }
         Command::Plan(arguments) => plan(arguments),
         Command::Verify { bundle, source, min_snr, options } => verify(&bundle, &source, &options, min_snr),
@@ -214,6 +220,7 @@ fn convert(arguments: Convert) -> Result<()> {
     let weights = weights.format();
     let options = Options { weights, name, steps, cfg_scale, force, calibrate, source: options };
     let bar = bytes_bar()?;
+    leave_nothing_on_signals()?;
     let converted = model_prep::convert(&source, &output, &options, &mut |progress| {
         bar.set_message(progress.network);
         bar.set_length(progress.total);
@@ -226,6 +233,19 @@ fn convert(arguments: Convert) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     println!("{}", output.display());
+    Ok(())
+}
+
+/// A signal that ends the program deletes the bundle that is being written before.
+fn leave_nothing_on_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            model_prep::remove_unfinished();
+            // Ends the program as if nobody had waited for the signal.
+            let _ = emulate_default_handler(signal);
+        }
+    });
     Ok(())
 }
 

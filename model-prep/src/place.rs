@@ -2,7 +2,8 @@
 //!
 //! A bundle is written into `.NAME.partial` beside its place and moved there when it is whole. A bundle that is
 //! replaced waits as `.NAME.old` until the new one is in its place. A run that was killed may leave either behind; the
-//! next one clears them away if nothing is in them but files that a conversion writes.
+//! next one clears them away if nothing is in them but files that a conversion writes. A run that a signal ends calls
+//! `remove_unfinished` before.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::fs::{self, File, Metadata, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use diffused_engine::bundle::NETWORKS;
 use serde::Deserialize;
@@ -102,6 +104,23 @@ impl OutputPlace {
     }
 }
 
+/// The folders that this process writes bundles into.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Deletes what the conversions of this process have written so far: for a program that a signal ends. Conversions that
+/// go on meanwhile fail.
+pub fn remove_unfinished() {
+    let folders = std::mem::take(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner));
+    for folder in folders {
+        // A file that is created meanwhile keeps the folder there.
+        while folder.exists() && fs::remove_dir_all(&folder).is_err_and(|error| is_in_use(&error)) {}
+    }
+}
+
+fn is_in_use(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound)
+}
+
 /// A bundle that is not whole yet; dropped before `finish`, it is deleted.
 pub(crate) struct Partial {
     place: OutputPlace,
@@ -125,6 +144,7 @@ impl Partial {
         }
         fs::create_dir_all(path.join("tokenizer")).map_err(Error::io(&path))?;
         let lock = lock(&path)?;
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         Ok(Partial { place, path, _lock: lock })
     }
 
@@ -161,6 +181,7 @@ impl Drop for Partial {
         // After `finish` there is nothing left; after an error what is left is of no use, and the error is what
         // matters.
         let _ = fs::remove_dir_all(&self.path);
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.path);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -114,6 +115,41 @@ fn errors_are_one_line() {
     assert_eq!(output.status.code(), Some(1));
     assert!(error.starts_with("error: cannot convert ") && error.contains("there is no such file"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn inspecting_something_else_says_what_it_is() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens");
+    for (file, kind) in [
+        ("adapters/kohya.safetensors", "is a LoRA, not a model; give the model, and this file with --lora"),
+        ("adapters/learned_embeds.safetensors", "is a textual inversion, not a model"),
+        ("models/taesd", "is an autoencoder alone; give the model, and this folder with --vae"),
+    ] {
+        let path = goldens.join(file);
+        let output = model_prep(&["inspect"], &[&path]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).starts_with(&format!("{}: {kind}", path.display())), "{}", text(&output.stdout));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(model_prep(&["convert", "-o"], &[&folder.path().join("bundle"), &path]).status.code(), Some(1));
+    }
+}
+
+/// Ctrl-C, or a service manager: the program ends as the signal has it, and what it was writing is gone.
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_model-prep"));
+    command.args(["convert", "--calibrate", "-o"]).arg(folder.path().join("bundle")).arg(model());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let weights = folder.path().join(".bundle.partial/unet.weights");
+    while !weights.exists() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was stopped");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    assert_eq!(contents(folder.path()), []);
+    assert!(!folder.path().join(".bundle.partial").exists());
 }
 
 /// As `model-prep verify … | head -1`.

@@ -1,4 +1,4 @@
-"""The names of single files: each tiny model written as one, in the original program's layout, and read by diffusers.
+"""The names of single files: tiny models and the demo model, each written as one, in the original program's layout, and read by diffusers.
 
 Run with torch, transformers, diffusers and safetensors installed, from the repository's root:
     OMP_NUM_THREADS=1 python tests/goldens/make_single_files.py
@@ -17,6 +17,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from safetensors.torch import load_file, save_file
 
 HERE = pathlib.Path(__file__).parent
+FOLDERS = {model: HERE / "models" / model for model in ("sd1", "sd2", "sdxl")}
+FOLDERS["demo"] = HERE.parent.parent / "model-prep/demo/model"
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
@@ -180,10 +182,8 @@ def check(folder, path, pipeline):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     found = {}
-    for model, kind in [("sd1", "sd1"), ("sd2", "sd2"), ("sdxl", "xl")]:
-        folder = HERE / "models" / model
-        if not folder.exists():
-            continue
+    for model, kind in [("sd1", "sd1"), ("sd2", "sd2"), ("sdxl", "xl"), ("demo", "sd1")]:
+        folder = FOLDERS[model]
         made, _ = names_of(folder, kind)
         with tempfile.TemporaryDirectory() as place:
             path, regular = pathlib.Path(place) / "model.safetensors", even(folder, pathlib.Path(place) / "model")

@@ -73,6 +73,7 @@ fn not_there(path: &Path) -> String {
 
 fn locate_folder(path: &Path) -> Result<Located> {
     let refused = |message: String| Err(Error::file(path, message));
+    let other_kind = |what: String| Err(Error::other_kind(path, what));
     if let Some(snapshot) = snapshot(path)? {
         return locate_folder(&snapshot);
     }
@@ -88,20 +89,25 @@ fn locate_folder(path: &Path) -> Result<Located> {
         return refused(message.into());
     }
     if path.join("adapter_config.json").exists() || path.join("pytorch_lora_weights.safetensors").exists() {
-        return refused("holds a LoRA, not a model; give the model, and this file with --lora".into());
+        return other_kind("holds a LoRA, not a model; give the model, and this file with --lora".into());
     }
     let weights = weights(path);
     match &weights[..] {
         _ if path.join("unet").is_dir() => {
             refused("has a folder unet but no model_index.json; download the whole model".into())
         }
-        _ if path.join("config.json").exists() => refused(format!("is {}", part(path))),
+        _ if path.join("config.json").exists() => other_kind(format!("is {}", part(path))),
         [file] => Ok(Located { path: path.join(file), single: true, name: name_of(Path::new(file).file_stem()) }),
         [] => match export {
             Some(kind) => refused(format!("is {kind}; take the original model that it was made of")),
-            None => refused("holds neither model_index.json nor a file of weights, so this is not a model".into()),
+            None => match cached_models(path) {
+                models if models.is_empty() => {
+                    refused("holds neither model_index.json nor a file of weights, so this is not a model".into())
+                }
+                models => refused(format!("is a hub's cache; give one of its models: {}", models.join(", "))),
+            },
         },
-        several if several.iter().all(|file| is_half(file)) => refused(format!("is {AUTOENCODER}")),
+        several if several.iter().all(|file| is_half(file)) => other_kind(format!("is {AUTOENCODER}")),
         several => refused(format!("holds several models; give one of them: {}", several.join(", "))),
     }
 }
@@ -143,6 +149,15 @@ fn snapshot(path: &Path) -> Result<Option<PathBuf>> {
         (Some(only), true) => Ok(Some(only)),
         _ => Err(Error::file(&folder, "holds not one snapshot but none or several; give one of the folders in it")),
     }
+}
+
+/// The folders of models in a hub's cache, whose root is `path` or its folder `hub`.
+fn cached_models(path: &Path) -> Vec<String> {
+    let of = |inner: &str| -> Vec<String> {
+        let names = names(&path.join(inner)).into_iter().filter(|name| name.starts_with("models--"));
+        names.map(|name| Path::new(inner).join(name).display().to_string()).collect()
+    };
+    [of(""), of("hub")].concat()
 }
 
 /// The model's name by its folder's; of a hub's cache, `models--ORGANISATION--MODEL/snapshots/HASH`, the hub's.

@@ -29,6 +29,9 @@ const CLIP: &str = "cond_stage_model.transformer.";
 const OPEN_CLIP: &str = "cond_stage_model.model.";
 const XL_CLIP: &str = "conditioner.embedders.0.transformer.";
 const XL_OPEN_CLIP: &str = "conditioner.embedders.1.model.";
+/// Stable Diffusion XL's second text encoder as stable-diffusion.cpp writes it, with transformers' names; the first is
+/// at `CLIP` there.
+const CPP_OPEN_CLIP: &str = "cond_stage_model.1.transformer.";
 
 /// The last of the 24 layers of Stable Diffusion 2's text encoder, which is not used, where it has transformers' names.
 const UNUSED_LAYER: &str = "encoder.layers.23.";
@@ -64,6 +67,11 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
             (part(CLIP, &|name| text_name(name).filter(|name| !name.starts_with(UNUSED_LAYER)))?, None)
         }
         SingleFamily::Sd2 => (open_clip(path, &file, OPEN_CLIP, true)?, None),
+        SingleFamily::Xl if without(&names, XL_CLIP).is_empty() => {
+            let mut second = clip(CPP_OPEN_CLIP)?;
+            transpose_projection(&mut second, &file, &format!("{CPP_OPEN_CLIP}text_model."))?;
+            (clip(CLIP)?, Some(second))
+        }
         SingleFamily::Xl => (clip(XL_CLIP)?, Some(open_clip(path, &file, XL_OPEN_CLIP, false)?)),
     };
     let replaced = options.vae.is_some() && vae.names().next().is_none();
@@ -78,7 +86,10 @@ pub(super) fn open(path: &Path, options: &SourceOptions, warnings: &mut Vec<Stri
         Parts { text: &text_encoder, text_2: text_2.as_ref(), unet: &unet, vae: Some(&vae).filter(|_| !replaced) };
     let (files, tokenizer) = match &options.config {
         Some(folder) => (ConfigFiles::folder(folder), Some(folder.join("tokenizer"))),
-        None => (ConfigFiles::values(path, configs::files(family, &layout, &parts, training)), None),
+        None => {
+            warnings.extend(configs::guess(family, &parts).map(|guess| format!("{}: {guess}", path.display())));
+            (ConfigFiles::values(path, configs::files(family, &layout, &parts, training)), None)
+        }
     };
     // Pruned files keep the average's counters.
     let counters = ["decay", "num_updates"];
@@ -120,14 +131,19 @@ fn open_clip(path: &Path, file: &Arc<TensorFile>, prefix: &str, penultimate: boo
         }
         text.remove(&name);
     }
-    // A matrix that is multiplied from the right, and small.
+    transpose_projection(&mut text, file, prefix)?;
+    Ok(text)
+}
+
+/// Turns OpenCLIP's projection around, which is multiplied from the right; it is small.
+fn transpose_projection(text: &mut Checkpoint, file: &TensorFile, prefix: &str) -> Result<()> {
     if let Some(&[inputs, outputs]) = text.shape("text_projection") {
         let values = file.read_all(&format!("{prefix}text_projection"))?;
         let column = |output: usize| values.iter().skip(output).step_by(outputs.max(1)).copied();
         text.insert("text_projection.weight", &[outputs, inputs], (0..outputs).flat_map(column).collect());
         text.remove("text_projection");
     }
-    Ok(text)
+    Ok(())
 }
 
 /// Whether the UNet predicts v, which only newer files say. Of Stable Diffusion 2 both kinds have the same tensors; the

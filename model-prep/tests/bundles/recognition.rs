@@ -67,6 +67,9 @@ fn places_that_are_no_model_are_told_what_they_are() {
     check(&path("onnx"), &["holds a LoRA", "--lora"]);
     check(&demo().join("unet"), &["is a part of a model; give the folder above"]);
     check(&demo().join("../../../daemon/assets/demo"), &["is a bundle already"]);
+    fs::create_dir_all(path("huggingface/hub/models--some-one--a-model")).unwrap();
+    check(&path("huggingface"), &["is a hub's cache; give one of its models: hub/models--some-one--a-model"]);
+    check(&path("huggingface/hub"), &["is a hub's cache; give one of its models: models--some-one--a-model"]);
     fs::create_dir(path("two")).unwrap();
     ["a.safetensors", "b.ckpt"].iter().for_each(|file| fs::write(path("two").join(file), "").unwrap());
     check(&path("two"), &["holds several models; give one of them: a.safetensors, b.ckpt"]);

@@ -12,6 +12,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::changed::demo;
+
 type FileTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn goldens() -> PathBuf {
@@ -19,7 +21,7 @@ fn goldens() -> PathBuf {
 }
 
 pub(crate) fn folder(model: &str) -> PathBuf {
-    goldens().join("models").join(model)
+    if model == "demo" { demo() } else { goldens().join("models").join(model) }
 }
 
 /// By network, which tensors of the folder each tensor of the file is made of.
@@ -66,7 +68,8 @@ pub(crate) fn single(model: &str) -> FileTensors {
     tensors
 }
 
-fn write(path: &Path, tensors: &FileTensors) {
+/// The file of these tensors.
+pub(crate) fn safetensors_file(tensors: &FileTensors) -> Vec<u8> {
     let views = tensors.iter().map(|(name, (shape, bytes))| {
         let dtype = match bytes.len() / shape.iter().product::<usize>() {
             2 => Dtype::F16,
@@ -75,7 +78,11 @@ fn write(path: &Path, tensors: &FileTensors) {
         };
         (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
     });
-    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn write(path: &Path, tensors: &FileTensors) {
+    fs::write(path, safetensors_file(tensors)).unwrap();
 }
 
 /// What the files of trainers hold beside the model.
@@ -144,6 +151,8 @@ fn check(model: &str, recognised: &str, change: impl FnOnce(&mut FileTensors)) {
     let tokenizer = SourceOptions { tokenizer: Some(folder(model)), ..SourceOptions::default() };
     let found = Converted::new(&path, tokenizer);
     assert_eq!(found.conversion.recognised, recognised);
+    let told = |warning: &String| warning.contains("guessed: its attentions have") && warning.contains("--config");
+    assert!(found.conversion.warnings.iter().any(told), "{:?}", found.conversion.warnings);
     let (found, weights) = (found.manifest(), |file: &&String| file.ends_with(".weights"));
     for file in wanted.files.keys().filter(weights) {
         assert_eq!(found.files[file], wanted.files[file], "{file}");
@@ -218,6 +227,30 @@ fn stable_diffusion_2_with_transformers_names() {
     assert_eq!(found.manifest().files, wanted.files);
 }
 
+/// As stable-diffusion.cpp names Stable Diffusion XL's text encoders.
+#[test]
+fn stable_diffusion_xl_with_transformers_names() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("model.safetensors");
+    let tensors = single("sdxl").into_iter().filter(|(name, _)| !name.starts_with("conditioner.embedders.1."));
+    let first = |name: String| name.replace("conditioner.embedders.0.", "cond_stage_model.");
+    let mut tensors: FileTensors = tensors.map(|(name, tensor)| (first(name), tensor)).collect();
+    for (name, tensor) in read("sdxl", "text_encoder_2") {
+        let name = name.trim_start_matches("text_model.");
+        let (name, tensor) = match name {
+            "text_projection.weight" => ("text_projection", transposed(&tensor)),
+            name => (name, tensor),
+        };
+        tensors.insert(format!("cond_stage_model.1.transformer.text_model.{name}"), tensor);
+    }
+    write(&path, &tensors);
+    let config = SourceOptions { config: Some(folder("sdxl")), ..SourceOptions::default() };
+    let found = Converted::new(&path, config);
+    assert_eq!(found.conversion.warnings, Vec::<String>::new());
+    let wanted = Converted::new(&folder("sdxl"), SourceOptions::default()).manifest();
+    assert_eq!(found.manifest().files, wanted.files);
+}
+
 /// The error of converting a file of these tensors.
 fn refused(tensors: &FileTensors) -> String {
     let place = tempfile::tempdir().unwrap();
@@ -242,6 +275,7 @@ fn files_of_other_kinds_are_told_what_they_are() {
         ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", "this file with --lora"),
         ("emb_params", "is a textual inversion, not a model; give the model, and this file with --embedding"),
         ("control_model.input_blocks.0.0.weight", "is a ControlNet"),
+        ("model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight", "is a model that paints videos"),
         ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "is Stable Diffusion 3"),
         ("double_blocks.0.img_attn.qkv.weight", "is Flux"),
         ("down_blocks.0.resnets.0.time_emb_proj.weight", "is the UNet of a diffusers folder; give the folder"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::changed::{SourceCopy, TensorData};
-use crate::single_file::{Converted, folder, single};
+use crate::single_file::{Converted, folder, safetensors_file, single};
 use crate::torch_file::{PickledTensor, archive, pickle};
 use half::{bf16, f16};
 use model_prep::{Format, Options, SourceOptions, convert};
@@ -181,13 +181,18 @@ fn a_renamed_file_is_read_and_told_of() {
     assert!(warnings.iter().any(|warning| warning.contains("is a torch file")), "{warnings:?}");
 }
 
-/// A single file's tensors in f32, by name, with their shapes and bytes.
+/// A single file's tensors in f32 or f16, by name, with their shapes and bytes.
 type SingleTensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+fn is_half(shape: &[usize], bytes: &[u8]) -> bool {
+    bytes.len() == 2 * shape.iter().product::<usize>()
+}
 
 /// As a training framework saves it: under `state_dict`, beside it what only that program needs.
 fn as_checkpoint(tensors: &SingleTensors) -> Vec<u8> {
     let tensor = |(name, (shape, bytes)): (&String, &(Vec<usize>, Vec<u8>))| {
-        (name.clone(), TensorData { dtype: Dtype::F32, shape: shape.clone(), bytes: bytes.clone() })
+        let dtype = if is_half(shape, bytes) { Dtype::F16 } else { Dtype::F32 };
+        (name.clone(), TensorData { dtype, shape: shape.clone(), bytes: bytes.clone() })
     };
     torch(&tensors.iter().map(tensor).collect(), Some("state_dict"))
 }
@@ -200,7 +205,9 @@ fn as_gguf(tensors: &SingleTensors) -> Vec<u8> {
     for (name, (shape, bytes)) in tensors {
         header.extend([text(name), (shape.len() as u32).to_le_bytes().to_vec()].concat());
         header.extend(shape.iter().rev().flat_map(|size| (*size as u64).to_le_bytes()));
-        header.extend([&0u32.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
+        // GGML's types: 0 is f32, 1 is f16.
+        header
+            .extend([&u32::from(is_half(shape, bytes)).to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
         data.extend_from_slice(bytes);
         data.resize(data.len().next_multiple_of(32), 0);
     }
@@ -210,15 +217,22 @@ fn as_gguf(tensors: &SingleTensors) -> Vec<u8> {
 
 #[test]
 fn a_single_file_is_the_same_weights_in_every_container() {
-    let place = tempfile::tempdir().unwrap();
-    let wanted = Converted::new(&folder("sd1"), SourceOptions::default()).manifest();
-    let tensors = single("sd1");
-    for (name, bytes) in [("model.ckpt", as_checkpoint(&tensors)), ("model.gguf", as_gguf(&tensors))] {
-        let path = place.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        let options = SourceOptions { config: Some(folder("sd1")), ..SourceOptions::default() };
-        let found = Converted::new(&path, options);
-        assert_eq!(found.conversion.warnings, Vec::<String>::new());
-        assert_eq!(found.manifest().files, wanted.files, "{name}");
+    for model in ["sd1", "demo"] {
+        let place = tempfile::tempdir().unwrap();
+        let wanted = Converted::new(&folder(model), SourceOptions::default()).manifest();
+        let tensors = single(model);
+        for (name, bytes) in [
+            ("model.safetensors", safetensors_file(&tensors)),
+            ("model.ckpt", as_checkpoint(&tensors)),
+            ("model.bin", as_checkpoint(&tensors)),
+            ("model.gguf", as_gguf(&tensors)),
+        ] {
+            let path = place.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let options = SourceOptions { config: Some(folder(model)), ..SourceOptions::default() };
+            let found = Converted::new(&path, options);
+            assert_eq!(found.conversion.warnings, Vec::<String>::new());
+            assert_eq!(found.manifest().files, wanted.files, "{model} as {name}");
+        }
     }
 }

@@ -27,6 +27,8 @@ const HEAD: usize = 64;
 /// Heads in Stable Diffusion 1.
 const HEADS: usize = 8;
 
+/// Channels of the UNet's first level in all published models of these families.
+const CHANNELS: usize = 320;
 /// Channels of the UNet's input where it repaints parts of pictures: latents, a mask, and the picture without them.
 const INPAINTING_CHANNELS: usize = 9;
 
@@ -67,6 +69,18 @@ pub(super) fn files(
         files.insert("text_encoder_2/config.json", text(text_2, "gelu"));
     }
     files
+}
+
+/// What is said of a model of unusual sizes, whose heads its shapes do not show.
+pub(super) fn guess(family: SingleFamily, parts: &Parts) -> Option<String> {
+    let channels = size(parts.unet, "conv_in.weight", 0);
+    let text = size(parts.text, "embeddings.token_embedding.weight", 1);
+    let usual = channels == CHANNELS && text.is_multiple_of(HEAD);
+    let heads = match family {
+        SingleFamily::Sd1 => format!("{} heads", divisor(HEADS, &[channels])),
+        SingleFamily::Sd2 | SingleFamily::Xl => format!("heads of {} channels", HEAD.min(channels)),
+    };
+    (!usual).then(|| format!("guessed: its attentions have {heads}; --config FOLDER gives the model's configurations"))
 }
 
 fn model_index(family: SingleFamily, unet: &Checkpoint) -> Value {

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::configs::SingleFamily;
-use super::{CLIP, OPEN_CLIP, UNET, XL_CLIP, XL_OPEN_CLIP};
+use super::{CLIP, CPP_OPEN_CLIP, OPEN_CLIP, UNET, XL_CLIP, XL_OPEN_CLIP};
 use crate::error::{Error, Result};
 use crate::tensors::TensorFile;
 
 /// Parts of names that tell what a file is, in the order in which they are looked for.
-const KINDS: [(&str, &str); 24] = [
+const KINDS: [(&str, &str); 25] = [
     ("lora_down", LORA),
     ("lora_A", LORA),
     ("lora.down", LORA),
@@ -28,6 +28,7 @@ const KINDS: [(&str, &str); 24] = [
     ("joint_blocks.", "Stable Diffusion 3, a transformer, which model-prep does not convert"),
     ("double_blocks.", "Flux or a model like it, which model-prep does not convert"),
     ("single_transformer_blocks.", "Flux or a model like it, which model-prep does not convert"),
+    ("time_stack.", "a model that paints videos (Stable Video Diffusion), which model-prep does not convert"),
     ("edm_mean", "a model with EDM's preconditioning (Playground 2.5), which no sampler of ours has"),
     (
         "down_blocks.0.resnets.0.time_emb_proj",
@@ -52,19 +53,27 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
     let has =
         |prefix: &str| file.tensors.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix));
     let refused = |message: String| Err(Error::file(path, message));
+    let other_kind = |what: String| Err(Error::other_kind(path, what));
     let other = KINDS.iter().find(|(part, _)| file.tensors.keys().any(|name| name.contains(part)));
     let model = has(&format!("{UNET}input_blocks."));
     match other {
         // Models contain text encoders and autoencoders, and merges the like of anything.
         Some((part, kind))
-            if !model || ["control_model.", "joint_blocks.", "double_blocks.", "edm_mean"].contains(part) =>
+            if !model
+                || ["control_model.", "joint_blocks.", "double_blocks.", "time_stack.", "edm_mean"].contains(part) =>
         {
-            return refused(format!("is {kind}"));
+            return other_kind(format!("is {kind}"));
         }
         _ => {}
     }
+    if !model && is_embedding(file) {
+        return other_kind(format!("is {EMBEDDING}"));
+    }
     if !model {
         return refused(unknown(file));
+    }
+    if has(CPP_OPEN_CLIP) && has(CLIP) {
+        return Ok(SingleFamily::Xl);
     }
     let text = [CLIP, OPEN_CLIP, XL_CLIP, XL_OPEN_CLIP].map(has);
     let channels = |axis: usize| {
@@ -72,9 +81,9 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
         conv_in.and_then(|entry| entry.shape.get(axis).copied()).unwrap_or(0)
     };
     match channels(1) {
-        5 => return refused("is a model that needs a depth map (5 input channels)".into()),
-        7 => return refused("is an upscaler (7 input channels)".into()),
-        8 => return refused("is InstructPix2Pix, which edits pictures (8 input channels)".into()),
+        5 => return other_kind("is a model that needs a depth map (5 input channels)".into()),
+        7 => return other_kind("is an upscaler (7 input channels)".into()),
+        8 => return other_kind("is InstructPix2Pix, which edits pictures (8 input channels)".into()),
         _ => {}
     }
     match text {
@@ -85,9 +94,9 @@ pub(super) fn family(path: &Path, file: &TensorFile) -> Result<SingleFamily> {
         [_, true, ..] => Ok(SingleFamily::Sd2),
         [_, _, true, true] => Ok(SingleFamily::Xl),
         [_, _, true, false] => refused("lacks the second text encoder of Stable Diffusion XL".into()),
-        _ if has("conditioner.embedders.0.model.") => {
-            refused("is Stable Diffusion XL's refiner, which goes over finished pictures; give the base model".into())
-        }
+        _ if has("conditioner.embedders.0.model.") => other_kind(
+            "is Stable Diffusion XL's refiner, which goes over finished pictures; give the base model".into(),
+        ),
         _ => refused(lacks("text encoder")),
     }
 }
@@ -114,15 +123,16 @@ pub(super) fn lacks(network: &str) -> String {
     }
 }
 
-/// What is said of a file whose names have none of the known parts.
-fn unknown(file: &TensorFile) -> String {
-    // In diffusers' files the only tensor is named as the word; those for Stable Diffusion XL have one for each
-    // encoder.
+/// Whether a file whose names have none of the known parts holds a textual inversion. In diffusers' files the only
+/// tensor is named as the word; those for Stable Diffusion XL have one for each encoder.
+fn is_embedding(file: &TensorFile) -> bool {
     let only = file.tensors.first_key_value().filter(|_| file.tensors.len() == 1);
     let is_rows = only.is_some_and(|(_, entry)| matches!(entry.shape[..], [_] | [1..=75, _]));
-    if is_rows || file.tensors.contains_key("clip_l") || file.tensors.contains_key("clip_g") {
-        return format!("is {EMBEDDING}");
-    }
+    is_rows || file.tensors.contains_key("clip_l") || file.tensors.contains_key("clip_g")
+}
+
+/// What is said of a file whose names have none of the known parts.
+fn unknown(file: &TensorFile) -> String {
     let names: Vec<&str> = file.tensors.keys().map(String::as_str).take(3).collect();
     let count = file.tensors.len();
     match names.is_empty() {
