@@ -2,6 +2,7 @@
 
 use std::io::{Write, stderr};
 
+use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::unet::Unet;
@@ -11,6 +12,7 @@ use image::RgbImage;
 use model_prep::Format;
 
 use crate::networks::{GUIDANCE, Goldens};
+use crate::small::with_tiny;
 use crate::{Fresh, MODELS};
 
 /// Prints past the test's capture: the figures are shown even when they are good.
@@ -87,7 +89,7 @@ fn activations_beyond_half_precision_stay_right() {
         let fresh = Fresh::new("sdxl", weights);
         let bundle = fresh.bundle();
         let scale = bundle.manifest.picture.latent_scale as f32;
-        let mut decoder = VaeDecoder::open(&bundle, diffused_engine::bundle::AutoencoderKind::Full).unwrap();
+        let mut decoder = VaeDecoder::open(&bundle, AutoencoderKind::Full).unwrap();
         for case in goldens.cases("decode") {
             let mut latents = goldens.get(&format!("{case}.in")).latents();
             latents.values.iter_mut().for_each(|value| *value *= scale);
@@ -101,14 +103,18 @@ fn activations_beyond_half_precision_stay_right() {
 
 #[test]
 fn pictures_of_tiny_models_are_near() {
-    for model in MODELS.into_iter().filter(|model| *model != "demo") {
+    const TINY_DECODER: &str = "sd1 with a tiny decoder";
+    let tiny = MODELS.into_iter().filter(|model| *model != "demo");
+    for model in tiny.chain(["sdxs", "turbo", "inpaint", TINY_DECODER]) {
         let [exact, int8] = [Format::F32, Format::Int8].map(|weights| {
-            let bundle = Fresh::new(model, weights);
+            let bundle = if model == TINY_DECODER { with_tiny("taesd", weights) } else { Fresh::new(model, weights) };
+            let decoder = (model == TINY_DECODER).then_some(AutoencoderKind::Tiny);
             let resolver = Resolver::open(bundle.source()).unwrap();
             let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
             let mut paint = |seed: u64| {
-                let steps = Some(4);
-                let request = Request { prompt: "a red house".into(), seed, steps, ..Request::default() };
+                // Models of a single step have that by default.
+                let steps = if ["sdxs", "turbo"].contains(&model) { None } else { Some(4) };
+                let request = Request { prompt: "a red house".into(), seed, steps, decoder, ..Request::default() };
                 engine.paint(&resolver.resolve(&request, None).unwrap(), Start::Noise, &mut NoObserver).unwrap()
             };
             (1..=9).map(&mut paint).collect::<Vec<_>>()

@@ -15,7 +15,7 @@ use crate::pictures::check_pictures;
 use crate::{Fresh, goldens};
 
 /// A bundle of the model sd1 and a tiny autoencoder, from the folder or file `vae`.
-fn with_tiny(vae: &str, weights: Format) -> Fresh {
+pub(crate) fn with_tiny(vae: &str, weights: Format) -> Fresh {
     let source = SourceOptions { vae: Some(goldens().join("models").join(vae)), ..SourceOptions::default() };
     Fresh::with(&goldens().join("models/sd1"), weights, source)
 }
