@@ -26,13 +26,15 @@ const fn family(name: &'static str, arch: Arch, side: usize, tiny: Option<Arch>,
     FamilyModel { name, arch, side, tiny, promised }
 }
 
-const FAMILIES: [FamilyModel; 7] = [
+const FAMILIES: [FamilyModel; 9] = [
     family("SD 1.5", Arch::Sd15, 512, None, None),
     family("BK-SDM-Tiny", Arch::BkSdmTiny, 512, None, None),
     family("SD-Turbo", Arch::SdTurbo, 512, None, None),
     family("SD-Turbo, TAESD", Arch::SdTurbo, 512, Some(Arch::Taesd), Some(75)),
     family("SDXS", Arch::Sdxs, 512, None, None),
     family("SDXL-Turbo", Arch::SdxlTurbo, 512, None, Some(120)),
+    family("SDXL-Turbo, TAESDXL", Arch::SdxlTurbo, 512, Some(Arch::Taesdxl), None),
+    family("SSD-1B", Arch::Ssd1b, 1024, None, None),
     family("SDXL", Arch::Sdxl, 1024, None, Some(320)),
 ];
 
@@ -49,11 +51,11 @@ pub(crate) struct FamilyCost {
     pub(crate) decode: f64,
 }
 
-/// Paints a picture of each family in its smallest budget; `smoke`: of the demo model alone. Bundles are made in
-/// `folder`.
-pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<FamilyCost>> {
+/// Paints a picture of each family in its smallest budget, or of those alone whose names are in `only`; `smoke`: of the
+/// demo model alone. Bundles are made in `folder`.
+pub(crate) fn paint(folder: &Path, smoke: bool, only: &[String], pictures: &Path) -> Result<Vec<FamilyCost>> {
     println!(
-        "\n{:<16} {:>5} {:>7} {:>7} {:>8} {:>8} {:>7}",
+        "\n{:<19} {:>5} {:>7} {:>7} {:>8} {:>8} {:>7}",
         "family", "steps", "budget", "held", "seconds", "decode", "GMAC"
     );
     if smoke {
@@ -65,7 +67,8 @@ pub(crate) fn paint(folder: &Path, smoke: bool, pictures: &Path) -> Result<Vec<F
         let cost = one(family.name, &bundle, family.side, decoder, pictures)?;
         Ok(FamilyCost { promised: family.promised, ..cost })
     };
-    FAMILIES.iter().map(cost).collect()
+    let wanted = |family: &&FamilyModel| only.is_empty() || only.iter().any(|name| name == family.name);
+    FAMILIES.iter().filter(wanted).map(cost).collect()
 }
 
 fn one(
@@ -90,6 +93,6 @@ fn one(
     let cost = FamilyCost { name, peak: run.peak, promised: None, seconds: total, decode };
     let (budget, held, gmac) = (job.budget as f64 / MIB, run.peak as f64 / MIB, work as f64 / 1e9);
     let FamilyCost { seconds, decode, .. } = cost;
-    println!("{name:<16} {steps:>5} {budget:>7.0} {held:>7.1} {seconds:>8.2} {decode:>8.2} {gmac:>7.0}");
+    println!("{name:<19} {steps:>5} {budget:>7.0} {held:>7.1} {seconds:>8.2} {decode:>8.2} {gmac:>7.0}");
     Ok(cost)
 }

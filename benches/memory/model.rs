@@ -37,6 +37,7 @@ pub(crate) fn bundle(folder: &Path, arch: Arch, tiny: Option<Arch>) -> Result<Pa
     }
     make(arch, &source)?;
     model_prep::convert(&source, &bundle, &options, &mut |_| ())?;
+    std::fs::remove_dir_all(&source)?;
     Ok(bundle)
 }
 

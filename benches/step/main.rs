@@ -3,7 +3,8 @@
 //! `cargo bench --bench step` makes a bundle of the true shapes with random weights under `target/` (or takes `--model BUNDLE`);
 //! `--threads N`; `--budget MIB` instead of 200 and 2048; `--tract` adds what the same layers cost in f32 with tract's own
 //! operators; `--smoke` paints the demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of
-//! all threads and hardly minds. `benches/onnxruntime.py` measures onnxruntime beside it.
+//! all threads and hardly minds. `benches/onnxruntime.py` measures onnxruntime beside it. What a picture of other families
+//! takes, each at its own number of steps (smallest budget, seconds, multiply-adds), `--bench memory -- families` prints.
 
 mod layers;
 #[path = "../memory/model.rs"]
