@@ -97,3 +97,17 @@ fn pictures_with_loras_and_textual_inversions_agree() {
     }
     assert!(wrong.is_empty(), "less than 99.9 % agree: {wrong:?}");
 }
+
+/// Weights of 10³⁰ are finite, what comes of them is not: that is no sampler's fault.
+#[test]
+fn a_lora_that_is_much_too_strong_is_told() {
+    let lora = format!("{}/adapters/kohya.safetensors:1e30", goldens().display());
+    let source = SourceOptions { lora: vec![lora.parse().unwrap()], ..SourceOptions::default() };
+    let bundle = Fresh::with(&goldens().join("models/sd1"), Format::F32, source);
+    let resolver = Resolver::open(bundle.source()).unwrap();
+    let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
+    let request = Request { prompt: "a red car".into(), steps: Some(2), ..Request::default() };
+    let painting = resolver.resolve(&request, None).unwrap();
+    let error = engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap_err().to_string();
+    assert!(error.contains("the UNet's output is not finite in step 1 of 2: the model's weights are too"), "{error}");
+}

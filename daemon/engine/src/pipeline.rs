@@ -194,9 +194,14 @@ impl<'a> Pipeline<'a> {
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let predict = |tick: &mut Tick| unet.predict(input, sampler.timesteps()[index], tick);
             let output = self.tracker.run(Stage::Unet, macs, predict)?;
+            check_finite(&output, || {
+                format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
+            })?;
             let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
-            check_finite(&state.latents, index + 1, calls)?;
+            check_finite(&state.latents.values, || {
+                format!("the latents are not finite after step {} of {calls}: {UNFIT_SAMPLER}", index + 1)
+            })?;
             if let Some(kept) = &kept {
                 kept.restore(&mut state.latents, sampler, index + 1);
             }
@@ -215,11 +220,10 @@ pub(crate) struct Beginning {
     kept: Option<KeptLatents>,
 }
 
+const UNUSABLE: &str = "the model's weights are too large for it, or a LoRA that was merged into them was too strong";
+const UNFIT_SAMPLER: &str = "this sampler does not work with the model's noise schedule and this number of steps";
+
 /// A value that is not finite would become black pixels.
-fn check_finite(latents: &Latents, step: usize, steps: usize) -> Result<()> {
-    if latents.values.iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    let cause = "this sampler does not work with the model's noise schedule and this number of steps";
-    Err(Error::Internal(format!("the latents are not finite after step {step} of {steps}: {cause}")))
+fn check_finite(values: &[f32], message: impl FnOnce() -> String) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(Error::Internal(message())) }
 }
