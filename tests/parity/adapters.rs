@@ -109,5 +109,5 @@ fn a_lora_that_is_much_too_strong_is_told() {
     let request = Request { prompt: "a red car".into(), steps: Some(2), ..Request::default() };
     let painting = resolver.resolve(&request, None).unwrap();
     let error = engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap_err().to_string();
-    assert!(error.contains("the UNet's output is not finite in step 1 of 2: the model's weights are too"), "{error}");
+    assert!(error.contains("the UNet's output is not finite in step 1 of 3: the model's weights are too"), "{error}");
 }
