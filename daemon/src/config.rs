@@ -39,6 +39,8 @@ pub struct Config {
     pub prompt_syntax: PromptSyntax,
     /// How many times as wide and high images become for requests that do not say; `None`: they stay as they are.
     pub upscale: Option<Bounded<1, 8>>,
+    /// Where the files of wildcards in prompts are.
+    pub wildcards: Option<PathBuf>,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
     /// Worker threads; `None`: one for each CPU.
@@ -117,6 +119,7 @@ impl Default for Config {
             decoder: None,
             prompt_syntax: PromptSyntax::default(),
             upscale: None,
+            wildcards: None,
             memory: None,
             threads: None,
             state_dir: None,

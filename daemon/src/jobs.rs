@@ -6,3 +6,4 @@ pub mod queue;
 pub mod record;
 pub mod request;
 pub mod sources;
+pub mod wildcards;

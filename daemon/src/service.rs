@@ -19,6 +19,7 @@ use crate::jobs::journal::{EndedJobs, Record};
 use crate::jobs::queue::{Event, Queue};
 use crate::jobs::record::JobRecord;
 use crate::jobs::request::RequestMode;
+use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::painting::checkpoint::CheckpointFile;
 use crate::painting::model::Model;
@@ -122,7 +123,13 @@ impl Service {
             queue: Queue::new(config.queue_length.0 as usize),
             publisher: Publisher::new(mqtt, topics, config.mqtt.retain_image),
             model_sha256: resolver.model_sha256().to_owned(),
-            intake: Intake::new(resolver, options, storage.init_images(), max_payload),
+            intake: Intake::new(
+                resolver,
+                Wildcards::new(config.wildcards.clone()),
+                options,
+                storage.init_images(),
+                max_payload,
+            ),
             memory: options.memory,
             session: 0,
             ended: EndedJobs::default(),

@@ -239,6 +239,7 @@ pub(crate) fn manifest_fields(source: &ModelSource, options: &Options, source_sh
             second: source.second,
             words: source.words.clone(),
             added: source.tokenizer.added.clone(),
+            clip_skip: configs.clip_skip(),
         },
         picture: PictureSizes {
             default: configs.unet.sample_size.saturating_mul(factor).max(smallest),

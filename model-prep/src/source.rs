@@ -98,6 +98,12 @@ pub(crate) struct ModelSource {
 }
 
 impl Configs {
+    /// The layer of the embeddings, counted from the end, where that is not the usual one.
+    pub(crate) fn clip_skip(&self) -> Option<usize> {
+        let usual = usize::from(self.text_2.is_some());
+        (self.text.skip > usual).then_some(self.text.skip + 1)
+    }
+
     /// Reads `config.json` of `text_encoder`, of `text_encoder_2` if there is one, of `unet` and of `vae`, and checks
     /// that they fit together.
     pub(crate) fn open(files: &ConfigFiles, warnings: &mut Vec<String>) -> Result<Configs> {

@@ -35,16 +35,20 @@ EMBEDDED = [
     ("a [red:(blue:1.4):2] car", [([("a red car", 1.0)], 2), ([("a ", 1.0), ("blue", 1.4), (" car", 1.0)], 5)], 1),
     ("a [(red:1.3)|blue] car", [([("a ", 1.0), ("red", 1.3), (" car", 1.0)] if i % 2 else [("a blue car", 1.0)], i) for i in range(1, 6)], 1),
     ("a (red:1.2) car", [([("a ", 1.0), ("red", 1.2), (" car", 1.0)], 5)], 2),
+    ("a (red:1.2) car", [([("a ", 1.0), ("red", 1.2), (" car", 1.0)], 5)], 3),
 ]
-MODELS = {"sd1": range(8), "sd2": [1, 3, 7], "sdxl": [1, 3, 5]}
+MODELS = {"sd1": range(8), "sd2": [1, 3, 7, 8], "sdxl": [1, 3, 5, 7, 8]}
 
-# Model, sampler, prompt, its parts by step, negative prompt, its parts, steps, seed.
+# Model, sampler, prompt, its parts by step (of several that AND joins: of each, and its weight), negative prompt, its parts.
 PAINTED = [
     ("sd1", "euler", "a (red:1.4) [car]", [([("a ", 1.0), ("red", 1.4), (" ", 1.0), ("car", 1 / 1.1)], 5)], "(a tree:1.2)", [("a tree", 1.2)]),
     ("sd1", "ddim", f"{LONG}, (car)", [([(LONG + ", ", 1.0), ("car", 1.1)], 5)], "a tree", [("a tree", 1.0)]),
     ("sd1", "euler", "a [red:blue:2] car", [([("a red car", 1.0)], 2), ([("a blue car", 1.0)], 5)], f"a tree BREAK {LONG}",
      [("a tree", 1.0), (BREAK, -1), (LONG, 1.0)]),
     ("sd2", "ddim", "a ((red)) car BREAK a star", [([("a ", 1.0), ("red", 1.1 * 1.1), (" car", 1.0), (BREAK, -1), ("a star", 1.0)], 5)], "", [("", 1.0)]),
+    ("sd1", "euler", f"a red car:0.7 AND a [red:blue:2] star :1.2 AND {WORDS}",
+     [([([("a red car", 1.0)], 5)], 0.7), ([([(" a red star", 1.0)], 2), ([(" a blue star", 1.0)], 5)], 1.2), ([([(WORDS, 1.0)], 5)], 1.0)],
+     "a tree", [("a tree", 1.0)]),
     ("sdxl", "euler", f"a (red:1.3) car, {LONG}", [([("a ", 1.0), ("red", 1.3), (f" car, {LONG}", 1.0)], 5)], "a tree", [("a tree", 1.0)]),
 ]
 KINDS = {"euler": EulerDiscreteScheduler, "ddim": DDIMScheduler}
@@ -109,13 +113,13 @@ def encoders(model, pipe, clip_skip):
     def first(ids):
         out = pipe.text_encoder(ids, output_hidden_states=True)
         if model == "sdxl":
-            return out.hidden_states[-2], None
+            return out.hidden_states[-max(2, clip_skip)], None
         norm = getattr(pipe.text_encoder, "text_model", pipe.text_encoder).final_layer_norm
         return norm(out.hidden_states[-clip_skip]), None
 
     def second(ids):
         out = pipe.text_encoder_2(ids, output_hidden_states=True)
-        return out.hidden_states[-2], out.text_embeds
+        return out.hidden_states[-max(2, clip_skip)], out.text_embeds
 
     found = [(pipe.tokenizer, first)]
     return found + [(pipe.tokenizer_2, second)] if model == "sdxl" else found
@@ -136,6 +140,11 @@ def at(turns, embedded, step):
     return next((one for (_, end), one in zip(turns, embedded) if step <= end), embedded[-1])
 
 
+def stretch(text, tokens):
+    """Repeats the last vector, as is done with the shorter ones of prompts that AND joins."""
+    return torch.cat([text, text[:, -1:].repeat(1, tokens - text.shape[1], 1)], dim=1)
+
+
 @torch.no_grad()
 def paint(model, pipe, sampler, conds, negative, seed=7, scale=5.0, side=16):
     """A picture; `conds` are turns with a weight each."""
@@ -144,6 +153,8 @@ def paint(model, pipe, sampler, conds, negative, seed=7, scale=5.0, side=16):
     latents = make_pipeline.randn(seed, 1, 4, side // pipe.vae_scale_factor, side // pipe.vae_scale_factor)
     latents = latents * scheduler.init_noise_sigma
     conds = [(turns, weight, embed(model, pipe, turns)) for turns, weight in conds]
+    longest = max(one[0].shape[1] for _, _, embedded in conds for one in embedded)
+    conds = [(turns, weight, [(stretch(text, longest), pooled) for text, pooled in embedded]) for turns, weight, embedded in conds]
     absent = model == "sdxl" and not negative[0][0]
     none = embed(model, pipe, [(negative, STEPS)])
     none = [tuple(value * 0 if absent else value for value in one if value is not None) + (None,) for one in none]
@@ -195,7 +206,8 @@ if __name__ == "__main__":
     cases.append({"model": "sd1", "prompt": WORDS, "call": 0, "clip_skip": 1, "tokens": 154, "key": "sd1.compel"})
     save_file(tensors, HERE / "prompts.safetensors")
     for number, (model, sampler, prompt, turns, negative_prompt, negative) in enumerate(PAINTED):
-        image = paint(model, pipes[model], sampler, [(turns, 1.0)], negative)
+        conds = turns if isinstance(turns[0][0][0][0], list) else [(turns, 1.0)]
+        image = paint(model, pipes[model], sampler, conds, negative)
         file = f"pictures/prompt-{number}.png"
         Image.fromarray((image * 255).round().astype(numpy.uint8)).save(HERE / file, optimize=True)
         pictures.append({"model": model, "sampler": sampler, "prompt": prompt, "negative_prompt": negative_prompt, "seed": 7,

@@ -21,7 +21,7 @@ struct PromptGolden {
     model: String,
     prompt: String,
     call: usize,
-    clip_skip: u16,
+    clip_skip: usize,
     tokens: usize,
     key: String,
 }
@@ -35,9 +35,14 @@ fn embeddings_are_a1111s() {
         let bundle = Fresh::new(model, Format::F32);
         let resolver = Resolver::open(bundle.source()).unwrap();
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
-        for case in cases.iter().filter(|case| case.model == model && case.clip_skip == 1) {
-            let request =
-                Request { prompt: case.prompt.clone(), steps: Some(STEPS), cfg_scale: Some(1.0), ..Request::default() };
+        for case in cases.iter().filter(|case| case.model == model) {
+            let request = Request {
+                prompt: case.prompt.clone(),
+                steps: Some(STEPS),
+                cfg_scale: Some(1.0),
+                clip_skip: Some(case.clip_skip),
+                ..Request::default()
+            };
             let painting = resolver.resolve(&request, None).unwrap();
             let Embeddings { values, pooled, tokens, .. } = engine.embeddings(&painting, case.call).unwrap().unwrap();
             assert_eq!(tokens, case.tokens, "{}", case.key);

@@ -24,7 +24,7 @@ mod words;
 pub use autoencoder::AutoencoderKind;
 pub use family::Family;
 pub use index::{WeightEntry, WeightShape, WeightsIndex};
-pub use limits::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
+pub use limits::{MAX_CFG_SCALE, MAX_CLIP_SKIP, MAX_SIDE, MAX_STEPS};
 #[cfg(test)]
 pub(crate) use manifest::tests::sample;
 pub use manifest::{AddedToken, Manifest, ManifestFields, PictureSizes, SecondText, Text, UpscalerFields};

@@ -71,6 +71,7 @@ impl<'a> Conditioning<'a> {
         tick: &mut Tick,
     ) -> Result<Conditioning<'a>> {
         let (places, distinct) = distinct(prompts);
+        encoder.leave_out(prompts.left_out)?;
         let encoded = encoder.encode_all(&distinct, together(prompts), budget, tick)?;
         let widths = encoder.widths();
         let rows = prompts.rows.iter().map(|row| weighted(row, &encoded, &places, widths));
@@ -89,10 +90,14 @@ impl<'a> Conditioning<'a> {
         let tokens = self.prompts.chunks * self.tokens;
         let mut values = Vec::with_capacity(batch * tokens * self.channels);
         let mut pooled = Vec::new();
-        for (row, text) in self.rows.iter().zip(&texts) {
+        for ((prompt, row), text) in rows.iter().zip(&self.rows).zip(&texts) {
             let text = &row[*text];
-            let repeats = tokens * self.channels / text.values.len();
-            (0..repeats).for_each(|_| values.extend_from_slice(&text.values));
+            let last = &text.values[text.values.len() - self.channels..];
+            for _ in 0..self.prompts.chunks / prompt.stretched {
+                values.extend_from_slice(&text.values);
+                let missing = (prompt.stretched - prompt.chunks()) * self.tokens;
+                (0..missing).for_each(|_| values.extend_from_slice(last));
+            }
             pooled.extend_from_slice(&text.pooled);
         }
         self.current = texts;

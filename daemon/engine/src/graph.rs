@@ -14,6 +14,7 @@ mod check;
 mod footprint;
 mod glue_op;
 mod input;
+mod layers;
 mod net_op;
 mod order;
 mod segment;
@@ -55,6 +56,8 @@ pub(crate) struct Graph {
     path: PathBuf,
     model: InferenceModel,
     schedules: Vec<(Signature, bool, Arc<Schedule>)>,
+    /// Layers of a text encoder that its embeddings leave out.
+    left_out: usize,
 }
 
 impl Graph {
@@ -76,7 +79,7 @@ impl Graph {
                 }
             }
         }
-        Ok(Graph { path, model, schedules: Vec::new() })
+        Ok(Graph { path, model, schedules: Vec::new(), left_out: 0 })
     }
 
     /// The file.
@@ -96,6 +99,20 @@ impl Graph {
     /// `ModelCorrupt`, as of `schedule`.
     pub(crate) fn check(&self, signature: &Signature) -> Result<()> {
         infer(self.model.clone(), signature).map_err(|error| self.unfit(error))
+    }
+
+    /// Of a text encoder: takes the embeddings `layers` layers before the last one that the graph has.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where it has no more layers than that.
+    pub(crate) fn leave_out(&mut self, layers: usize) -> Result<()> {
+        if layers != self.left_out {
+            layers::take_embeddings_earlier(&mut self.model, self.left_out, layers)?;
+            self.left_out = layers;
+            self.schedules.clear();
+        }
+        Ok(())
     }
 
     fn unfit(&self, error: TractError) -> Error {

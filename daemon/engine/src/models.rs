@@ -105,6 +105,7 @@ impl Models {
         let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(parameters);
         let latents = vec![batch, height, width, channels];
+        self.text_encoder.leave_out(prompts.left_out)?;
         let text_encoder = self.text_encoder.demand(conditioning::together(prompts))?;
         let mut demands = vec![of(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
         let held =

@@ -42,6 +42,11 @@ impl Network {
         })
     }
 
+    /// Of a text encoder: its embeddings are those of an earlier layer from now on.
+    pub(crate) fn leave_out(&mut self, layers: usize) -> Result<()> {
+        self.graph.leave_out(layers)
+    }
+
     /// What a run of these shapes needs.
     pub(crate) fn demand(&mut self, signature: &Signature) -> Result<Demand> {
         let schedule = self.graph.schedule(signature, true)?;

@@ -1,7 +1,7 @@
 //! What a request asks for, made complete and checked before anything is computed.
 
-use crate::bundle::{AutoencoderKind, Manifest};
-pub use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, MAX_STEPS};
+use crate::bundle::{AutoencoderKind, Manifest, Text};
+pub use crate::bundle::{MAX_CFG_SCALE, MAX_CLIP_SKIP, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
 use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
@@ -78,12 +78,32 @@ pub(crate) fn resolve(
         strength: init_size.is_some().then_some(strength),
         decoder: decoder(request.decoder.or(defaults.decoder), manifest)?,
         prompt_syntax: request.prompt_syntax.unwrap_or(defaults.prompt_syntax),
+        clip_skip: clip_skip(request.clip_skip, &manifest.text)?,
+        prompt_template: request.prompt_template.clone(),
+        negative_prompt_template: request.negative_prompt_template.clone(),
         fit: init_size.and(request.fit).unwrap_or_default(),
         background: init_size.and(request.background).unwrap_or_default(),
         inpainting: request.inpainting,
         upscale,
         upscaler: upscaler.map(|upscaler| upscaler.name.clone()),
     })
+}
+
+/// A layer that the bundle's text encoder has.
+fn clip_skip(wanted: Option<usize>, text: &Text) -> Result<Option<usize>> {
+    let Some(skip) = wanted else { return Ok(None) };
+    let least = text.clip_skip.unwrap_or(1);
+    if skip < least && least > 1 + usize::from(text.second.is_some()) {
+        let message = format!(
+            "this model was converted with --clip-skip {least}, without the layers after that; convert it without the \
+             option, and say in requests which layer is wanted"
+        );
+        return Err(invalid("clip_skip", message));
+    }
+    match (1..=MAX_CLIP_SKIP).contains(&skip) {
+        true => Ok(wanted),
+        false => Err(invalid("clip_skip", format!("{skip} is out of range; allowed are 1 to {MAX_CLIP_SKIP}"))),
+    }
 }
 
 /// The autoencoder that is asked for, else the model's first.

@@ -187,6 +187,7 @@ impl<'a> Pipeline<'a> {
             return Err(Error::Internal("nothing to attend to".into()));
         };
         let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
+        unet.weigh(&self.painting.prompts.weights);
         for index in state.calls()..calls {
             if let Some(embeddings) = conditioning.at(index) {
                 unet.attend(embeddings);

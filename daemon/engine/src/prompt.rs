@@ -8,6 +8,7 @@
 mod attention;
 mod chunks;
 mod editing;
+mod joining;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{SecondText, Text};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tokenizer::{EncodedPrompt, Tokenizer};
 use crate::warning::Warning;
 use attention::{WeightedPart, weigh};
@@ -26,6 +27,9 @@ use editing::{EditedPrompt, edit};
 
 /// What names an extra network, `<lora:name:1>`, and is no part of what is painted.
 static EXTRA_NETWORK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<\w+:[^>]+>").expect("a pattern"));
+
+/// The most prompts that `AND` joins: each is an entry of the UNet's batch.
+const MOST_JOINED: usize = 16;
 
 /// If chunks of two prompts were repeated up to their least common multiple, no more than this times the longer one's.
 const MOST_REPEATS: usize = 4;
@@ -95,6 +99,8 @@ pub(crate) struct ReadPrompt {
     pub(crate) texts: Vec<Vec<PromptChunk>>,
     /// Up to which call of the UNet, counted from 0 and included, which text is painted; the last one holds on.
     pub(crate) turns: Vec<(usize, usize)>,
+    /// How many chunks each text has once its last vector is repeated.
+    pub(crate) stretched: usize,
 }
 
 impl ReadPrompt {
@@ -123,19 +129,36 @@ pub(crate) struct Prompts {
     /// Chunks that each row has once its own are repeated. Attention to keys that are there several times, each as
     /// often, is attention to them once; so prompts of different lengths go into one batch.
     pub(crate) chunks: usize,
+    /// How much each prompt that `AND` joined to others is guided to, relative to the guidance scale.
+    pub(crate) weights: Vec<f64>,
+    /// How many of the text encoder's last layers are left out.
+    pub(crate) left_out: usize,
 }
 
 impl Prompts {
-    fn new(mut rows: Vec<ReadPrompt>, empty: &PromptChunk) -> Prompts {
-        let longest = rows.iter().map(ReadPrompt::chunks).max().unwrap_or(1);
-        let multiple = rows.iter().map(ReadPrompt::chunks).fold(1, least_common_multiple);
-        if multiple <= MOST_REPEATS * longest {
-            return Prompts { rows, chunks: multiple };
+    /// Of a negative prompt, if there is one, and the prompts that `AND` joins, of which the shorter ones are filled up by
+    /// their last vector.
+    fn new(negative: Option<ReadPrompt>, joined: Vec<(ReadPrompt, f64)>, empty: &PromptChunk) -> Prompts {
+        let (mut rows, weights): (Vec<ReadPrompt>, Vec<f64>) = joined.into_iter().unzip();
+        let most = rows.iter().map(ReadPrompt::chunks).max().unwrap_or(1);
+        rows.iter_mut().for_each(|row| row.stretched = most);
+        if let Some(negative) = negative {
+            rows.insert(0, negative);
         }
-        for text in rows.iter_mut().flat_map(|row| &mut row.texts) {
-            text.resize(longest, empty.clone());
+        let longest = rows.iter().map(|row| row.stretched).max().unwrap_or(1);
+        let mut chunks = rows.iter().map(|row| row.stretched).fold(1, least_common_multiple);
+        if chunks > MOST_REPEATS * longest {
+            for row in &mut rows {
+                row.stretched = longest;
+                for text in &mut row.texts {
+                    let absent = text.first().is_some_and(|chunk| chunk.tokens.absent);
+                    let tokens = PromptTokens { absent, ..empty.tokens.clone() };
+                    text.resize(longest, PromptChunk { tokens, ..empty.clone() });
+                }
+            }
+            chunks = longest;
         }
-        Prompts { rows, chunks: longest }
+        Prompts { rows, chunks, weights, left_out: 0 }
     }
 }
 
@@ -148,7 +171,7 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
 }
 
 /// Reads a model's prompts.
-pub(crate) struct Reader<'a> {
+pub(crate) struct PromptReader<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) sizes: &'a Text,
     pub(crate) syntax: PromptSyntax,
@@ -156,18 +179,33 @@ pub(crate) struct Reader<'a> {
     pub(crate) steps: usize,
 }
 
-impl Reader<'_> {
-    /// Reads what the request's keys of these names hold, the negative prompt first if it is one of them.
+impl PromptReader<'_> {
+    /// Whether `prompt` is several that `AND` joins.
+    pub(crate) fn is_joined(&self, prompt: &str) -> bool {
+        self.syntax == PromptSyntax::A1111 && joining::split(prompt).len() > 1
+    }
+
+    /// Reads the prompts; the negative one only where it counts.
     ///
     /// # Errors
     ///
-    /// `InvalidParam` where a prompt changes so often that its texts are too long together.
-    pub(crate) fn read(&self, fields: &[(&'static str, &str)], warnings: &mut Vec<Warning>) -> Result<Prompts> {
-        let rows = fields.iter().map(|(field, prompt)| match self.syntax {
-            PromptSyntax::A1111 => self.a1111(field, prompt, warnings),
-            PromptSyntax::Plain => Ok(self.plain(field, prompt, warnings)),
-        });
-        Ok(Prompts::new(rows.collect::<Result<_>>()?, &self.empty()))
+    /// `InvalidParam` where `AND` joins too many prompts, or one changes so often that its texts are too long together.
+    pub(crate) fn read(&self, prompt: &str, negative: Option<&str>, warnings: &mut Vec<Warning>) -> Result<Prompts> {
+        let mut one = |field, text: &str| match self.syntax {
+            PromptSyntax::A1111 => self.a1111(field, text, warnings),
+            PromptSyntax::Plain => Ok(self.plain(field, text, warnings)),
+        };
+        let negative = negative.map(|text| one("negative_prompt", text)).transpose()?;
+        let joined = match self.syntax {
+            PromptSyntax::A1111 => joining::split(prompt),
+            PromptSyntax::Plain => vec![(prompt, 1.0)],
+        };
+        if joined.len() > MOST_JOINED {
+            let message = format!("AND joins {} prompts; {MOST_JOINED} are allowed", joined.len());
+            return Err(Error::InvalidParam { field: "prompt", message });
+        }
+        let joined = joined.into_iter().map(|(text, weight)| Ok((one("prompt", text)?, weight)));
+        Ok(Prompts::new(negative, joined.collect::<Result<_>>()?, &self.empty()))
     }
 
     fn a1111(&self, field: &'static str, prompt: &str, warnings: &mut Vec<Warning>) -> Result<ReadPrompt> {
@@ -200,7 +238,7 @@ impl Reader<'_> {
             };
             (0..count).map(chunk).collect()
         });
-        Ok(ReadPrompt { texts: texts.collect(), turns })
+        Ok(ReadPrompt { texts: texts.collect(), turns, stretched: count })
     }
 
     fn plain(&self, field: &'static str, prompt: &str, warnings: &mut Vec<Warning>) -> ReadPrompt {
@@ -212,7 +250,7 @@ impl Reader<'_> {
         let weights = [first.len(), second.len()].map(|len| vec![1.0; len]);
         let absent = self.is_absent(field, prompt.trim().is_empty());
         let chunk = PromptChunk { tokens: PromptTokens { first, second, absent }, weights };
-        ReadPrompt { texts: vec![vec![chunk]], turns: vec![(self.steps, 0)] }
+        ReadPrompt { texts: vec![vec![chunk]], turns: vec![(self.steps, 0)], stretched: 1 }
     }
 
     /// The second text encoder's sizes.

@@ -52,6 +52,15 @@ pub struct Request {
     /// How many times as wide and high the image becomes in the end, by the model's upscaler; 1: it stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upscale: Option<usize>,
+    /// At which of the text encoder's layers from the end the embeddings are taken; 1 is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
+    /// What the prompt was drawn from, for the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_template: Option<String>,
+    /// What the negative prompt was drawn from, for the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_template: Option<String>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -98,6 +107,15 @@ pub struct Parameters {
     /// The upscaler's name, where there is an `upscale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upscaler: Option<String>,
+    /// At which of the text encoder's layers from the end the embeddings are taken, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
+    /// What the prompt was drawn from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_template: Option<String>,
+    /// What the negative prompt was drawn from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_template: Option<String>,
 }
 
 /// Left out where they are written, so that the result of a plain request is short.

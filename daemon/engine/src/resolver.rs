@@ -6,7 +6,7 @@ use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
 use crate::error::{Error, Result};
 use crate::inpainting::MaskedContent;
 use crate::parameters::{self, Defaults};
-use crate::prompt::{PromptSyntax, Prompts, Reader};
+use crate::prompt::{PromptReader, PromptSyntax, Prompts};
 use crate::request::{Parameters, Request};
 use crate::sampler::Sampler;
 use crate::tokenizer::Tokenizer;
@@ -108,6 +108,11 @@ impl Resolver {
         Ok(Resolver { defaults: Defaults { upscale, ..self.defaults }, ..self })
     }
 
+    /// How the prompts of `request` are read.
+    pub fn prompt_syntax(&self, request: &Request) -> PromptSyntax {
+        request.prompt_syntax.unwrap_or(self.defaults.prompt_syntax)
+    }
+
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -139,15 +144,18 @@ impl Resolver {
     /// What the UNet, which is called so often, attends to.
     fn read(&self, parameters: &Parameters, calls: usize, warnings: &mut Vec<Warning>) -> Result<Prompts> {
         let Parameters { prompt, negative_prompt, steps, strength, prompt_syntax: syntax, .. } = parameters;
-        let mut fields = vec![("prompt", prompt.as_str())];
-        if parameters.is_guided(&self.manifest) {
-            fields.insert(0, ("negative_prompt", negative_prompt));
-        } else if !negative_prompt.trim().is_empty() {
+        let (tokenizer, sizes) = (&self.tokenizer, &self.manifest.text);
+        let steps_of_calls = steps * calls_per_step(calls, *steps, *strength);
+        let reader = PromptReader { tokenizer, sizes, syntax: *syntax, steps: steps_of_calls };
+        // What several prompts add is measured from the negative one.
+        let guided = parameters.is_guided(&self.manifest) || reader.is_joined(prompt);
+        if !guided && !negative_prompt.trim().is_empty() {
             warnings.push(Warning::NegativePromptUnused { cfg_scale: parameters.cfg_scale });
         }
-        let (tokenizer, sizes) = (&self.tokenizer, &self.manifest.text);
-        let steps = steps * calls_per_step(calls, *steps, *strength);
-        Reader { tokenizer, sizes, syntax: *syntax, steps }.read(&fields, warnings)
+        let prompts = reader.read(prompt, Some(negative_prompt.as_str()).filter(|_| guided), warnings)?;
+        let left_out = |skip: Option<usize>| (skip.unwrap_or(1) - 1).max(usize::from(sizes.second.is_some()));
+        let left_out = left_out(parameters.clip_skip.or(sizes.clip_skip)) - left_out(sizes.clip_skip);
+        Ok(Prompts { left_out, ..prompts })
     }
 }
 

@@ -85,6 +85,16 @@ impl TextEncoder {
         Ok(all)
     }
 
+    /// From now on, embeddings are those of an earlier layer: of so many that the bundle has, the last ones are left out.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where it has no more layers than that.
+    pub(crate) fn leave_out(&mut self, layers: usize) -> Result<()> {
+        let second = self.second.iter_mut().map(|(network, _)| network);
+        std::iter::once(&mut self.network).chain(second).try_for_each(|network| network.leave_out(layers))
+    }
+
     /// Channels of an embedding that each text encoder makes.
     pub(crate) fn widths(&self) -> [usize; 2] {
         let own = self.sizes.second.map_or(0, |second| second.channels);

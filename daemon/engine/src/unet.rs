@@ -58,7 +58,7 @@ impl Unet {
         });
         let (text, pooled) = text_inputs(embeddings);
         let running = self.network.start(&signature, steps, budget)?;
-        Ok(Steps { running, text, pooled, time_ids, masked, batch, guidance, guidance_embedding })
+        Ok(Steps { running, text, pooled, time_ids, masked, batch, guidance, guidance_embedding, weights: vec![1.0] })
     }
 
     /// What a step needs, given the shapes of latents and embeddings, batch first.
@@ -106,6 +106,8 @@ pub struct Steps<'a> {
     batch: usize,
     guidance: f64,
     guidance_embedding: bool,
+    /// What each prompt's guidance is multiplied by.
+    weights: Vec<f64>,
 }
 
 /// Embeddings, and pooled ones, as inputs.
@@ -119,6 +121,11 @@ impl Steps<'_> {
     /// From now on, predictions attend to `embeddings`, of the same shape as those before.
     pub(crate) fn attend(&mut self, embeddings: Embeddings) {
         (self.text, self.pooled) = text_inputs(embeddings);
+    }
+
+    /// Several prompts follow the negative one: the guidance of each is multiplied by its weight.
+    pub(crate) fn weigh(&mut self, weights: &[f64]) {
+        self.weights = weights.to_vec();
     }
 
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
@@ -138,18 +145,26 @@ impl Steps<'_> {
         }
         inputs.extend(self.time_ids.iter().flat_map(|ids| [self.pooled.clone(), ids.clone()]));
         let mut predicted = self.running.run(inputs, tick)?;
-        if self.batch == 2 {
+        if self.batch > 1 {
             let conditional = predicted.split_off(own);
-            guide(&mut predicted, &conditional, self.guidance as f32);
+            // Where the guidance scale is an input, each prediction is guided already.
+            let scale = if self.guidance_embedding { 1.0 } else { self.guidance };
+            let scales: Vec<f32> = self.weights.iter().map(|weight| (weight * scale) as f32).collect();
+            guide(&mut predicted, &conditional, &scales);
         }
         Ok(predicted)
     }
 }
 
-/// Classifier-free guidance (Ho & Salimans 2022): `u + scale · (c - u)`, written over `u`.
-fn guide(unconditional: &mut [f32], conditional: &[f32], scale: f32) {
-    for (u, c) in unconditional.iter_mut().zip(conditional) {
-        *u += scale * (c - *u);
+/// Classifier-free guidance (Ho & Salimans 2022): `u + scale · (c - u)`, written over `u`; with several scales, the sum of
+/// what each prediction in `conditional` adds.
+fn guide(unconditional: &mut [f32], conditional: &[f32], scales: &[f32]) {
+    let len = unconditional.len();
+    for (i, value) in unconditional.iter_mut().enumerate() {
+        let u = *value;
+        for (c, scale) in conditional[i..].iter().step_by(len).zip(scales) {
+            *value += scale * (c - u);
+        }
     }
 }
 
@@ -160,7 +175,9 @@ mod tests {
     #[test]
     fn guidance_goes_past_the_prompt() {
         let mut u = [1.0, 0.0];
-        guide(&mut u, &[2.0, -1.0], 7.5);
+        guide(&mut u, &[2.0, -1.0], &[7.5]);
         assert_eq!(u, [8.5, -7.5]);
+        guide(&mut u, &[9.5, -6.5, 8.5, -8.5], &[2.0, 3.0]);
+        assert_eq!(u, [10.5, -8.5]);
     }
 }

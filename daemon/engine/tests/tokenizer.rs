@@ -39,7 +39,7 @@ fn open(files: [&str; 3]) -> Tokenizer {
 }
 
 fn sizes(bos: u32, eos: u32, pad: u32) -> Text {
-    Text { tokens: 77, bos, eos, pad, channels: 768, second: None, words: None, added: Vec::new() }
+    Text { tokens: 77, bos, eos, pad, channels: 768, second: None, words: None, added: Vec::new(), clip_skip: None }
 }
 
 fn check(files: [&str; 3], bos: u32, eos: u32) {

@@ -92,6 +92,12 @@ pub struct PaintArgs {
     /// What to avoid
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = PROMPT)]
     pub negative_prompt: String,
+    /// How prompts are read: a1111, with (weights:1.2), BREAK and [from:to:when], or plain text
+    #[arg(long, value_name = "a1111|plain", help_heading = PROMPT)]
+    pub prompt_syntax: Option<PromptSyntax>,
+    /// Take the embeddings this many layers from the text encoder's end; 1 is the last, many anime models want 2
+    #[arg(long, value_name = "N", help_heading = PROMPT)]
+    pub clip_skip: Option<usize>,
     /// Width in pixels, a multiple of 8; the model's own, or in the init image's shape, if not given
     #[arg(long, value_name = "PIXELS", help_heading = IMAGE)]
     pub width: Option<usize>,
@@ -128,9 +134,6 @@ pub struct PaintArgs {
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
     #[arg(long, value_name = "full|tiny", help_heading = SAMPLING)]
     pub decoder: Option<AutoencoderKind>,
-    /// How prompts are read: a1111, with (weights:1.2), BREAK and [from:to:when], or plain text
-    #[arg(long, value_name = "a1111|plain", help_heading = "Prompt")]
-    pub prompt_syntax: Option<PromptSyntax>,
     /// Make the image 2 or 4 times as wide and high by the model's upscaler, if it has one
     #[arg(long, value_name = "N", help_heading = IMAGE)]
     pub upscale: Option<usize>,
@@ -152,6 +155,9 @@ pub struct GenerateArgs {
     /// Print progress and result as lines of JSON
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// Where the files are that prompts name as __file__
+    #[arg(long, value_name = "FOLDER", help_heading = PROMPT)]
+    pub wildcards: Option<PathBuf>,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER", help_heading = MACHINE)]
     pub model: Option<PathBuf>,

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::{Observer, PaintingProgress, Request, Stage};
-use diffused_engine::{Options, Painting};
+use diffused_engine::{Options, Painting, Resolver};
 use serde_json::{Value, json};
 
 use crate::budget;
@@ -15,7 +16,9 @@ use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
 use crate::jobs::init_image::InitImage;
+use crate::jobs::request::drawn_request;
 use crate::jobs::sources::Sources;
+use crate::jobs::wildcards::Wildcards;
 use crate::painting::model::Model;
 use crate::painting::pictures::{self, free_name};
 use crate::painting::progress::Meter;
@@ -43,7 +46,9 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
-    let painting = model.resolver()?.resolve(&request, sources.init_image.map(InitImage::size))?;
+    let resolver = model.resolver()?;
+    let request = draw(request, &resolver, arguments)?;
+    let painting = resolver.resolve(&request, sources.init_image.map(InitImage::size))?;
     let warnings = warnings(&painting, arguments.json);
     let parameters = painting.parameters();
     sources.check(parameters, options)?;
@@ -69,6 +74,17 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     }
     console.finish(&result, &output);
     Ok(())
+}
+
+/// With the prompts that are drawn from what they leave open.
+fn draw(request: Request, resolver: &Resolver, arguments: &GenerateArgs) -> Result<Request, Failure> {
+    if resolver.prompt_syntax(&request) == PromptSyntax::Plain {
+        return Ok(request);
+    }
+    let wildcards = Wildcards::new(arguments.wildcards.clone());
+    let drawn = wildcards.draw(&request.prompt, &request.negative_prompt, request.seed);
+    let drawn = drawn.map_err(|fault| Failure::Usage(fault.to_string()))?;
+    Ok(drawn_request(&request, &drawn, request.seed))
 }
 
 /// What of the request has no effect: shown before the wait, or, as JSON, part of the result.
@@ -107,6 +123,9 @@ fn request(arguments: &PaintArgs) -> Request {
         inpainting: arguments.mask.inpainting(),
         prompt_syntax: arguments.prompt_syntax,
         upscale: arguments.upscale,
+        clip_skip: arguments.clip_skip,
+        prompt_template: None,
+        negative_prompt_template: None,
     }
 }
 

@@ -236,6 +236,8 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         background: paint.background,
         prompt_syntax: paint.prompt_syntax,
         upscale: paint.upscale,
+        clip_skip: paint.clip_skip,
+        override_settings: None,
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: arguments.format.or(destination.format()),

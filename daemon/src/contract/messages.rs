@@ -167,6 +167,9 @@ pub struct Image {
     pub sha256: String,
     /// Where it is kept, in the format that was asked for.
     pub path: Option<PathBuf>,
+    /// Its prompt, where that was drawn from wildcards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// `…/health`

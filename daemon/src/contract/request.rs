@@ -15,7 +15,7 @@ use serde_json::Value;
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
     JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestMaskedContent,
-    RequestSampler, RequestSyntax,
+    RequestSampler, RequestSettings, RequestSyntax,
 };
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
@@ -133,6 +133,15 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 1, max = 8)))]
     pub upscale: Option<usize>,
+    /// At which of the text encoder's layers from the end the embeddings are taken: 1, the last, where it is left out and
+    /// the model was not converted with another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 12)))]
+    pub clip_skip: Option<usize>,
+    /// The same as A1111 has it, `CLIP_stop_at_last_layers`; other settings are left out with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSettings>"))]
+    pub override_settings: Option<Value>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]

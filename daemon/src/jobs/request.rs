@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Request;
 use diffused_engine::{Options, Painting, Resolver};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe_level;
 use crate::jobs::init_image::InitImage;
 use crate::jobs::sources::{Sources, of_mask};
+use crate::jobs::wildcards::Wildcards;
 use crate::random;
 use fields::Fields;
 pub use masks::PADDING;
@@ -59,6 +61,9 @@ pub struct Job {
     pub transaction: Option<Value>,
     /// The image.
     pub request: Request,
+    /// For each image: the prompt and the negative prompt that were drawn for it; empty where nothing was left open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drawn: Vec<[String; 2]>,
     /// The image that image to image starts from.
     #[serde(skip)]
     pub init_image: Option<InitImage>,
@@ -158,11 +163,48 @@ impl Job {
         Sources { init_image: self.init_image.as_ref(), mask: self.mask.as_ref() }
     }
 
-    /// Settles what is painted. Its images must fit the memory of `options` when they are unpacked.
-    pub fn resolve(&self, resolver: &Resolver, options: Options) -> Result<Painting, Fault> {
-        let painting = resolver.resolve(&self.request, self.init_image.as_ref().map(InitImage::size))?;
-        self.sources().check(painting.parameters(), options)?;
-        Ok(painting)
+    /// Draws what its prompts leave open, for each image by its seed: once, so that a restart paints the same.
+    pub fn draw(&mut self, wildcards: &Wildcards, resolver: &Resolver) -> Result<(), Fault> {
+        let Request { prompt, negative_prompt, seed, .. } = &self.request;
+        if resolver.prompt_syntax(&self.request) == PromptSyntax::A1111 {
+            let draw = |index| wildcards.draw(prompt, negative_prompt, seed.wrapping_add(index));
+            let drawn = (0..self.count).map(draw).collect::<Result<Vec<_>, _>>()?;
+            let leaves_open = drawn.iter().any(|[a, b]| (a, b) != (prompt, negative_prompt));
+            self.drawn = if leaves_open { drawn } else { vec![] };
+        }
+        Ok(())
+    }
+
+    /// Settles what is painted: a painting for each image. Its images must fit the memory of `options` when they are
+    /// unpacked.
+    pub fn resolve(&self, resolver: &Resolver, options: Options) -> Result<Vec<Painting>, Fault> {
+        let resolve = |request: &Request| resolver.resolve(request, self.init_image.as_ref().map(InitImage::size));
+        let seeds = (0..self.count).map(|index| self.request.seed.wrapping_add(index));
+        let paintings = if self.drawn.is_empty() {
+            let first = resolve(&self.request)?;
+            seeds.map(|seed| first.with_seed(seed)).collect()
+        } else {
+            let drawn =
+                self.drawn.iter().zip(seeds).map(|(drawn, seed)| resolve(&drawn_request(&self.request, drawn, seed)));
+            drawn.collect::<diffused_engine::error::Result<Vec<_>>>()?
+        };
+        for painting in &paintings {
+            self.sources().check(painting.parameters(), options)?;
+        }
+        Ok(paintings)
+    }
+}
+
+/// `template` with the prompts that were drawn from it.
+pub fn drawn_request(template: &Request, [prompt, negative_prompt]: &[String; 2], seed: u64) -> Request {
+    let of = |template: &String, drawn: &String| Some(template.clone()).filter(|template| template != drawn);
+    Request {
+        prompt: prompt.clone(),
+        negative_prompt: negative_prompt.clone(),
+        prompt_template: of(&template.prompt, prompt),
+        negative_prompt_template: of(&template.negative_prompt, negative_prompt),
+        seed,
+        ..template.clone()
     }
 }
 
@@ -208,11 +250,15 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         inpainting,
         prompt_syntax: values::prompt_syntax(fields)?,
         upscale: fields.size("upscale")?,
+        clip_skip: values::clip_skip(fields)?,
+        prompt_template: None,
+        negative_prompt_template: None,
     };
     let job = Job {
         id: String::new(),
         named: false,
         transaction: None,
+        drawn: vec![],
         init_image: None,
         mask: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),

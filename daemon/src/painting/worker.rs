@@ -54,6 +54,8 @@ pub struct Painted {
     pub fits: bool,
     /// Where it is kept, in the format that was asked for.
     pub path: Option<PathBuf>,
+    /// Its prompt, where that was drawn for it.
+    pub prompt: Option<String>,
     /// What the client should know about it.
     pub warnings: Vec<String>,
 }
@@ -127,15 +129,15 @@ impl Worker {
         Ok((Worker { tasks, last_activity, stop: Arc::default(), aside: Arc::default() }, received))
     }
 
-    /// Starts to paint `painting`, which `job` was resolved to, and as many images with the next seeds as it asks for, from
-    /// the first on that was not painted `earlier`, which goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest
-    /// image that the broker takes, bytes.
-    pub fn run(&mut self, job: Job, painting: Painting, earlier: EarlierRuns, limit: Option<usize>) {
+    /// Starts to paint `paintings`, which `job` was resolved to, from the first on that was not painted `earlier`, which
+    /// goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest image that the broker takes,
+    /// bytes.
+    pub fn run(&mut self, job: Job, paintings: Vec<Painting>, earlier: EarlierRuns, limit: Option<usize>) {
         *lock(&self.last_activity) = Some(Instant::now());
         (self.stop, self.aside) = Default::default();
         // The thread ends only after this end of the channel is gone.
         let (stop, aside) = (self.stop.clone(), self.aside.clone());
-        let _ = self.tasks.send(WorkerTask { job, painting, earlier, limit, stop, aside });
+        let _ = self.tasks.send(WorkerTask { job, paintings, earlier, limit, stop, aside });
     }
 
     /// Ends the running job within a moment; `Report::Finished` will follow.
@@ -171,7 +173,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A job on its way to the thread.
 struct WorkerTask {
     job: Job,
-    painting: Painting,
+    /// One for each image.
+    paintings: Vec<Painting>,
     earlier: EarlierRuns,
     limit: Option<usize>,
     stop: Arc<AtomicBool>,
@@ -229,7 +232,6 @@ impl Painter {
     }
 
     fn paint_all(&self, engine: &mut Engine, task: &WorkerTask) -> Result<JobTimes, Fault> {
-        let parameters = task.painting.parameters();
         let now = Instant::now();
         let mut observer = JobObserver {
             meter: Meter::new(task.job.count, task.earlier.images, now),
@@ -238,13 +240,12 @@ impl Painter {
             reported: None,
             painter: self,
         };
-        for index in task.earlier.images..task.job.count {
+        for (index, painting) in (0..).zip(&task.paintings).skip(task.earlier.images as usize) {
             if index > task.earlier.images {
                 observer.meter.next_image(Instant::now());
             }
-            let painting = task.painting.with_seed(parameters.seed.wrapping_add(index));
             observer.checkpoints.begin(index);
-            let image = self.paint(engine, task, index, &painting, &mut observer);
+            let image = self.paint(engine, task, index, painting, &mut observer);
             diffused_heap::trim();
             if task.is_put_aside() && observer.checkpoints.write() {
                 self.report(Report::Checkpointed);
@@ -289,7 +290,7 @@ impl Painter {
         checkpoint: Option<StepCheckpoint>,
     ) -> Result<Start, Fault> {
         if checkpoint.is_none() || task.job.mask.is_some() {
-            self.make_room(engine, task);
+            self.make_room(engine, task, painting.parameters());
         }
         task.job.sources().start(painting.parameters(), checkpoint)
     }
@@ -303,15 +304,15 @@ impl Painter {
         painted: RgbImage,
     ) -> Result<RgbImage, Fault> {
         if task.job.mask.is_some() {
-            self.make_room(engine, task);
+            self.make_room(engine, task, painting.parameters());
         }
         task.job.sources().finish(painting.parameters(), painted)
     }
 
     /// Frees weights that were kept where images need their memory.
-    fn make_room(&self, engine: &mut Engine, task: &WorkerTask) {
+    fn make_room(&self, engine: &mut Engine, task: &WorkerTask, parameters: &Parameters) {
         let Some(memory) = self.model.options().memory.filter(|_| task.job.init_image.is_some()) else { return };
-        let unpacking = task.job.sources().memory(task.painting.parameters());
+        let unpacking = task.job.sources().memory(parameters);
         if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
             engine.forget();
             diffused_heap::trim();
@@ -338,14 +339,15 @@ impl Painter {
             }
         };
         let path = stored.clone().filter(|_| self.folder.keeps());
+        let prompt = parameters.prompt_template.as_ref().map(|_| parameters.prompt.clone());
         let Some(limit) = task.limit.filter(|limit| file.bytes.len() > *limit) else {
-            return Ok(Painted { index, file: PlacedImage::new(file, stored), fits: true, path, warnings });
+            return Ok(Painted { index, file: PlacedImage::new(file, stored), fits: true, path, prompt, warnings });
         };
         let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
         if let Some((small, quality)) = pictures::encode_within(image, &pictures::infotext(parameters), limit)? {
             warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
             let place = self.folder.store(&format!("{stem}-small"), &small).ok();
-            return Ok(Painted { index, file: PlacedImage::new(small, place), fits: true, path, warnings });
+            return Ok(Painted { index, file: PlacedImage::new(small, place), fits: true, path, prompt, warnings });
         }
         if stored.is_none() {
             return Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; "))));
@@ -353,7 +355,7 @@ impl Painter {
         warnings.push(format!("{large}: not published, see its path"));
         // The only way to it, also where images are not kept for longer than it takes to send them.
         let path = stored.clone();
-        Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, warnings })
+        Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, prompt, warnings })
     }
 
     fn report(&self, report: Report) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use diffused_engine::{Options, Resolver};
+use diffused_engine::{Options, Painting, Resolver};
 use tracing::{debug, warn};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -17,6 +17,7 @@ use crate::jobs::journal::{Acceptance, Record, SourceFiles};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
 use crate::jobs::record::{Expiry, JobRecord, Moment, Reply, RequestMark};
 use crate::jobs::request::{Job, Rejection, RequestMode};
+use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::Received;
 use crate::mqtt::receipts::Receipt;
 
@@ -25,6 +26,7 @@ const RETAINED: &str = "a retained request would be painted again at every recon
 /// Reads requests.
 pub(super) struct Intake {
     resolver: Resolver,
+    wildcards: Wildcards,
     options: Options,
     /// Init images wait here.
     folder: PathBuf,
@@ -57,8 +59,15 @@ impl CheckedRequest {
 }
 
 impl Intake {
-    pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf, max_payload: usize) -> Intake {
-        Intake { resolver, options, folder, max_payload, candidates: vec![], rejections: VecDeque::new() }
+    pub(super) fn new(
+        resolver: Resolver,
+        wildcards: Wildcards,
+        options: Options,
+        folder: PathBuf,
+        max_payload: usize,
+    ) -> Intake {
+        let (candidates, rejections) = (vec![], VecDeque::new());
+        Intake { resolver, wildcards, options, folder, max_payload, candidates, rejections }
     }
 
     /// Parses and resolves a request; gives its images with their bytes, too.
@@ -74,8 +83,13 @@ impl Intake {
         if received.retain {
             return Err(reject(&job, Fault::param("retain", RETAINED)));
         }
-        let painting = job.resolve(&self.resolver, self.options).map_err(|fault| reject(&job, fault))?;
-        job.warnings.extend(painting.warnings().iter().map(ToString::to_string));
+        job.draw(&self.wildcards, &self.resolver).map_err(|fault| reject(&job, fault))?;
+        let paintings = job.resolve(&self.resolver, self.options).map_err(|fault| reject(&job, fault))?;
+        for warning in paintings.iter().flat_map(Painting::warnings).map(ToString::to_string) {
+            if !job.warnings.contains(&warning) {
+                job.warnings.push(warning);
+            }
+        }
         Ok((job, sources))
     }
 
@@ -85,7 +99,7 @@ impl Intake {
     }
 
     /// What `job` was resolved to when it was read.
-    pub(super) fn resolve(&self, job: &Job) -> Result<diffused_engine::Painting, Fault> {
+    pub(super) fn resolve(&self, job: &Job) -> Result<Vec<Painting>, Fault> {
         job.resolve(&self.resolver, self.options)
     }
 }

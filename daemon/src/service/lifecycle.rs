@@ -52,13 +52,14 @@ impl Service {
     fn start_job(&mut self, id: &str) -> Result<(), Fault> {
         let Some(record) = self.queue.get(id) else { return Ok(()) };
         // It may fail after a restart, with another model or less memory.
-        let painting = self.intake.resolve(&record.job)?;
+        let paintings = self.intake.resolve(&record.job)?;
+        let Some(painting) = paintings.first().cloned() else { return Ok(()) };
         let earlier = EarlierRuns { images: record.images.len() as u64, interrupted: record.interrupted };
         info!(id, steps = painting.parameters().steps, "running");
         self.storage.note(&Record::Started { job: record.number });
         self.publisher.send(self.publisher.state(record, State::Running, None));
         let limit = self.publisher.image_limit(id);
-        self.worker.run(record.job.clone(), painting.clone(), earlier, limit);
+        self.worker.run(record.job.clone(), paintings, earlier, limit);
         self.running = RunningState { painting: Some(painting), ..RunningState::default() };
         Ok(())
     }

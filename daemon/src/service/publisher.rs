@@ -149,6 +149,7 @@ impl Publisher {
             bytes: painted.file.len,
             sha256: painted.file.sha256.clone(),
             path: painted.path.clone(),
+            prompt: painted.prompt.clone(),
         }
     }
 

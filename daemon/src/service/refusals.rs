@@ -197,7 +197,8 @@ mod tests {
         let small = folder.path().join("a-0-small.jpg");
         std::fs::write(&small, "jpeg").unwrap();
         let topic = Some("image/0".into());
-        let image = Image { topic, content_type: "image/png".into(), bytes: 9, sha256: "00".into(), path: None };
+        let (content_type, sha256) = ("image/png".into(), "00".into());
+        let image = Image { topic, content_type, bytes: 9, sha256, path: None, prompt: None };
         let (mut images, mut warnings) = ([image], vec!["other".to_owned()]);
         let what = |bytes: u64| format!("image 0 has {bytes} bytes, the broker refused it");
         let copy = ImageFile { bytes: b"jpeg".to_vec(), format: FileFormat::Jpeg };

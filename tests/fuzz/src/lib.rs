@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use diffused::jobs::init_image::Header;
 use diffused::jobs::journal::{JournalState, Record};
 use diffused::jobs::request::{Job, RequestMode};
+use diffused::jobs::wildcards::Wildcards;
 use diffused_engine::bundle::{AddedToken, Manifest, Text, WeightsIndex};
 use diffused_engine::hash::{sha256, xxh3};
 use diffused_engine::picture::Colour;
@@ -113,7 +114,8 @@ pub fn tokenizer(input: &[u8]) {
     let mut part = || parts.next().unwrap_or_default();
     let added = AddedToken { text: "<a>".into(), ids: vec![2, 3], exact: false };
     let Ok(tokenizer) = Tokenizer::new(part(), part(), &[added]) else { return };
-    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, second: None, words: None, added: Vec::new() };
+    let (second, words, added, clip_skip) = (None, None, vec![], None);
+    let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, second, words, added, clip_skip };
     let encoded = tokenizer.encode(&String::from_utf8_lossy(part()), &sizes);
     assert_eq!(encoded.ids.len(), 77);
 }
@@ -151,7 +153,10 @@ static RESOLVER: LazyLock<Resolver> = LazyLock::new(|| Resolver::open(Source::Fo
 /// The payload of a request for either kind of picture, as far as the queue.
 pub fn request(input: &[u8]) {
     for mode in [RequestMode::Txt2Img, RequestMode::Img2Img] {
-        if let Ok((job, _)) = Job::parse(input, mode, FOLDER.path()) {
+        if let Ok((mut job, _)) = Job::parse(input, mode, FOLDER.path()) {
+            if job.draw(&Wildcards::default(), &RESOLVER).is_err() {
+                continue;
+            }
             let _ = job.resolve(&RESOLVER, Options { threads: Some(1), memory: Some(100 << 20), beside: 0 });
         }
     }

@@ -17,6 +17,9 @@ pub const MAX_STEPS: usize = 1000;
 /// The highest guidance scale.
 pub const MAX_CFG_SCALE: f64 = 50.0;
 
+/// The most layers from a text encoder's end, its last included, at which embeddings are taken.
+pub const MAX_CLIP_SKIP: usize = 12;
+
 /// The longest name of a model and the longest example prompt, bytes.
 const MAX_TEXT: usize = 1000;
 /// The most example prompts.
@@ -100,6 +103,7 @@ fn check_text(text: &Text) -> Result<(), String> {
     within("text.tokens", text.tokens, TOKENS)?;
     within("text.channels", text.channels, CHANNELS)?;
     check_added(&text.added)?;
+    within("text.clip_skip", text.clip_skip.unwrap_or(1), 1..=MAX_CLIP_SKIP)?;
     if let Some(second) = &text.second {
         within("text.channels", text.channels, 2..=*CHANNELS.end())?;
         within("text.second.channels", second.channels, 1..=text.channels - 1)?;

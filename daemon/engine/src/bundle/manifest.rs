@@ -74,6 +74,10 @@ pub struct Text {
     /// Tokens beside the vocabulary's, of textual inversions most of all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<AddedToken>,
+    /// Up to which layer from the end the text encoder was converted, as requests count it (`clip_skip`); `None`: to the
+    /// last one, 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
 }
 
 /// A text that stands for embeddings of its own wherever it occurs in a prompt, also within a word.
@@ -264,6 +268,7 @@ pub(crate) mod tests {
                 second: None,
                 words: None,
                 added: Vec::new(),
+                clip_skip: None,
             },
             picture: PictureSizes {
                 default: 512,

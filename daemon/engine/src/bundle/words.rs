@@ -39,7 +39,17 @@ mod tests {
 
     fn text(words: Option<&[&str]>) -> Text {
         let words = words.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
-        Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 8, second: None, words, added: Vec::new() }
+        Text {
+            tokens: 77,
+            bos: 0,
+            eos: 1,
+            pad: 1,
+            channels: 8,
+            second: None,
+            words,
+            added: Vec::new(),
+            clip_skip: None,
+        }
     }
 
     #[test]

@@ -119,7 +119,8 @@ mod tests {
     fn chunks(text: &str) -> (Vec<Vec<u32>>, Vec<f32>) {
         let added = vec![AddedToken { text: "toy".into(), ids: vec![5, 6, 7], exact: false }];
         let tokenizer = Tokenizer::new(VOCAB.as_bytes(), b"", &added).unwrap();
-        let sizes = Text { tokens: 10, bos: 8, eos: 9, pad: 0, channels: 4, second: None, words: None, added };
+        let (second, words, clip_skip) = (None, None, None);
+        let sizes = Text { tokens: 10, bos: 8, eos: 9, pad: 0, channels: 4, second, words, added, clip_skip };
         let chunks = fill(&weigh(text), &tokenizer, &sizes);
         let weights = chunks[0].weights.clone();
         for chunk in &chunks {

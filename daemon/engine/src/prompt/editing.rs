@@ -24,10 +24,10 @@ pub(crate) struct EditedPrompt {
 
 /// A part of a prompt.
 #[derive(Debug, Clone)]
-enum Part {
+enum PromptPart {
     Text(String),
-    Change { before: Vec<Part>, after: Vec<Part>, when: usize },
-    Turns(Vec<Vec<Part>>),
+    Change { before: Vec<PromptPart>, after: Vec<PromptPart>, when: usize },
+    Turns(Vec<Vec<PromptPart>>),
 }
 
 /// A bracket that is open, or, at the bottom, the prompt.
@@ -35,7 +35,7 @@ enum Part {
 struct OpenBracket {
     bracket: String,
     /// What lies between its separators, and those.
-    sections: Vec<Vec<Part>>,
+    sections: Vec<Vec<PromptPart>>,
     separators: Vec<char>,
     /// How deep the deepest change in it lies.
     depth: usize,
@@ -46,11 +46,11 @@ impl OpenBracket {
         OpenBracket { bracket: bracket.to_owned(), sections: vec![vec![]], ..OpenBracket::default() }
     }
 
-    fn push(&mut self, part: Part) {
+    fn push(&mut self, part: PromptPart) {
         match (self.sections.last_mut(), part) {
-            (Some(section), Part::Text(more)) => match section.last_mut() {
-                Some(Part::Text(text)) => text.push_str(&more),
-                _ => section.push(Part::Text(more)),
+            (Some(section), PromptPart::Text(more)) => match section.last_mut() {
+                Some(PromptPart::Text(text)) => text.push_str(&more),
+                _ => section.push(PromptPart::Text(more)),
             },
             (Some(section), part) => section.push(part),
             (None, part) => self.sections.push(vec![part]),
@@ -58,7 +58,7 @@ impl OpenBracket {
     }
 
     fn text(&mut self, text: &str) {
-        self.push(Part::Text(text.to_owned()));
+        self.push(PromptPart::Text(text.to_owned()));
     }
 
     fn separate(&mut self, separator: char) {
@@ -82,16 +82,16 @@ impl OpenBracket {
     }
 
     /// What it is once it is closed; the bracket itself where that is nothing but text.
-    fn close(mut self, steps: usize) -> std::result::Result<Part, OpenBracket> {
+    fn close(mut self, steps: usize) -> std::result::Result<PromptPart, OpenBracket> {
         let [colons, turns] = [':', '|'].map(|separator| self.separators.iter().filter(|c| **c == separator).count());
         if self.bracket != "[" || self.depth >= DEEPEST {
             return Err(self);
         }
         if colons == 0 && turns > 0 {
-            return Ok(Part::Turns(self.sections));
+            return Ok(PromptPart::Turns(self.sections));
         }
         let when = self.sections.last().and_then(|section| match &section[..] {
-            [Part::Text(number)] => when(number.trim(), steps),
+            [PromptPart::Text(number)] => when(number.trim(), steps),
             _ => None,
         });
         match (when, self.sections.len()) {
@@ -99,7 +99,7 @@ impl OpenBracket {
                 self.sections.pop();
                 let after = self.sections.pop().unwrap_or_default();
                 let before = self.sections.pop().unwrap_or_default();
-                Ok(Part::Change { before, after, when })
+                Ok(PromptPart::Change { before, after, when })
             }
             _ => Err(self),
         }
@@ -159,7 +159,7 @@ pub(crate) fn edit(prompt: &str, steps: usize, field: &'static str) -> Result<Ed
 }
 
 /// The prompt's parts; `None` where all of it is text.
-fn parse(prompt: &str, steps: usize) -> Option<Vec<Part>> {
+fn parse(prompt: &str, steps: usize) -> Option<Vec<PromptPart>> {
     let mut open = vec![OpenBracket::new("")];
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -220,16 +220,16 @@ fn dissolve(open: &mut Vec<OpenBracket>) -> Option<()> {
 }
 
 /// Adds the steps at which `parts` change.
-fn collect(parts: &[Part], steps: usize, ends: &mut Vec<usize>) {
+fn collect(parts: &[PromptPart], steps: usize, ends: &mut Vec<usize>) {
     for part in parts {
         match part {
-            Part::Text(_) => {}
-            Part::Change { before, after, when } => {
+            PromptPart::Text(_) => {}
+            PromptPart::Change { before, after, when } => {
                 ends.extend(Some(*when).filter(|when| *when > 0));
                 collect(before, steps, ends);
                 collect(after, steps, ends);
             }
-            Part::Turns(turns) => {
+            PromptPart::Turns(turns) => {
                 ends.extend(1..=steps);
                 turns.iter().for_each(|turn| collect(turn, steps, ends));
             }
@@ -238,12 +238,12 @@ fn collect(parts: &[Part], steps: usize, ends: &mut Vec<usize>) {
 }
 
 /// Adds the text of `parts` up to the step `end`.
-fn write(parts: &[Part], end: usize, text: &mut String) {
+fn write(parts: &[PromptPart], end: usize, text: &mut String) {
     for part in parts {
         match part {
-            Part::Text(words) => text.push_str(words),
-            Part::Change { before, after, when } => write(if end <= *when { before } else { after }, end, text),
-            Part::Turns(turns) => write(&turns[(end - 1) % turns.len()], end, text),
+            PromptPart::Text(words) => text.push_str(words),
+            PromptPart::Change { before, after, when } => write(if end <= *when { before } else { after }, end, text),
+            PromptPart::Turns(turns) => write(&turns[(end - 1) % turns.len()], end, text),
         }
     }
 }

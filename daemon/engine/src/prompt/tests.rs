@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::attention::{WeightedPart, weigh};
 use super::editing::edit;
+use super::joining;
 
 const CASES: &str = include_str!("../../tests/goldens/prompts.json");
 /// The steps of the goldens.
@@ -17,6 +18,9 @@ struct Case {
     parts: Vec<(String, f64)>,
     /// Up to which step which text.
     texts: Vec<(usize, String)>,
+    /// Where `AND` is in it: the prompts that it joins, and their weights.
+    #[serde(default)]
+    joined: Vec<(String, f64)>,
 }
 
 fn cases() -> Vec<Case> {
@@ -55,4 +59,15 @@ fn changes_are_a1111s() {
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn joined_prompts_are_a1111s() {
+    let joined: Vec<Case> = cases().into_iter().filter(|case| case.joined.len() > 1).collect();
+    assert!(joined.len() > 5);
+    for Case { prompt, joined, .. } in joined {
+        let found: Vec<_> =
+            joining::split(&prompt).into_iter().map(|(text, weight)| (text.to_owned(), weight)).collect();
+        assert_eq!(found, joined, "{prompt:?}");
+    }
 }

@@ -99,6 +99,16 @@ schema!(
 pub(in crate::contract) struct SyntaxName;
 schema!(SyntaxName, json_schema!({"type": "string", "enum": PromptSyntax::ALL}));
 
+/// Settings of A1111's own that a request overrides.
+pub(in crate::contract) struct RequestSettings;
+schema!(
+    RequestSettings,
+    json_schema!({
+        "type": "object",
+        "properties": {"CLIP_stop_at_last_layers": {"type": ["integer", "null"], "minimum": 1, "maximum": 12}}
+    })
+);
+
 /// A prompt's syntax, as clients may write it.
 pub(in crate::contract) struct RequestSyntax;
 schema!(RequestSyntax, json_schema!({"type": "string", "pattern": "^([Aa]1111|[Pp][Ll][Aa][Ii][Nn])$"}));
@@ -179,6 +189,15 @@ pub(in crate::contract) struct PaintedParameters {
     /// The upscaler's name, where there is an `upscale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     upscaler: Option<String>,
+    /// At which of the text encoder's layers from the end the embeddings were taken, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip_skip: Option<usize>,
+    /// What the prompt was drawn from, where it had wildcards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_template: Option<String>,
+    /// What the negative prompt was drawn from, where it had wildcards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_prompt_template: Option<String>,
     /// How what was masked was repainted; only with a mask.
     #[serde(skip_serializing_if = "Option::is_none")]
     inpainting: Option<PaintedMask>,

@@ -35,6 +35,7 @@ fn painted(job: u64) -> Record {
         bytes: 5,
         sha256: "00".into(),
         path: Some("/x".into()),
+        prompt: None,
     };
     Record::Painted { job, image: Box::new(image), warnings: vec!["small".into()] }
 }

@@ -29,6 +29,11 @@ impl Fields {
         self.0.remove(key).filter(|value| !value.is_null())
     }
 
+    /// Leaves what was not understood of an object for the warnings.
+    pub(super) fn put_back(&mut self, key: &str, rest: Map<String, Value>) {
+        self.0.extend(rest.into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
+    }
+
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Fault> {
         match self.take(key) {
             None => Ok(None),

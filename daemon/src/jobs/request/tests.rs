@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::contract::fault::Code;
+use crate::jobs::wildcards::Wildcards;
 use crate::painting::model::Model;
 
 fn parse(kind: RequestMode, value: Value) -> Result<Job, Rejection> {
@@ -127,8 +128,8 @@ fn an_init_image_is_one_base64_text() {
     for text in [format!("data:image/png;base64,{text}"), wrapped, unpadded, text] {
         let job = parse(RequestMode::Img2Img, with(json!([text]))).unwrap();
         assert_eq!(job.init_image.as_ref().map(InitImage::size), Some((70, 20)));
-        let painting = job.resolve(&resolver(), Options::default()).unwrap();
-        let parameters = painting.parameters();
+        let paintings = job.resolve(&resolver(), Options::default()).unwrap();
+        let parameters = paintings[0].parameters();
         assert_eq!((parameters.width, parameters.height, parameters.strength), (112, 32, Some(0.75)));
         let fault = job.resolve(&resolver(), Options { memory: Some(1 << 20), ..Options::default() }).unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::OutOfMemory, Some("init_images")));
@@ -219,8 +220,8 @@ fn the_strength_that_a_refusal_recommends_is_taken() {
 #[test]
 fn what_has_no_effect_is_a_warning() {
     let warnings = |value: Value| {
-        let painting = txt2img(value).resolve(&resolver(), Options::default()).unwrap();
-        painting.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+        let paintings = txt2img(value).resolve(&resolver(), Options::default()).unwrap();
+        paintings[0].warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let long = format!("{} Red at night", ["house"; 75].join(" "));
     assert!(warnings(json!({"prompt": "a red house", "negative_prompt": "a tree"})).is_empty());
@@ -290,8 +291,8 @@ fn a_mask_comes_with_an_init_image_and_its_keys_have_defaults() {
     assert_eq!(job.warnings, [format!("no effect without a mask: {keys}")]);
     let full = json!({"prompt": "a", "init_images": [image()], "mask": image(), "inpainting_fill": 0,
                       "denoising_strength": 1});
-    let painting = parse(RequestMode::Img2Img, full).unwrap().resolve(&resolver(), Options::default()).unwrap();
-    assert!(painting.warnings()[0].to_string().starts_with("inpainting_fill has no effect at"));
+    let paintings = parse(RequestMode::Img2Img, full).unwrap().resolve(&resolver(), Options::default()).unwrap();
+    assert!(paintings[0].warnings()[0].to_string().starts_with("inpainting_fill has no effect at"));
     for (mode, request) in [
         (RequestMode::Txt2Img, json!({"prompt": "a", "mask": image()})),
         (RequestMode::Img2Img, json!({"prompt": "a", "init_images": [image()], "mask": "aGVsbG8="})),
@@ -300,6 +301,40 @@ fn a_mask_comes_with_an_init_image_and_its_keys_have_defaults() {
     ] {
         check_refused(mode, request.to_string().as_bytes(), Code::InvalidParam, Some("mask"));
     }
+}
+
+#[test]
+fn each_image_draws_its_own_prompt_once() {
+    let draw = |value: Value| {
+        let mut job = txt2img(value);
+        job.draw(&Wildcards::default(), &resolver()).map(|()| job)
+    };
+    let request = json!({"prompt": "a {red|blue|green} house", "seed": 1, "n_iter": 16});
+    let job = draw(request.clone()).unwrap();
+    let paintings = job.resolve(&resolver(), Options::default()).unwrap();
+    let prompts: Vec<_> = paintings.iter().map(|painting| painting.parameters().prompt.clone()).collect();
+    assert!(
+        ["red", "blue", "green"].iter().all(|colour| prompts.contains(&format!("a {colour} house"))),
+        "{prompts:?}"
+    );
+    let last = paintings[15].parameters();
+    assert_eq!((last.seed, last.prompt_template.as_deref()), (16, Some("a {red|blue|green} house")));
+    assert_eq!(last.negative_prompt_template, None);
+    // What was drawn is kept with the job.
+    let kept: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+    assert_eq!(kept.drawn, draw(request).unwrap().drawn);
+    let plain = draw(json!({"prompt": "a {red|blue} house", "prompt_syntax": "plain"})).unwrap();
+    assert!(plain.drawn.is_empty() && draw(json!({"prompt": "a {house}"})).unwrap().drawn.is_empty());
+    let fault = draw(json!({"prompt": "__colours__"})).unwrap_err();
+    assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some("prompt")));
+}
+
+#[test]
+fn clip_skip_has_two_names() {
+    let job = txt2img(json!({"prompt": "a", "override_settings": {"CLIP_stop_at_last_layers": 2, "eta": 1}}));
+    assert_eq!(job.request.clip_skip, Some(2));
+    assert_eq!(job.warnings, ["`override_settings.eta` is unknown and was left out"]);
+    assert_eq!(txt2img(json!({"prompt": "a", "clip_skip": 3})).request.clip_skip, Some(3));
 }
 
 fn text(payload: &[u8]) -> Job {

@@ -6,6 +6,8 @@ use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
 
+use serde_json::{Map, Value};
+
 use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::jobs::request::fields::{self, Fields};
@@ -24,6 +26,23 @@ pub(super) fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fa
 pub(super) fn prompt_syntax(fields: &mut Fields) -> Result<Option<PromptSyntax>, Fault> {
     let name = fields.text("prompt_syntax")?.map(|name| name.chars().take(80).collect::<String>());
     name.map(|name| name.parse().map_err(|message: String| Fault::param("prompt_syntax", message))).transpose()
+}
+
+/// Also as A1111 has it, among the settings of its own that a request overrides.
+pub(super) fn clip_skip(fields: &mut Fields) -> Result<Option<usize>, Fault> {
+    const SETTING: &str = "CLIP_stop_at_last_layers";
+    let own = fields.size("clip_skip")?;
+    let mut settings = match fields.take("override_settings") {
+        None => return Ok(own),
+        Some(Value::Object(settings)) => settings,
+        Some(other) => {
+            let message = format!("expected an object, got {}", fields::shown(&other));
+            return Err(Fault::param("override_settings", message));
+        }
+    };
+    let setting = settings.remove(SETTING).map(|value| Fields::new(Map::from_iter([(SETTING.to_owned(), value)])));
+    fields.put_back("override_settings", settings);
+    Ok(own.or(setting.map(|mut setting| setting.size(SETTING)).transpose()?.flatten()))
 }
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.

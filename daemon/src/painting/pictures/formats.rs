@@ -62,6 +62,7 @@ pub fn text_of(file: &[u8]) -> Option<String> {
 pub fn infotext(parameters: &Parameters) -> String {
     let Parameters { prompt, negative_prompt, width, height, steps, cfg_scale, seed, sampler, strength, .. } =
         parameters;
+    let Parameters { clip_skip, prompt_template, negative_prompt_template, .. } = parameters;
     let mut text = format!("{prompt}\n");
     if !negative_prompt.is_empty() {
         text += &format!("Negative prompt: {negative_prompt}\n");
@@ -80,6 +81,14 @@ pub fn infotext(parameters: &Parameters) -> String {
     }
     if let (Some(factor), Some(upscaler)) = (parameters.upscale, &parameters.upscaler) {
         text += &format!(", Postprocess upscale by: {factor}, Postprocess upscaler: {}", quoted(upscaler));
+    }
+    if let Some(skip) = clip_skip {
+        text += &format!(", Clip skip: {skip}");
+    }
+    for (name, template) in [("Template", prompt_template), ("Negative Template", negative_prompt_template)] {
+        if let Some(template) = template {
+            text += &format!(", {name}: {}", quoted(template));
+        }
     }
     text + &format!(", Version: diffused {}", env!("CARGO_PKG_VERSION"))
 }
@@ -130,6 +139,9 @@ mod tests {
             prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
             upscale: None,
             upscaler: None,
+            clip_skip: None,
+            prompt_template: None,
+            negative_prompt_template: None,
         }
     }
 

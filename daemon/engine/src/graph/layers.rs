@@ -1,0 +1,45 @@
+//! A text encoder's layers by the names that model-prep gives its nodes: which of them makes the embeddings can be chosen,
+//! as what comes after it is in the graph as well.
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::InferenceModel;
+use tract_onnx::tract_hir::internal::*;
+
+use crate::error::{Error, Result};
+
+/// What a transformer block's last node is called around its number.
+const BLOCK: (&str, &str) = ("encoder.layers.", ".mlp.fc2");
+/// What the embeddings go into: beside what else a second text encoder makes, or the norm. A first text encoder of two has
+/// neither.
+const READERS: [&str; 2] = ["embeddings_and_projections", "final_layer_norm"];
+
+/// Makes the embeddings those of the block `left_out` before the last one that makes any; now they are those of the one that
+/// is `before` before it.
+///
+/// # Errors
+///
+/// `InvalidParam` where there is no such block; `Internal` where the graph is not a text encoder's.
+pub(super) fn take_embeddings_earlier(model: &mut InferenceModel, before: usize, left_out: usize) -> Result<()> {
+    let reader = READERS.into_iter().find_map(|name| model.nodes().iter().find(|node| node.name == name));
+    let reader = reader.map(|node| node.id);
+    let current = match reader {
+        Some(reader) => model.node(reader).inputs.first().copied(),
+        None => model.outputs.first().copied(),
+    };
+    let number = |name: &str| name.strip_prefix(BLOCK.0)?.strip_suffix(BLOCK.1)?.parse::<usize>().ok();
+    let current = current.and_then(|outlet| number(&model.node(outlet.node).name));
+    let Some(last) = current.map(|block| block + before) else {
+        return Err(Error::Internal("the text encoder's graph has no layers of the usual names".into()));
+    };
+    let Some(block) = last.checked_sub(left_out) else {
+        let message = format!("the model's text encoder has no more than {} layers", last + 1);
+        return Err(Error::InvalidParam { field: "clip_skip", message });
+    };
+    let wanted = format!("{}{block}{}", BLOCK.0, BLOCK.1);
+    let found = model.nodes().iter().find(|node| node.name == wanted).map(|node| OutletId::new(node.id, 0));
+    let rewired = found.context("a layer is missing").and_then(|outlet| match reader {
+        Some(reader) => model.add_edge(outlet, InletId::new(reader, 0)),
+        None => model.select_output_outlets(&[outlet]),
+    });
+    rewired.map_err(|error| Error::Internal(format!("the text encoder's graph: {error:#}")))
+}
