@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use diffused::config::Config;
+use diffused::display::palette::PaletteChoice;
+use diffused::display::panels::KnownPanels;
 use diffused_engine::sampler::SamplerKind;
 use diffused_tests::contract::description;
 use diffused_tests::root;
@@ -103,6 +105,30 @@ fn every_sampler_is_documented() {
     let row = page.lines().find(|line| line.starts_with("| `sampler_name`")).expect("the samplers' row");
     let names = quoted(row).into_iter().skip(1).filter(|name| *name != "Euler a").map(str::to_owned);
     check_same(names.collect(), SamplerKind::ALL.map(|kind| kind.name().to_owned()).to_vec(), 7);
+}
+
+/// The table of displays is the program's.
+#[test]
+fn every_panel_is_documented_as_it_is() {
+    let page = read("docs/panels.md");
+    let (_, after) = page.split_once("\n## Displays that are known\n").expect("the table of displays");
+    let rows = after.lines().skip_while(|line| !line.starts_with('|')).skip(2).take_while(|line| line.starts_with('|'));
+    let documented: Vec<&str> = rows.collect();
+    let panels = KnownPanels::default();
+    let row = |name: &str| {
+        let panel = panels.entry(name).expect("a panel that is listed");
+        let (PaletteChoice::Named(palette), about) = (&panel.palette, &panel.about) else { panic!("{name}: a name") };
+        let packing = serde_json::to_value(panel.packing).expect("a name");
+        let scan = match u16::from(panel.scan) {
+            0 => String::new(),
+            degrees => format!(", {degrees}°"),
+        };
+        let (width, height, packing) = (panel.width, panel.height, packing.as_str().unwrap_or_default());
+        format!("| `{name}` | {about} | {width} × {height} | `{palette}` | `{packing}`{scan} |")
+    };
+    let known: Vec<String> = panels.names().into_iter().map(row).collect();
+    assert!(known.len() > 20);
+    assert_eq!(documented, known);
 }
 
 /// The pages for people: those at the root, and all in these folders.

@@ -4,6 +4,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use rustix::fs::{Access, access};
 use serde::Deserialize;
 
 use crate::contract::topics::{self, ANY, TopicBase, TopicLevel, Topics};
+use crate::display::panels::{KnownPanels, PanelEntry};
+use crate::display::spec::{OutputRequest, name_or_keys};
 
 pub use secrets::TlsFiles;
 pub use values::{Bounded, ByteSize, GroupName, MqttVersion, NotYet, PacketSize, Transport, Url};
@@ -41,6 +44,11 @@ pub struct Config {
     pub upscale: Option<Bounded<1, 8>>,
     /// Where the files of wildcards in prompts are.
     pub wildcards: Option<PathBuf>,
+    /// What a display shows of images whose requests are silent; `None`: nothing.
+    #[serde(deserialize_with = "name_or_keys")]
+    pub output: Option<OutputRequest>,
+    /// Displays that `output` may name beside those that the program knows.
+    pub panels: BTreeMap<String, PanelEntry>,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
     /// Worker threads; `None`: one for each CPU.
@@ -120,6 +128,8 @@ impl Default for Config {
             prompt_syntax: PromptSyntax::default(),
             upscale: None,
             wildcards: None,
+            output: None,
+            panels: BTreeMap::new(),
             memory: None,
             threads: None,
             state_dir: None,
@@ -200,8 +210,19 @@ impl Config {
         if self.device.0 == ANY {
             bail!("device: `{ANY}` stands for the devices of a fleet; give this one another name");
         }
+        let panels = self.panels();
+        panels.check().map_err(|error| anyhow!("panels.{error}"))?;
+        self.output
+            .as_ref()
+            .map_or(Ok(None), |output| output.resolve(&panels))
+            .map_err(|error| anyhow!("output: {error}"))?;
         self.check_tls()?;
         Ok(())
+    }
+
+    /// The displays that can be named.
+    pub fn panels(&self) -> KnownPanels {
+        KnownPanels::with(self.panels.clone())
     }
 
     /// The device's topics.

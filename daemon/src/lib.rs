@@ -1,8 +1,9 @@
 //! The service and the command line of `diffused`: images from prompts that arrive over MQTT.
 //!
-//! The rooms show the way of a message. `contract` has the topics and what travels over them, `mqtt` is the wire, `jobs` the
-//! requests and what is known of them, `painting` the thread that owns the engine, `service` the loop that ties them together,
-//! `commands` what the command line offers. Each depends on those before it.
+//! The rooms show the way of a message. `display` has what a display shows of an image, `contract` the topics and what
+//! travels over them, `mqtt` is the wire, `jobs` the requests and what is known of them, `painting` the thread that owns
+//! the engine, `service` the loop that ties them together, `commands` what the command line offers. Each depends on those
+//! before it.
 
 #![warn(clippy::unwrap_used)]
 
@@ -10,6 +11,7 @@ pub mod budget;
 pub mod commands;
 pub mod config;
 pub mod contract;
+pub mod display;
 pub mod failure;
 pub mod files;
 pub mod health;

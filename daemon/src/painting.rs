@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod model;
+pub mod output;
 pub mod pictures;
 pub mod progress;
 pub mod worker;

@@ -19,7 +19,6 @@ use crate::jobs::journal::{EndedJobs, Record};
 use crate::jobs::queue::{Event, Queue};
 use crate::jobs::record::JobRecord;
 use crate::jobs::request::RequestMode;
-use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::painting::checkpoint::CheckpointFile;
 use crate::painting::model::Model;
@@ -118,18 +117,11 @@ impl Service {
             Worker::start(model, engine, folder.clone(), checkpoints).context("the worker thread")?;
         let broker = config.mqtt.url.to_string();
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
-        let max_payload = config.mqtt.max_packet.0 as usize;
         let mut service = Service {
             queue: Queue::new(config.queue_length.0 as usize),
             publisher: Publisher::new(mqtt, topics, config.mqtt.retain_image),
             model_sha256: resolver.model_sha256().to_owned(),
-            intake: Intake::new(
-                resolver,
-                Wildcards::new(config.wildcards.clone()),
-                options,
-                storage.init_images(),
-                max_payload,
-            ),
+            intake: Intake::new(resolver, options, storage.init_images(), &config),
             memory: options.memory,
             session: 0,
             ended: EndedJobs::default(),

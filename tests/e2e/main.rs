@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod durable;
 mod fleet;
 mod jobs;
+mod panels;
 mod refusals;
 mod requests;
 mod scripted;
@@ -70,6 +71,9 @@ fn main() -> ExitCode {
         requests::what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait,
         requests::what_has_no_effect_is_a_warning_in_the_result,
         requests::broken_and_huge_init_images_are_refused,
+        panels::what_a_display_shows_is_published_and_kept,
+        panels::the_configuration_has_a_display_for_every_request,
+        panels::an_output_that_the_broker_does_not_take_has_a_path,
         requests::a_retained_request_is_refused,
         requests::late_requests_expire,
         requests::commands_are_answered,

@@ -13,6 +13,7 @@ use diffused_engine::sampler::SamplerKind;
 use crate::config::ByteSize;
 use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
+use crate::display::spec::OutputRequest;
 use crate::random;
 pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
 pub use mask::MaskArgs;
@@ -137,6 +138,9 @@ pub struct PaintArgs {
     /// Make the image 2 or 4 times as wide and high by the model's upscaler, if it has one
     #[arg(long, value_name = "N", help_heading = IMAGE)]
     pub upscale: Option<usize>,
+    /// Write what a display shows too: a panel's name, or keys as in {"width": 800, "height": 480, "palette": "grey-4"}
+    #[arg(long, value_name = "NAME", value_parser = panel, help_heading = OUTPUT)]
+    pub panel: Option<OutputRequest>,
 }
 
 /// `diffused generate`
@@ -231,6 +235,12 @@ pub struct DemoArgs {
 /// Parses a sampler's name; clap adds the option to the error.
 fn sampler(text: &str) -> Result<SamplerKind, String> {
     text.parse().map_err(|error| Fault::from(error).message)
+}
+
+/// Parses a panel's name or an object of keys.
+fn panel(text: &str) -> Result<OutputRequest, String> {
+    let name = || OutputRequest { panel: Some(text.to_owned()), ..OutputRequest::default() };
+    if text.starts_with('{') { serde_json::from_str(text).map_err(|error| error.to_string()) } else { Ok(name()) }
 }
 
 /// Parses a seed; -1 is a random one, as in requests.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::{Observer, PaintingProgress, Request, Stage};
 use diffused_engine::{Options, Painting, Resolver};
+use image::RgbImage;
 use serde_json::{Value, json};
 
 use crate::budget;
@@ -14,12 +15,16 @@ use crate::commands::output::{self, ImageSink};
 use crate::commands::progress_line::ProgressLine;
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
+use crate::display::panels::KnownPanels;
+use crate::display::spec::DisplaySpec;
 use crate::failure::Failure;
+use crate::files;
 use crate::jobs::init_image::InitImage;
-use crate::jobs::request::drawn_request;
+use crate::jobs::request::{drawn_request, fit_to};
 use crate::jobs::sources::Sources;
 use crate::jobs::wildcards::Wildcards;
 use crate::painting::model::Model;
+use crate::painting::output as panel_output;
 use crate::painting::pictures::{self, free_name};
 use crate::painting::progress::Meter;
 use crate::random;
@@ -37,7 +42,8 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     crate::logging::start("error");
     let [init_image, mask] = files(&arguments.paint)?;
     let sources = Sources { init_image: init_image.as_ref(), mask: mask.as_ref() };
-    let request = request(&arguments.paint);
+    let mut request = request(&arguments.paint);
+    let display = display(&arguments.paint, arguments.output.as_deref())?;
     let own_format = arguments.format.unwrap_or(FileFormat::Png);
     let own_name = || free_name(Path::new(""), &arguments.paint.prompt, request.seed, own_format);
     let path = arguments.output.clone().unwrap_or_else(own_name);
@@ -47,11 +53,15 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
     let resolver = model.resolver()?;
+    if init_image.is_none() {
+        fit_to(&mut request, display.as_ref(), resolver.manifest());
+    }
     let request = draw(request, &resolver, arguments)?;
     let painting = resolver.resolve(&request, sources.init_image.map(InitImage::size))?;
     let warnings = warnings(&painting, arguments.json);
     let parameters = painting.parameters();
     sources.check(parameters, options)?;
+    display.as_ref().map_or(Ok(()), |spec| panel_output::check(spec, parameters, options))?;
     let mut engine = model.open()?;
     let start = sources.start(parameters, None)?;
     let mut console = Console::new(arguments.json, Meter::new(1, 0, Instant::now()));
@@ -69,6 +79,11 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
         "model_sha256": engine.model_sha256(),
         "timings": console.meter.times(Instant::now()).timings,
     });
+    if let Some(spec) = &display {
+        engine.forget();
+        diffused_heap::trim();
+        result["output"] = write_panel(&image, spec, &path)?;
+    }
     if !warnings.is_empty() {
         result["warnings"] = json!(warnings);
     }
@@ -85,6 +100,28 @@ fn draw(request: Request, resolver: &Resolver, arguments: &GenerateArgs) -> Resu
     let drawn = wildcards.draw(&request.prompt, &request.negative_prompt, request.seed);
     let drawn = drawn.map_err(|fault| Failure::Usage(fault.to_string()))?;
     Ok(drawn_request(&request, &drawn, request.seed))
+}
+
+/// What a display is to show, of those that the program knows.
+fn display(paint: &PaintArgs, output: Option<&Path>) -> Result<Option<DisplaySpec>, Failure> {
+    let wrong = |error: String| Failure::Usage(format!("--panel: {error}"));
+    let resolved =
+        paint.panel.as_ref().map_or(Ok(None), |wanted| wanted.resolve(&KnownPanels::default())).map_err(wrong)?;
+    if resolved.is_some() && output.is_some_and(output::is_stdout) {
+        return Err(wrong("stdout has no place for a second file; name a file with --output".into()));
+    }
+    Ok(resolved)
+}
+
+/// Writes what a display shows beside the image at `output`, and describes the file.
+fn write_panel(image: &RgbImage, spec: &DisplaySpec, output: &Path) -> Result<Value, Failure> {
+    let file = panel_output::encode(image, spec).map_err(|fault| Failure::Other(fault.to_string()))?;
+    let path = pictures::panel_path(output, file.format);
+    files::write_atomically(&path, &file.bytes)
+        .map_err(|error| Failure::Other(format!("--panel: {}: {error}", path.display())))?;
+    let (width, height) = spec.size((image.width() as usize, image.height() as usize));
+    let (bytes, sha256) = (file.bytes.len(), file.sha256());
+    Ok(json!({"path": path, "width": width, "height": height, "bytes": bytes, "sha256": sha256}))
 }
 
 /// What of the request has no effect: shown before the wait, or, as JSON, part of the result.
@@ -161,7 +198,13 @@ impl Console {
         let said = format!("(seed {}, {} s)", result["parameters"]["seed"], result["timings"]["total"]);
         match output {
             _ if self.json => print_line(result),
-            ImageSink::File(path) => print_line(format!("{}  {said}", path.display())),
+            ImageSink::File(path) => {
+                print_line(format!("{}  {said}", path.display()));
+                let panel = &result["output"];
+                if let Some(path) = panel["path"].as_str() {
+                    print_line(format!("{path}  ({} × {}, {} bytes)", panel["width"], panel["height"], panel["bytes"]));
+                }
+            }
             ImageSink::Stdout => eprintln!("stdout  {said}"),
         }
     }

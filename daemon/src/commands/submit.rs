@@ -141,6 +141,7 @@ impl SubmittedJob {
                 self.arrivals.result = Some(result);
             }
             Some(("image", number)) => self.arrivals.add(number.parse().ok()?, payload),
+            Some(("output", number)) => self.arrivals.add_output(number.parse().ok()?, payload),
             _ => {}
         }
         None
@@ -238,6 +239,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         upscale: paint.upscale,
         clip_skip: paint.clip_skip,
         override_settings: None,
+        output: paint.panel.clone(),
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: arguments.format.or(destination.format()),

@@ -71,6 +71,33 @@ fn what_the_shipped_file_comments_out_is_taken() {
 }
 
 #[test]
+fn displays_are_named_and_described() {
+    let config = parse(
+        r#"
+        output = { panel = "hall", rotate = 90 }
+        [panels.hall]
+        width = 640
+        height = 480
+        palette = [[0, 0, 0], [255, 255, 255], [200, 30, 20]]
+        codes = [0, 1, 3]
+        packing = "two-planes"
+        "#,
+    )
+    .unwrap();
+    let output = config.output.clone().unwrap().resolve(&config.panels()).unwrap().unwrap();
+    assert_eq!(output.upright(), Some((480, 640)));
+    assert!(config.panels().names().contains(&"hall") && config.panels().names().contains(&"inky-impression-7.3"));
+    let named = parse("output = \"inky-impression-7.3\"").unwrap();
+    assert_eq!(named.output.unwrap().panel.as_deref(), Some("inky-impression-7.3"));
+    check_refused("output = \"hall\"", "c.toml: output: ", "the panel `hall` is unknown");
+    check_refused("output = { rotate = 30 }", "c.toml:1: output", "0, 90, 180 and 270");
+    check_refused("output = 7", "c.toml:1: output: ", "a panel's name");
+    let wrong = "[panels.hall]\nwidth = 8\nheight = 8\npalette = \"grey-4\"\npacking = \"1bpp\"";
+    check_refused(wrong, "c.toml: panels.hall: ", "the code 3 of a colour does not fit");
+    check_refused("[panels.a]\nwidth = 8", "c.toml:1: panels.a: ", "missing field `height`");
+}
+
+#[test]
 fn unknown_keys_are_refused_with_their_line() {
     check_refused("device = \"a\"\nmodle = \"x\"", "c.toml:2: ", "unknown field `modle`");
     check_refused("[mqtt]\n\nurll = \"x\"", "c.toml:3: ", "unknown field `urll`");

@@ -75,6 +75,8 @@ fn schemas() -> Map<String, Value> {
     let status = "Whether the device is there and hears requests.";
     schemas.insert("Status".to_owned(), text(status, json!({"enum": ["online", "offline"]})));
     schemas.insert("ImageFile".to_owned(), text("The bytes of a PNG or JPEG.", json!({"format": "binary"})));
+    let output = "The bytes of a PNG, or those that a display's memory holds.";
+    schemas.insert("OutputFile".to_owned(), text(output, json!({"format": "binary"})));
     schemas
 }
 
@@ -102,9 +104,7 @@ fn img2img(request: Value) -> Value {
 /// With the keys of the contract that this version refuses or leaves out. The rest is open: an unknown key is a warning.
 fn with_refused_keys(mut request: Value) -> Value {
     request["additionalProperties"] = json!(true);
-    for key in ["output", "preview"] {
-        request["properties"][key] = json!({"description": "Not supported yet: left out with a warning."});
-    }
+    request["properties"]["preview"] = json!({"description": "Not supported yet: left out with a warning."});
     request
 }
 

@@ -19,6 +19,9 @@ pub struct DeviceInfo {
     /// The samplers that a request may name.
     #[cfg_attr(test, schemars(with = "Vec<SamplerName>"))]
     pub samplers: Vec<SamplerKind>,
+    /// The displays that a request's `output` may name.
+    #[serde(default)]
+    pub panels: Vec<String>,
     /// What a request that leaves these out is painted with.
     pub defaults: SamplingDefaults,
     /// The images' sides, pixels.

@@ -170,6 +170,31 @@ pub struct Image {
     /// Its prompt, where that was drawn from wildcards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// What a display shows of it, where the request or the device asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<DisplayFile>,
+}
+
+/// What a display shows of an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DisplayFile {
+    /// Where it was published; without one, the rest describes the file at `path`.
+    pub topic: Option<String>,
+    /// MIME type: `image/png`, or `application/octet-stream` for what a display's memory holds.
+    #[cfg_attr(test, schemars(regex(pattern = "^(image/png|application/octet-stream)$")))]
+    pub content_type: String,
+    /// The display's width, pixels.
+    pub width: usize,
+    /// Its height, pixels.
+    pub height: usize,
+    /// The file's length.
+    pub bytes: usize,
+    /// The file's checksum, hexadecimal.
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9a-f]{64}$")))]
+    pub sha256: String,
+    /// Where it is kept.
+    pub path: Option<PathBuf>,
 }
 
 /// `…/health`

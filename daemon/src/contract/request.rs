@@ -15,8 +15,9 @@ use serde_json::Value;
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
     JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestMaskedContent,
-    RequestSampler, RequestSettings, RequestSyntax,
+    RequestOutput, RequestSampler, RequestSettings, RequestSyntax,
 };
+use crate::display::spec::OutputRequest;
 
 /// An image to paint. Only the prompt is needed; `null` is a key left out, whole numbers may be written as `42.0`, and
 /// keys that are unknown are left out with a warning.
@@ -142,6 +143,11 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestSettings>"))]
     pub override_settings: Option<Value>,
+    /// What a display shows of the image, beside it: a panel's name or an object. The device's own choice where it is left
+    /// out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestOutput>"))]
+    pub output: Option<OutputRequest>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +179,8 @@ pub enum FileFormat {
     Png,
     /// Smaller.
     Jpeg,
+    /// What a display's memory holds; no request names it.
+    Raw,
 }
 
 /// The name of a format in any case, or what is allowed.
@@ -194,6 +202,7 @@ impl FileFormat {
         match self {
             FileFormat::Png => "image/png",
             FileFormat::Jpeg => "image/jpeg",
+            FileFormat::Raw => "application/octet-stream",
         }
     }
 
@@ -202,6 +211,7 @@ impl FileFormat {
         match self {
             FileFormat::Png => "png",
             FileFormat::Jpeg => "jpg",
+            FileFormat::Raw => "bin",
         }
     }
 }

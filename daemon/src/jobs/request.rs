@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use diffused_engine::bundle::{MAX_SIDE, Manifest, PictureSizes};
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Request;
 use diffused_engine::{Options, Painting, Resolver};
@@ -15,6 +16,8 @@ use serde_json::Value;
 use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe_level;
+use crate::display::size::{PaintableSides, painted};
+use crate::display::spec::{DisplaySpec, OutputRequest};
 use crate::jobs::init_image::InitImage;
 use crate::jobs::sources::{Sources, of_mask};
 use crate::jobs::wildcards::Wildcards;
@@ -74,6 +77,9 @@ pub struct Job {
     pub count: u64,
     /// The images' file format.
     pub format: FileFormat,
+    /// What a display shows of them, as asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputRequest>,
     /// Larger goes first.
     pub priority: i64,
     /// Not started after this time.
@@ -175,6 +181,13 @@ impl Job {
         Ok(())
     }
 
+    /// Chooses the size of an image that only a display's shape decides.
+    pub fn paint_for(&mut self, display: Option<&DisplaySpec>, manifest: &Manifest) {
+        if self.init_image.is_none() {
+            fit_to(&mut self.request, display, manifest);
+        }
+    }
+
     /// Settles what is painted: a painting for each image. Its images must fit the memory of `options` when they are
     /// unpacked.
     pub fn resolve(&self, resolver: &Resolver, options: Options) -> Result<Vec<Painting>, Fault> {
@@ -205,6 +218,17 @@ pub fn drawn_request(template: &Request, [prompt, negative_prompt]: &[String; 2]
         negative_prompt_template: of(&template.negative_prompt, negative_prompt),
         seed,
         ..template.clone()
+    }
+}
+
+/// Gives a request that has no size, and is to be shown on a display that has one, a size of the display's shape.
+pub fn fit_to(request: &mut Request, display: Option<&DisplaySpec>, manifest: &Manifest) {
+    let Some((width, height)) = display.and_then(DisplaySpec::upright) else { return };
+    if request.width.is_none() && request.height.is_none() {
+        let PictureSizes { default, smallest, factor, .. } = manifest.picture;
+        let sides = PaintableSides { default, smallest, largest: MAX_SIDE, multiple: factor };
+        let (width, height) = painted(width, height, sides);
+        (request.width, request.height) = (Some(width), Some(height));
     }
 }
 
@@ -263,6 +287,7 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         mask: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: values::format(fields)?,
+        output: values::output(fields)?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
         not_after: values::not_after(fields)?,
         warnings: vec![],

@@ -122,6 +122,9 @@ pub struct SentImage {
     pub index: u64,
     /// Whether it is a smaller copy of one that the broker refused.
     pub reduced: bool,
+    /// Whether it is what a display shows of the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output: bool,
 }
 
 impl Message {
@@ -149,7 +152,7 @@ impl Message {
 
     /// Whether the payload is UTF-8 text, as MQTT 5's payload format has it.
     pub fn is_text(&self) -> bool {
-        !self.content_type.starts_with("image/")
+        !self.content_type.starts_with("image/") && self.content_type != BINARY
     }
 
     /// Whether `newer` makes this one superfluous.
@@ -170,6 +173,9 @@ impl Message {
         self.payload.len() + self.topic.len() + extra + PACKET_OVERHEAD
     }
 }
+
+/// The content type of bytes of any kind.
+const BINARY: &str = "application/octet-stream";
 
 /// The content type of JSON.
 pub const JSON: &str = "application/json";

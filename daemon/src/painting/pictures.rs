@@ -1,6 +1,7 @@
 //! Image files: encoded in the wanted format, or smaller where the broker's limit demands it, and kept on disk.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::contract::fault::Fault;
+use crate::contract::fault::{Code, Fault};
 use crate::contract::request::FileFormat;
 use crate::contract::topics::is_safe;
 use crate::files::{self, write_atomically};
@@ -36,9 +37,10 @@ pub struct ImageFile {
 impl ImageFile {
     /// Reads a file that `Folder::store` wrote.
     pub fn read(path: &Path) -> io::Result<ImageFile> {
-        let is_png = path.extension().is_some_and(|extension| extension == FileFormat::Png.extension());
-        let format = if is_png { FileFormat::Png } else { FileFormat::Jpeg };
-        Ok(ImageFile { bytes: fs::read(path)?, format })
+        let extension = path.extension().and_then(OsStr::to_str);
+        let formats = [FileFormat::Png, FileFormat::Raw];
+        let format = formats.into_iter().find(|format| extension == Some(format.extension()));
+        Ok(ImageFile { bytes: fs::read(path)?, format: format.unwrap_or(FileFormat::Jpeg) })
     }
 
     /// SHA-256 of the file, hexadecimal.
@@ -58,6 +60,7 @@ pub fn encode(image: &RgbImage, parameters: &Parameters, format: FileFormat) -> 
     let bytes = match format {
         FileFormat::Png => formats::png(image, &text)?,
         FileFormat::Jpeg => formats::jpeg(image, &text, QUALITIES[0])?,
+        FileFormat::Raw => return Err(Fault::new(Code::Internal, "raw bytes are of a display alone")),
     };
     Ok(ImageFile { bytes, format })
 }
@@ -196,6 +199,12 @@ pub fn free_name(folder: &Path, prompt: &str, seed: u64, format: FileFormat) -> 
     let numbered = (2..).map(|number| format!("{stem}-{seed}-{number}.{extension}"));
     let mut names = std::iter::once(format!("{stem}-{seed}.{extension}")).chain(numbered).map(|name| folder.join(name));
     names.find(|path| !path.exists()).unwrap_or_default()
+}
+
+/// Where what a display shows is written beside the image at `path`.
+pub fn panel_path(path: &Path, format: FileFormat) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-panel.{}", format.extension()))
 }
 
 #[cfg(test)]

@@ -18,10 +18,12 @@ use tracing::{error, info, warn};
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
+use crate::display::spec::DisplaySpec;
 use crate::health;
 use crate::jobs::request::Job;
 use crate::painting::checkpoint::{CheckpointFile, CheckpointKeeper};
 use crate::painting::model::Model;
+use crate::painting::output::{self, PaintedOutput};
 use crate::painting::pictures::{self, Folder, ImageFile};
 use crate::painting::progress::{JobTimes, Meter};
 
@@ -56,6 +58,8 @@ pub struct Painted {
     pub path: Option<PathBuf>,
     /// Its prompt, where that was drawn for it.
     pub prompt: Option<String>,
+    /// What a display shows of it.
+    pub output: Option<PaintedOutput>,
     /// What the client should know about it.
     pub warnings: Vec<String>,
 }
@@ -130,14 +134,21 @@ impl Worker {
     }
 
     /// Starts to paint `paintings`, which `job` was resolved to, from the first on that was not painted `earlier`, which
-    /// goes on from its checkpoint if there is one; only one job at a time. `limit`: the largest image that the broker takes,
-    /// bytes.
-    pub fn run(&mut self, job: Job, paintings: Vec<Painting>, earlier: EarlierRuns, limit: Option<usize>) {
+    /// goes on from its checkpoint if there is one; only one job at a time. `display`: what a display shows of each image.
+    /// `limit`: the largest image that the broker takes, bytes.
+    pub fn run(
+        &mut self,
+        job: Job,
+        paintings: Vec<Painting>,
+        earlier: EarlierRuns,
+        display: Option<DisplaySpec>,
+        limit: Option<usize>,
+    ) {
         *lock(&self.last_activity) = Some(Instant::now());
         (self.stop, self.aside) = Default::default();
         // The thread ends only after this end of the channel is gone.
         let (stop, aside) = (self.stop.clone(), self.aside.clone());
-        let _ = self.tasks.send(WorkerTask { job, paintings, earlier, limit, stop, aside });
+        let _ = self.tasks.send(WorkerTask { job, paintings, earlier, display, limit, stop, aside });
     }
 
     /// Ends the running job within a moment; `Report::Finished` will follow.
@@ -176,6 +187,7 @@ struct WorkerTask {
     /// One for each image.
     paintings: Vec<Painting>,
     earlier: EarlierRuns,
+    display: Option<DisplaySpec>,
     limit: Option<usize>,
     stop: Arc<AtomicBool>,
     aside: Arc<AtomicBool>,
@@ -251,7 +263,13 @@ impl Painter {
                 self.report(Report::Checkpointed);
             }
             let image = image?;
-            self.report(Report::Painted(self.finish(task, index, &image, painting.parameters())?));
+            let mut painted = self.finish(task, index, &image, painting.parameters())?;
+            if let Some(spec) = &task.display {
+                self.make_room_for(engine, output::needs(spec, painting.parameters()));
+                let what = (spec, &*format!("{}-{index}", task.job.id), index);
+                painted.output = output::make(&image, what, &self.folder, task.limit, &mut painted.warnings);
+            }
+            self.report(Report::Painted(painted));
         }
         Ok(observer.meter.times(Instant::now()))
     }
@@ -309,11 +327,17 @@ impl Painter {
         task.job.sources().finish(painting.parameters(), painted)
     }
 
-    /// Frees weights that were kept where images need their memory.
+    /// Frees weights that were kept where the images that the job is made of need their memory.
     fn make_room(&self, engine: &mut Engine, task: &WorkerTask, parameters: &Parameters) {
-        let Some(memory) = self.model.options().memory.filter(|_| task.job.init_image.is_some()) else { return };
-        let unpacking = task.job.sources().memory(parameters);
-        if health::memory().resident.is_some_and(|resident| resident + unpacking > memory) {
+        if task.job.init_image.is_some() {
+            self.make_room_for(engine, task.job.sources().memory(parameters));
+        }
+    }
+
+    /// Frees weights that were kept where so many bytes of pixels need their memory.
+    fn make_room_for(&self, engine: &mut Engine, pixels: u64) {
+        let Some(memory) = self.model.options().memory else { return };
+        if health::memory().resident.is_some_and(|resident| resident + pixels > memory) {
             engine.forget();
             diffused_heap::trim();
         }
@@ -341,13 +365,29 @@ impl Painter {
         let path = stored.clone().filter(|_| self.folder.keeps());
         let prompt = parameters.prompt_template.as_ref().map(|_| parameters.prompt.clone());
         let Some(limit) = task.limit.filter(|limit| file.bytes.len() > *limit) else {
-            return Ok(Painted { index, file: PlacedImage::new(file, stored), fits: true, path, prompt, warnings });
+            return Ok(Painted {
+                index,
+                file: PlacedImage::new(file, stored),
+                fits: true,
+                path,
+                prompt,
+                output: None,
+                warnings,
+            });
         };
         let large = format!("image {index} has {} bytes, the broker takes {limit}", file.bytes.len());
         if let Some((small, quality)) = pictures::encode_within(image, &pictures::infotext(parameters), limit)? {
             warnings.push(format!("{large}: published as a JPEG of quality {quality}"));
             let place = self.folder.store(&format!("{stem}-small"), &small).ok();
-            return Ok(Painted { index, file: PlacedImage::new(small, place), fits: true, path, prompt, warnings });
+            return Ok(Painted {
+                index,
+                file: PlacedImage::new(small, place),
+                fits: true,
+                path,
+                prompt,
+                output: None,
+                warnings,
+            });
         }
         if stored.is_none() {
             return Err(Fault::new(Code::DiskFull, format!("{large}, and {}", warnings.join("; "))));
@@ -355,7 +395,7 @@ impl Painter {
         warnings.push(format!("{large}: not published, see its path"));
         // The only way to it, also where images are not kept for longer than it takes to send them.
         let path = stored.clone();
-        Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, prompt, warnings })
+        Ok(Painted { index, file: PlacedImage::new(file, stored), fits: false, path, prompt, output: None, warnings })
     }
 
     fn report(&self, report: Report) {

@@ -23,6 +23,7 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
             upscaler: manifest.upscaler.as_ref().map(upscaler),
         },
         samplers: SamplerKind::ALL.to_vec(),
+        panels: config.panels().names().into_iter().map(str::to_owned).collect(),
         defaults: SamplingDefaults {
             sampler_name: sampling.default,
             steps: sampling.steps,

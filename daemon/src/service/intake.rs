@@ -10,8 +10,11 @@ use tracing::{debug, warn};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Service;
+use crate::config::Config;
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::Ending;
+use crate::display::panels::KnownPanels;
+use crate::display::spec::{DisplaySpec, OutputRequest};
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{Acceptance, Record, SourceFiles};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
@@ -20,6 +23,7 @@ use crate::jobs::request::{Job, Rejection, RequestMode};
 use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::Received;
 use crate::mqtt::receipts::Receipt;
+use crate::painting::output;
 
 const RETAINED: &str = "a retained request would be painted again at every reconnection; publish it without retain";
 
@@ -28,6 +32,9 @@ pub(super) struct Intake {
     resolver: Resolver,
     wildcards: Wildcards,
     options: Options,
+    panels: KnownPanels,
+    /// What a display shows of images whose requests are silent.
+    output: Option<OutputRequest>,
     /// Init images wait here.
     folder: PathBuf,
     /// The largest payload that is taken. The broker is told twice as much, so that what is a little larger is answered.
@@ -59,15 +66,18 @@ impl CheckedRequest {
 }
 
 impl Intake {
-    pub(super) fn new(
-        resolver: Resolver,
-        wildcards: Wildcards,
-        options: Options,
-        folder: PathBuf,
-        max_payload: usize,
-    ) -> Intake {
-        let (candidates, rejections) = (vec![], VecDeque::new());
-        Intake { resolver, wildcards, options, folder, max_payload, candidates, rejections }
+    pub(super) fn new(resolver: Resolver, options: Options, folder: PathBuf, config: &Config) -> Intake {
+        Intake {
+            resolver,
+            wildcards: Wildcards::new(config.wildcards.clone()),
+            options,
+            panels: config.panels(),
+            output: config.output.clone(),
+            folder,
+            max_payload: config.mqtt.max_packet.0 as usize,
+            candidates: vec![],
+            rejections: VecDeque::new(),
+        }
     }
 
     /// Parses and resolves a request; gives its images with their bytes, too.
@@ -83,8 +93,10 @@ impl Intake {
         if received.retain {
             return Err(reject(&job, Fault::param("retain", RETAINED)));
         }
+        let display = self.display(&job).map_err(|fault| reject(&job, fault))?;
+        job.paint_for(display.as_ref(), self.resolver.manifest());
         job.draw(&self.wildcards, &self.resolver).map_err(|fault| reject(&job, fault))?;
-        let paintings = job.resolve(&self.resolver, self.options).map_err(|fault| reject(&job, fault))?;
+        let (paintings, _) = self.resolve(&job).map_err(|fault| reject(&job, fault))?;
         for warning in paintings.iter().flat_map(Painting::warnings).map(ToString::to_string) {
             if !job.warnings.contains(&warning) {
                 job.warnings.push(warning);
@@ -98,9 +110,19 @@ impl Intake {
         self.resolver.manifest().picture.smallest
     }
 
-    /// What `job` was resolved to when it was read.
-    pub(super) fn resolve(&self, job: &Job) -> Result<Vec<Painting>, Fault> {
-        job.resolve(&self.resolver, self.options)
+    /// What `job` was resolved to when it was read, and what a display shows of it.
+    pub(super) fn resolve(&self, job: &Job) -> Result<(Vec<Painting>, Option<DisplaySpec>), Fault> {
+        let (paintings, display) = (job.resolve(&self.resolver, self.options)?, self.display(job)?);
+        if let (Some(spec), Some(painting)) = (&display, paintings.first()) {
+            output::check(spec, painting.parameters(), self.options)?;
+        }
+        Ok((paintings, display))
+    }
+
+    /// What a display shows of the images of `job`: as it asks, or as the configuration has it for all.
+    fn display(&self, job: &Job) -> Result<Option<DisplaySpec>, Fault> {
+        let Some(wanted) = job.output.as_ref().or(self.output.as_ref()) else { return Ok(None) };
+        wanted.resolve(&self.panels).map_err(|message| Fault::param("output", message))
     }
 }
 

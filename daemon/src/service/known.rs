@@ -58,7 +58,11 @@ impl Service {
             let mut result = result.clone();
             result.warnings.extend(differs(mark, ended.mark));
             let images = result.images.iter().enumerate();
-            messages.extend(images.filter_map(|(index, image)| self.image_again(&ended.id, index as u64, image)));
+            messages.extend(images.flat_map(|(index, image)| {
+                let index = index as u64;
+                let again = [self.image_again(&ended.id, index, image), self.output_again(&ended.id, index, image)];
+                again.into_iter().flatten()
+            }));
             messages.extend(self.publisher.result(&result, reply));
         }
         messages.extend(self.publisher.ended(&ended.id, ended.transaction.clone(), reply, &ended.ending));
@@ -71,9 +75,19 @@ impl Service {
         let copy = self.folder.path().join(format!("{job}-{index}-small.jpg"));
         let is_it = |path: &Path| ImageFile::read(path).is_ok_and(|file| file.sha256() == image.sha256);
         let path = image.path.clone().into_iter().chain([copy.clone()]).find(|path| is_it(path))?;
-        let sent = SentImage { job: job.to_owned(), index, reduced: path == copy };
+        let sent = SentImage { job: job.to_owned(), index, reduced: path == copy, output: false };
         let payload = MessagePayload::File { path, bytes: image.bytes };
         Some(Message { part: Part::Image(sent), ..Message::new(topic, payload, image.content_type.clone()) })
+    }
+
+    /// What was published of what a display shows, if its file is still there.
+    fn output_again(&self, job: &str, index: u64, image: &Image) -> Option<Message> {
+        let output = image.output.as_ref()?;
+        let (topic, path) = (output.topic.clone()?, output.path.clone()?);
+        ImageFile::read(&path).ok().filter(|file| file.sha256() == output.sha256)?;
+        let sent = SentImage { job: job.to_owned(), index, reduced: false, output: true };
+        let payload = MessagePayload::File { path, bytes: output.bytes };
+        Some(Message { part: Part::Image(sent), ..Message::new(topic, payload, output.content_type.clone()) })
     }
 }
 

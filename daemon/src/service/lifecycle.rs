@@ -8,17 +8,17 @@ use tracing::{debug, info, warn};
 
 use super::{RunningState, Service};
 use crate::contract::fault::{Code, Fault};
-use crate::contract::messages::{Ending, JobResult, State, Timings};
+use crate::contract::messages::{Ending, Image, JobResult, State, Timings};
 use crate::jobs::journal::Record;
 use crate::jobs::queue::{Effect, Event, Now};
 use crate::jobs::record::{EndedJob, JobRecord};
 use crate::mqtt::message::{Message, MessagePayload, SentImage};
 use crate::painting::progress::JobTimes;
-use crate::painting::worker::{EarlierRuns, Painted, Place, Report};
+use crate::painting::worker::{EarlierRuns, Painted, Place, PlacedImage, Report};
 use crate::random;
 
-/// More images than a job has, smaller copies included.
-const NEWEST: usize = 32;
+/// More images than a job has, smaller copies and what displays show included.
+const NEWEST: usize = 64;
 
 impl Service {
     /// Changes the queue and carries out what follows from it.
@@ -52,14 +52,14 @@ impl Service {
     fn start_job(&mut self, id: &str) -> Result<(), Fault> {
         let Some(record) = self.queue.get(id) else { return Ok(()) };
         // It may fail after a restart, with another model or less memory.
-        let paintings = self.intake.resolve(&record.job)?;
+        let (paintings, display) = self.intake.resolve(&record.job)?;
         let Some(painting) = paintings.first().cloned() else { return Ok(()) };
         let earlier = EarlierRuns { images: record.images.len() as u64, interrupted: record.interrupted };
         info!(id, steps = painting.parameters().steps, "running");
         self.storage.note(&Record::Started { job: record.number });
         self.publisher.send(self.publisher.state(record, State::Running, None));
         let limit = self.publisher.image_limit(id);
-        self.worker.run(record.job.clone(), paintings, earlier, limit);
+        self.worker.run(record.job.clone(), paintings, earlier, display, limit);
         self.running = RunningState { painting: Some(painting), ..RunningState::default() };
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Service {
     /// Publishes an image and enters it in the job's record.
     fn painted(&mut self, id: &str, painted: Painted) {
         let image = self.publisher.describe(id, &painted);
-        let Painted { index, file, fits, warnings, .. } = painted;
+        let Painted { index, file, fits, output, warnings, .. } = painted;
         if matches!(file.place, Place::Memory(_)) && !self.publisher.mqtt().is_connected() {
             let message = format!("the image could be neither sent nor kept; {}", warnings.join("; "));
             self.running.fault = Some(Fault::new(Code::DiskFull, message));
@@ -96,12 +96,18 @@ impl Service {
         record.warnings.extend(warnings.iter().cloned());
         let number = record.number;
         if fits {
-            let sent = SentImage { job: id.to_owned(), index, reduced: false };
-            let [message, latest] = self.publisher.image(sent, file);
-            let message = self.keep(message);
-            self.publisher.send([message, latest]);
+            self.send_image(SentImage { job: id.to_owned(), index, reduced: false, output: false }, file);
+        }
+        if let Some(output) = output.filter(|output| output.fits) {
+            self.send_image(SentImage { job: id.to_owned(), index, reduced: false, output: true }, output.file);
         }
         self.storage.note_urgently(&Record::Painted { job: number, image: Box::new(image), warnings });
+    }
+
+    fn send_image(&mut self, image: SentImage, file: PlacedImage) {
+        let [message, latest] = self.publisher.image(image, file);
+        let message = self.keep(message);
+        self.publisher.send([message, latest]);
     }
 
     fn finished(&mut self, id: &str, outcome: Result<JobTimes, Fault>) {
@@ -181,7 +187,8 @@ impl Service {
         self.prune = false;
         let newest = if self.queue.running().is_some() { NEWEST } else { 0 };
         let latest = self.ended.iter().rev().find_map(|ended| ended.result.as_ref());
-        let latest = latest.into_iter().flat_map(|result| result.images.iter().filter_map(|image| image.path.clone()));
+        let paths = |image: &Image| [image.path.clone(), image.output.as_ref().and_then(|output| output.path.clone())];
+        let latest = latest.into_iter().flat_map(|result| result.images.iter().flat_map(paths).flatten());
         let in_use: HashSet<PathBuf> = self.publisher.waiting_files().into_iter().chain(latest).collect();
         self.folder.prune(newest, &in_use);
     }

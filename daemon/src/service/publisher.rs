@@ -13,7 +13,8 @@ use tracing::warn;
 use crate::config::Config;
 use crate::contract::commands::Response;
 use crate::contract::info::DeviceInfo;
-use crate::contract::messages::{Ending, Health, Image, JobProgress, JobResult, JobState, State};
+use crate::contract::messages::{DisplayFile, Ending, Health, Image, JobProgress, JobResult, JobState, State};
+use crate::contract::request::FileFormat;
 use crate::contract::topics::{Topics, is_safe_level};
 use crate::jobs::record::{JobRecord, Reply};
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
@@ -88,7 +89,8 @@ impl Publisher {
     /// Bytes of the largest image that the broker takes; `None` if it announced no limit.
     pub(super) fn image_limit(&self, id: &str) -> Option<usize> {
         // With the longest topic and content type that an image has.
-        let empty = Message::new(self.topics.job(id, "image/00"), MessagePayload::Bytes(Bytes::new()), "image/jpeg");
+        let empty = MessagePayload::Bytes(Bytes::new());
+        let empty = Message::new(self.topics.job(id, "output/00"), empty, FileFormat::Raw.content_type());
         self.mqtt.max_packet().map(|packet| packet.saturating_sub(empty.packet_size()))
     }
 
@@ -143,6 +145,15 @@ impl Publisher {
     /// How an image is described in its job's result.
     pub(super) fn describe(&self, id: &str, painted: &Painted) -> Image {
         let topic = self.topics.job(id, &format!("image/{}", painted.index));
+        let output = painted.output.as_ref().map(|output| DisplayFile {
+            topic: output.fits.then(|| self.topics.job(id, &format!("output/{}", painted.index))),
+            content_type: output.file.format.content_type().to_owned(),
+            width: output.size.0,
+            height: output.size.1,
+            bytes: output.file.len,
+            sha256: output.file.sha256.clone(),
+            path: output.path.clone(),
+        });
         Image {
             topic: painted.fits.then_some(topic),
             content_type: painted.file.format.content_type().to_owned(),
@@ -150,19 +161,21 @@ impl Publisher {
             sha256: painted.file.sha256.clone(),
             path: painted.path.clone(),
             prompt: painted.prompt.clone(),
+            output,
         }
     }
 
-    /// An image for its job's topic and as the latest.
+    /// An image, or what a display shows of it, for its job's topic and as the latest.
     pub(super) fn image(&self, image: SentImage, file: PlacedImage) -> [Message; 2] {
-        let topic = self.topics.job(&image.job, &format!("image/{}", image.index));
+        let name = if image.output { "output" } else { "image" };
+        let topic = self.topics.job(&image.job, &format!("{name}/{}", image.index));
         let payload = match file.place {
             Place::File(path) => MessagePayload::File { path, bytes: file.len },
             Place::Memory(bytes) => MessagePayload::Bytes(bytes.into()),
         };
         let message = Message { part: Part::Image(image), ..Message::new(topic, payload, file.format.content_type()) };
         let latest =
-            Message { topic: self.topics.of("image"), certain: false, retain: self.retain_image, ..message.clone() };
+            Message { topic: self.topics.of(name), certain: false, retain: self.retain_image, ..message.clone() };
         [message, latest]
     }
 

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use super::Service;
-use crate::contract::messages::{Image, JobResult};
+use crate::contract::messages::{DisplayFile, Image, JobResult};
 use crate::contract::request::FileFormat;
 use crate::jobs::journal::Record;
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
@@ -27,20 +27,22 @@ impl Service {
     }
 
     async fn refused_image(&mut self, message: Message, place: u64, image: SentImage, reason: Reason) {
-        let SentImage { job, index, reduced } = image;
+        let SentImage { job, index, reduced, output } = image;
+        let name = if output { "output" } else { "image" };
         let bytes = message.payload.len();
         let unsent = match &message.payload {
             MessagePayload::File { path, .. } => Some(path.clone()),
             MessagePayload::Bytes(_) => None,
         };
-        let smaller = if reduced || reason != Reason::Broker { None } else { self.smaller(&job, index, message).await };
+        let whole = reduced || output || reason != Reason::Broker;
+        let smaller = if whole { None } else { self.smaller(&job, index, message).await };
         let what = match reason {
-            Reason::Broker => format!("image {index} has {bytes} bytes, the broker refused it"),
-            Reason::Unreadable => format!("the file of image {index} was gone before it was sent"),
-            Reason::Aged => format!("image {index} waited for the broker for too long (mqtt.outbox)"),
+            Reason::Broker => format!("{name} {index} has {bytes} bytes, the broker refused it"),
+            Reason::Unreadable => format!("the file of {name} {index} was gone before it was sent"),
+            Reason::Aged => format!("{name} {index} waited for the broker for too long (mqtt.outbox)"),
         };
         let (instead, quality) = smaller.unzip();
-        let correction = Correction { index: index as usize, what, instead, quality, unsent };
+        let correction = Correction { index: index as usize, output, what, instead, quality, unsent };
         let warning = self.correct(&job, &correction);
         match reason {
             _ if quality.is_some() => warn!(job, "{warning}; raise the broker's limit on messages to get it whole"),
@@ -51,7 +53,7 @@ impl Service {
         }
         let mut instead = vec![];
         if let Some(file) = correction.instead.clone() {
-            let [message, latest] = self.publisher.image(SentImage { job, index, reduced: true }, file);
+            let [message, latest] = self.publisher.image(SentImage { job, index, reduced: true, output: false }, file);
             instead = vec![self.keep(message), latest];
         }
         let corrected = |result: &[u8]| corrected(result, &correction);
@@ -134,6 +136,8 @@ fn with_warning(message: &[u8], warning: &str) -> Option<Vec<u8>> {
 struct Correction {
     /// Its number in the job.
     index: usize,
+    /// Whether it is what a display shows of the image.
+    output: bool,
     /// Why it was not.
     what: String,
     /// What is published instead, and its quality.
@@ -151,6 +155,7 @@ impl Correction {
     /// Changes the description and the warnings of a job's images; gives the new warning.
     fn apply(&self, images: &mut [Image], warnings: &mut Vec<String>) -> String {
         let is_kept = images.get_mut(self.index).is_some_and(|image| match &self.instead {
+            _ if self.output => image.output.as_mut().is_some_and(|output| self.leave_output(output)),
             Some(file) => {
                 describe(image, file.format, file.len, file.sha256.clone());
                 true
@@ -167,6 +172,13 @@ impl Correction {
         };
         warnings.push(warning.clone());
         warning
+    }
+
+    /// The same for what a display shows.
+    fn leave_output(&self, output: &mut DisplayFile) -> bool {
+        output.topic = None;
+        output.path = output.path.take().or_else(|| self.unsent.clone()).filter(|path| path.exists());
+        output.path.is_some()
     }
 
     /// Nothing was published: the image is described as the file that is kept of it. Returns whether there is one.
@@ -198,17 +210,17 @@ mod tests {
         std::fs::write(&small, "jpeg").unwrap();
         let topic = Some("image/0".into());
         let (content_type, sha256) = ("image/png".into(), "00".into());
-        let image = Image { topic, content_type, bytes: 9, sha256, path: None, prompt: None };
+        let image = Image { topic, content_type, bytes: 9, sha256, path: None, prompt: None, output: None };
         let (mut images, mut warnings) = ([image], vec!["other".to_owned()]);
         let what = |bytes: u64| format!("image 0 has {bytes} bytes, the broker refused it");
         let copy = ImageFile { bytes: b"jpeg".to_vec(), format: FileFormat::Jpeg };
         let instead = Some(PlacedImage::new(copy, Some(small.clone())));
-        let first = Correction { index: 0, what: what(9), instead, quality: Some(90), unsent: None };
+        let first = Correction { index: 0, output: false, what: what(9), instead, quality: Some(90), unsent: None };
         first.apply(&mut images, &mut warnings);
         assert_eq!(warnings[1], "image 0 has 9 bytes, the broker refused it: published as a JPEG of quality 90");
         assert_eq!((images[0].content_type.as_str(), images[0].bytes, &images[0].path), ("image/jpeg", 4, &None));
         let unsent = Some(small.clone());
-        let second = Correction { index: 0, what: what(4), instead: None, quality: None, unsent };
+        let second = Correction { index: 0, output: false, what: what(4), instead: None, quality: None, unsent };
         second.apply(&mut images, &mut warnings);
         let said =
             "image 0 has 9 bytes, the broker refused it, and as a JPEG of quality 90: not published, see its path";

@@ -42,7 +42,7 @@ pub(super) fn validate(document: &Value, schema: &Value, value: &Value, at: &str
                 None
             }
             // What these say is for people.
-            "description" | "format" | "title" => None,
+            "default" | "description" | "format" | "title" => None,
             keyword => (!holds(keyword, wanted, value)).then(|| format!("{value} against {keyword} {wanted}")),
         };
         faults.extend(fault.map(|fault| format!("{at}: {fault}")));

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 
 use crate::commands::cli::{SubmitArgs, print_line};
 use crate::commands::output::{self, ImageSink};
-use crate::contract::messages::{Image, JobResult};
+use crate::contract::messages::{DisplayFile, Image, JobResult};
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
-use crate::painting::pictures::{free_name, hex};
+use crate::files::write_atomically;
+use crate::painting::pictures::{free_name, hex, panel_path};
 
 /// Where images are written.
 pub(super) enum Destination {
@@ -32,6 +33,9 @@ impl Destination {
         if output::is_stdout(path) {
             if count > 1 {
                 return Err(Failure::Usage("--output: -: stdout takes one image; name a file or a folder".to_owned()));
+            }
+            if arguments.paint.panel.is_some() {
+                return Err(Failure::Usage("--panel: stdout takes one image; name a file with --output".to_owned()));
             }
             ImageSink::check(path, arguments.device.json)?;
             return Ok(Destination::Stdout(output::format(path, arguments.format)?));
@@ -85,6 +89,8 @@ fn numbered(path: &Path, number: u64) -> PathBuf {
 #[derive(Default)]
 pub(super) struct Arrivals {
     images: BTreeMap<u64, Bytes>,
+    /// What a display shows of them.
+    outputs: BTreeMap<u64, Bytes>,
     /// The job's result.
     pub(super) result: Option<JobResult>,
 }
@@ -95,11 +101,20 @@ impl Arrivals {
         self.images.insert(number, bytes);
     }
 
-    /// Whether every image is here that was published.
+    /// What a display shows of an image, likewise.
+    pub(super) fn add_output(&mut self, number: u64, bytes: Bytes) {
+        self.outputs.insert(number, bytes);
+    }
+
+    /// Whether everything is here that was published.
     pub(super) fn are_complete(&self) -> bool {
         self.result.as_ref().is_some_and(|result| {
             let mut images = (0_u64..).zip(&result.images);
-            images.all(|(number, image)| image.topic.is_none() || self.get(number, image).is_some())
+            images.all(|(number, image)| {
+                let published = image.output.as_ref().filter(|output| output.topic.is_some());
+                let output = published.is_none_or(|output| self.get_output(number, output).is_some());
+                output && (image.topic.is_none() || self.get(number, image).is_some())
+            })
         })
     }
 
@@ -108,25 +123,41 @@ impl Arrivals {
         self.images.get(&number).filter(|bytes| hex(&Sha256::digest(bytes)) == image.sha256)
     }
 
+    /// The bytes of what a display shows of an image, if they are those of the result.
+    fn get_output(&self, number: u64, output: &DisplayFile) -> Option<&Bytes> {
+        self.outputs.get(&number).filter(|bytes| hex(&Sha256::digest(bytes)) == output.sha256)
+    }
+
     /// Writes the images and says where they are.
     pub(super) fn write(&self, destination: &Destination, prompt: &str, json: bool) -> Result<(), Failure> {
         let Some(result) = &self.result else {
             return Err(Failure::Other("the job is done, but its result did not arrive".to_owned()));
         };
-        let mut paths = vec![];
-        let mut missing = vec![];
+        let (mut paths, mut panels, mut missing) = (vec![], vec![], vec![]);
         for (number, image) in (0_u64..).zip(&result.images) {
             match self.get(number, image) {
                 Some(bytes) => paths.push(write(destination, number, prompt, result, image, bytes)?),
-                None => missing.push(where_else(number, image)),
+                None => missing.push(where_else("image", number, image.path.as_deref())),
+            }
+            // Stdout has place for the image alone.
+            let Some(output) = image.output.as_ref().filter(|_| !matches!(destination, Destination::Stdout(_))) else {
+                continue;
+            };
+            match (self.get_output(number, output), paths.last()) {
+                (Some(bytes), Some(image)) => panels.push(write_panel(image, output, bytes)?),
+                _ => missing.push(where_else("output", number, output.path.as_deref())),
             }
         }
         if json {
             let mut line = json!(result);
             (line["event"], line["paths"]) = (json!("done"), json!(paths));
+            if !panels.is_empty() {
+                line["panel_paths"] = json!(panels);
+            }
             print_line(line);
         } else {
-            let lines = lines(&paths, result, destination.format());
+            let mut lines = lines(&paths, result, destination.format());
+            lines.extend(panels.iter().map(|path: &PathBuf| path.display().to_string()));
             match destination {
                 Destination::Stdout(_) => lines.iter().for_each(|line| eprintln!("{line}")),
                 _ => lines.iter().for_each(print_line),
@@ -173,11 +204,20 @@ fn write(
     Ok(path)
 }
 
+/// Writes what a display shows beside the image at `image`.
+fn write_panel(image: &Path, output: &DisplayFile, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let is_raw = output.content_type == FileFormat::Raw.content_type();
+    let path = panel_path(image, if is_raw { FileFormat::Raw } else { FileFormat::Png });
+    write_atomically(&path, bytes)
+        .map_err(|error| Failure::Other(format!("the output cannot be written: {}: {error}", path.display())))?;
+    Ok(path)
+}
+
 /// What is said of an image that did not arrive.
-fn where_else(number: u64, image: &Image) -> String {
-    match &image.path {
-        Some(path) => format!("image {number} did not arrive; the device has it in {}", path.display()),
-        None => format!("image {number} did not arrive, and the device has not kept it"),
+fn where_else(name: &str, number: u64, path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!("{name} {number} did not arrive; the device has it in {}", path.display()),
+        None => format!("{name} {number} did not arrive, and the device has not kept it"),
     }
 }
 

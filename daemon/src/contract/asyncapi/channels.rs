@@ -25,7 +25,7 @@ struct Channel {
     messages: &'static [&'static str],
 }
 
-const CHANNELS: [Channel; 15] = [
+const CHANNELS: [Channel; 17] = [
     Channel {
         name: "status",
         root: DEVICE,
@@ -137,6 +137,16 @@ const CHANNELS: [Channel; 15] = [
         messages: &["ImageFile"],
     },
     Channel {
+        name: "jobOutput",
+        root: DEVICE,
+        address: "job/{id}/output/{n}",
+        description: "What a display shows of an image of a job.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["OutputFile"],
+    },
+    Channel {
         name: "jobResult",
         root: DEVICE,
         address: "job/{id}/result",
@@ -155,6 +165,16 @@ const CHANNELS: [Channel; 15] = [
         qos: 0,
         retain: false,
         messages: &["ImageFile"],
+    },
+    Channel {
+        name: "output",
+        root: DEVICE,
+        address: "output",
+        description: "The latest output of any job: the same bytes. Retained with `mqtt.retain_image`.",
+        out: true,
+        qos: 0,
+        retain: false,
+        messages: &["OutputFile"],
     },
     Channel {
         name: "sharedTxt2img",
@@ -289,7 +309,7 @@ pub(super) fn messages() -> Map<String, Value> {
     for name in CHANNELS.iter().flat_map(|channel| channel.messages) {
         let (content_type, is_text) = match *name {
             "Status" | "Prompt" => ("text/plain", 1),
-            "ImageFile" => ("image/png", 0),
+            "ImageFile" | "OutputFile" => ("image/png", 0),
             _ => ("application/json", 1),
         };
         let mut message = json!({
@@ -300,6 +320,9 @@ pub(super) fn messages() -> Map<String, Value> {
         });
         if *name == "ImageFile" {
             message["summary"] = json!("A PNG, or a JPEG with the content type image/jpeg.");
+        }
+        if *name == "OutputFile" {
+            message["summary"] = json!("A PNG, or raw bytes with the content type application/octet-stream.");
         }
         let examples = examples(name);
         if !examples.is_empty() {

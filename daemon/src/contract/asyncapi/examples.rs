@@ -60,6 +60,7 @@ fn info() -> Value {
         "version": "0.1.0",
         "schema": 1,
         "model": {"name": "demo", "sha256": "5a".repeat(32), "family": "sd1", "weights": "int8"},
+        "panels": ["inky-impression-7.3", "waveshare-7.5-v2"],
         "samplers": ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"],
         "defaults": {"sampler_name": "ddim", "steps": 20, "cfg_scale": 5.0},
         "sizes": {"default": 128, "smallest": 32, "multiple": 8},

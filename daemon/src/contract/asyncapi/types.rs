@@ -13,6 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::display::spec::OutputRequest;
+
 /// Gives a type this schema, written out wherever the type is used.
 macro_rules! schema {
     ($type:ident, $schema:expr) => {
@@ -133,6 +135,24 @@ schema!(RequestMaskedContent, {
 /// A file format, as clients may write it.
 pub(in crate::contract) struct RequestFormat;
 schema!(RequestFormat, json_schema!({"type": "string", "pattern": "^([Pp][Nn][Gg]|[Jj][Pp][Ee]?[Gg])$"}));
+
+/// What a display shows, as clients may write it: by a panel's name alone or key by key.
+pub(in crate::contract) struct RequestOutput;
+
+impl JsonSchema for RequestOutput {
+    fn schema_name() -> Cow<'static, str> {
+        "RequestOutput".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let keys = generator.subschema_for::<OutputRequest>();
+        json_schema!({"anyOf": [{"type": "string"}, keys]})
+    }
+}
 
 /// Where the engine is.
 pub(in crate::contract) struct StageName;

@@ -36,6 +36,7 @@ fn painted(job: u64) -> Record {
         sha256: "00".into(),
         path: Some("/x".into()),
         prompt: None,
+        output: None,
     };
     Record::Painted { job, image: Box::new(image), warnings: vec!["small".into()] }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::contract::fault::Fault;
 
 /// Keys of the contract that this version does not act on. They are left out with a warning, as unknown keys are.
-const NOT_YET: [&str; 2] = ["output", "preview"];
+const NOT_YET: [&str; 1] = ["preview"];
 
 /// The keys that were not taken yet.
 #[derive(Debug)]

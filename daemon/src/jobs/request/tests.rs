@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::contract::fault::Code;
+use crate::display::panels::KnownPanels;
 use crate::jobs::wildcards::Wildcards;
 use crate::painting::model::Model;
 
@@ -165,6 +166,29 @@ fn unknown_keys_warn() {
     let job = txt2img(json!({"prompt": "a", "stepps": 3, "preview": true, "eta": null}));
     assert_eq!(job.warnings.len(), 2);
     assert!(job.warnings.iter().any(|warning| warning.contains("stepps")));
+}
+
+#[test]
+fn an_image_for_a_display_is_painted_in_its_shape() {
+    let manifest = resolver().manifest().clone();
+    let size = |value: Value| {
+        let mut job = txt2img(value);
+        let output = job.output.clone().unwrap().resolve(&KnownPanels::default()).unwrap();
+        job.paint_for(output.as_ref(), &manifest);
+        (job.request.width, job.request.height)
+    };
+    let panel = json!("waveshare-10.3");
+    assert_eq!(size(json!({"prompt": "a", "output": panel})), (Some(144), Some(112)));
+    let upright = json!({"panel": "waveshare-10.3", "rotate": 90});
+    assert_eq!(size(json!({"prompt": "a", "output": upright})), (Some(112), Some(144)));
+    assert_eq!(size(json!({"prompt": "a", "output": panel, "width": 64})), (Some(64), None));
+    for output in [json!("none"), json!({"palette": "grey-4"})] {
+        assert_eq!(size(json!({"prompt": "a", "output": output})), (None, None));
+    }
+    for output in [json!(1), json!({"width": -1}), json!({"palette": "grey-4", "x": 1})] {
+        let payload = json!({"prompt": "a", "output": output}).to_string();
+        check_refused(RequestMode::Txt2Img, payload.as_bytes(), Code::InvalidParam, Some("output"));
+    }
 }
 
 #[test]

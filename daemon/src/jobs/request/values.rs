@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
+use crate::display::spec::{self, OutputRequest};
 use crate::jobs::request::fields::{self, Fields};
 use crate::random;
 
@@ -43,6 +44,12 @@ pub(super) fn clip_skip(fields: &mut Fields) -> Result<Option<usize>, Fault> {
     let setting = settings.remove(SETTING).map(|value| Fields::new(Map::from_iter([(SETTING.to_owned(), value)])));
     fields.put_back("override_settings", settings);
     Ok(own.or(setting.map(|mut setting| setting.size(SETTING)).transpose()?.flatten()))
+}
+
+/// A panel's name or an object.
+pub(super) fn output(fields: &mut Fields) -> Result<Option<OutputRequest>, Fault> {
+    let Some(value) = fields.take("output") else { return Ok(None) };
+    spec::name_or_keys(value).map_err(|error| Fault::param("output", error.to_string()))
 }
 
 /// −1 and nothing mean a random seed, small enough for every JSON reader.

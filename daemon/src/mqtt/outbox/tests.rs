@@ -92,7 +92,7 @@ fn what_the_broker_would_not_take_is_given_back() {
 }
 
 fn image(bytes: usize) -> Message {
-    let part = Part::Image(SentImage { job: "job".into(), index: 0, reduced: false });
+    let part = Part::Image(SentImage { job: "job".into(), index: 0, reduced: false, output: false });
     Message { part, ..Message::new("image".into(), MessagePayload::Bytes(vec![0; bytes].into()), "image/png") }
 }
 
@@ -163,7 +163,7 @@ fn a_refused_image_keeps_its_place_until_something_takes_it() {
     outbox.resolve(refused[1].place.unwrap(), vec![], |_| false);
     assert_eq!(outbox.next().map(|message| message.payload.len()), Some(400));
     assert_eq!(outbox.push(image(1000))[0].message, image(1000), "too large from now on");
-    let copy = Part::Image(SentImage { job: "job".into(), index: 0, reduced: true });
+    let copy = Part::Image(SentImage { job: "job".into(), index: 0, reduced: true, output: false });
     assert_eq!(outbox.push(Message { part: copy, ..image(700) }), [], "a copy that the broker may have taken before");
 }
 
