@@ -153,7 +153,7 @@ pub(crate) fn a_masked_part_is_repainted_and_the_rest_stays() {
     assert!(all().filter(|(x, _)| !masked(*x)).all(|(x, y)| same(&part, x, y)));
     let black = RgbImage::new(96, 64);
     let request =
-        json!({"prompt": "a", "init_images": [encoded(&start)], "mask": encoded(&black), "id": "b", "steps": 1});
+        json!({"prompt": "a", "init_images": [encoded(&start)], "mask": encoded(&black), "id": "b", "steps": 2});
     harness.peer.publish("img2img", request.to_string());
     let failed = harness.peer.wait_state("b", "failed").pop().unwrap().json();
     assert_eq!((&failed["error"]["code"], &failed["error"]["field"]), (&json!("invalid_param"), &json!("mask")));
