@@ -89,8 +89,10 @@ pub(crate) fn what_only_the_sampler_knows_is_refused_before_the_jobs_that_wait()
 pub(crate) fn what_has_no_effect_is_a_warning_in_the_result() {
     let mut harness = Harness::start();
     let prompt = format!("{} red at night", ["house"; 75].join(" "));
-    let request =
-        json!({"prompt": prompt, "negative_prompt": "a tree", "cfg_scale": 1, "steps": 1, "id": "w", "eta": 1});
+    let request = json!({
+        "prompt": prompt, "prompt_syntax": "plain", "negative_prompt": "a tree", "cfg_scale": 1, "steps": 1, "id": "w",
+        "eta": 1,
+    });
     let messages = harness.peer.paint(&request);
     let result = messages.iter().find(|message| message.topic == "job/w/result").unwrap().json();
     let warnings: Vec<String> = serde_json::from_value(result["warnings"].clone()).unwrap();

@@ -19,7 +19,7 @@ use crate::contract::topics::is_safe_level;
 use crate::display::size::{PaintableSides, painted};
 use crate::display::spec::{DisplaySpec, OutputRequest};
 use crate::jobs::init_image::InitImage;
-use crate::jobs::sources::{Sources, of_mask};
+use crate::jobs::sources::{SourceBytes, Sources, of_mask};
 use crate::jobs::wildcards::Wildcards;
 use crate::random;
 use fields::Fields;
@@ -123,11 +123,7 @@ impl Rejection {
 
 impl Job {
     /// Reads a payload. Its images, with their bytes, are to be stored: in files in `folder`, as the job says.
-    pub fn parse(
-        payload: &[u8],
-        mode: RequestMode,
-        folder: &Path,
-    ) -> Result<(Job, Vec<(InitImage, Vec<u8>)>), Rejection> {
+    pub fn parse(payload: &[u8], mode: RequestMode, folder: &Path) -> Result<(Job, SourceBytes), Rejection> {
         let anonymous = |fault| Rejection { id: None, transaction: None, fault };
         let (mut fields, warning) = match payload::read(payload).map_err(anonymous)? {
             Payload::Prompt(prompt, warning) => (Fields::of_prompt(prompt), warning),

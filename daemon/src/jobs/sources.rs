@@ -18,6 +18,9 @@ const SCALING: u64 = 16;
 /// Bytes of a pixel.
 const RGB: u64 = 3;
 
+/// Images of a request that are to be stored, with the bytes of their files.
+pub type SourceBytes = Vec<(InitImage, Vec<u8>)>;
+
 /// The files of a painting, of which the headers were read.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {

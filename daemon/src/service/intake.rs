@@ -20,6 +20,7 @@ use crate::jobs::journal::{Acceptance, Record, SourceFiles};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
 use crate::jobs::record::{Expiry, JobRecord, Moment, Reply, RequestMark};
 use crate::jobs::request::{Job, Rejection, RequestMode};
+use crate::jobs::sources::SourceBytes;
 use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::Received;
 use crate::mqtt::receipts::Receipt;
@@ -53,7 +54,7 @@ pub(super) struct CheckedRequest {
     record: JobRecord,
     deadline: Deadline,
     /// Its images, with their bytes, which are to be stored.
-    sources: Vec<(InitImage, Vec<u8>)>,
+    sources: SourceBytes,
     receipt: Receipt,
 }
 
@@ -81,7 +82,7 @@ impl Intake {
     }
 
     /// Parses and resolves a request; gives its images with their bytes, too.
-    fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, Vec<(InitImage, Vec<u8>)>), Rejection> {
+    fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, SourceBytes), Rejection> {
         if received.payload.len() > self.max_payload {
             let message =
                 format!("{} bytes; {} are allowed (mqtt.max_packet)", received.payload.len(), self.max_payload);

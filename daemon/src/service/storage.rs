@@ -14,8 +14,8 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::files::{remove_leftovers, sync_folder, write_atomically};
-use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{JournalState, Record, is_source};
+use crate::jobs::sources::SourceBytes;
 
 /// Space for endings, which a full disk must not lose.
 const RESERVE: &str = ".diffused-reserve";
@@ -52,7 +52,7 @@ pub(super) struct Storage {
 
 /// Lines for the journal, and what has to be on the disk before them.
 struct Batch {
-    sources: Vec<(InitImage, Vec<u8>)>,
+    sources: SourceBytes,
     lines: String,
     sync: bool,
     /// Whether they are requests, which wait for the reserve. Everything else may use it up.
@@ -153,7 +153,7 @@ impl Storage {
     }
 
     /// Brings requests that are to be accepted to the disk, with their images: all, or, where it fails, none of them.
-    pub(super) async fn accept(&mut self, sources: Vec<(InitImage, Vec<u8>)>, records: &[Record]) -> io::Result<()> {
+    pub(super) async fn accept(&mut self, sources: SourceBytes, records: &[Record]) -> io::Result<()> {
         let earlier = std::mem::take(&mut self.pending);
         let lines: String = records.iter().map(Record::line).collect();
         let paths: Vec<PathBuf> = sources.iter().map(|(image, _)| image.path().to_owned()).collect();
