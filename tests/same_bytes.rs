@@ -9,7 +9,8 @@ use diffused_engine::error::Error;
 use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Request;
 use diffused_kernels::cpu::Level;
-use diffused_tests::program;
+use diffused_tests::{program, root};
+use model_prep::{SourceOptions, convert};
 
 /// Width and height, pixels.
 type Size = (u32, u32);
@@ -24,12 +25,24 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
-/// What the refusal of a tiny budget calls the smallest, for a picture of this size, of image to image if there is a strength.
-fn smallest_budget((width, height): Size, strength: Option<f64>, inpainting: Option<Inpainting>) -> String {
-    let model = Model::new(None, Options { memory: Some(1), ..Options::default() }).unwrap();
+/// What is painted beside the size.
+#[derive(Default)]
+struct Kind<'a> {
+    /// Of image to image.
+    strength: Option<f64>,
+    inpainting: Option<Inpainting>,
+    /// Another bundle than the demo model's.
+    model: Option<&'a Path>,
+    upscale: Option<usize>,
+}
+
+/// What the refusal of a tiny budget calls the smallest, for a picture of this size.
+fn smallest_budget((width, height): Size, kind: &Kind) -> String {
+    let Kind { strength, inpainting, model, upscale } = *kind;
+    let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
-    let request = Request { width, height, strength, inpainting, ..Request::default() };
+    let request = Request { width, height, strength, inpainting, upscale, ..Request::default() };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
         panic!("one byte cannot be enough")
@@ -38,7 +51,7 @@ fn smallest_budget((width, height): Size, strength: Option<f64>, inpainting: Opt
 }
 
 /// Paints with every choice and compares.
-fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>, inpainting: Option<Inpainting>) {
+fn check(name: &str, size: Size, options: &[&str], kind: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     let (width, height) = (size.0.to_string(), size.1.to_string());
     let mut options = options.to_vec();
@@ -53,7 +66,7 @@ fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>, inpain
             }
         }
     }
-    for memory in [&smallest_budget(size, strength, inpainting), "64M", "2G"] {
+    for memory in [&smallest_budget(size, kind), "64M", "2G"] {
         let options = [&options[..], &["--memory", memory]].concat();
         assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
     }
@@ -61,19 +74,24 @@ fn check(name: &str, size: Size, options: &[&str], strength: Option<f64>, inpain
 
 #[test]
 fn text_to_image() {
-    check("boat.png", (128, 96), &[], None, None);
+    check("boat.png", (128, 96), &[], &Kind::default());
 }
 
 /// Latents of 13 × 9, which no halving divides.
 #[test]
 fn text_to_image_of_an_odd_size() {
-    check("boat.png", (104, 72), &[], None, None);
+    check("boat.png", (104, 72), &[], &Kind::default());
 }
 
 #[test]
 fn image_to_image() {
     let init = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/pictures/demo-init.png");
-    check("boat.png", (128, 96), &["--init-image", init, "--strength", "0.9"], Some(0.9), None);
+    check(
+        "boat.png",
+        (128, 96),
+        &["--init-image", init, "--strength", "0.9"],
+        &Kind { strength: Some(0.9), ..Kind::default() },
+    );
 }
 
 #[test]
@@ -82,6 +100,18 @@ fn inpainting() {
     let [image, mask] = ["pictures/demo-init.png", "inpaint/mask-40x24.png"].map(|file| format!("{goldens}/{file}"));
     let options =
         ["--init-image", &image, "--mask", &mask, "--strength", "0.9", "--mask-blur", "5", "--inpainting-fill", "fill"];
-    let inpainting = Inpainting { content: MaskedContent::Fill, ..Inpainting::default() };
-    check("boat.png", (128, 96), &options, Some(0.9), Some(inpainting));
+    let inpainting = Some(Inpainting { content: MaskedContent::Fill, ..Inpainting::default() });
+    check("boat.png", (128, 96), &options, &Kind { strength: Some(0.9), inpainting, ..Kind::default() });
+}
+
+#[test]
+fn an_enlarged_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    let upscaler = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/models/upscaler-x4.pth");
+    let source = SourceOptions { upscaler: Some(upscaler), ..SourceOptions::default() };
+    let options = model_prep::Options { source, ..model_prep::Options::default() };
+    convert(&root().join("model-prep/demo/model"), &bundle, &options, &mut |_| ()).unwrap();
+    let options = ["--model", bundle.to_str().unwrap(), "--upscale", "4"];
+    check("boat.png", (72, 40), &options, &Kind { model: Some(&bundle), upscale: Some(4), ..Kind::default() });
 }

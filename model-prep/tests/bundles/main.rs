@@ -12,5 +12,6 @@ mod schedulers;
 mod single_file;
 mod smoothing;
 mod torch_file;
+mod upscalers;
 mod wrappings;
 mod xl;

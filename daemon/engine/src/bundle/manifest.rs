@@ -341,6 +341,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_upscaler_is_there_with_its_files() {
+        let mut fields = fields();
+        fields.upscaler = Some(UpscalerFields { name: "general".into(), scale: 4 });
+        let error = Manifest::new(fields.clone()).unwrap_err();
+        assert!(error.starts_with("upscaler is there, but files does not list upscaler.onnx"), "{error}");
+        fields.files.extend(files(["upscaler"]).into_iter().map(|file| (file, "0".repeat(64))));
+        let manifest = Manifest::new(fields.clone()).unwrap();
+        assert_eq!(Manifest::parse(&manifest.to_json()).unwrap(), manifest);
+        assert!(manifest.upscaler.as_ref().unwrap().factors().eq([1, 2, 4]));
+        for scale in [0, 1, 9] {
+            fields.upscaler = Some(UpscalerFields { name: "general".into(), scale });
+            let error = Manifest::new(fields.clone()).unwrap_err();
+            assert_eq!(error, format!("upscaler.scale is {scale}; allowed is 2 to 8"));
+        }
+        fields.upscaler = None;
+        let error = Manifest::new(fields).unwrap_err();
+        assert_eq!(error, "files lists upscaler, but the key upscaler is missing");
+    }
+
+    #[test]
     fn each_value_out_of_range_is_refused_with_key_value_and_range() {
         for (key, value, allowed) in [
             ("picture.factor", json!(0), "0; allowed is 1 to 64"),

@@ -314,6 +314,32 @@ mod tests {
     }
 
     #[test]
+    fn slopes_that_do_not_fit_are_refused() {
+        let layer = Layer::Conv2d {
+            weight: "w".into(),
+            features: 6,
+            kernel: 1,
+            stride: 1,
+            padding: Padding::Same,
+            upsample: false,
+            size: false,
+            time: false,
+            residual: false,
+            half: 0,
+            relu: false,
+            slopes: Some("s".into()),
+        };
+        let matrix = Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 1 }, n: 6 };
+        let with = |slopes| outputs(&layer, &[matrix, slopes], &[(F32, tvec![1, 5, 4, 2])]);
+        let table = |rows, columns| Shape::Table { rows, columns, half: false };
+        assert_eq!(with(table(1, 6)).unwrap()[0].1[..], [1, 5, 4, 6]);
+        for slopes in [table(1, 5), table(2, 6), matrix] {
+            let message = with(slopes).unwrap_err();
+            assert!(message.contains("its slopes are") && message.contains("6 features"), "{message}");
+        }
+    }
+
+    #[test]
     fn what_kernels_cannot_multiply_is_refused() {
         assert_eq!(linear(Activation::Geglu, 32, Format::F32, 8, 64).unwrap()[0].1[..], [3, 32]);
         let message = linear(Activation::Geglu, 24, Format::F32, 8, 48).unwrap_err();

@@ -16,10 +16,13 @@ pub(super) struct Step {
     pub(super) done_with: Vec<(usize, usize)>,
 }
 
-/// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips. No step makes more
-/// rows: the first strip of a deep segment needs many rows of its first nodes, which then come bit by bit.
+/// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips.
+///
+/// Where the result is handed out no step makes more rows than that. The first strip of a deep segment needs many rows of
+/// its first nodes; where nothing is stored, windows that hold them all would be most of what is held.
 pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize) -> Vec<Step> {
-    let mut walk = Walk { segment, pass, height, made: vec![0; segment.nodes.len()], steps: Vec::new() };
+    let most = if segment.handed_out { height } else { usize::MAX };
+    let mut walk = Walk { segment, pass, most, made: vec![0; segment.nodes.len()], steps: Vec::new() };
     let rows = segment.nodes[pass.target].extent.height;
     for end in (0..rows).step_by(height).map(|start| (start + height).min(rows)).take(limit) {
         walk.request(pass.target, end);
@@ -30,7 +33,8 @@ pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize)
 struct Walk<'a> {
     segment: &'a Segment,
     pass: &'a Pass,
-    height: usize,
+    /// Rows of a step.
+    most: usize,
     made: Vec<usize>,
     steps: Vec<Step>,
 }
@@ -39,7 +43,7 @@ impl Walk<'_> {
     /// Makes the rows of `node` up to `end`, and what they need before.
     fn request(&mut self, node: usize, end: usize) {
         while self.made[node] < end && self.pass.active.contains(&node) {
-            self.make(node, end.min(self.made[node] + self.height));
+            self.make(node, end.min(self.made[node].saturating_add(self.most)));
         }
     }
 
@@ -87,4 +91,42 @@ pub(super) fn window_rows(segment: &Segment, pass: &Pass, steps: &[Step]) -> Vec
 /// Whether a node's rows wait in a window: computed, not stored, and read by another.
 pub(super) fn windowed(segment: &Segment, pass: &Pass, node: usize) -> bool {
     segment.nodes[node].op != RowOp::Input && pass.active.contains(&node) && !pass.stores.contains(&node)
+}
+
+#[cfg(test)]
+mod tests {
+    use diffused_kernels::ConvShape;
+
+    use super::super::passes::passes;
+    use super::super::{Extent, RowNode};
+    use super::*;
+
+    /// Twenty 3×3 convolutions one after the other, and a quantization before each but the first.
+    fn deep() -> Segment {
+        let extent = Extent { height: 100, width: 8, channels: 4 };
+        let shape =
+            ConvShape { batch: 1, height: 100, width: 8, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+        let node = |n: usize| {
+            let conv = RowOp::Conv { weight: format!("c{n}"), shape, half: None, relu: false, slopes: None };
+            let op = if n == 0 { RowOp::Input } else { conv };
+            let op = if n > 1 && n.is_multiple_of(2) { RowOp::Quantize } else { op };
+            RowNode { op, inputs: n.checked_sub(1).into_iter().collect(), extent, weight_bytes: 0 }
+        };
+        Segment { nodes: (0..40).map(node).collect(), handed_out: true }
+    }
+
+    #[test]
+    fn no_window_grows_with_the_segments_depth() {
+        let segment = deep();
+        let [pass] = &passes(&segment, &[false; 40])[..] else { panic!("one pass is enough") };
+        for height in [1, 4, 32] {
+            let steps = steps(&segment, pass, height, usize::MAX);
+            let windows = window_rows(&segment, pass, &steps);
+            // Two rows more than are made at once, for those above and below.
+            assert!(windows[1..].iter().all(|rows| (height..=height + 2).contains(rows)), "{height}: {windows:?}");
+            assert!(steps.iter().all(|step| step.rows.len() <= height));
+            let made = |node| steps.iter().filter(|step| step.node == node).map(|step| step.rows.len()).sum::<usize>();
+            assert!((1..40).all(|node| made(node) == 100));
+        }
+    }
 }
