@@ -104,6 +104,6 @@ fn synthetic_upscalers_convert() {
         let (options, bundle) = (Options { weights, source, ..Options::default() }, place.path().join(weights.name()));
         convert(&folder("sd1"), &bundle, &options, &mut |_| ()).unwrap();
         let manifest = Manifest::parse(&fs::read(bundle.join("bundle.json")).unwrap()).unwrap();
-        assert_eq!(manifest.upscaler.unwrap().scale, 4);
+        assert_eq!(manifest.upscaler.as_ref().unwrap().scale, 4);
     }
 }
