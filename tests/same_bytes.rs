@@ -6,6 +6,7 @@ use std::process::Command;
 use diffused::painting::model::Model;
 use diffused_engine::Options;
 use diffused_engine::error::Error;
+use diffused_engine::hires::{HiresRequest, HiresUpscaler};
 use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Request;
 use diffused_kernels::cpu::Level;
@@ -34,15 +35,16 @@ struct Kind<'a> {
     /// Another bundle than the demo model's.
     model: Option<&'a Path>,
     upscale: Option<usize>,
+    hires: Option<HiresRequest>,
 }
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size.
 fn smallest_budget((width, height): Size, kind: &Kind) -> String {
-    let Kind { strength, inpainting, model, upscale } = *kind;
+    let Kind { strength, inpainting, model, upscale, hires } = *kind;
     let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
-    let request = Request { width, height, strength, inpainting, upscale, ..Request::default() };
+    let request = Request { width, height, strength, inpainting, upscale, hires, ..Request::default() };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
         panic!("one byte cannot be enough")
@@ -114,4 +116,13 @@ fn an_enlarged_image() {
     convert(&root().join("model-prep/demo/model"), &bundle, &options, &mut |_| ()).unwrap();
     let options = ["--model", bundle.to_str().unwrap(), "--upscale", "4"];
     check("boat.png", (72, 40), &options, &Kind { model: Some(&bundle), upscale: Some(4), ..Kind::default() });
+}
+
+#[test]
+fn two_passes_of_latents_and_of_pixels() {
+    for upscaler in [HiresUpscaler::Latent, HiresUpscaler::Lanczos] {
+        let hires = HiresRequest { scale: Some(1.5), upscaler: Some(upscaler), ..HiresRequest::default() };
+        let options = ["--hires", "1.5", "--hires-upscaler", &upscaler.to_string()];
+        check("boat.png", (64, 48), &options, &Kind { hires: Some(hires), ..Kind::default() });
+    }
 }

@@ -1,6 +1,7 @@
 //! Whole pictures, for every sampler: text to image and image to image, in f32 bundles.
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::hires::HiresRequest;
 use diffused_engine::request::{NoObserver, Request, Start};
 use diffused_engine::sampler::SamplerKind;
 use diffused_engine::{Engine, Options, Resolver};
@@ -24,6 +25,7 @@ struct Golden {
     init_image: Option<String>,
     strength: Option<f64>,
     decoder: Option<AutoencoderKind>,
+    hires: Option<HiresRequest>,
     file: String,
 }
 
@@ -44,6 +46,7 @@ impl Golden {
             sampler: Some(self.sampler),
             strength: self.strength,
             decoder: self.decoder,
+            hires: self.hires,
             ..Request::default()
         }
     }
@@ -90,4 +93,11 @@ fn pictures_agree() {
     let painted = check_pictures("pictures.json", &MODELS, |model| Fresh::new(model, Format::F32));
     let covered = |kind: SamplerKind, from_image: bool| painted.contains(&(kind, from_image));
     assert!(SamplerKind::ALL.into_iter().all(|kind| covered(kind, false) && covered(kind, true)));
+}
+
+#[test]
+fn second_passes_agree() {
+    check_pictures("pictures-hires.json", &["sd1", "sd2", "lcm", "sdxl", "demo"], |model| {
+        Fresh::new(model, Format::F32)
+    });
 }

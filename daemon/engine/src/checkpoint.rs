@@ -10,14 +10,16 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::hash::xxh3;
+use crate::hires::SamplingPass;
 use crate::latents::Latents;
 use crate::noise::{self, Noise};
 use crate::sampler::{History, Sampler};
 
 /// The first four bytes.
 const MAGIC: u32 = u32::from_le_bytes(*b"dfck");
-/// The version of the layout.
+/// The version of the layout: in a second pass the calls of the first one follow the header.
 const FORMAT: u32 = 1;
+const FORMAT_HIRES: u32 = 2;
 /// Numbers before the noise generator's state.
 const HEADER: usize = 15;
 /// The most outputs that a history holds.
@@ -27,6 +29,8 @@ const MOST_OUTPUTS: u32 = 16;
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepCheckpoint {
     pub(crate) origin: Origin,
+    /// Calls of the UNet in the pass before.
+    pub(crate) earlier: usize,
     pub(crate) latents: Latents,
     pub(crate) history: History,
     pub(crate) noise: Noise,
@@ -54,12 +58,17 @@ impl Origin {
 impl StepCheckpoint {
     /// Before the first call of the UNet.
     pub(crate) fn new(origin: Origin, latents: Latents, noise: Noise) -> StepCheckpoint {
-        StepCheckpoint { origin, latents, history: History::default(), noise }
+        StepCheckpoint { origin, earlier: 0, latents, history: History::default(), noise }
     }
 
-    /// How many calls of the UNet were made.
+    /// How many calls of the UNet were made, in both passes.
     pub fn calls(&self) -> usize {
-        self.history.made
+        self.earlier + self.history.made
+    }
+
+    /// The pass that is on its way.
+    pub(crate) fn pass(&self) -> SamplingPass {
+        if self.earlier == 0 { SamplingPass::First } else { SamplingPass::Hires }
     }
 
     /// The checkpoint as bytes.
@@ -69,10 +78,12 @@ impl StepCheckpoint {
         let History { made, outputs, sample, sum } = &self.history;
         let tensors = || std::iter::once(self.latents.values.as_slice()).chain(self.history.tensors());
         let split = |number: u64| [number as u32, (number >> 32) as u32];
-        let header = [[MAGIC, FORMAT], split(program), split(model), split(painting)].into_iter().flatten();
+        let format = if self.earlier == 0 { FORMAT } else { FORMAT_HIRES };
+        let earlier = (self.earlier > 0).then_some(self.earlier as u32);
+        let header = [[MAGIC, format], split(program), split(model), split(painting)].into_iter().flatten();
         let sizes = [*made, height, width, channels, outputs.len(), sample.iter().len(), sum.iter().len()];
-        let words = header.chain(sizes.map(|size| size as u32)).chain(self.noise.to_words());
-        let len = HEADER + noise::WORDS + tensors().map(<[f32]>::len).sum::<usize>() + 2;
+        let words = header.chain(sizes.map(|size| size as u32)).chain(earlier).chain(self.noise.to_words());
+        let len = HEADER + 1 + noise::WORDS + tensors().map(<[f32]>::len).sum::<usize>() + 2;
         let mut bytes = Vec::with_capacity(len * size_of::<u32>());
         words.for_each(|word| bytes.extend(word.to_le_bytes()));
         tensors().flatten().for_each(|value| bytes.extend(value.to_le_bytes()));
@@ -93,26 +104,36 @@ impl StepCheckpoint {
         if header[0] != MAGIC {
             return refuse("it is something else");
         }
-        if header[1] != FORMAT {
-            return refuse(&format!("its format is {}, this program reads {FORMAT}", header[1]));
+        if ![FORMAT, FORMAT_HIRES].contains(&header[1]) {
+            let message = format!("its format is {}, this program reads {FORMAT} and {FORMAT_HIRES}", header[1]);
+            return refuse(&message);
         }
         if u64::from_le_bytes(*checksum) != xxh3(bytes) || !rest.is_empty() {
             return refuse("it is cut off or was changed");
         }
-        let [_, _, origin @ .., made, height, width, channels, outputs, sample, sum] = header;
+        let [_, format, origin @ .., made, height, width, channels, outputs, sample, sum] = header;
         let [program, model, painting] = joined(origin);
         let origin = Origin { program, model, painting };
-        read(origin, made, [height, width, channels], [outputs, sample, sum], words)
-            .map_or_else(|| refuse("its numbers do not fit each other"), Ok)
+        let earlier = match format {
+            FORMAT_HIRES => words.split_first().map(|(earlier, words)| (u32::from_le_bytes(*earlier), words)),
+            _ => Some((0, words)),
+        };
+        // A second pass has a first one before it.
+        let earlier = earlier.filter(|(earlier, _)| (format == FORMAT_HIRES) == (*earlier > 0));
+        let read = earlier.and_then(|(earlier, words)| {
+            let checkpoint = read(origin, made, [height, width, channels], [outputs, sample, sum], words)?;
+            Some(StepCheckpoint { earlier: earlier as usize, ..checkpoint })
+        });
+        read.map_or_else(|| refuse("its numbers do not fit each other"), Ok)
     }
 
-    /// Whether an engine may go on from here: it is of `origin`, and the painting has this sampler and latents of this
-    /// height, width and number of channels.
+    /// Whether an engine may go on from here: it is of `origin`, and its pass of the painting has this sampler and latents of
+    /// this height, width and number of channels. Without a sampler, the painting has no such pass.
     ///
     /// # Errors
     ///
     /// `Checkpoint` with what is different.
-    pub(crate) fn check(&self, origin: Origin, sampler: &Sampler, shape: (usize, usize, usize)) -> Result<()> {
+    pub(crate) fn check(&self, origin: Origin, sampler: Option<&Sampler>, shape: (usize, usize, usize)) -> Result<()> {
         if self.origin.program != origin.program {
             return refuse("another version of the program made it");
         }
@@ -120,7 +141,7 @@ impl StepCheckpoint {
             return refuse("it is of another model");
         }
         let Latents { height, width, channels, .. } = self.latents;
-        let fits = (height, width, channels) == shape && self.history.is_of(sampler);
+        let fits = (height, width, channels) == shape && sampler.is_some_and(|sampler| self.history.is_of(sampler));
         if self.origin.painting != origin.painting || !fits {
             return refuse("it is of another painting");
         }
@@ -164,5 +185,11 @@ fn read(
     let history =
         History { made: made as usize, outputs: some(outputs)?, sample: some(sample)?.pop(), sum: some(sum)?.pop() };
     let [height, width, channels] = [height, width, channels].map(|size| size as usize);
-    Some(StepCheckpoint { origin, latents: Latents { height, width, channels, values: latents }, history, noise })
+    Some(StepCheckpoint {
+        origin,
+        earlier: 0,
+        latents: Latents { height, width, channels, values: latents },
+        history,
+        noise,
+    })
 }

@@ -53,6 +53,8 @@ pub(crate) struct Conditioning<'a> {
     channels: usize,
     /// The texts in use.
     current: Vec<usize>,
+    /// Whether they are used again after the last text's first use.
+    kept: bool,
 }
 
 /// A text's embeddings, chunk after chunk.
@@ -76,7 +78,18 @@ impl<'a> Conditioning<'a> {
         let widths = encoder.widths();
         let rows = prompts.rows.iter().map(|row| weighted(row, &encoded, &places, widths));
         let (tokens, channels) = (encoded.tokens, encoded.channels);
-        Ok(Conditioning { rows: rows.collect(), prompts, tokens, channels, current: vec![] })
+        Ok(Conditioning { rows: rows.collect(), prompts, tokens, channels, current: vec![], kept: false })
+    }
+
+    /// The same for a UNet that is started more than once.
+    pub(crate) fn kept(self) -> Conditioning<'a> {
+        Conditioning { kept: true, ..self }
+    }
+
+    /// The embeddings with which the UNet is started before a call.
+    pub(crate) fn start(&mut self, call: usize) -> Option<Embeddings> {
+        self.current.clear();
+        self.at(call)
     }
 
     /// The embeddings for a call of the UNet, in one batch; `None` where they are those of the call before.
@@ -101,7 +114,7 @@ impl<'a> Conditioning<'a> {
             pooled.extend_from_slice(&text.pooled);
         }
         self.current = texts;
-        if rows.iter().all(|row| row.is_settled(call)) {
+        if !self.kept && rows.iter().all(|row| row.is_settled(call)) {
             self.rows = vec![];
         }
         Some(Embeddings { batch, tokens, channels: self.channels, values, pooled })

@@ -28,6 +28,17 @@ impl Latents {
         Latents::from_planes(&noise.randn(height * width * channels), height, width, channels)
     }
 
+    /// What is in the middle, `height` × `width` of them.
+    pub(crate) fn middle(self, height: usize, width: usize) -> Latents {
+        if (self.height, self.width) == (height, width) {
+            return self;
+        }
+        let (top, left, channels) = ((self.height - height) / 2, (self.width - width) / 2, self.channels);
+        let rows = self.values.chunks_exact(self.width * channels).skip(top).take(height);
+        let values = rows.flat_map(|row| &row[left * channels..][..width * channels]).copied().collect();
+        Latents { height, width, channels, values }
+    }
+
     /// The shape of `batch` such latents.
     pub(crate) fn shape(&self, batch: usize) -> Vec<usize> {
         vec![batch, self.height, self.width, self.channels]
@@ -37,6 +48,13 @@ impl Latents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_middle_leaves_as_much_on_both_sides() {
+        let latents = Latents { height: 3, width: 4, channels: 1, values: (0..12).map(|n| n as f32).collect() };
+        assert_eq!(latents.clone().middle(1, 2).values, [5.0, 6.0]);
+        assert_eq!(latents.clone().middle(3, 4), latents);
+    }
 
     #[test]
     fn planes_become_pixels() {

@@ -13,6 +13,7 @@ pub mod error;
 mod graph;
 pub mod hash;
 mod held;
+pub mod hires;
 pub mod inpainting;
 pub mod latents;
 pub mod layer;
@@ -180,7 +181,9 @@ impl Engine {
             }
         }
         if let Some(checkpoint) = start.checkpoint() {
-            checkpoint.check(origin, &painting.sampler, self.models.latents(parameters))?;
+            let pass = checkpoint.pass();
+            let sampler = painting.sampler(pass).filter(|_| painting.calls_before(pass) == checkpoint.earlier);
+            checkpoint.check(origin, sampler, self.models.latents(painting.size(pass)))?;
         }
         let plan = self.plan(painting)?;
         if !plan.keeps_all {

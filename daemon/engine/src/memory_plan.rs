@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::hires::SamplingPass;
 use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
@@ -142,6 +143,7 @@ impl Demand {
 /// A stage of a painting.
 #[derive(Debug, Clone)]
 pub(crate) struct StageDemand {
+    pub(crate) pass: SamplingPass,
     pub(crate) stage: Stage,
     /// How often its network runs.
     pub(crate) runs: usize,
@@ -159,6 +161,9 @@ impl StageDemand {
 /// How a stage uses its memory, bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StagePlan {
+    /// Whether the image is at its larger size already.
+    #[serde(skip_serializing_if = "SamplingPass::is_first")]
+    pub pass: SamplingPass,
     /// The stage.
     pub stage: Stage,
     /// Activations at the worst moment, and small tables.
@@ -172,7 +177,7 @@ pub struct StagePlan {
     /// Everything, the rest of the process included.
     pub peak: u64,
     #[serde(skip)]
-    budget: RunBudget,
+    pub(crate) budget: RunBudget,
     /// Multiply-adds of a run.
     #[serde(skip)]
     pub(crate) macs: u64,
@@ -184,13 +189,13 @@ pub struct StagePlan {
 impl StagePlan {
     /// A stage whose activations have `room` bytes; its peak is that of the engine's buffers.
     fn new(of: &StageDemand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
-        let StageDemand { stage, runs, ref demand } = *of;
+        let StageDemand { pass, stage, runs, ref demand } = *of;
         let activations = demand.activations(room);
         let streamed = demand.weights() - resident;
         let weights = Residency { keep, ring: ring as usize };
         let budget = RunBudget { weights, strips: Some(demand.strip_room(room)), spare: 0 };
         let peak = activations + with_slack(resident) + ring;
-        StagePlan { stage, activations, resident, streamed, ring, peak, budget, macs: demand.macs, runs }
+        StagePlan { pass, stage, activations, resident, streamed, ring, peak, budget, macs: demand.macs, runs }
     }
 
     /// With `spare` bytes for activations that are kept though nobody needs them.
@@ -218,8 +223,14 @@ impl MemoryPlan {
     /// Bytes at the worst moment of each stage.
     fn peaks(&self) -> impl Iterator<Item = u64> {
         let own = |stage: &StagePlan| with_slack(stage.resident);
-        let all: u64 = if self.keeps_all { self.stages.iter().map(own).sum() } else { 0 };
+        let all: u64 = if self.keeps_all { self.networks().map(own).sum() } else { 0 };
         self.stages.iter().map(move |stage| if self.keeps_all { stage.peak - own(stage) + all } else { stage.peak })
+    }
+
+    /// A stage of each network: weights are kept once, whatever passes use them.
+    fn networks(&self) -> impl Iterator<Item = &StagePlan> {
+        let known = |at: usize| self.stages[..at].iter().any(|before| before.stage == self.stages[at].stage);
+        self.stages.iter().enumerate().filter(move |(at, _)| !known(*at)).map(|(_, plan)| plan)
     }
 
     /// Lets each stage keep unused activations up to what the greediest one holds anyway.
@@ -235,16 +246,10 @@ impl MemoryPlan {
         self
     }
 
-    /// What `stage` may hold.
-    pub(crate) fn budget(&self, stage: Stage) -> Result<RunBudget> {
-        let found = self.stages.iter().find(|plan| plan.stage == stage);
-        let plan = found.ok_or_else(|| Error::Internal(format!("{stage:?} is not in the memory plan")))?;
-        Ok(plan.budget.clone())
-    }
-
-    /// Multiply-adds of a run of `stage`; 0 where it is not planned.
-    pub(crate) fn macs(&self, stage: Stage) -> u64 {
-        self.stages.iter().find(|plan| plan.stage == stage).map_or(0, |plan| plan.macs)
+    /// How `stage` of a pass is planned.
+    pub(crate) fn stage(&self, pass: SamplingPass, stage: Stage) -> Result<&StagePlan> {
+        let found = self.stages.iter().find(|plan| (plan.pass, plan.stage) == (pass, stage));
+        found.ok_or_else(|| Error::Internal(format!("{stage:?} of {pass:?} is not in the memory plan")))
     }
 
     /// Multiply-adds of all runs of all stages.
@@ -313,7 +318,7 @@ mod tests {
             largest_block: MIB / 4,
             macs: 0,
         };
-        let of = |stage, demand| StageDemand { stage, runs: 1, demand };
+        let of = |stage, demand| StageDemand { pass: SamplingPass::First, stage, runs: 1, demand };
         vec![
             of(Stage::TextEncoder, demand(1, 100)),
             of(Stage::Unet, demand(60, 800)),

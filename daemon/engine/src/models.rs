@@ -4,6 +4,7 @@ use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::conditioning;
 use crate::error::{Error, Result};
 use crate::held::HeldValues;
+use crate::hires::{Hires, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
 use crate::request::{Parameters, Stage};
@@ -82,10 +83,10 @@ impl Models {
         self.upscaler.as_mut().ok_or_else(|| Error::Internal("the model has no upscaler".into()))
     }
 
-    /// Height, width and channels of the latents.
-    pub(crate) fn latents(&self, parameters: &Parameters) -> (usize, usize, usize) {
+    /// Height, width and channels of the latents of an image of this width and height in pixels.
+    pub(crate) fn latents(&self, (width, height): (usize, usize)) -> (usize, usize, usize) {
         let sizes = &self.manifest.picture;
-        (parameters.height / sizes.factor, parameters.width / sizes.factor, sizes.latent_channels)
+        (height / sizes.factor, width / sizes.factor, sizes.latent_channels)
     }
 
     /// How many images are encoded: the init image, but where an inpainting model begins with noise alone, and for such
@@ -96,20 +97,14 @@ impl Models {
         usize::from(inpaints) + usize::from(from_image)
     }
 
-    /// What the stages need that `painting` goes through.
+    /// What the stages need that `painting` goes through, in their order.
     pub(crate) fn demands(&mut self, painting: &Painting) -> Result<Vec<StageDemand>> {
         let parameters = painting.parameters();
-        let of = |stage, runs, demand| StageDemand { stage, runs, demand };
+        let first = |stage, runs, demand| StageDemand { pass: SamplingPass::First, stage, runs, demand };
         let prompts = &painting.prompts;
-        let batch = prompts.rows.len();
-        let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
-        let (height, width, channels) = self.latents(parameters);
-        let latents = vec![batch, height, width, channels];
         self.text_encoder.leave_out(prompts.left_out)?;
         let text_encoder = self.text_encoder.demand(conditioning::together(prompts))?;
-        let mut demands = vec![of(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
-        let held =
-            HeldValues { latents: height * width * channels, batch, history: History::most_tensors(&painting.sampler) };
+        let mut demands = vec![first(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
         let pixels = parameters.width * parameters.height;
         let encodings = self.encodings(parameters);
         if encodings > 0 {
@@ -118,21 +113,63 @@ impl Models {
                 demand.beside += Inpainting::held(pixels);
                 demand.activations = demand.activations.max(inpainting.filling(pixels));
             }
-            demands.push(of(Stage::VaeEncoder, encodings, demand));
+            demands.push(first(Stage::VaeEncoder, encodings, demand));
         }
-        let mut unet = self.unet.demand(latents, embeddings)?;
-        unet.beside += parameters.inpainting.map_or(0, |_| KeptLatents::memory(height * width, channels));
-        demands.push(of(Stage::Unet, painting.calls(), unet));
-        demands.push(of(Stage::VaeDecoder, 1, self.decoder(parameters.decoder)?.demand(height, width)?));
-        if let Some(factor) = parameters.upscale {
-            let demand = self.upscaler()?.demand(parameters.width, parameters.height, factor)?;
-            demands.push(of(Stage::Upscaler, 1, demand));
+        let mut unet = self.unet_demand(painting, SamplingPass::First)?;
+        let (height, width, channels) = self.latents(painting.size(SamplingPass::First));
+        unet.demand.beside += parameters.inpainting.map_or(0, |_| KeptLatents::memory(height * width, channels));
+        demands.push(unet);
+        if let Some(hires) = &parameters.hires {
+            if hires.upscaler.scales_pixels() {
+                demands.push(self.decoder_demand(painting, SamplingPass::First)?);
+                demands.push(self.enlarged_demand(painting, hires)?);
+            }
+            demands.push(self.unet_demand(painting, SamplingPass::Hires)?);
         }
-        demands.iter_mut().for_each(|of| of.demand.beside += self.graphs + held.bytes(of.stage));
         let embeddings = conditioning::held(prompts, &self.manifest.text);
-        let before_decoding = demands.iter_mut().filter(|of| of.stage != Stage::VaeDecoder);
-        before_decoding.for_each(|of| of.demand.beside += embeddings);
+        demands.iter_mut().for_each(|of| of.demand.beside += embeddings);
+        demands.push(self.decoder_demand(painting, painting.last_pass())?);
+        if let Some(factor) = parameters.upscale {
+            let (width, height) = parameters.size();
+            let demand = self.upscaler()?.demand(width, height, factor)?;
+            demands.push(StageDemand { pass: painting.last_pass(), stage: Stage::Upscaler, runs: 1, demand });
+        }
+        for of in &mut demands {
+            of.demand.beside += self.graphs + self.held(painting, of.pass).bytes(of.stage);
+        }
         Ok(demands)
+    }
+
+    /// What a pass holds beside its networks.
+    fn held(&self, painting: &Painting, pass: SamplingPass) -> HeldValues {
+        let (height, width, channels) = self.latents(painting.size(pass));
+        let history = painting.sampler(pass).map_or(0, History::most_tensors);
+        HeldValues { latents: height * width * channels, batch: painting.prompts.rows.len(), history }
+    }
+
+    fn unet_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
+        let prompts = &painting.prompts;
+        let batch = prompts.rows.len();
+        let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
+        let (height, width, channels) = self.latents(painting.size(pass));
+        let demand = self.unet.demand(vec![batch, height, width, channels], embeddings)?;
+        Ok(StageDemand { pass, stage: Stage::Unet, runs: painting.calls_of(pass), demand })
+    }
+
+    fn decoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
+        let (height, width, _) = self.latents(painting.size(pass));
+        let demand = self.decoder(painting.parameters().decoder)?.demand(height, width)?;
+        Ok(StageDemand { pass, stage: Stage::VaeDecoder, runs: 1, demand })
+    }
+
+    /// Of encoding the first pass's image after its pixels were scaled, which takes memory, too.
+    fn enlarged_demand(&mut self, painting: &Painting, hires: &Hires) -> Result<StageDemand> {
+        let mut demand = self.encoder(painting.parameters().decoder)?.demand(hires.width, hires.height)?;
+        let (width, height) = painting.size(SamplingPass::First);
+        // Of `Fit::place`, both images included.
+        let scaling = 3 * width * height + 16 * width * hires.height + 3 * hires.width * hires.height;
+        demand.activations = demand.activations.max(scaling as u64);
+        Ok(StageDemand { pass: SamplingPass::Hires, stage: Stage::VaeEncoder, runs: 1, demand })
     }
 
     /// Frees all weights.

@@ -3,6 +3,7 @@
 use crate::bundle::{AutoencoderKind, Manifest, Text};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_CLIP_SKIP, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
+use crate::hires::{self, Hires, HiresRequest};
 use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
@@ -34,7 +35,7 @@ pub(crate) fn resolve(
     init_size: Option<(u32, u32)>,
     manifest: &Manifest,
 ) -> Result<Parameters> {
-    if init_size.is_some() && !AutoencoderKind::ALL.iter().any(|kind| manifest.has(kind.encoder())) {
+    if init_size.is_some() && !has_encoder(manifest) {
         let message = "this model has a decoder alone, no encoder; it cannot start from an image";
         return Err(invalid("init_images", message.into()));
     }
@@ -66,6 +67,9 @@ pub(crate) fn resolve(
         return Err(invalid("upscale", message.into()));
     }
     let upscaler = manifest.upscaler.as_ref().filter(|_| upscale.is_some());
+    let hires = |hires: HiresRequest| hires.resolve((width, height), steps, strength, &manifest.picture);
+    let hires = request.hires.map(hires).transpose()?;
+    hires.as_ref().map_or(Ok(()), |hires| check_hires(hires, init_size.is_some(), manifest))?;
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
@@ -86,6 +90,7 @@ pub(crate) fn resolve(
         inpainting: request.inpainting,
         upscale,
         upscaler: upscaler.map(|upscaler| upscaler.name.clone()),
+        hires,
     })
 }
 
@@ -104,6 +109,25 @@ fn clip_skip(wanted: Option<usize>, text: &Text) -> Result<Option<usize>> {
         true => Ok(wanted),
         false => Err(invalid("clip_skip", format!("{skip} is out of range; allowed are 1 to {MAX_CLIP_SKIP}"))),
     }
+}
+
+/// Whether the model can make a second pass.
+fn check_hires(hires: &Hires, from_image: bool, manifest: &Manifest) -> Result<()> {
+    if from_image {
+        return Err(hires::invalid("a second pass belongs to text to image; give `width` and `height` instead".into()));
+    }
+    if manifest.picture.inpainting {
+        return Err(hires::invalid("an inpainting model makes no second pass".into()));
+    }
+    if hires.upscaler.scales_pixels() && !has_encoder(manifest) {
+        let message = format!("{} needs an encoder, which this model has not; Latent does not", hires.upscaler);
+        return Err(hires::invalid(message));
+    }
+    Ok(())
+}
+
+fn has_encoder(manifest: &Manifest) -> bool {
+    AutoencoderKind::ALL.iter().any(|kind| manifest.has(kind.encoder()))
 }
 
 /// The autoencoder that is asked for, else the model's first.

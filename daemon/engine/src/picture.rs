@@ -9,6 +9,9 @@ pub use fit::Fit;
 mod colour;
 mod fit;
 
+/// Colour channels of an image.
+pub(crate) const COLOURS: usize = 3;
+
 /// Pixels from -1 to 1, `[height][width][3]`.
 pub(crate) fn to_pixels(image: &RgbImage) -> Vec<f32> {
     image.as_raw().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect()

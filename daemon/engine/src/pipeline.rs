@@ -2,6 +2,7 @@
 //! latents → pixels (→ more pixels). Everything is done in the order in which diffusers' `StableDiffusionPipeline` and
 //! `StableDiffusionImg2ImgPipeline` do it, noise draws included, so that a seed gives the image that it gives there.
 
+mod enlarge;
 mod inpaint;
 mod tracker;
 
@@ -9,18 +10,19 @@ use image::RgbImage;
 
 use crate::StepCheckpoint;
 use crate::checkpoint::Origin;
-use crate::conditioning::{self, Conditioning};
+use crate::conditioning::Conditioning;
 use crate::error::{Error, Result};
+use crate::hires::SamplingPass;
 use crate::inpainting::{KeptLatents, MaskedImage};
 use crate::latents::Latents;
-use crate::memory_plan::MemoryPlan;
+use crate::memory_plan::{MemoryPlan, StagePlan};
 use crate::models::Models;
 use crate::network::Tick;
 use crate::noise::Noise;
-use crate::picture;
+use crate::picture::{self, COLOURS};
 use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
-use crate::vae::{COLOURS, Moments};
+use crate::vae::Moments;
 pub(crate) use tracker::Tracker;
 
 /// A painting on its way through the stages.
@@ -40,41 +42,67 @@ impl<'a> Pipeline<'a> {
         self.stage_ended();
         let beginning = self.begin(start)?;
         self.stage_ended();
-        let latents = self.denoise(beginning, conditioning)?;
+        let latents = self.sample(beginning, conditioning)?;
         self.stage_ended();
-        let budget = self.plan.budget(Stage::VaeDecoder)?;
-        let Parameters { width, height, decoder, upscale, .. } = *self.painting.parameters();
-        let decoder = self.models.decoder(decoder)?;
-        let macs = self.plan.macs(Stage::VaeDecoder);
-        let decode = |tick: &mut Tick| decoder.decode(&latents, budget, tick);
-        let pixels = self.tracker.run(Stage::VaeDecoder, macs, decode)?;
-        let image = picture::to_image(&pixels, width, height)?;
-        drop(pixels);
-        match upscale {
+        let image = self.decode(self.painting.last_pass(), &latents)?;
+        match self.painting.parameters().upscale {
             Some(factor) => self.upscale(&image, factor),
             None => Ok(image),
         }
     }
 
+    /// The latents after all steps.
+    fn sample(&mut self, beginning: Beginning, mut conditioning: Conditioning) -> Result<Latents> {
+        let Some(hires) = self.painting.parameters().hires else {
+            return self.denoise(SamplingPass::First, beginning, &mut conditioning);
+        };
+        conditioning = conditioning.kept();
+        let mut state = beginning.state;
+        if state.pass().is_first() {
+            let latents = self.denoise(SamplingPass::First, Beginning::of(state), &mut conditioning)?;
+            self.stage_ended();
+            state = self.enlarge(latents, &hires)?;
+            self.stage_ended();
+        }
+        self.denoise(SamplingPass::Hires, Beginning::of(state), &mut conditioning)
+    }
+
+    /// The image of a pass's latents.
+    fn decode(&mut self, pass: SamplingPass, latents: &Latents) -> Result<RgbImage> {
+        let plan = self.plan.stage(pass, Stage::VaeDecoder)?;
+        let decoder = self.models.decoder(self.painting.parameters().decoder)?;
+        let decode = |tick: &mut Tick| decoder.decode(latents, plan.budget.clone(), tick);
+        let pixels = self.tracker.run(plan.stage, plan.macs, decode)?;
+        let (width, height) = self.painting.size(pass);
+        picture::to_image(&pixels, width, height)
+    }
+
     /// `image`, as many times as wide and high.
     fn upscale(&mut self, image: &RgbImage, factor: usize) -> Result<RgbImage> {
         self.stage_ended();
-        let budget = self.plan.budget(Stage::Upscaler)?;
-        let macs = self.plan.macs(Stage::Upscaler);
+        let plan = self.plan.stage(self.painting.last_pass(), Stage::Upscaler)?;
         let upscaler = self.models.upscaler()?;
-        let upscale = |tick: &mut Tick| upscaler.upscale(image, factor, budget, tick);
-        self.tracker.run(Stage::Upscaler, macs, upscale)
+        let upscale = |tick: &mut Tick| upscaler.upscale(image, factor, plan.budget.clone(), tick);
+        self.tracker.run(plan.stage, plan.macs, upscale)
     }
 
     /// What is in a checkpoint was done before.
     fn skip(&mut self, start: &Start) {
-        if let Some(checkpoint) = start.checkpoint() {
-            let parameters = self.painting.parameters();
-            let again = self.models.manifest.picture.inpainting || parameters.inpainting.is_some();
-            let encoded = self.models.encodings(parameters) - usize::from(again);
-            let (calls, encoder) = (checkpoint.calls(), self.plan.macs(Stage::VaeEncoder));
-            self.tracker.skip(calls, encoded as u64 * encoder + calls as u64 * self.plan.macs(Stage::Unet));
-        }
+        let Some(checkpoint) = start.checkpoint() else { return };
+        let parameters = self.painting.parameters();
+        // Images that are encoded again.
+        let again = usize::from(self.models.manifest.picture.inpainting || parameters.inpainting.is_some());
+        let (calls, pass) = (checkpoint.calls(), checkpoint.pass());
+        let made = |plan: &StagePlan| match plan.stage {
+            Stage::TextEncoder => 0,
+            Stage::VaeEncoder if plan.pass.is_first() => plan.runs.saturating_sub(again),
+            Stage::VaeEncoder if plan.pass == pass => plan.runs,
+            Stage::Unet if plan.pass == pass => calls - self.painting.calls_before(pass),
+            Stage::Unet | Stage::VaeDecoder if plan.pass.is_first() && !pass.is_first() => plan.runs,
+            Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder | Stage::Upscaler => 0,
+        };
+        let macs = self.plan.stages.iter().map(|plan| made(plan) as u64 * plan.macs).sum();
+        self.tracker.skip(calls, macs);
     }
 
     /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
@@ -86,10 +114,10 @@ impl<'a> Pipeline<'a> {
 
     /// The prompts' embeddings.
     fn embed(&mut self) -> Result<Conditioning<'a>> {
-        let budget = self.plan.budget(Stage::TextEncoder)?;
+        let plan = self.plan.stage(SamplingPass::First, Stage::TextEncoder)?;
         let (encoder, prompts) = (&mut self.models.text_encoder, &self.painting.prompts);
-        let macs = conditioning::runs(prompts) as u64 * self.plan.macs(Stage::TextEncoder);
-        self.tracker.run(Stage::TextEncoder, macs, |tick| Conditioning::encode(prompts, encoder, budget, tick))
+        let encode = |tick: &mut Tick| Conditioning::encode(prompts, encoder, plan.budget.clone(), tick);
+        self.tracker.run(plan.stage, plan.runs as u64 * plan.macs, encode)
     }
 
     /// The latents that the first call of the UNet sees, and what all see.
@@ -122,7 +150,7 @@ impl<'a> Pipeline<'a> {
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, fit, background, .. } = *self.painting.parameters();
         let pixels = picture::to_pixels(&fit.place(image, width, height, background.into()));
-        let moments = self.encode(pixels)?;
+        let moments = self.encode(SamplingPass::First, pixels)?;
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);
         let values = self.painting.sampler.image_latents(&latents.values, &self.draw(&mut noise).values);
@@ -140,7 +168,7 @@ impl<'a> Pipeline<'a> {
         if !self.models.manifest.picture.inpainting {
             return Ok(None);
         }
-        let moments = self.encode(vec![0.0; width * height * COLOURS])?;
+        let moments = self.encode(SamplingPass::First, vec![0.0; width * height * COLOURS])?;
         let mut noise = Noise::new(seed);
         let before = if self.starts_from_noise() { 1 } else { 1 + usize::from(moments.is_drawn()) };
         (0..before).for_each(|_| drop(self.draw(&mut noise)));
@@ -161,40 +189,51 @@ impl<'a> Pipeline<'a> {
         strength.is_none_or(|strength| inpaints && strength >= 1.0)
     }
 
-    /// Noise of the latents' size.
+    /// Noise of the first pass's latents' size.
     fn draw(&self, noise: &mut Noise) -> Latents {
-        Latents::noise(noise, self.models.latents(self.painting.parameters()))
+        Latents::noise(noise, self.models.latents(self.painting.size(SamplingPass::First)))
     }
 
     /// The distribution of an image's latents; pixels are from -1 to 1.
-    fn encode(&mut self, pixels: Vec<f32>) -> Result<Moments> {
-        let Parameters { width, height, decoder, .. } = *self.painting.parameters();
-        let budget = self.plan.budget(Stage::VaeEncoder)?;
-        let encoder = self.models.encoder(decoder)?;
-        let encode = |tick: &mut Tick| encoder.encode(pixels, (width, height), budget, tick);
-        self.tracker.run(Stage::VaeEncoder, self.plan.macs(Stage::VaeEncoder), encode)
+    fn encode(&mut self, pass: SamplingPass, pixels: Vec<f32>) -> Result<Moments> {
+        let plan = self.plan.stage(pass, Stage::VaeEncoder)?;
+        let encoder = self.models.encoder(self.painting.parameters().decoder)?;
+        let size = self.painting.size(pass);
+        self.tracker
+            .run(plan.stage, plan.macs, |tick: &mut Tick| encoder.encode(pixels, size, plan.budget.clone(), tick))
     }
 
-    /// Runs the UNet once for each of the sampler's timesteps that are left.
-    fn denoise(&mut self, beginning: Beginning, mut conditioning: Conditioning) -> Result<Latents> {
+    /// Runs the UNet once for each of the pass's timesteps that are left.
+    fn denoise(
+        &mut self,
+        pass: SamplingPass,
+        beginning: Beginning,
+        conditioning: &mut Conditioning,
+    ) -> Result<Latents> {
         let Beginning { mut state, masked, kept } = beginning;
-        let sampler = &self.painting.sampler;
+        let no_pass = || Error::Internal(format!("{pass:?} is not a pass of this painting"));
+        let sampler = self.painting.sampler(pass).ok_or_else(no_pass)?;
         let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
-        let (budget, macs) = (self.plan.budget(Stage::Unet)?, self.plan.macs(Stage::Unet));
+        if state.history.made == calls {
+            return Ok(state.latents);
+        }
+        let plan = self.plan.stage(pass, Stage::Unet)?;
         let Latents { height, width, channels, .. } = state.latents;
-        let (latents, left) = (&state.latents, calls - state.calls());
-        let Some(embeddings) = conditioning.at(state.calls().min(calls - 1)) else {
+        let (latents, made) = (&state.latents, state.history.made);
+        let before = self.painting.calls_before(pass);
+        let Some(embeddings) = conditioning.start(before + made) else {
             return Err(Error::Internal("nothing to attend to".into()));
         };
-        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, left, budget)?;
+        let budget = plan.budget.clone();
+        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, calls - made, budget)?;
         unet.weigh(&self.painting.prompts.weights);
-        for index in state.calls()..calls {
-            if let Some(embeddings) = conditioning.at(index) {
+        for index in made..calls {
+            if let Some(embeddings) = conditioning.at(before + index) {
                 unet.attend(embeddings);
             }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let predict = |tick: &mut Tick| unet.predict(input, sampler.timesteps()[index], tick);
-            let output = self.tracker.run(Stage::Unet, macs, predict)?;
+            let output = self.tracker.run(plan.stage, plan.macs, predict)?;
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
@@ -219,6 +258,13 @@ pub(crate) struct Beginning {
     masked: Option<MaskedImage>,
     /// What of an init image stays, where a mask says so to an ordinary model.
     kept: Option<KeptLatents>,
+}
+
+impl Beginning {
+    /// Nothing but latents.
+    fn of(state: StepCheckpoint) -> Beginning {
+        Beginning { state, masked: None, kept: None }
+    }
 }
 
 const UNUSABLE: &str = "the model's weights are too large for it, or a LoRA that was merged into them was too strong";

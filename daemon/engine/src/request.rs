@@ -7,6 +7,7 @@ use image::RgbImage;
 
 use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
+use crate::hires::{Hires, HiresRequest};
 use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
 use crate::prompt::PromptSyntax;
@@ -32,7 +33,8 @@ pub struct Request {
     pub seed: u64,
     /// The sampler.
     pub sampler: Option<SamplerKind>,
-    /// How much of the init image is repainted, 0 to 1; only for image to image.
+    /// How much of the init image is repainted, 0 to 1; without one, of the image before its second pass, unless `hires` says
+    /// it.
     pub strength: Option<f64>,
     /// The autoencoder that makes pixels of latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +63,9 @@ pub struct Request {
     /// What the negative prompt was drawn from, for the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt_template: Option<String>,
+    /// A second pass at a larger size; only for text to image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hires: Option<HiresRequest>,
 }
 
 /// A request with every default filled in and every value checked: what is really painted.
@@ -70,11 +75,11 @@ pub struct Parameters {
     pub prompt: String,
     /// As asked.
     pub negative_prompt: String,
-    /// Pixels.
+    /// Pixels; of the first pass if there is a second.
     pub width: usize,
-    /// Pixels.
+    /// Pixels; of the first pass if there is a second.
     pub height: usize,
-    /// Sampling steps.
+    /// Sampling steps; of the first pass if there is a second.
     pub steps: usize,
     /// Guidance scale.
     pub cfg_scale: f64,
@@ -116,6 +121,9 @@ pub struct Parameters {
     /// What the negative prompt was drawn from, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt_template: Option<String>,
+    /// The second pass, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hires: Option<Hires>,
 }
 
 /// Left out where they are written, so that the result of a plain request is short.
@@ -124,6 +132,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Parameters {
+    /// Width and height of the image, pixels.
+    pub fn size(&self) -> (usize, usize) {
+        self.hires.map_or((self.width, self.height), |hires| (hires.width, hires.height))
+    }
+
     /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance).
     pub(crate) fn is_guided(&self, manifest: &Manifest) -> bool {
         self.cfg_scale > 1.0 && manifest.picture.guidance_embedding.is_none()

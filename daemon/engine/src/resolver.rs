@@ -4,11 +4,12 @@
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
 use crate::error::{Error, Result};
+use crate::hires::{self, Hires, SamplingPass};
 use crate::inpainting::MaskedContent;
 use crate::parameters::{self, Defaults};
 use crate::prompt::{PromptReader, PromptSyntax, Prompts};
 use crate::request::{Parameters, Request};
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, SamplerKind};
 use crate::tokenizer::Tokenizer;
 use crate::warning::Warning;
 
@@ -17,7 +18,10 @@ use crate::warning::Warning;
 pub struct Painting {
     parameters: Parameters,
     pub(crate) prompts: Prompts,
+    /// Of the first pass.
     pub(crate) sampler: Sampler,
+    /// Of the second pass.
+    hires_sampler: Option<Sampler>,
     warnings: Vec<Warning>,
 }
 
@@ -32,9 +36,40 @@ impl Painting {
         &self.warnings
     }
 
-    /// How often the UNet is called.
+    /// How often the UNet is called, in both passes.
     pub fn calls(&self) -> usize {
-        self.sampler.timesteps().len()
+        [SamplingPass::First, SamplingPass::Hires].into_iter().map(|pass| self.calls_of(pass)).sum()
+    }
+
+    /// How often the UNet is called in a pass.
+    pub(crate) fn calls_of(&self, pass: SamplingPass) -> usize {
+        self.sampler(pass).map_or(0, |sampler| sampler.timesteps().len())
+    }
+
+    /// How often the UNet is called before a pass.
+    pub(crate) fn calls_before(&self, pass: SamplingPass) -> usize {
+        if pass.is_first() { 0 } else { self.calls_of(SamplingPass::First) }
+    }
+
+    /// The sampler of a pass, if there is such a pass.
+    pub(crate) fn sampler(&self, pass: SamplingPass) -> Option<&Sampler> {
+        match pass {
+            SamplingPass::First => Some(&self.sampler),
+            SamplingPass::Hires => self.hires_sampler.as_ref(),
+        }
+    }
+
+    /// The pass whose latents become the image.
+    pub(crate) fn last_pass(&self) -> SamplingPass {
+        if self.hires_sampler.is_some() { SamplingPass::Hires } else { SamplingPass::First }
+    }
+
+    /// Width and height in pixels of what a pass paints.
+    pub(crate) fn size(&self, pass: SamplingPass) -> (usize, usize) {
+        match pass {
+            SamplingPass::First => (self.parameters.width, self.parameters.height),
+            SamplingPass::Hires => self.parameters.size(),
+        }
     }
 
     /// The same with another seed's noise. Copies texts and tables of a few tens of KiB.
@@ -138,7 +173,24 @@ impl Resolver {
             warnings.push(Warning::ContentUnused);
         }
         let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
-        Ok(Painting { parameters, prompts, sampler, warnings })
+        let hires_sampler = parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler)).transpose()?;
+        Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings })
+    }
+
+    /// Makes just the second pass's steps, the last of its schedule.
+    fn hires_sampler(&self, hires: &Hires, kind: SamplerKind) -> Result<Sampler> {
+        let all = hires.schedule_steps();
+        // Half a step more, so that no rounding makes it one less.
+        let part = (hires.steps as f64 + 0.5) / all as f64;
+        Sampler::new(kind, &self.manifest.sampling, all, Some(part.min(1.0))).map_err(|error| match error {
+            Error::InvalidParam { message, .. } => {
+                let Hires { steps, denoising_strength, .. } = hires;
+                hires::invalid(format!(
+                    "{steps} steps of strength {denoising_strength} end a schedule of {all}: {message}"
+                ))
+            }
+            other => other,
+        })
     }
 
     /// What the UNet, which is called so often, attends to.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::{InputShape, InputValues, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
-use crate::vae::COLOURS;
+use crate::picture::COLOURS;
 
 /// The upscaler of a bundle.
 pub struct Upscaler {

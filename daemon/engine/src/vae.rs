@@ -7,9 +7,7 @@ use crate::graph::{InputShape, InputValues, Signature};
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
 use crate::network::{Network, Tick};
-
-/// Colour channels of an image.
-pub(crate) const COLOURS: usize = 3;
+use crate::picture::COLOURS;
 
 /// A decoder.
 pub struct VaeDecoder {

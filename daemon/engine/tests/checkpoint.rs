@@ -166,7 +166,7 @@ fn numbers_that_no_painting_has_are_refused() {
         let message = studio.refused(&painting, &edited(&bytes, edits));
         assert!(message.starts_with("its numbers do not fit") || message == "it is of another painting", "{message}");
     }
-    for (at, expected) in [(0, "something else"), (FORMAT, "its format is 77, this program reads 1")] {
+    for (at, expected) in [(0, "something else"), (FORMAT, "its format is 77, this program reads 1 and 2")] {
         let message = studio.refused(&painting, &edited(&bytes, &[(at, 77)]));
         assert!(message.contains(expected), "{message}");
     }

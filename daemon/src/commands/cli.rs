@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::hires::{HiresRequest, HiresUpscaler};
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::SamplerKind;
@@ -141,6 +142,41 @@ pub struct PaintArgs {
     /// Write what a display shows too: a panel's name, or keys as in {"width": 800, "height": 480, "palette": "grey-4"}
     #[arg(long, value_name = "NAME", value_parser = panel, help_heading = OUTPUT)]
     pub panel: Option<OutputRequest>,
+    /// A second pass at a larger size
+    #[command(flatten)]
+    pub hires: HiresArgs,
+}
+
+/// A second pass at a larger size.
+#[derive(Debug, Args)]
+pub struct HiresArgs {
+    /// A second pass at SCALE times the width and height, 1 to 4: large images without doubled subjects
+    #[arg(long, value_name = "SCALE", conflicts_with = "init_image", help_heading = "Sampling")]
+    pub hires: Option<f64>,
+    /// Steps of the second pass; as many as --steps if not given
+    #[arg(long, value_name = "N", requires = "hires", help_heading = "Sampling")]
+    pub hires_steps: Option<usize>,
+    /// How much the second pass repaints, above 0 to 1; 0.75 if not given
+    #[arg(long, value_name = "STRENGTH", requires = "hires", help_heading = "Sampling")]
+    pub hires_strength: Option<f64>,
+    /// What enlarges the image before it: Latent, "Latent (nearest-exact)", "Latent (bicubic)", …, or Lanczos
+    #[arg(long, value_name = "NAME", requires = "hires", help_heading = "Sampling")]
+    pub hires_upscaler: Option<HiresUpscaler>,
+}
+
+impl HiresArgs {
+    /// What is asked for, if anything.
+    pub fn request(&self) -> Option<HiresRequest> {
+        let HiresArgs { hires, hires_steps: steps, hires_strength: denoising_strength, hires_upscaler: upscaler } =
+            *self;
+        hires.map(|scale| HiresRequest {
+            scale: Some(scale),
+            steps,
+            denoising_strength,
+            upscaler,
+            ..HiresRequest::default()
+        })
+    }
 }
 
 /// `diffused generate`
@@ -204,6 +240,9 @@ pub struct PlanArgs {
     /// Plan for an init image (img2img)
     #[arg(long)]
     pub image_to_image: bool,
+    /// Plan for a second pass at SCALE times the width and height
+    #[arg(long, value_name = "SCALE", conflicts_with = "image_to_image")]
+    pub hires: Option<f64>,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,

@@ -163,6 +163,7 @@ fn request(arguments: &PaintArgs) -> Request {
         clip_skip: arguments.clip_skip,
         prompt_template: None,
         negative_prompt_template: None,
+        hires: arguments.hires.request(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `diffused plan`: what painting an image would need, without painting it.
 
 use diffused_engine::Options;
+use diffused_engine::hires::HiresRequest;
 use diffused_engine::memory_plan::{mib, work_of};
 use diffused_engine::request::Request;
 use serde_json::json;
@@ -19,19 +20,12 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let (resolver, mut engine) = (model.resolver()?, model.open()?);
     let default = resolver.manifest().picture.default;
     let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
-    let PlanArgs { cfg_scale, steps, decoder, upscale, .. } = *arguments;
-    let (width_wanted, height_wanted) = (Some(width), Some(height));
-    let request = Request {
-        width: width_wanted,
-        height: height_wanted,
-        cfg_scale,
-        steps,
-        decoder,
-        upscale,
-        ..Request::default()
-    };
+    let PlanArgs { cfg_scale, steps, decoder, upscale, hires, .. } = *arguments;
+    let hires = hires.map(|scale| HiresRequest { scale: Some(scale), ..HiresRequest::default() });
+    let (width, height) = (Some(width), Some(height));
+    let request = Request { width, height, cfg_scale, steps, decoder, upscale, hires, ..Request::default() };
     // An init image is scaled to what is painted before memory is divided, so any size of it gives the same plan.
-    let init_size = arguments.image_to_image.then_some((width as u32, height as u32));
+    let init_size = arguments.image_to_image.then_some((default as u32, default as u32));
     let painting = resolver.resolve(&request, init_size)?;
     let parameters = painting.parameters();
     let plan = engine.plan(&painting)?;
@@ -46,10 +40,14 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     }
     let guidance = if parameters.cfg_scale > 1.0 { "with guidance" } else { "without guidance" };
     let name = &resolver.manifest().name;
-    print_line(format!("{name}, {} x {}, {guidance}, {}", parameters.width, parameters.height, within(budget)));
+    let (width, height) = parameters.size();
+    print_line(format!("{name}, {width} x {height}, {guidance}, {}", within(budget)));
     print_line(format!("{plan}The process takes {:.1} MiB of each peak.", mib(options.process())));
     print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
-    print_line(format!("The image takes {}.", work_of(work, parameters.steps)));
+    print_line(format!(
+        "The image takes {}.",
+        work_of(work, parameters.steps + parameters.hires.map_or(0, |hires| hires.steps))
+    ));
     Ok(())
 }
 

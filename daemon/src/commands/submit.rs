@@ -240,6 +240,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         clip_skip: paint.clip_skip,
         override_settings: None,
         output: paint.panel.clone(),
+        hires: paint.hires.request(),
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,
         format: arguments.format.or(destination.format()),

@@ -104,6 +104,7 @@ fn img2img(request: Value) -> Value {
 /// With the keys of the contract that this version refuses or leaves out. The rest is open: an unknown key is a warning.
 fn with_refused_keys(mut request: Value) -> Value {
     request["additionalProperties"] = json!(true);
+    types::web_hires(&mut request["properties"]);
     request["properties"]["preview"] = json!({"description": "Not supported yet: left out with a warning."});
     request
 }

@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::hires::HiresRequest;
 use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::prompt::PromptSyntax;
@@ -14,8 +15,8 @@ use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
-    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestMaskedContent,
-    RequestOutput, RequestSampler, RequestSettings, RequestSyntax,
+    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestHires,
+    RequestMaskedContent, RequestOutput, RequestSampler, RequestSettings, RequestSyntax,
 };
 use crate::display::spec::OutputRequest;
 
@@ -65,7 +66,7 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(length(min = 1, max = 1)))]
     pub init_images: Option<Vec<String>>,
-    /// How much of the init image is repainted; 0.75 where it is left out.
+    /// How much of the init image is repainted, or of the image before its second pass; 0.75 where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
     pub denoising_strength: Option<f64>,
@@ -148,6 +149,11 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestOutput>"))]
     pub output: Option<OutputRequest>,
+    /// A second pass at a larger size: an object, or how many times the width and the height. The web API's `enable_hr`,
+    /// `hr_scale`, `hr_resize_x`, `hr_resize_y`, `hr_second_pass_steps` and `hr_upscaler` are taken, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestHires>"))]
+    pub hires: Option<HiresRequest>,
     /// Names the job in every topic and answer; without one, a `transaction` of this form does, else the device makes
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,7 @@ use payload::Payload;
 pub use payload::trimmed;
 
 mod fields;
+mod hires;
 mod images;
 mod masks;
 mod payload;
@@ -273,6 +274,7 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         clip_skip: values::clip_skip(fields)?,
         prompt_template: None,
         negative_prompt_template: None,
+        hires: hires::hires(fields)?,
     };
     let job = Job {
         id: String::new(),

@@ -10,7 +10,7 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let head = ["MiB", "activations", "resident", "streamed", "ring", "peak"];
         for [stage, numbers @ ..] in std::iter::once(head.map(String::from)).chain(self.stages.iter().map(row)) {
-            write!(f, "{stage:<13}")?;
+            write!(f, "{stage:<19}")?;
             numbers.iter().try_for_each(|number| write!(f, "{number:>13}"))?;
             writeln!(f)?;
         }
@@ -31,9 +31,10 @@ fn row(plan: &StagePlan) -> [String; 6] {
         Stage::VaeDecoder => "VAE decoder",
         Stage::Upscaler => "upscaler",
     };
+    let name = if plan.pass.is_first() { name.to_owned() } else { format!("{name}, hires") };
     let numbers = [plan.activations, plan.resident, plan.streamed, plan.ring, plan.peak];
     let [a, b, c, d, e] = numbers.map(|bytes| format!("{:.1}", mib(bytes)));
-    [name.into(), a, b, c, d, e]
+    [name, a, b, c, d, e]
 }
 
 /// Bytes in MiB.

@@ -7,6 +7,7 @@ use image::RgbImage;
 use super::{Beginning, Pipeline};
 use crate::checkpoint::StepCheckpoint;
 use crate::error::Result;
+use crate::hires::SamplingPass;
 use crate::inpainting::{Inpainting, KeptLatents, Mask, MaskedContent, MaskedImage, filled, refill};
 use crate::latents::Latents;
 use crate::noise::Noise;
@@ -32,14 +33,14 @@ impl Pipeline<'_> {
                 MaskedContent::Fill => to_pixels(&filled(&image, mask)),
                 _ => to_pixels(&image),
             };
-            latents = Some(self.encode(pixels)?.sample(|| self.draw(&mut noise).values));
+            latents = Some(self.encode(SamplingPass::First, pixels)?.sample(|| self.draw(&mut noise).values));
         } else if !self.starts_from_noise() && self.models.draws(decoder) {
             drop(self.draw(&mut noise));
         }
         let drawn = self.draw(&mut noise).values;
         let mut masked = None;
         if nine_channels {
-            let moments = self.encode(mask.leave(to_pixels(&image)))?;
+            let moments = self.encode(SamplingPass::First, mask.leave(to_pixels(&image)))?;
             masked = Some(MaskedImage::new(&in_latents, moments.sample(|| self.draw(&mut noise).values)));
         } else {
             // The reference draws it for these models, too.
@@ -54,7 +55,7 @@ impl Pipeline<'_> {
                 StepCheckpoint::new(self.origin, Latents { height, width, channels, values }, noise)
             }
             (None, _) => {
-                let (height, width, channels) = self.models.latents(self.painting.parameters());
+                let (height, width, channels) = self.models.latents(self.painting.size(SamplingPass::First));
                 let values = self.painting.sampler.noise_latents(&drawn);
                 StepCheckpoint::new(self.origin, Latents { height, width, channels, values }, noise)
             }

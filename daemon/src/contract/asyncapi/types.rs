@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::hires::HiresUpscaler;
 use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::Fit;
 use diffused_engine::prompt::PromptSyntax;
@@ -115,6 +116,66 @@ schema!(
 pub(in crate::contract) struct RequestSyntax;
 schema!(RequestSyntax, json_schema!({"type": "string", "pattern": "^([Aa]1111|[Pp][Ll][Aa][Ii][Nn])$"}));
 
+/// What makes an image larger, as the daemon writes it.
+pub(in crate::contract) struct UpscalerName;
+schema!(UpscalerName, json_schema!({"type": "string", "enum": HiresUpscaler::NAMES.map(|(_, name)| name)}));
+
+/// A second pass, as clients may write it.
+pub(in crate::contract) struct RequestHires;
+schema!(RequestHires, {
+    json_schema!({"anyOf": [
+        {"type": "number", "minimum": 1, "maximum": 4},
+        {"type": "boolean"},
+        {"type": "object", "properties": hires_keys()},
+    ]})
+});
+
+/// The keys of a second pass.
+fn hires_keys() -> Value {
+    let names: Vec<&str> = HiresUpscaler::NAMES.iter().map(|(_, name)| *name).chain(["None"]).collect();
+    let side = json!({"type": "integer", "minimum": 0, "maximum": 2048, "multipleOf": 8});
+    json!({
+        "scale": {"type": "number", "minimum": 1, "maximum": 4},
+        "width": side,
+        "height": side,
+        "steps": {"type": "integer", "minimum": 0, "maximum": 1000},
+        "denoising_strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "upscaler": {"type": "string", "enum": names},
+    })
+}
+
+/// Adds the web API's keys of a second pass to a request's.
+pub(super) fn web_hires(properties: &mut Value) {
+    let hires = hires_keys();
+    properties["enable_hr"] = json!({"type": "boolean", "description": "Whether there is a second pass; see `hires`."});
+    for (key, ours) in [
+        ("hr_scale", "scale"),
+        ("hr_resize_x", "width"),
+        ("hr_resize_y", "height"),
+        ("hr_second_pass_steps", "steps"),
+        ("hr_upscaler", "upscaler"),
+    ] {
+        properties[key] = hires[ours].clone();
+        properties[key]["description"] = format!("With `enable_hr`: `{ours}` of `hires`.").into();
+    }
+}
+
+/// A second pass, with every default filled in: the engine's `Hires`.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::contract) struct PaintedHires {
+    /// Of the image, pixels.
+    width: usize,
+    /// Of the image, pixels.
+    height: usize,
+    /// Steps that were made in the second pass.
+    steps: usize,
+    /// How much of the image was repainted.
+    denoising_strength: f64,
+    /// What made it larger.
+    #[schemars(with = "UpscalerName")]
+    upscaler: String,
+}
+
 /// True or false, as clients may write it.
 pub(in crate::contract) struct RequestFlag;
 schema!(RequestFlag, json_schema!({"enum": [true, false, 0, 1]}));
@@ -172,11 +233,11 @@ pub(in crate::contract) struct PaintedParameters {
     prompt: String,
     /// As asked.
     negative_prompt: String,
-    /// Pixels.
+    /// Pixels; of the first pass if there was a second.
     width: usize,
-    /// Pixels.
+    /// Pixels; of the first pass if there was a second.
     height: usize,
-    /// Sampling steps.
+    /// Sampling steps; of the first pass if there was a second.
     steps: usize,
     /// Guidance scale.
     cfg_scale: f64,
@@ -218,6 +279,9 @@ pub(in crate::contract) struct PaintedParameters {
     /// What the negative prompt was drawn from, where it had wildcards.
     #[serde(skip_serializing_if = "Option::is_none")]
     negative_prompt_template: Option<String>,
+    /// The second pass; only if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hires: Option<PaintedHires>,
     /// How what was masked was repainted; only with a mask.
     #[serde(skip_serializing_if = "Option::is_none")]
     inpainting: Option<PaintedMask>,

@@ -30,6 +30,7 @@ fn parameters(width: usize, height: usize) -> Parameters {
         clip_skip: None,
         prompt_template: None,
         negative_prompt_template: None,
+        hires: None,
         fit: Fit::Stretch,
         background: Colour::WHITE,
         inpainting: None,

@@ -30,8 +30,8 @@ impl Fields {
     }
 
     /// Leaves what was not understood of an object for the warnings.
-    pub(super) fn put_back(&mut self, key: &str, rest: Map<String, Value>) {
-        self.0.extend(rest.into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
+    pub(super) fn put_back(&mut self, key: &str, rest: Fields) {
+        self.0.extend(rest.0.into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
     }
 
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Fault> {

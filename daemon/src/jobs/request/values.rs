@@ -42,7 +42,7 @@ pub(super) fn clip_skip(fields: &mut Fields) -> Result<Option<usize>, Fault> {
         }
     };
     let setting = settings.remove(SETTING).map(|value| Fields::new(Map::from_iter([(SETTING.to_owned(), value)])));
-    fields.put_back("override_settings", settings);
+    fields.put_back("override_settings", Fields::new(settings));
     Ok(own.or(setting.map(|mut setting| setting.size(SETTING)).transpose()?.flatten()))
 }
 

@@ -4,6 +4,7 @@
 use std::io::Cursor;
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::hires::Hires;
 use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Parameters;
 use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
@@ -73,6 +74,12 @@ pub fn infotext(parameters: &Parameters) -> String {
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }
+    if let Some(Hires { width, height, steps, denoising_strength, upscaler }) = &parameters.hires {
+        text += &format!(
+            ", Denoising strength: {denoising_strength}, Hires resize: {width}x{height}, Hires steps: {steps}, \
+             Hires upscaler: {upscaler}"
+        );
+    }
     if let Some(inpainting) = &parameters.inpainting {
         text += &masking(inpainting);
     }
@@ -117,6 +124,7 @@ fn masking(inpainting: &Inpainting) -> String {
 
 #[cfg(test)]
 mod tests {
+    use diffused_engine::hires::HiresUpscaler;
     use diffused_engine::sampler::SamplerKind;
 
     use super::*;
@@ -142,6 +150,7 @@ mod tests {
             clip_skip: None,
             prompt_template: None,
             negative_prompt_template: None,
+            hires: None,
         }
     }
 
@@ -175,6 +184,15 @@ mod tests {
         assert!(text.contains(wanted), "{text}");
         assert!(named("a, b: c").contains("upscaler: \"a, b: c\", Version"));
         assert!(!infotext(&parameters("a", None)).contains("Postprocess"));
+    }
+
+    #[test]
+    fn a_second_pass_is_told_as_the_web_interface_does() {
+        let upscaler = HiresUpscaler::LatentNearest;
+        let hires = Some(Hires { width: 32, height: 16, steps: 9, denoising_strength: 0.7, upscaler });
+        let text = infotext(&Parameters { hires, ..parameters("a house", None) });
+        let hires = "Denoising strength: 0.7, Hires resize: 32x16, Hires steps: 9, Hires upscaler: Latent (nearest)";
+        assert!(text.contains(&format!("Size: 16x8, {hires}, Version")), "{text}");
     }
 
     #[test]

@@ -1,0 +1,45 @@
+//! Between the two passes: what the first one has painted becomes the beginning of the second, as A1111's web interface
+//! does it, and diffusers' `StableDiffusionImg2ImgPipeline` with the scaled latents or image.
+
+use image::Rgb;
+
+use super::Pipeline;
+use crate::StepCheckpoint;
+use crate::error::{Error, Result};
+use crate::hires::{self, Hires, SamplingPass};
+use crate::latents::Latents;
+use crate::noise::Noise;
+use crate::picture::{self, Fit};
+
+impl Pipeline<'_> {
+    /// The beginning of the second pass, of the first one's latents. Its noise is drawn anew from the seed.
+    pub(super) fn enlarge(&mut self, latents: Latents, hires: &Hires) -> Result<StepCheckpoint> {
+        let mut noise = Noise::new(self.painting.parameters().seed);
+        let shape = self.models.latents((hires.width, hires.height));
+        let latents = match hires.upscaler.scales_pixels() {
+            true => self.enlarge_pixels(&latents, hires, &mut noise)?,
+            false => {
+                let (height, width, _) = shape;
+                let (wide, high) = Hires::covering((width, height), (latents.width, latents.height));
+                hires::resize(&latents, high, wide, hires.upscaler).middle(height, width)
+            }
+        };
+        let sampler = self.painting.sampler(SamplingPass::Hires);
+        let sampler = sampler.ok_or_else(|| Error::Internal("the second pass has no sampler".into()))?;
+        let values = sampler.image_latents(&latents.values, &Latents::noise(&mut noise, shape).values);
+        let state = StepCheckpoint::new(self.origin, Latents { values, ..latents }, noise);
+        Ok(StepCheckpoint { earlier: self.painting.calls_of(SamplingPass::First), ..state })
+    }
+
+    /// The latents of the image, which is decoded and scaled.
+    fn enlarge_pixels(&mut self, latents: &Latents, hires: &Hires, noise: &mut Noise) -> Result<Latents> {
+        let image = self.decode(SamplingPass::First, latents)?;
+        self.stage_ended();
+        let image = Fit::Cover.place(image, hires.width, hires.height, Rgb([0; 3]));
+        let pixels = picture::to_pixels(&image);
+        drop(image);
+        let moments = self.encode(SamplingPass::Hires, pixels)?;
+        let shape = moments.shape();
+        Ok(moments.sample(|| Latents::noise(noise, shape).values))
+    }
+}

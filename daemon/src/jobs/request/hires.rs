@@ -1,0 +1,118 @@
+//! The second pass, in either of its two forms: `hires`, an object, or the keys of A1111's web API.
+
+use diffused_engine::hires::{HiresRequest, HiresUpscaler};
+use serde_json::Value;
+
+use crate::contract::fault::Fault;
+use crate::jobs::request::fields::{Fields, shown};
+
+/// The second pass, if one is asked for.
+pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
+    match fields.take("hires") {
+        None => enable_hr(fields),
+        Some(Value::Bool(false)) => Ok(None),
+        Some(Value::Bool(true)) => Ok(Some(HiresRequest::default())),
+        Some(Value::Number(scale)) => Ok(Some(HiresRequest { scale: scale.as_f64(), ..HiresRequest::default() })),
+        Some(Value::Object(object)) => {
+            let mut own = Fields::new(object);
+            let at = |fault: Fault| Fault { field: fault.field.map(|key| format!("hires.{key}")), ..fault };
+            let hires = HiresRequest {
+                scale: own.number("scale").map_err(at)?,
+                width: own.size("width").map_err(at)?,
+                height: own.size("height").map_err(at)?,
+                steps: own.size("steps").map_err(at)?,
+                denoising_strength: own.number("denoising_strength").map_err(at)?,
+                upscaler: own.text("upscaler").and_then(|name| upscaler("upscaler", name)).map_err(at)?,
+            };
+            fields.put_back("hires", own);
+            Ok(Some(hires))
+        }
+        Some(other) => {
+            let message = format!("expected an object such as {{\"scale\": 2}}, or a number, got {}", shown(&other));
+            Err(Fault::param("hires", message))
+        }
+    }
+}
+
+/// The web API's keys. Its clients send all of them and switch them on with one.
+fn enable_hr(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
+    let Some(value) = fields.take("enable_hr") else { return Ok(None) };
+    let Value::Bool(enabled) = value else {
+        return Err(Fault::param("enable_hr", format!("expected true or false, got {}", shown(&value))));
+    };
+    let hires = HiresRequest {
+        scale: fields.number("hr_scale")?,
+        width: fields.size("hr_resize_x")?,
+        height: fields.size("hr_resize_y")?,
+        steps: fields.size("hr_second_pass_steps")?,
+        denoising_strength: None,
+        upscaler: upscaler("hr_upscaler", fields.text("hr_upscaler")?)?,
+    };
+    Ok(enabled.then_some(hires))
+}
+
+fn upscaler(key: &str, name: Option<String>) -> Result<Option<HiresUpscaler>, Fault> {
+    let name = name.map(|name| name.chars().take(80).collect::<String>());
+    name.map(|name| name.parse().map_err(|message: String| Fault::param(key, message))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is asked for, and the keys that are left.
+    fn read(request: Value) -> (Result<Option<HiresRequest>, Fault>, Vec<String>) {
+        let Value::Object(object) = request else { panic!("{request}") };
+        let mut fields = Fields::new(object);
+        (hires(&mut fields), fields.leftovers())
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let expected = HiresRequest {
+            scale: Some(1.5),
+            steps: Some(12),
+            upscaler: Some(HiresUpscaler::LatentNearest),
+            ..HiresRequest::default()
+        };
+        let object = json!({"hires": {"scale": 1.5, "steps": 12.0, "upscaler": "latent (nearest)"}});
+        let flat = json!({
+            "enable_hr": true, "hr_scale": 1.5, "hr_second_pass_steps": 12, "hr_upscaler": "Latent (nearest)"
+        });
+        for request in [object, flat] {
+            assert_eq!(read(request), (Ok(Some(expected)), vec![]));
+        }
+        for (short, scale) in [(json!({"hires": 3}), Some(3.0)), (json!({"hires": true}), None)] {
+            assert_eq!(read(short), (Ok(Some(HiresRequest { scale, ..HiresRequest::default() })), vec![]));
+        }
+        let sides = json!({"enable_hr": true, "hr_resize_x": 1024, "hr_resize_y": 0});
+        let expected = HiresRequest { width: Some(1024), height: Some(0), ..HiresRequest::default() };
+        assert_eq!(read(sides), (Ok(Some(expected)), vec![]));
+    }
+
+    #[test]
+    fn what_is_switched_off_is_left_out_and_what_is_unknown_is_told() {
+        let off = json!({"enable_hr": false, "hr_scale": 2, "hr_upscaler": "Latent", "hr_second_pass_steps": 0});
+        assert_eq!(read(off), (Ok(None), vec![]));
+        assert_eq!(read(json!({"hires": false})), (Ok(None), vec![]));
+        let (hires, left) = read(json!({"hires": {"scale": 2, "sampler": "Euler"}}));
+        assert!(hires.unwrap().is_some());
+        assert_eq!(left, ["`hires.sampler` is unknown and was left out"]);
+    }
+
+    #[test]
+    fn each_complaint_names_its_key() {
+        for (request, field) in [
+            (json!({"hires": "2x"}), "hires"),
+            (json!({"hires": {"scale": "2"}}), "hires.scale"),
+            (json!({"hires": {"upscaler": "R-ESRGAN 4x+"}}), "hires.upscaler"),
+            (json!({"enable_hr": "yes"}), "enable_hr"),
+            (json!({"enable_hr": true, "hr_scale": "2"}), "hr_scale"),
+            (json!({"enable_hr": true, "hr_upscaler": "SwinIR 4x"}), "hr_upscaler"),
+        ] {
+            assert_eq!(read(request).0.unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+}
