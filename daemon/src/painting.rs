@@ -4,5 +4,6 @@ pub mod checkpoint;
 pub mod model;
 pub mod output;
 pub mod pictures;
+pub mod placed;
 pub mod progress;
 pub mod worker;

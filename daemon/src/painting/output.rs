@@ -12,7 +12,7 @@ use crate::contract::request::FileFormat;
 use crate::display::render::{memory, render};
 use crate::display::spec::DisplaySpec;
 use crate::painting::pictures::{Folder, ImageFile};
-use crate::painting::worker::PlacedImage;
+use crate::painting::placed::PlacedImage;
 
 const MIB: u64 = 1 << 20;
 

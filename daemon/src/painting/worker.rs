@@ -17,14 +17,14 @@ use tracing::{error, info, warn};
 
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::JobProgress;
-use crate::contract::request::FileFormat;
 use crate::display::spec::DisplaySpec;
 use crate::health;
 use crate::jobs::request::Job;
 use crate::painting::checkpoint::{CheckpointFile, CheckpointKeeper};
 use crate::painting::model::Model;
 use crate::painting::output::{self, PaintedOutput};
-use crate::painting::pictures::{self, Folder, ImageFile};
+use crate::painting::pictures::{self, Folder};
+use crate::painting::placed::PlacedImage;
 use crate::painting::progress::{JobTimes, Meter};
 
 /// The contract's "at most one a second".
@@ -62,36 +62,6 @@ pub struct Painted {
     pub output: Option<PaintedOutput>,
     /// What the client should know about it.
     pub warnings: Vec<String>,
-}
-
-/// An image file and where it is.
-#[derive(Debug, Clone)]
-pub struct PlacedImage {
-    /// Its format.
-    pub format: FileFormat,
-    /// Its length, bytes.
-    pub len: usize,
-    /// SHA-256, hexadecimal.
-    pub sha256: String,
-    /// Where it is.
-    pub place: Place,
-}
-
-/// Where an image file is.
-#[derive(Debug, Clone)]
-pub enum Place {
-    /// On disk.
-    File(PathBuf),
-    /// In memory: the disk did not take it.
-    Memory(Vec<u8>),
-}
-
-impl PlacedImage {
-    /// `file`, which is at `path` if it could be stored.
-    pub fn new(file: ImageFile, path: Option<PathBuf>) -> PlacedImage {
-        let (format, len, sha256) = (file.format, file.bytes.len(), file.sha256());
-        PlacedImage { format, len, sha256, place: path.map_or(Place::Memory(file.bytes), Place::File) }
-    }
 }
 
 /// What earlier runs of the program have done of a job.

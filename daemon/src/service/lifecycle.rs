@@ -13,8 +13,9 @@ use crate::jobs::journal::Record;
 use crate::jobs::queue::{Effect, Event, Now};
 use crate::jobs::record::{EndedJob, JobRecord};
 use crate::mqtt::message::{Message, MessagePayload, SentImage};
+use crate::painting::placed::{Place, PlacedImage};
 use crate::painting::progress::JobTimes;
-use crate::painting::worker::{EarlierRuns, Painted, Place, PlacedImage, Report};
+use crate::painting::worker::{EarlierRuns, Painted, Report};
 use crate::random;
 
 /// More images than a job has, smaller copies and what displays show included.

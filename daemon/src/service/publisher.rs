@@ -20,7 +20,8 @@ use crate::jobs::record::{JobRecord, Reply};
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
 use crate::mqtt::receipts::Receipt;
 use crate::mqtt::{self, BrokerAccess, Mqtt, Received};
-use crate::painting::worker::{Painted, Place, PlacedImage};
+use crate::painting::placed::{Place, PlacedImage};
+use crate::painting::worker::Painted;
 
 /// The most bytes of user properties that are returned: they are kept with each answer.
 const MOST_USER_PROPERTIES: usize = 4096;

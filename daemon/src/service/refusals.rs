@@ -14,7 +14,7 @@ use crate::jobs::journal::Record;
 use crate::mqtt::message::{Message, MessagePayload, Part, SentImage};
 use crate::mqtt::outbox::{Reason, Refused};
 use crate::painting::pictures::{self, Folder, ImageFile};
-use crate::painting::worker::PlacedImage;
+use crate::painting::placed::PlacedImage;
 
 impl Service {
     pub(super) async fn refused(&mut self, Refused { message, place, reason }: Refused) {
