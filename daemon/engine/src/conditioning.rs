@@ -196,6 +196,26 @@ mod tests {
     }
 
     #[test]
+    fn embeddings_beyond_a_chunk_are_counted() {
+        let (second, words, added, clip_skip) = (None, None, vec![], None);
+        let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 768, second, words, added, clip_skip };
+        let tokens = PromptTokens { first: vec![0; 77], second: vec![], absent: false };
+        let chunk = PromptChunk { tokens, weights: [vec![1.0; 77], vec![]] };
+        let row = |texts: usize, chunks: usize| ReadPrompt {
+            texts: vec![vec![chunk.clone(); chunks]; texts],
+            turns: vec![(20, 0)],
+            stretched: chunks,
+        };
+        let held = |rows: Vec<ReadPrompt>, chunks| {
+            held(&Prompts { rows, chunks, weights: vec![1.0], left_out: 0 }, &sizes) / (77 * 768 * 4)
+        };
+        assert_eq!(held(vec![row(1, 1), row(1, 1)], 1), 0);
+        // Two chunks more of one prompt, and both prompts' copies, of which each has three chunks.
+        assert_eq!(held(vec![row(1, 1), row(1, 3)], 3), 2 + 3 * 2 * 2);
+        assert_eq!(held(vec![row(4, 1)], 1), 3);
+    }
+
+    #[test]
     fn without_weights_nothing_is_touched_and_a_mean_of_zero_is_left() {
         let mut text = [1e-30, 3.0];
         emphasize(&mut [vec![&mut text[..]]], &[&[1.0]], &[(5, 0)]);
