@@ -1,5 +1,5 @@
-//! The log goes to stderr, so that what a command prints on stdout is that alone: under the journal each line begins with its severity, as systemd reads it; elsewhere with
-//! the time. `DIFFUSED_LOG` sets the filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
+//! The log goes to stderr, so that what a command prints on stdout is that alone. Under the journal each line begins with
+//! its severity, as systemd reads it; elsewhere with the time. `DIFFUSED_LOG` sets the filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
 
 use std::io::IsTerminal;
 

@@ -3,7 +3,8 @@
     python tests/goldens/make_init_images.py
 
 Writes init_images/. `turned-N` are files whose pixels are stored as a camera with EXIF orientation N stores them: upright,
-each of them is upright.png. Files with transparency have what Pillow pastes on white and on orange. `wide-*` are wide.png in
+each of them is upright.png. Files with transparency have what Pillow pastes on white and on orange; NAME.EXTENSION.png is the first
+frame of a file on white. `wide-*` are wide.png in
 another shape, by diffusers' VaeImageProcessor. a1111.exif is what A1111 writes into a JPEG, by piexif 1.1.3.
 """
 
@@ -53,7 +54,9 @@ def turned():
         png, jpeg = HERE / f"turned-{orientation}.png", HERE / f"turned-{orientation}.jpg"
         stored.save(png, exif=exif, optimize=True)
         stored.save(jpeg, exif=exif, quality=98, subsampling=0, optimize=True)
-        for path in [png, jpeg]:
+        webp = HERE / f"turned-{orientation}.webp"
+        stored.save(webp, exif=exif, lossless=True, method=6)
+        for path in [png, jpeg, webp]:
             again = ImageOps.exif_transpose(Image.open(path))
             assert again.size == upright.size, path
             assert np.abs(np.asarray(again, int) - np.asarray(upright, int)).max() <= (3 if path == jpeg else 0), path
@@ -82,6 +85,26 @@ def transparent():
             back = Image.new("RGBA", front.size, colour + (255,))
             back.paste(front, mask=front)
             back.convert("RGB").save(HERE / f"{name}-{background}.png", optimize=True)
+
+
+def other_formats():
+    image = Image.fromarray(smooth(21, 14))
+    image.save(HERE / "lossy.webp", quality=80, method=6)
+    image.save(HERE / "plain.bmp")
+    front = Image.open(HERE / "rgba.png")
+    front.save(HERE / "rgba.webp", lossless=True, method=6, exact=True)
+    front.save(HERE / "rgba-lossy.webp", quality=80, method=6)
+    frames = [image.quantize(16), image.rotate(180).quantize(16)]
+    frames[0].save(HERE / "animated.gif", save_all=True, append_images=frames[1:], duration=100)
+    frames = [front, front.rotate(180)]
+    frames[0].save(HERE / "animated.webp", save_all=True, append_images=frames[1:], duration=100, lossless=True, exact=True)
+    palette = Image.open(HERE / "palette.png")
+    palette.save(HERE / "transparent.gif", transparency=3)
+    for name in ["lossy.webp", "plain.bmp", "rgba.webp", "rgba-lossy.webp", "animated.gif", "animated.webp", "transparent.gif"]:
+        front = Image.open(HERE / name).convert("RGBA")
+        back = Image.new("RGBA", front.size, (255, 255, 255, 255))
+        back.paste(front, mask=front)
+        back.convert("RGB").save(HERE / f"{name}.png", optimize=True)
 
 
 def write_rgba16(path, values):
@@ -117,5 +140,6 @@ def commented():
 HERE.mkdir(exist_ok=True)
 turned()
 transparent()
+other_formats()
 fitted()
 commented()

@@ -62,7 +62,8 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 1, max = 16)))]
     pub n_iter: Option<u32>,
-    /// The image to start from, a PNG or JPEG in base64, as an entry of a list; it may begin as a data URL does.
+    /// The image to start from, a PNG, JPEG, WebP, BMP or GIF in base64, as an entry of a list; it may begin as a data
+    /// URL does.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(length(min = 1, max = 1)))]
     pub init_images: Option<Vec<String>>,

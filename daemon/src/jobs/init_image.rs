@@ -23,6 +23,9 @@ use crate::files::write_atomically;
 
 mod container;
 
+/// The formats that are read; of animations the first frame.
+const FORMATS: [ImageFormat; 5] =
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif];
 /// The widest and the highest image that is read.
 const MAX_SIDE: u32 = 8192;
 /// The most pixels of an image that is read: 24 megapixels, as cameras make them.
@@ -31,6 +34,11 @@ const MAX_PIXELS: u64 = 24 << 20;
 const RGB: u64 = 3;
 /// Bytes for each pixel while a progressive JPEG is unpacked, at most: the coefficients of four components, and RGB.
 const PROGRESSIVE: u64 = 4 * 2 + RGB;
+/// Bytes for each pixel while a WebP is unpacked, at most: a frame of an animation, its YUV and alpha on the way, and the
+/// whole image.
+const WEBP: u64 = 16;
+/// Bytes for each pixel while a GIF is unpacked, at most: a frame beside the whole image, RGBA.
+const GIF: u64 = 8;
 /// Bytes for each of its columns in each row of the image that it is scaled to: four channels in f32.
 const SCALING: u64 = 16;
 /// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover
@@ -54,42 +62,45 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header of a PNG or JPEG file and checks the image's size.
+    /// Reads the header of an image file and checks the image's size.
     ///
     /// # Errors
     ///
     /// `InvalidParam` for any other file and for one that is cut off, `TooLarge` beyond 8192 pixels a side or 24 megapixels.
     pub fn read(mut file: impl BufRead + Seek) -> Result<Header, Fault> {
-        let reader = ImageReader::new(&mut file).with_guessed_format().map_err(unreadable)?;
-        let format = match reader.format() {
-            Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-            _ => return Err(Fault::param(FIELD, "the image is neither PNG nor JPEG")),
+        let format = ImageReader::new(&mut file).with_guessed_format().map_err(unreadable)?.format();
+        let Some(format) = format.filter(|format| FORMATS.contains(format)) else {
+            return Err(Fault::param(
+                FIELD,
+                "the image is not a PNG, JPEG, WebP, BMP or GIF; convert it to one of them",
+            ));
         };
-        let mut decoder = reader.into_decoder().map_err(broken)?;
+        file.rewind().map_err(unreadable)?;
+        let container = container::read(format, &mut file).map_err(unreadable)?;
+        if !container.is_whole {
+            return Err(Fault::param(FIELD, "the image is cut off: the end of the file is missing"));
+        }
+        file.rewind().map_err(unreadable)?;
+        let mut decoder = ImageReader::with_format(&mut file, format).into_decoder().map_err(broken)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
-        let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        drop(decoder);
+        if width == 0 || height == 0 {
+            return Err(Fault::param(FIELD, "the image has no pixels"));
+        }
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
             let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
             return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
         }
-        let mut unpacking = match colour {
-            ColorType::Rgb8 => RGB,
+        let exif = container.exif.or_else(|| decoder.exif_metadata().ok().flatten()).unwrap_or_default();
+        // Some write it into other files as it stands in a JPEG.
+        let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
+        let orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
+        let unpacking = match (format, colour) {
+            (ImageFormat::Jpeg, _) if !container.is_sequential => PROGRESSIVE,
+            (ImageFormat::WebP, _) => WEBP,
+            (ImageFormat::Gif, _) => GIF,
+            (_, ColorType::Rgb8) => RGB,
             _ => u64::from(colour.bytes_per_pixel()) + RGB,
         };
-        file.rewind().map_err(unreadable)?;
-        let is_whole = if format == ImageFormat::Jpeg {
-            let jpeg = container::jpeg(file).map_err(unreadable)?;
-            unpacking = if jpeg.is_sequential { unpacking } else { PROGRESSIVE };
-            jpeg.is_whole
-        } else {
-            let png = container::png(file).map_err(unreadable)?;
-            orientation = png.exif.and_then(|exif| Orientation::from_exif_chunk(&exif)).unwrap_or(orientation);
-            png.is_whole
-        };
-        if !is_whole {
-            return Err(Fault::param(FIELD, "the image is cut off: the end of the file is missing"));
-        }
         Ok(Header { format, width, height, orientation, unpacking })
     }
 
@@ -138,7 +149,7 @@ impl Header {
     }
 }
 
-/// A PNG or JPEG file of which the header was read.
+/// An image file of which the header was read.
 #[derive(Debug, Clone)]
 pub struct InitImage {
     path: PathBuf,

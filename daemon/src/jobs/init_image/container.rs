@@ -3,41 +3,48 @@
 
 use std::io::{self, BufRead, Read, Seek};
 
+use image::ImageFormat;
+
+mod webp;
+
 /// The most bytes of metadata that are read.
 const MAX_EXIF: u32 = 1 << 20;
 
-/// Of a JPEG.
-#[derive(Debug, PartialEq)]
-pub(super) struct Jpeg {
-    /// Whether it is unpacked row by row: a sequential one with all components in its first scan.
+/// What the structure says.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Container {
+    /// Whether the file's end is there, as far as its structure shows that.
+    pub(super) is_whole: bool,
+    /// Of a JPEG, whether it is unpacked row by row: a sequential one with all components in its first scan.
     pub(super) is_sequential: bool,
-    /// Whether it has the marker that ends an image.
-    pub(super) is_whole: bool,
-}
-
-/// Of a PNG.
-#[derive(Debug, PartialEq)]
-pub(super) struct Png {
-    /// Its metadata, which may stand before the pixels or behind them.
+    /// Of a PNG, its metadata, which may stand before the pixels or behind them.
     pub(super) exif: Option<Vec<u8>>,
-    /// Whether it has the chunk that ends an image.
-    pub(super) is_whole: bool,
 }
 
-/// Reads a JPEG from its beginning to the end of its first image.
+/// Reads the structure of a file from its beginning.
 ///
 /// # Errors
 ///
-/// Where the file cannot be read. One that ends early is not whole.
-pub(super) fn jpeg(mut file: impl BufRead) -> io::Result<Jpeg> {
-    let mut found = Jpeg { is_sequential: false, is_whole: false };
-    match walk_jpeg(&mut file, &mut found) {
+/// Where the file cannot be read, or its sizes contradict each other. One that ends early is not whole.
+pub(super) fn read(format: ImageFormat, file: &mut (impl BufRead + Seek)) -> io::Result<Container> {
+    let mut found = Container::default();
+    let walked = match format {
+        ImageFormat::Jpeg => walk_jpeg(file, &mut found),
+        ImageFormat::Png => walk_png(file, &mut found),
+        ImageFormat::WebP => webp::walk(file, &mut found),
+        _ => {
+            found.is_whole = true;
+            Ok(())
+        }
+    };
+    match walked {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(found),
         walked => walked.map(|()| found),
     }
 }
 
-fn walk_jpeg(file: &mut impl BufRead, found: &mut Jpeg) -> io::Result<()> {
+/// Reads a JPEG to the end of its first image.
+fn walk_jpeg(file: &mut impl BufRead, found: &mut Container) -> io::Result<()> {
     let (mut components, mut scans) = (None, 0);
     loop {
         match next_marker(file)? {
@@ -61,7 +68,7 @@ fn walk_jpeg(file: &mut impl BufRead, found: &mut Jpeg) -> io::Result<()> {
     }
 }
 
-/// Skips what is no marker: a scan's data.
+/// Skips what is not a marker: a scan's data.
 fn next_marker(file: &mut impl BufRead) -> io::Result<u8> {
     if file.skip_until(0xff)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -87,20 +94,8 @@ fn byte(file: &mut impl Read) -> io::Result<u8> {
     Ok(byte[0])
 }
 
-/// Goes through the chunks of a PNG from its beginning, without reading its pixels.
-///
-/// # Errors
-///
-/// Where the file cannot be read. One that ends early is not whole.
-pub(super) fn png(mut file: impl BufRead + Seek) -> io::Result<Png> {
-    let mut found = Png { exif: None, is_whole: false };
-    match walk_png(&mut file, &mut found) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(found),
-        walked => walked.map(|()| found),
-    }
-}
-
-fn walk_png(file: &mut (impl BufRead + Seek), found: &mut Png) -> io::Result<()> {
+/// Goes through the chunks of a PNG, without reading its pixels.
+fn walk_png(file: &mut (impl BufRead + Seek), found: &mut Container) -> io::Result<()> {
     const SIGNATURE: i64 = 8;
     const CHECKSUM: i64 = 4;
     file.seek_relative(SIGNATURE)?;
@@ -119,8 +114,7 @@ fn walk_png(file: &mut (impl BufRead + Seek), found: &mut Png) -> io::Result<()>
                 if file.take(len.into()).read_to_end(&mut exif)? < len as usize {
                     return Ok(());
                 }
-                // Some write it as it stands in a JPEG.
-                found.exif = Some(exif.strip_prefix(b"Exif\0\0").map(<[u8]>::to_vec).unwrap_or(exif));
+                found.exif = Some(exif);
                 file.seek_relative(CHECKSUM)?;
             }
             _ => file.seek_relative(i64::from(len) + CHECKSUM)?,
@@ -132,7 +126,7 @@ fn walk_png(file: &mut (impl BufRead + Seek), found: &mut Png) -> io::Result<()>
 mod tests {
     use std::io::Cursor;
 
-    use image::{ImageFormat, RgbImage};
+    use image::RgbImage;
 
     use super::*;
 
@@ -144,25 +138,29 @@ mod tests {
         file.into_inner()
     }
 
-    #[test]
-    fn a_jpeg_ends_with_its_marker() {
-        let mut bytes = file(ImageFormat::Jpeg);
-        assert_eq!(jpeg(&bytes[..]).unwrap(), Jpeg { is_sequential: true, is_whole: true });
-        for end in 0..bytes.len() {
-            assert!(!jpeg(&bytes[..end]).unwrap().is_whole, "{end}");
-        }
-        let frame = bytes.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
-        bytes[frame + 1] = 0xc2;
-        assert_eq!(jpeg(&bytes[..]).unwrap(), Jpeg { is_sequential: false, is_whole: true });
+    fn read_bytes(format: ImageFormat, bytes: &[u8]) -> Container {
+        read(format, &mut Cursor::new(bytes)).unwrap()
     }
 
     #[test]
-    fn a_png_ends_with_its_chunk() {
-        let bytes = file(ImageFormat::Png);
-        assert_eq!(png(Cursor::new(&bytes)).unwrap(), Png { exif: None, is_whole: true });
-        for end in 0..bytes.len() - 8 {
-            assert!(!png(Cursor::new(&bytes[..end])).unwrap().is_whole, "{end}");
+    fn a_file_that_ends_early_is_not_whole() {
+        // A JPEG's last marker counts, of a PNG its last chunk's name, of a WebP its last byte.
+        for (format, needless) in [(ImageFormat::Jpeg, 0), (ImageFormat::Png, 8), (ImageFormat::WebP, 0)] {
+            let bytes = file(format);
+            assert!(read_bytes(format, &bytes).is_whole, "{format:?}");
+            for end in 0..bytes.len() - needless {
+                assert!(!read_bytes(format, &bytes[..end]).is_whole, "{format:?} of {end} bytes");
+            }
         }
+    }
+
+    #[test]
+    fn only_baseline_jpegs_are_sequential() {
+        let mut bytes = file(ImageFormat::Jpeg);
+        assert!(read_bytes(ImageFormat::Jpeg, &bytes).is_sequential);
+        let frame = bytes.windows(2).position(|bytes| bytes == [0xff, 0xc0]).unwrap();
+        bytes[frame + 1] = 0xc2;
+        assert!(!read_bytes(ImageFormat::Jpeg, &bytes).is_sequential);
     }
 
     #[test]
@@ -171,6 +169,6 @@ mod tests {
         let chunk = [&[0, 0, 0, 9][..], b"eXIfExif\0\0abc", &[0; 4]].concat();
         let end = bytes.len() - 12;
         bytes.splice(end..end, chunk);
-        assert_eq!(png(Cursor::new(&bytes)).unwrap(), Png { exif: Some(b"abc".to_vec()), is_whole: true });
+        assert_eq!(read_bytes(ImageFormat::Png, &bytes).exif.as_deref(), Some(&b"Exif\0\0abc"[..]));
     }
 }

@@ -49,6 +49,8 @@ fn file(image: impl Into<DynamicImage>) -> Vec<u8> {
 fn untrusted_images_are_checked_before_they_are_unpacked() {
     let code = |bytes: &[u8]| open(bytes).unwrap_err().code;
     assert_eq!(code(b"GIF89a"), Code::InvalidParam);
+    assert_eq!(code(b"GIF89a\0\0\0\0\0\0\0"), Code::InvalidParam);
+    assert_eq!(code(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), Code::InvalidParam);
     assert_eq!(code(b""), Code::InvalidParam);
     assert_eq!(code(&file(GrayImage::new(9000, 10))), Code::TooLarge);
     assert_eq!(code(&file(GrayImage::new(8000, 8000))), Code::TooLarge);
@@ -117,7 +119,7 @@ fn difference(ours: &RgbImage, theirs: &RgbImage) -> u8 {
 fn photographs_stand_upright() {
     let upright = png("upright.png");
     for orientation in 1..=8 {
-        for (format, most) in [("jpg", 3), ("png", 0)] {
+        for (format, most) in [("jpg", 3), ("png", 0), ("webp", 0)] {
             let name = format!("turned-{orientation}.{format}");
             let found = difference(&unpacked(&name, Colour::WHITE), &upright);
             assert!(found <= most, "{name}: {found}");
@@ -150,6 +152,20 @@ fn transparency_lies_over_the_background() {
             // Pillow cuts 16 bits to 8 where we round.
             assert!(found <= u8::from(name == "rgba16"), "{name} over {background}: {found}");
         }
+    }
+}
+
+#[test]
+fn other_formats_are_read_and_of_animations_the_first_frame() {
+    let lossless = ["plain.bmp", "rgba.webp", "animated.gif", "animated.webp", "transparent.gif"].map(|name| (name, 0));
+    for (name, most) in lossless.into_iter().chain([("lossy.webp", 1), ("rgba-lossy.webp", 1)]) {
+        let found = difference(&unpacked(name, Colour::WHITE), &png(&format!("{name}.png")));
+        assert!(found <= most, "{name}: {found}");
+        let whole = golden(name);
+        // Within the first frame.
+        let cut = open(&whole[..whole.len() / 4]).and_then(|image| image.unpack(&parameters(64, 64)));
+        let fault = cut.map(drop).expect_err(name);
+        assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidParam, Some(FIELD)), "{name}");
     }
 }
 
