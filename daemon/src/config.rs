@@ -19,9 +19,11 @@ use crate::contract::topics::{self, ANY, TopicBase, TopicLevel, Topics};
 use crate::display::panels::{KnownPanels, PanelEntry};
 use crate::display::spec::{OutputRequest, name_or_keys};
 
+pub use muse::{MuseConfig, Period, PromptOrder, TimeOfDay};
 pub use secrets::TlsFiles;
 pub use values::{Bounded, ByteSize, GroupName, MqttVersion, NotYet, PacketSize, Transport, Url};
 
+mod muse;
 mod secrets;
 mod values;
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub home_assistant: HomeAssistant,
     /// Work that devices share.
     pub fleet: Fleet,
+    /// What the device paints by itself.
+    pub muse: Vec<MuseConfig>,
 }
 
 /// `[mqtt]`
@@ -139,6 +143,7 @@ impl Default for Config {
             mqtt: MqttConfig::default(),
             home_assistant: HomeAssistant::default(),
             fleet: Fleet::default(),
+            muse: vec![],
         }
     }
 }
@@ -217,6 +222,7 @@ impl Config {
             .map_or(Ok(None), |output| output.resolve(&panels))
             .map_err(|error| anyhow!("output: {error}"))?;
         self.check_tls()?;
+        muse::check(&self.muse)?;
         Ok(())
     }
 

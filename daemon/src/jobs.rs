@@ -2,6 +2,7 @@
 
 pub mod init_image;
 pub mod journal;
+pub mod muse;
 pub mod queue;
 pub mod record;
 pub mod request;

@@ -25,6 +25,8 @@ use crate::painting::model::Model;
 use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
 use intake::Intake;
+use muse::Muses;
+pub(crate) use muse::check as check_muses;
 use notify::Watchdog;
 use publisher::Publisher;
 use storage::Storage;
@@ -35,6 +37,7 @@ mod info;
 mod intake;
 mod known;
 mod lifecycle;
+mod muse;
 mod notify;
 mod publisher;
 mod refusals;
@@ -82,6 +85,7 @@ pub struct Service {
     prune: bool,
     seconds_per_step: Option<f64>,
     watchdog: Watchdog,
+    muses: Muses,
 }
 
 /// What is known of the running job alone.
@@ -127,6 +131,7 @@ impl Service {
             ended: EndedJobs::default(),
             running: RunningState::default(),
             prune: true,
+            muses: Muses::open(&config, &state_dir),
             config,
             config_path,
             state_dir,
@@ -160,6 +165,7 @@ impl Service {
                 _ = tick.tick() => {
                     self.on_tick();
                     self.storage.recover().await;
+                    self.muse().await;
                 }
                 _ = health.tick() => self.send_health(),
                 signal = signals.recv() => match signal {
@@ -274,10 +280,10 @@ impl Service {
         }
     }
 
-    /// What is wrong with the disk and the broker now.
+    /// What is wrong with the disk, the broker and the muses now.
     fn problems(&self) -> Vec<String> {
         let disk = self.storage.problem().map(str::to_owned);
-        disk.into_iter().chain(self.publisher.mqtt().problems()).collect()
+        disk.into_iter().chain(self.publisher.mqtt().problems()).chain(self.muses.problems()).collect()
     }
 
     /// Reads the configuration again; returns whether it has changed. A difference is not applied: the answer asks for a

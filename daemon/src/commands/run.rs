@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
-use crate::service::{Service, Signal};
+use crate::service::{Service, Signal, check_muses};
 
 /// The service's log levels: our own messages from `info` on, those of dependencies from `warn` on.
 const LOG: &str = "warn,diffused=info,tract=error";
@@ -59,6 +59,7 @@ fn prepare(path: Option<&Path>) -> Result<(Config, Model, Resolver, Engine), Fai
     let resolver = resolver.with_prompt_syntax(config.prompt_syntax);
     let upscale = config.upscale.map(|factor| factor.0 as usize);
     let resolver = resolver.with_upscale(upscale).map_err(|error| Failure::Usage(error.to_string()))?;
+    check_muses(&config, &resolver).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     Ok((config, model, resolver, engine))
 }
 

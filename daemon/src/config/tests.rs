@@ -57,7 +57,7 @@ fn the_shipped_file_is_the_defaults() {
 
 #[test]
 fn what_the_shipped_file_comments_out_is_taken() {
-    let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let is_key = |line: &str| line == "[[muse]]" || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
     let lines = include_str!("../../../systemd/config.toml").lines();
     let keys: Vec<&str> =
         lines.map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
@@ -67,6 +67,7 @@ fn what_the_shipped_file_comments_out_is_taken() {
         ("frame", Some(Bounded(3)), Some(ByteSize(200 << 20)))
     );
     assert_eq!((config.mqtt.username.as_deref(), config.mqtt.password_file.is_some()), (Some("frame"), true));
+    assert_eq!(config.muse.len(), 1);
     assert!(config.mqtt.ca_file.is_some() && config.mqtt.cert_file.is_some() && config.mqtt.key_file.is_some());
 }
 
@@ -204,6 +205,34 @@ fn fleets() {
     assert_eq!(parse("[fleet]\ngroup = \"house\"").unwrap().fleet.group, GroupName("house".into()));
     check_refused("[fleet]\ngroup = \"a/b\"", "c.toml:2: fleet.group: `a/b`", "64 letters");
     check_refused("device = \"any\"", "c.toml: device: `any`", "another name");
+}
+
+#[test]
+fn muses() {
+    let config = parse(
+        "[[muse]]\nat = [\"07:00\", \"19:30\"]\nprompts = [\"a cat\"]\nsteps = 8\n[[muse]]\nevery = \"6h\"\nprompts_file = \"p\"",
+    );
+    let muses = config.unwrap().muse;
+    assert_eq!(muses[0].at, [TimeOfDay { hour: 7, minute: 0 }, TimeOfDay { hour: 19, minute: 30 }]);
+    assert_eq!((&muses[0].request["steps"], muses[0].order), (&serde_json::json!(8), PromptOrder::Random));
+    assert_eq!(muses[1].every, Some(Period(std::time::Duration::from_secs(6 * 3600))));
+    let wrong = [
+        ("prompts = [\"a\"]", "`at` or `every` is missing"),
+        ("every = \"1d\"", "`prompts` or `prompts_file` is missing"),
+        ("every = \"1d\"\nat = [\"07:00\"]\nprompts = [\"a\"]", "cannot stand beside"),
+        ("every = \"1d\"\nprompts = [\"a\"]\nprompts_file = \"p\"", "cannot stand beside"),
+        ("every = \"1d\"\nprompts = [\"a\"]\nid = \"x\"", "`id` cannot be given"),
+        ("every = \"0s\"\nprompts = [\"a\"]", "not a period"),
+        ("every = \"soon\"\nprompts = [\"a\"]", "not a period"),
+        ("at = [\"7:00\"]\nprompts = [\"a\"]", "not a time of day"),
+        ("at = [\"24:00\"]\nprompts = [\"a\"]", "not a time of day"),
+        ("every = \"1d\"\nprompts = [\"a\"]\norder = \"backwards\"", "in turn"),
+    ];
+    for (keys, part) in wrong {
+        check_refused(&format!("[[muse]]\n{keys}"), "c.toml", part);
+    }
+    let twice = "[[muse]]\nname = \"2\"\nevery = \"1d\"\nprompts = [\"a\"]\n";
+    check_refused(&format!("{twice}{}", twice.replace("name = \"2\"\n", "")), "c.toml", "another of this name");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use diffused_engine::{Options, Painting, Resolver};
 use tracing::{debug, warn};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Service;
 use crate::config::Config;
@@ -94,16 +94,22 @@ impl Intake {
         if received.retain {
             return Err(reject(&job, Fault::param("retain", RETAINED)));
         }
-        let display = self.display(&job).map_err(|fault| reject(&job, fault))?;
+        self.complete(&mut job).map_err(|fault| reject(&job, fault))?;
+        Ok((job, sources))
+    }
+
+    /// Draws the wildcards, and finds out whether the job can be painted and what of it has no effect.
+    fn complete(&self, job: &mut Job) -> Result<(), Fault> {
+        let display = self.display(job)?;
         job.paint_for(display.as_ref(), self.resolver.manifest());
-        job.draw(&self.wildcards, &self.resolver).map_err(|fault| reject(&job, fault))?;
-        let (paintings, _) = self.resolve(&job).map_err(|fault| reject(&job, fault))?;
+        job.draw(&self.wildcards, &self.resolver)?;
+        let (paintings, _) = self.resolve(job)?;
         for warning in paintings.iter().flat_map(Painting::warnings).map(ToString::to_string) {
             if !job.warnings.contains(&warning) {
                 job.warnings.push(warning);
             }
         }
-        Ok((job, sources))
+        Ok(())
     }
 
     /// The smallest width and height that the model paints, pixels.
@@ -162,6 +168,29 @@ impl Service {
         if is_large {
             self.settle().await;
         }
+    }
+
+    /// Accepts a request for images that the device itself makes. One that is known already is not painted again.
+    pub(super) async fn propose(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let read = catch_panic(|| {
+            let parsed = Job::parse(payload, RequestMode::Txt2Img, &self.intake.folder);
+            let (mut job, _) = parsed.map_err(|rejection| rejection.fault)?;
+            self.intake.complete(&mut job)?;
+            Ok(job)
+        });
+        let job = read.unwrap_or_else(Err)?;
+        let mark = RequestMark { checksum: xxh3_64(payload), correlated: false, packet: 0, session: 0 };
+        if self.known(&job, mark, false).is_some() {
+            return Ok(());
+        }
+        let deadline = Deadline::default();
+        self.queue.check(&deadline, 0, Now::read())?;
+        let record = JobRecord::new(self.storage.number(), job, mark, None, None);
+        let accepted = self.storage.accept(vec![], &[acceptance(&record)]).await;
+        accepted
+            .map_err(|error| Fault::new(Code::DiskFull, format!("the request cannot be written to disk: {error}")))?;
+        self.apply(Event::Submit(ticket(record, deadline)));
+        Ok(())
     }
 
     /// Accepts the candidates: all that are there with one sync of the disk.
