@@ -108,7 +108,7 @@ def other_formats():
 
 
 def write_rgba16(path, values):
-    """Pillow does not write PNGs of 16 bits a channel."""
+    """Pillow does not write a PNG of 16 bits a channel."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     parts = [b"\x89PNG\r\n\x1a\n"]
