@@ -89,7 +89,6 @@ const MACHINE: &str = "Machine";
 #[derive(Debug, Args)]
 pub struct PaintArgs {
     /// What to paint
-    #[arg(help_heading = PROMPT)]
     pub prompt: String,
     /// What to avoid
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = PROMPT)]

@@ -12,7 +12,7 @@ const MAX_EXIF: u32 = 1 << 20;
 
 /// What the structure says.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Container {
+pub(super) struct FileStructure {
     /// Whether the file's end is there, as far as its structure shows that.
     pub(super) is_whole: bool,
     /// Of a JPEG, whether it is unpacked row by row: a sequential one with all components in its first scan.
@@ -26,8 +26,8 @@ pub(super) struct Container {
 /// # Errors
 ///
 /// Where the file cannot be read, or its sizes contradict each other. One that ends early is not whole.
-pub(super) fn read(format: ImageFormat, file: &mut (impl BufRead + Seek)) -> io::Result<Container> {
-    let mut found = Container::default();
+pub(super) fn read(format: ImageFormat, file: &mut (impl BufRead + Seek)) -> io::Result<FileStructure> {
+    let mut found = FileStructure::default();
     let walked = match format {
         ImageFormat::Jpeg => walk_jpeg(file, &mut found),
         ImageFormat::Png => walk_png(file, &mut found),
@@ -44,7 +44,7 @@ pub(super) fn read(format: ImageFormat, file: &mut (impl BufRead + Seek)) -> io:
 }
 
 /// Reads a JPEG to the end of its first image.
-fn walk_jpeg(file: &mut impl BufRead, found: &mut Container) -> io::Result<()> {
+fn walk_jpeg(file: &mut impl BufRead, found: &mut FileStructure) -> io::Result<()> {
     let (mut components, mut scans) = (None, 0);
     loop {
         match next_marker(file)? {
@@ -95,7 +95,7 @@ fn byte(file: &mut impl Read) -> io::Result<u8> {
 }
 
 /// Goes through the chunks of a PNG, without reading its pixels.
-fn walk_png(file: &mut (impl BufRead + Seek), found: &mut Container) -> io::Result<()> {
+fn walk_png(file: &mut (impl BufRead + Seek), found: &mut FileStructure) -> io::Result<()> {
     const SIGNATURE: i64 = 8;
     const CHECKSUM: i64 = 4;
     file.seek_relative(SIGNATURE)?;
@@ -138,7 +138,7 @@ mod tests {
         file.into_inner()
     }
 
-    fn read_bytes(format: ImageFormat, bytes: &[u8]) -> Container {
+    fn read_bytes(format: ImageFormat, bytes: &[u8]) -> FileStructure {
         read(format, &mut Cursor::new(bytes)).unwrap()
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read, Seek};
 
-use super::Container;
+use super::FileStructure;
 
 /// Bytes of a chunk's name and length.
 const HEAD: u64 = 8;
@@ -11,7 +11,7 @@ const HEAD: u64 = 8;
 const ANIMATION_FRAME: u64 = 16;
 
 /// Goes through the chunks of a WebP, without reading its pixels.
-pub(super) fn walk(file: &mut (impl BufRead + Seek), found: &mut Container) -> io::Result<()> {
+pub(super) fn walk(file: &mut (impl BufRead + Seek), found: &mut FileStructure) -> io::Result<()> {
     let (_, len) = chunk(file)?;
     let mut name = [0; 4];
     file.read_exact(&mut name)?;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn check(bytes: &[u8]) -> io::Result<bool> {
-        let mut found = Container::default();
+        let mut found = FileStructure::default();
         walk(&mut Cursor::new(bytes), &mut found).map(|()| found.is_whole)
     }
 
