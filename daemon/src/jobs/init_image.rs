@@ -287,8 +287,9 @@ fn opaque(image: DynamicImage, background: Colour) -> RgbImage {
         return image.into_rgb8();
     }
     let mix = |front: u8, back: u8, alpha: u8| {
+        // At most 255² and a half, so that a byte holds the quotient.
         let sum = u32::from(front) * u32::from(alpha) + u32::from(back) * u32::from(255 - alpha) + 128;
-        (((sum >> 8) + sum) >> 8) as u8
+        u8::try_from(((sum >> 8) + sum) >> 8).unwrap_or(u8::MAX)
     };
     let Colour([red, green, blue]) = background;
     RgbImage::from_fn(image.width(), image.height(), |x, y| {

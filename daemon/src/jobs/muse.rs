@@ -97,10 +97,10 @@ impl Muse {
 
     /// The request for `prompt` at the time `due`. Its id tells it from all others, so a crash does not repeat it.
     pub fn request(&self, prompt: &str, due: i64) -> Value {
-        let mut request = Value::Object(self.config.request.clone());
-        request["prompt"] = json!(prompt);
-        request["id"] = json!(format!("muse-{}-{due}", self.name));
-        request
+        let mut request = self.config.request.clone();
+        request.insert("prompt".into(), json!(prompt));
+        request.insert("id".into(), json!(format!("muse-{}-{due}", self.name)));
+        Value::Object(request)
     }
 
     /// The time `due` is dealt with, and the prompt has had its turn if it was painted.

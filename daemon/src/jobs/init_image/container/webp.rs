@@ -110,7 +110,7 @@ mod tests {
     fn frames_have_the_size_that_the_image_has() {
         let canvas = |width: u8, height: u8| chunk(b"VP8X", &[0, 0, 0, 0, width - 1, 0, 0, height - 1, 0, 0]);
         let lossy = |width: u8, height: u8| chunk(b"VP8 ", &[0, 0, 0, 0, 0, 0, width, 0, height, 0]);
-        let sizes = |width: u32, height: u32| (width - 1 | (height - 1) << 14).to_le_bytes();
+        let sizes = |width: u32, height: u32| ((width - 1) | ((height - 1) << 14)).to_le_bytes();
         let lossless = |width, height| chunk(b"VP8L", &[&[0x2f][..], &sizes(width, height), &[0]].concat());
         let animated = |width: u8, height: u8, inner: Vec<u8>| {
             let head = [0, 0, 0, 0, 0, 0, width - 1, 0, 0, height - 1, 0, 0, 0, 0, 0, 0];
