@@ -167,7 +167,11 @@ pub(crate) fn an_init_image_outlives_the_process_and_goes_with_its_job() {
     let mut harness = Harness::start();
     harness.peer.publish("request/pause", "");
     let image = crate::jobs::small_image();
-    let request = json!({"prompt": "a", "steps": 2, "id": "a", "init_images": [image], "mask": image, "mask_blur": 1});
+    // The image is dark, so all of it is repainted.
+    let request = json!({
+        "prompt": "a", "steps": 2, "id": "a", "init_images": [image], "mask": image, "mask_blur": 1,
+        "inpainting_mask_invert": true,
+    });
     harness.peer.publish("img2img", request.to_string());
     harness.peer.wait_state("a", "queued");
     let folder = harness.folder.path().join("state/init_images");
