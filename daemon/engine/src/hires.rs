@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_the_first_passs_or_the_web_interfaces_default() {
+    fn the_rest_comes_from_the_first_pass_or_is_the_web_interfaces_default() {
         let hires = resolve(HiresRequest { steps: Some(0), ..HiresRequest::default() }).unwrap();
         assert_eq!((hires.steps, hires.denoising_strength, hires.upscaler), (20, 0.75, HiresUpscaler::Latent));
         assert_eq!(hires.schedule_steps(), 26);

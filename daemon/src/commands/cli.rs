@@ -93,7 +93,7 @@ pub struct PaintArgs {
     /// What to avoid
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = PROMPT)]
     pub negative_prompt: String,
-    /// How prompts are read: a1111, with (weights:1.2), BREAK and [from:to:when], or plain text
+    /// How prompts are read: a1111, with (weights:1.2), BREAK and `[from:to:when]`, or plain text
     #[arg(long, value_name = "a1111|plain", help_heading = PROMPT)]
     pub prompt_syntax: Option<PromptSyntax>,
     /// Take the embeddings this many layers from the text encoder's end; 1 is the last, many anime models want 2
