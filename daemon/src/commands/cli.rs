@@ -47,7 +47,7 @@ pub enum Command {
     /// Show what was found on this machine: CPU, memory, configuration, model
     Doctor(ConfigFile),
     /// Paint one image
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Show how much memory an image needs
     Plan(PlanArgs),
     /// Send a prompt to a device over MQTT, and wait for the image

@@ -281,7 +281,6 @@ fn covered(image: DynamicImage) -> GrayImage {
 }
 
 /// The image on `background`, which shows where the image is transparent, with Pillow's rounding.
-#[expect(clippy::cast_possible_truncation, reason = "a mean of two bytes is at most 255")]
 fn opaque(image: DynamicImage, background: Colour) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
