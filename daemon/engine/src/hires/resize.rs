@@ -4,7 +4,7 @@ use super::HiresUpscaler;
 use crate::latents::Latents;
 
 /// The values that a value of the result is made of along an axis: their indices, and how much of each.
-type Taps = Vec<(usize, f32)>;
+type LatentTaps = Vec<(usize, f32)>;
 
 /// `latents` scaled to `height` × `width`, neither smaller than it is. An upscaler of pixels is taken as `Latent`.
 pub(crate) fn resize(latents: &Latents, height: usize, width: usize, upscaler: HiresUpscaler) -> Latents {
@@ -33,7 +33,7 @@ fn add(out: &mut [f32], values: &[f32], part: f32) {
 }
 
 /// The taps of each of `to` values that are made of `from`.
-fn taps(from: usize, to: usize, upscaler: HiresUpscaler) -> Vec<Taps> {
+fn taps(from: usize, to: usize, upscaler: HiresUpscaler) -> Vec<LatentTaps> {
     let scale = from as f64 / to as f64;
     // The place of a value's middle, where 0 is the middle of the first value that it is made of.
     let middle = |at: usize| (at as f64 + 0.5) * scale - 0.5;
