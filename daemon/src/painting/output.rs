@@ -37,8 +37,8 @@ pub fn needs(spec: &DisplaySpec, parameters: &Parameters) -> u64 {
 
 /// The image's width and height in the end, pixels.
 fn size(parameters: &Parameters) -> (usize, usize) {
-    let times = parameters.upscale.unwrap_or(1);
-    (times * parameters.width, times * parameters.height)
+    let (times, (width, height)) = (parameters.upscale.unwrap_or(1), parameters.size());
+    (times * width, times * height)
 }
 
 /// Refuses an output that cannot be made within the memory of `options`.
