@@ -39,13 +39,13 @@ pub(super) struct ShownPart {
 
 /// The pixels that one pixel of the result is made of.
 #[derive(Debug)]
-struct Taps {
+struct PixelTaps {
     first: usize,
     weights: Vec<f32>,
 }
 
 /// For each of `count` pixels what it is made of; the section lies within a picture of `all` pixels.
-fn taps(section: ShownPart, all: usize, count: usize) -> Vec<Taps> {
+fn taps(section: ShownPart, all: usize, count: usize) -> Vec<PixelTaps> {
     let scale = section.length / count as f64;
     let wide = scale.max(1.0);
     let of = |number: usize| {
@@ -54,7 +54,7 @@ fn taps(section: ShownPart, all: usize, count: usize) -> Vec<Taps> {
         let end = ((centre + 2.0 * wide + 0.5).max(0.0) as usize).clamp(first + 1, all);
         let weights: Vec<f64> = (first..end).map(|at| cubic((at as f64 + 0.5 - centre) / wide)).collect();
         let sum: f64 = weights.iter().sum();
-        Taps { first, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() }
+        PixelTaps { first, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() }
     };
     (0..count).map(of).collect()
 }
@@ -73,8 +73,8 @@ fn cubic(x: f64) -> f64 {
 #[derive(Debug)]
 pub(super) struct ScaledRows<'a> {
     view: TurnedImage<'a>,
-    across: Vec<Taps>,
-    down: VecDeque<Taps>,
+    across: Vec<PixelTaps>,
+    down: VecDeque<PixelTaps>,
     /// ScaledRows of the picture in the result's width, from the number on that is beside them.
     held: VecDeque<Vec<f32>>,
     first: usize,
