@@ -7,6 +7,7 @@ use crate::hires::{self, Hires, HiresRequest};
 use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
+use crate::sampler::{NoiseSchedule, SamplerChoice};
 
 mod size;
 
@@ -70,6 +71,11 @@ pub(crate) fn resolve(
     let hires = |hires: HiresRequest| hires.resolve((width, height), steps, strength, &manifest.picture);
     let hires = request.hires.map(hires).transpose()?;
     hires.as_ref().map_or(Ok(()), |hires| check_hires(hires, init_size.is_some(), manifest))?;
+    if let Some(eta) = request.eta {
+        within("eta", eta, 1.0)?;
+    }
+    let choice = sampler_choice(request, manifest);
+    let unused: Vec<&str> = choice.unused_keys().collect();
     Ok(Parameters {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
@@ -78,7 +84,9 @@ pub(crate) fn resolve(
         steps,
         cfg_scale,
         seed: request.seed,
-        sampler: request.sampler.unwrap_or(manifest.sampling.default),
+        sampler: choice.kind,
+        schedule: choice.schedule.filter(|_| !unused.contains(&"scheduler")),
+        eta: choice.eta.filter(|_| !unused.contains(&"eta")),
         strength: init_size.is_some().then_some(strength),
         decoder: decoder(request.decoder.or(defaults.decoder), manifest)?,
         prompt_syntax: request.prompt_syntax.unwrap_or(defaults.prompt_syntax),
@@ -128,6 +136,18 @@ fn check_hires(hires: &Hires, from_image: bool, manifest: &Manifest) -> Result<(
 
 fn has_encoder(manifest: &Manifest) -> bool {
     AutoencoderKind::ALL.iter().any(|kind| manifest.has(kind.encoder()))
+}
+
+/// The sampler that is asked for, else the model's; the model's noise schedule belongs to its own sampler.
+pub(crate) fn sampler_choice(request: &Request, manifest: &Manifest) -> SamplerChoice {
+    let sampling = &manifest.sampling;
+    let kind = request.sampler.unwrap_or(sampling.default);
+    let schedule = match request.schedule {
+        Some(NoiseSchedule::AlignYourSteps) if manifest.text.second.is_some() => Some(NoiseSchedule::AlignYourStepsXl),
+        None if kind == sampling.default => sampling.schedule,
+        schedule => schedule,
+    };
+    SamplerChoice { kind, schedule, eta: request.eta }
 }
 
 /// The autoencoder that is asked for, else the model's first.

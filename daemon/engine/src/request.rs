@@ -11,7 +11,7 @@ use crate::hires::{Hires, HiresRequest};
 use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
 use crate::prompt::PromptSyntax;
-use crate::sampler::SamplerKind;
+use crate::sampler::{NoiseSchedule, SamplerChoice, SamplerKind};
 
 /// An image to paint. `None` means the model's own default.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -33,6 +33,12 @@ pub struct Request {
     pub seed: u64,
     /// The sampler.
     pub sampler: Option<SamplerKind>,
+    /// The sampler's noise schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<NoiseSchedule>,
+    /// How much new noise a step adds, 0 to 1, where the sampler lets that be chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
     /// How much of the init image is repainted, 0 to 1; without one, of the image before its second pass, unless `hires` says
     /// it.
     pub strength: Option<f64>,
@@ -88,6 +94,12 @@ pub struct Parameters {
     /// The sampler.
     #[serde(rename = "sampler_name")]
     pub sampler: SamplerKind,
+    /// The sampler's noise schedule, where it is not the sampler's own.
+    #[serde(rename = "scheduler", default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<NoiseSchedule>,
+    /// How much new noise a step adds, where it was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
     /// Only for image to image.
     #[serde(rename = "denoising_strength", default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -135,6 +147,11 @@ impl Parameters {
     /// Width and height of the image, pixels.
     pub fn size(&self) -> (usize, usize) {
         self.hires.map_or((self.width, self.height), |hires| (hires.width, hires.height))
+    }
+
+    /// The sampler with its noise schedule and its noise.
+    pub(crate) fn sampler_choice(&self) -> SamplerChoice {
+        SamplerChoice { kind: self.sampler, schedule: self.schedule, eta: self.eta }
     }
 
     /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance).

@@ -166,12 +166,14 @@ impl Resolver {
     pub fn resolve(&self, request: &Request, init_size: Option<(u32, u32)>) -> Result<Painting> {
         let parameters = parameters::resolve(request, self.defaults, init_size, &self.manifest)?;
         let Parameters { steps, strength, .. } = parameters;
-        let sampler = Sampler::new(parameters.sampler, &self.manifest.sampling, steps, strength)?;
+        let sampler = Sampler::new(parameters.sampler_choice(), &self.manifest.sampling, steps, strength)?;
         let mut warnings = without_init_image(request, init_size);
         let content = parameters.inpainting.map_or(MaskedContent::Original, |inpainting| inpainting.content);
         if content != MaskedContent::Original && strength.is_some_and(|strength| strength >= 1.0) {
             warnings.push(Warning::ContentUnused);
         }
+        let unused = parameters::sampler_choice(request, &self.manifest).unused_keys();
+        warnings.extend(unused.map(|field| Warning::UnusedBySampler { field, sampler: parameters.sampler }));
         let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
         let hires_sampler = parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler)).transpose()?;
         Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings })

@@ -1,19 +1,34 @@
 //! The samplers: from noise to latents in a few calls of the UNet, each as diffusers' scheduler of that name does it.
 //!
-//! `SamplerKind` and `SamplingConfig` say which sampler and how the model was trained, `schedule` which timesteps are visited. Each
-//! sampler is a `Method` in a file of its own: what happens at each call. Coefficients are f64, through `libm`, and latents
-//! f32: the same bits on every platform.
+//! `SamplerChoice` and `SamplingConfig` say which sampler and how the model was trained, `schedule` and `sigmas` which
+//! timesteps are visited. Each sampler is a `Method` in a file of its own: what happens at each call. Coefficients are f64,
+//! through `libm`, and latents f32: the same bits on every platform.
 
+mod beta_distribution;
+mod choice;
+mod config;
 mod ddim;
-mod dpmpp_2m;
+mod deis;
+mod dpm;
+mod dpm2;
+mod dpm_multistep;
+mod dpm_singlestep;
 mod euler;
 mod euler_ancestral;
+mod heun;
 mod history;
 mod lcm;
+mod lms;
 mod method;
 mod names;
+mod noise_schedule;
+mod options;
 mod pndm;
 mod schedule;
+mod sigma_space;
+mod sigmas;
+mod tcd;
+mod unipc;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,14 +36,25 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use choice::SamplerChoice;
+pub use config::{BetaSchedule, Prediction, SamplingConfig, Spacing};
+pub use deis::DeisOptions;
+pub use dpm::DpmSolverType;
+pub use dpm_multistep::DpmMultistepOptions;
+pub use dpm_singlestep::DpmSinglestepOptions;
+pub use euler::EulerOptions;
 pub use history::History;
 use method::Method;
+pub use noise_schedule::NoiseSchedule;
+pub use options::{FinalSigma, MOST_ORDER, SamplerOptions};
+use sigmas::Route;
+pub use unipc::{UnipcOptions, UnipcSolverType};
 
 /// A sampler's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
-    /// DDIM, η = 0 (Song et al. 2020).
+    /// DDIM (Song et al. 2020), without new noise unless `eta` says otherwise.
     Ddim,
     /// Pseudo linear multistep (Liu et al. 2022), without Runge-Kutta start where the model says so.
     Pndm,
@@ -36,14 +62,34 @@ pub enum SamplerKind {
     Euler,
     /// Euler with ancestral noise.
     EulerAncestral,
+    /// Heun (Karras et al. 2022, algorithm 2): two calls a step.
+    Heun,
+    /// Linear multistep in sigma.
+    Lms,
+    /// DPM-Solver-2 in sigma (Karras et al. 2022): two calls a step.
+    Dpm2,
+    /// The same with ancestral noise.
+    Dpm2Ancestral,
+    /// DPM-Solver++ second order singlestep (Lu et al. 2022).
+    #[serde(rename = "dpmpp_2s")]
+    Dpmpp2s,
     /// DPM-Solver++ second order multistep (Lu et al. 2022).
     #[serde(rename = "dpmpp_2m")]
     Dpmpp2m,
     /// The same on Karras' sigmas.
     #[serde(rename = "dpmpp_2m_karras")]
     Dpmpp2mKarras,
+    /// DPM-Solver++ second order multistep of the stochastic equation.
+    #[serde(rename = "dpmpp_2m_sde")]
+    Dpmpp2mSde,
+    /// UniPC (Zhao et al. 2023).
+    Unipc,
+    /// DEIS (Zhang & Chen 2022).
+    Deis,
     /// Latent consistency (Luo et al. 2023).
     Lcm,
+    /// Trajectory consistency (Zheng et al. 2024).
+    Tcd,
 }
 
 /// A sampler with its timesteps. Where it is on its way through an image is in a [`History`].
@@ -60,27 +106,24 @@ impl Sampler {
     /// # Errors
     ///
     /// `InvalidParam` where the model or the sampler does not take that number of steps, or the strength leaves none.
-    pub fn new(kind: SamplerKind, config: &SamplingConfig, steps: usize, strength: Option<f64>) -> Result<Sampler> {
+    pub fn new(
+        choice: impl Into<SamplerChoice>,
+        config: &SamplingConfig,
+        steps: usize,
+        strength: Option<f64>,
+    ) -> Result<Sampler> {
+        let choice = choice.into();
+        let kind = choice.kind;
         let allowed = allowed_steps(kind, config);
         if !allowed.contains(&steps) {
             let (least, most) = allowed.into_inner();
             let message = format!("{steps} is out of range; {kind} takes {least} to {most} with this model");
             return Err(Error::InvalidParam { field: "steps", message });
         }
-        let config = &SamplingConfig {
-            rescale_betas_zero_snr: config.rescale_betas_zero_snr && knows_zero_snr(kind),
-            ..config.clone()
-        };
-        let method: Arc<dyn Method> = match kind {
-            SamplerKind::Ddim => Arc::new(ddim::Ddim::new(config, steps)),
-            SamplerKind::Pndm => Arc::new(pndm::Pndm::new(config, steps)),
-            SamplerKind::Euler => Arc::new(euler::Euler::new(config, steps)),
-            SamplerKind::EulerAncestral => Arc::new(euler_ancestral::EulerAncestral::new(config, steps)),
-            SamplerKind::Dpmpp2m => Arc::new(dpmpp_2m::Dpmpp2m::new(config, steps)),
-            SamplerKind::Dpmpp2mKarras => Arc::new(dpmpp_2m::Dpmpp2m::on_karras_sigmas(config, steps)),
-            SamplerKind::Lcm => Arc::new(lcm::Lcm::new(config, steps)),
-        };
-        Ok(Sampler { method, first: strength.map_or(Ok(0), |strength| first_step(steps, strength))? })
+        let (config, curve) = choice.applied(config);
+        let method = method(choice, &Route { config: &config, curve, steps });
+        let first = strength.map_or(Ok(0), |strength| first_step(steps, strength))?;
+        Ok(Sampler { first: method.first_call(first), method })
     }
 
     /// The timestep of each call of the UNet, in order.
@@ -125,18 +168,48 @@ impl Sampler {
     }
 }
 
-/// Whether the reference's scheduler has `rescale_betas_zero_snr`. The others sample a model that was trained so on the
-/// betas as they are.
-fn knows_zero_snr(kind: SamplerKind) -> bool {
-    !matches!(kind, SamplerKind::Pndm)
+fn method(choice: SamplerChoice, route: &Route) -> Arc<dyn Method> {
+    let Route { config, steps, .. } = *route;
+    let options = &config.options;
+    let eta = choice.eta();
+    match choice.kind {
+        SamplerKind::Ddim => Arc::new(ddim::Ddim::new(config, steps, eta)),
+        SamplerKind::Pndm => Arc::new(pndm::Pndm::new(config, steps)),
+        SamplerKind::Euler => Arc::new(euler::Euler::new(route, &options.euler)),
+        SamplerKind::EulerAncestral => Arc::new(euler_ancestral::EulerAncestral::new(route, eta)),
+        SamplerKind::Heun => Arc::new(heun::Heun::new(route)),
+        SamplerKind::Lms => Arc::new(lms::Lms::new(route)),
+        SamplerKind::Dpm2 => Arc::new(dpm2::Dpm2::new(route, None)),
+        SamplerKind::Dpm2Ancestral => Arc::new(dpm2::Dpm2::new(route, Some(eta))),
+        SamplerKind::Dpmpp2s => Arc::new(dpm_singlestep::DpmSinglestep::new(route, options.dpm_singlestep.clone())),
+        SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mKarras | SamplerKind::Dpmpp2mSde => {
+            let stochastic = choice.kind == SamplerKind::Dpmpp2mSde;
+            Arc::new(dpm_multistep::DpmMultistep::new(route, options.dpm_multistep.clone(), stochastic))
+        }
+        SamplerKind::Unipc => Arc::new(unipc::Unipc::new(route, options.unipc.clone())),
+        SamplerKind::Deis => Arc::new(deis::Deis::new(route, options.deis.clone())),
+        SamplerKind::Lcm => Arc::new(lcm::Lcm::new(config, steps)),
+        SamplerKind::Tcd => Arc::new(tcd::Tcd::new(route, eta)),
+    }
 }
 
 fn allowed_steps(kind: SamplerKind, config: &SamplingConfig) -> RangeInclusive<usize> {
     match kind {
         SamplerKind::Pndm => pndm::least_steps(config)..=config.train_timesteps,
-        SamplerKind::Lcm => 1..=lcm::original_steps(config),
-        SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mKarras => 1..=config.train_timesteps.saturating_sub(1),
-        SamplerKind::Ddim | SamplerKind::Euler | SamplerKind::EulerAncestral => 1..=config.train_timesteps,
+        SamplerKind::Lcm | SamplerKind::Tcd => 1..=lcm::original_steps(config),
+        SamplerKind::Dpmpp2s
+        | SamplerKind::Dpmpp2m
+        | SamplerKind::Dpmpp2mKarras
+        | SamplerKind::Dpmpp2mSde
+        | SamplerKind::Unipc
+        | SamplerKind::Deis => 1..=config.train_timesteps.saturating_sub(1),
+        SamplerKind::Ddim
+        | SamplerKind::Euler
+        | SamplerKind::EulerAncestral
+        | SamplerKind::Heun
+        | SamplerKind::Lms
+        | SamplerKind::Dpm2
+        | SamplerKind::Dpm2Ancestral => 1..=config.train_timesteps,
     }
 }
 
@@ -150,73 +223,4 @@ fn first_step(steps: usize, strength: f64) -> Result<usize> {
     let least = (1e4 / steps as f64).ceil() / 1e4;
     let message = format!("{strength} leaves none of {steps} steps; at least {least} is needed");
     Err(Error::InvalidParam { field: "denoising_strength", message })
-}
-
-/// How a model was trained and is sampled, from its `scheduler_config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplingConfig {
-    /// The sampler that the model names, if it is one of ours.
-    pub default: SamplerKind,
-    /// Default number of steps.
-    pub steps: usize,
-    /// Default guidance scale.
-    pub cfg_scale: f64,
-    /// What the UNet predicts.
-    pub prediction: Prediction,
-    /// Betas from start to end.
-    pub beta_start: f64,
-    /// See `beta_start`.
-    pub beta_end: f64,
-    /// How betas lie between.
-    pub beta_schedule: BetaSchedule,
-    /// Training timesteps (1000).
-    pub train_timesteps: usize,
-    /// How timesteps are spaced; `None`: each sampler's own default in diffusers.
-    pub spacing: Option<Spacing>,
-    /// Added to `leading` timesteps; `None`: the sampler's own default.
-    pub steps_offset: Option<usize>,
-    /// The last step goes to alpha 1 instead of the first training alpha (DDIM, PNDM); `None`: the sampler's own default.
-    pub set_alpha_to_one: Option<bool>,
-    /// PNDM without its Runge-Kutta start; `None`: the sampler's own default (false).
-    pub skip_prk_steps: Option<bool>,
-    /// Betas rescaled to zero terminal signal-to-noise ratio, for the samplers that know this.
-    pub rescale_betas_zero_snr: bool,
-    /// LCM's training steps that its timesteps are drawn from; `None`: 50.
-    pub original_inference_steps: Option<usize>,
-}
-
-/// What the UNet predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Prediction {
-    /// The noise.
-    Epsilon,
-    /// Velocity (Salimans & Ho 2022).
-    VPrediction,
-}
-
-/// How betas lie between the first and the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    /// Evenly.
-    Linear,
-    /// Evenly in their square roots.
-    ScaledLinear,
-    /// From the squared-cosine alpha bar (Nichol & Dhariwal 2021).
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredcosCapV2,
-}
-
-/// How timesteps are spaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spacing {
-    /// Multiples of a whole step from 0 (plus the offset).
-    Leading,
-    /// Counted down from the last.
-    Trailing,
-    /// Evenly from 0 to the last.
-    Linspace,
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::sampler::SamplerKind;
+
 /// The longest text of a client that a warning repeats, characters.
 const MAX_SHOWN: usize = 200;
 
@@ -44,6 +46,13 @@ pub enum Warning {
         /// The guidance scale.
         cfg_scale: f64,
     },
+    /// A key that the sampler does not know.
+    UnusedBySampler {
+        /// `scheduler` or `eta`.
+        field: &'static str,
+        /// The sampler that paints.
+        sampler: SamplerKind,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -68,6 +77,9 @@ impl fmt::Display for Warning {
                     f,
                     "inpainting_fill has no effect at a denoising_strength of 1: all that is masked begins as noise"
                 )
+            }
+            Warning::UnusedBySampler { field, sampler } => {
+                write!(f, "{field} has no effect with the sampler {sampler}")
             }
             Warning::NegativePromptUnused { cfg_scale } if *cfg_scale > 1.0 => {
                 write!(f, "negative_prompt has no effect: this model is guided without one")

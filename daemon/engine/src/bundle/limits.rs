@@ -162,6 +162,7 @@ fn check_sampling(config: &SamplingConfig) -> Result<(), String> {
     if let Some(steps) = config.original_inference_steps {
         within("sampling.original_inference_steps", steps, 1..=config.train_timesteps)?;
     }
+    config.options.check()?;
     // A request that leaves everything open must be possible.
     match Sampler::new(config.default, config, config.steps, None) {
         Ok(_) => Ok(()),

@@ -248,7 +248,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::bundle::files;
-    use crate::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig};
+    use crate::sampler::{BetaSchedule, Prediction, SamplerKind, SamplerOptions, SamplingConfig};
 
     const NETWORKS_OF_SD15: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
 
@@ -295,6 +295,8 @@ pub(crate) mod tests {
                 skip_prk_steps: None,
                 rescale_betas_zero_snr: false,
                 original_inference_steps: None,
+                schedule: None,
+                options: SamplerOptions::default(),
             },
             upscaler: None,
             examples: Vec::new(),

@@ -1,4 +1,4 @@
-//! DDIM with η = 0 (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
+//! DDIM (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
 use super::method::{Alphas, Method, Mix};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
@@ -10,15 +10,18 @@ pub(super) struct Ddim {
     timesteps: Vec<f64>,
     /// Training timesteps of a step.
     stride: usize,
+    /// How much new noise a step adds: 0 without, 1 as DDPM.
+    eta: f64,
 }
 
 impl Ddim {
-    pub(super) fn new(config: &SamplingConfig, steps: usize) -> Ddim {
+    pub(super) fn new(config: &SamplingConfig, steps: usize, eta: f64) -> Ddim {
         Ddim {
             prediction: config.prediction,
             alphas: Alphas::new(config, config.set_alpha_to_one.unwrap_or(true)),
             timesteps: whole_timesteps(config, steps),
             stride: config.train_timesteps / steps,
+            eta,
         }
     }
 }
@@ -45,13 +48,16 @@ impl Method for Ddim {
         _: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        _: &mut dyn FnMut() -> Vec<f32>,
+        new_noise: &mut dyn FnMut() -> Vec<f32>,
     ) -> Vec<f32> {
         let t = self.timesteps[call];
         let (alpha, next) = (self.alphas.at(t), self.alphas.at(t - self.stride as f64));
         let (image, noise) = (self.prediction.image(alpha), self.prediction.noise(alpha));
-        let Mix(signal, deviation) = Mix::of_alpha(next);
+        // Equation 16.
+        let variance = self.eta * self.eta * (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
+        let (signal, deviation) = (next.sqrt(), (1.0 - next - variance).sqrt());
         let mix = Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1);
-        mix.of(latents, &output)
+        let moved = mix.of(latents, &output);
+        if self.eta > 0.0 { Mix(1.0, variance.sqrt()).of(&moved, &new_noise()) } else { moved }
     }
 }

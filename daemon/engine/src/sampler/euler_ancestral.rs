@@ -1,34 +1,38 @@
 //! Euler's method with ancestral noise, as diffusers' `EulerAncestralDiscreteScheduler` and k-diffusion's
 //! `sample_euler_ancestral`: a step to less noise than the next timestep's, and new noise up to that.
 
-use super::euler::Euler;
+use super::History;
 use super::method::{Method, Mix};
-use super::{History, SamplingConfig};
+use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
+use super::sigmas::Route;
 
 #[derive(Debug)]
-pub(super) struct EulerAncestral(Euler);
+pub(super) struct EulerAncestral {
+    space: SigmaSpace,
+    eta: f64,
+}
 
 impl EulerAncestral {
-    pub(super) fn new(config: &SamplingConfig, steps: usize) -> EulerAncestral {
-        EulerAncestral(Euler::new(config, steps))
+    pub(super) fn new(route: &Route, eta: f64) -> EulerAncestral {
+        EulerAncestral { space: SigmaSpace::new(route), eta }
     }
 }
 
 impl Method for EulerAncestral {
     fn timesteps(&self) -> &[f64] {
-        self.0.timesteps()
+        &self.space.timesteps
     }
 
     fn noise_scale(&self) -> f64 {
-        self.0.noise_scale()
+        self.space.noise_scale()
     }
 
     fn noised(&self, call: usize) -> Mix {
-        self.0.noised(call)
+        Mix(1.0, self.space.sigmas[call])
     }
 
     fn input_divisor(&self, call: usize) -> f64 {
-        self.0.input_divisor(call)
+        input_divisor(self.space.sigmas[call])
     }
 
     fn step(
@@ -39,10 +43,9 @@ impl Method for EulerAncestral {
         latents: &[f32],
         noise: &mut dyn FnMut() -> Vec<f32>,
     ) -> Vec<f32> {
-        let (from, to) = (self.0.sigmas[call], self.0.sigmas[call + 1]);
-        let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
-        let down = (to * to - up * up).sqrt();
-        let moved = self.0.towards(from, down).of(latents, &output);
+        let (from, to) = (self.space.sigmas[call], self.space.sigmas[call + 1]);
+        let (down, up) = ancestral(from, to, self.eta);
+        let moved = self.space.towards(from, down).of(latents, &output);
         Mix(1.0, up).of(&moved, &noise())
     }
 }

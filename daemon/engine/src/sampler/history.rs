@@ -18,6 +18,12 @@ pub struct History {
 }
 
 impl History {
+    /// Adds an output, and keeps the newest `most`.
+    pub(crate) fn push(&mut self, output: Arc<Vec<f32>>, most: usize) {
+        self.outputs.push(output);
+        self.outputs.drain(..self.outputs.len().saturating_sub(most));
+    }
+
     /// All tensors, in the order of the fields.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = &[f32]> {
         self.outputs.iter().chain(&self.sample).chain(&self.sum).map(|tensor| tensor.as_slice())

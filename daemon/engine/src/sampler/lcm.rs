@@ -20,16 +20,21 @@ pub(super) fn original_steps(config: &SamplingConfig) -> usize {
     config.original_inference_steps.unwrap_or(50).min(config.train_timesteps)
 }
 
+/// `steps` of the timesteps that the model was distilled with, from the last.
+pub(super) fn timesteps(config: &SamplingConfig, steps: usize) -> Vec<f64> {
+    let original = original_steps(config);
+    let stride = config.train_timesteps / original;
+    let index = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
+    (0..steps).map(|i| ((original - index(i)) * stride - 1) as f64).collect()
+}
+
 impl Lcm {
     /// `steps` of the timesteps that the model was distilled with.
     pub(super) fn new(config: &SamplingConfig, steps: usize) -> Lcm {
-        let original = original_steps(config);
-        let stride = config.train_timesteps / original;
-        let index = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
         Lcm {
             prediction: config.prediction,
             alphas: Alphas::new(config, config.set_alpha_to_one.unwrap_or(true)),
-            timesteps: (0..steps).map(|i| ((original - index(i)) * stride - 1) as f64).collect(),
+            timesteps: timesteps(config, steps),
         }
     }
 }

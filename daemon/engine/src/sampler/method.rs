@@ -9,6 +9,11 @@ pub(super) trait Method: Debug + Send + Sync {
     /// The timestep of each call.
     fn timesteps(&self) -> &[f64];
 
+    /// The first call of a step.
+    fn first_call(&self, step: usize) -> usize {
+        step
+    }
+
     /// The deviation of text to image's first latents.
     fn noise_scale(&self) -> f64 {
         1.0

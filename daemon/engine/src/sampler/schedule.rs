@@ -66,21 +66,27 @@ fn rescale_zero_terminal_snr(alphas: &mut [f64]) {
 
 /// `count` timesteps, first one first: whole numbers, but for `Spacing::Linspace`, whose samplers round them.
 pub(super) fn timesteps(config: &SamplingConfig, spacing: Spacing, count: usize) -> Vec<f64> {
-    let train = config.train_timesteps;
+    timesteps_to(config, spacing, count, config.train_timesteps)
+}
+
+/// The same of the first `end` training timesteps alone. Trailing ones keep the distance that they have among all, so
+/// that there may be fewer.
+pub(super) fn timesteps_to(config: &SamplingConfig, spacing: Spacing, count: usize, end: usize) -> Vec<f64> {
     let descending = (0..count).rev();
     match spacing {
         Spacing::Linspace => {
-            let step = (train - 1) as f64 / (count.max(2) - 1) as f64;
-            let point = |i: usize| if i > 0 && i + 1 == count { (train - 1) as f64 } else { i as f64 * step };
+            let step = (end - 1) as f64 / (count.max(2) - 1) as f64;
+            let point = |i: usize| if i > 0 && i + 1 == count { (end - 1) as f64 } else { i as f64 * step };
             descending.map(point).collect()
         }
         Spacing::Leading => {
             let offset = config.steps_offset.unwrap_or(0);
-            descending.map(|i| (i * (train / count) + offset) as f64).collect()
+            descending.map(|i| (i * (end / count) + offset) as f64).collect()
         }
         Spacing::Trailing => {
-            let ratio = train as f64 / count as f64;
-            (0..count).map(|i| libm::rint(train as f64 - i as f64 * ratio) - 1.0).collect()
+            let ratio = config.train_timesteps as f64 / count as f64;
+            let places = (0..count).map(|i| end as f64 - i as f64 * ratio).take_while(|place| *place > 0.0);
+            places.map(|place| libm::rint(place) - 1.0).collect()
         }
     }
 }
@@ -101,11 +107,6 @@ pub(super) fn sigmas(config: &SamplingConfig, timesteps: &[f64]) -> Vec<f64> {
     timesteps.iter().map(|t| interpolate(&all, *t)).collect()
 }
 
-/// In f32, as the reference holds them, and after the last step no noise.
-pub(super) fn up_to_zero(sigmas: Vec<f64>) -> Vec<f64> {
-    sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).chain([0.0]).collect()
-}
-
 /// The value at a fractional timestep.
 fn interpolate(values: &[f64], t: f64) -> f64 {
     let low = (t.max(0.0) as usize).min(values.len() - 1);
@@ -113,23 +114,13 @@ fn interpolate(values: &[f64], t: f64) -> f64 {
     values[low] + (t - low as f64) * (values[high] - values[low])
 }
 
-/// Karras et al. 2022, equation 5, with ρ = 7, and the timesteps whose sigmas are nearest.
-pub(super) fn karras(sigmas: &[f64], steps: usize, round: bool) -> (Vec<f64>, Vec<f64>) {
-    const RHO: f64 = 7.0;
-    let root = |sigma: f64| libm::pow(sigma, 1.0 / RHO);
-    let (low, high) = (root(sigmas[0]), root(sigmas[sigmas.len() - 1]));
-    let ramp = |i: usize| i as f64 / (steps.max(2) - 1) as f64;
-    let karras: Vec<f64> = (0..steps).map(|i| libm::pow(high + ramp(i) * (low - high), RHO)).collect();
-    let timestep = |sigma: &f64| if round { libm::rint(timestep(sigmas, *sigma)) } else { timestep(sigmas, *sigma) };
-    let timesteps = karras.iter().map(timestep).collect();
-    (karras, timesteps)
-}
-
-/// Where `sigma` lies among the training timesteps, by its logarithm.
-fn timestep(sigmas: &[f64], sigma: f64) -> f64 {
+/// Where `sigma` lies among the training timesteps, by its logarithm. The reference has theirs in f32, which tells where
+/// a whole timestep is cut off.
+pub(super) fn timestep(sigmas: &[f64], sigma: f64) -> f64 {
     let log = libm::log(sigma.max(1e-10));
-    let logs = |i: usize| libm::log(sigmas[i]);
-    let low = sigmas.partition_point(|other| *other <= sigma).saturating_sub(1).min(sigmas.len() - 2);
-    let part = (logs(low) - log) / (logs(low) - logs(low + 1));
+    let logs = |sigma: f64| f64::from(libm::log(sigma) as f32);
+    let low = sigmas.partition_point(|other| logs(*other) <= log).saturating_sub(1).min(sigmas.len() - 2);
+    let (from, to) = (logs(sigmas[low]), logs(sigmas[low + 1]));
+    let part = (from - log) / (from - to);
     low as f64 + part.clamp(0.0, 1.0)
 }
