@@ -70,6 +70,8 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
         ("id", vec![json!("a-1_2.x"), json!(7), json!(null), json!("a".repeat(64))]),
         ("transaction", vec![json!("t/1"), json!(9), json!(null)]),
         ("format", vec![json!("png"), json!("jpeg"), json!("JPG")]),
+        ("scheduler", vec![json!("automatic"), json!("Karras"), json!(null)]),
+        ("eta", vec![json!(0), json!(0.5), json!(1), json!(null)]),
         ("decoder", vec![json!("full"), json!("Full"), json!(null)]),
         ("fit", vec![json!("stretch"), json!("Cover"), json!(null)]),
         ("resize_mode", vec![json!(0), json!(2.0)]),
@@ -99,6 +101,9 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
     for (key, value) in good.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
         reader.check_key(key, value, true);
     }
+    for name in diffused_engine::sampler::NoiseSchedule::ALL.iter().flat_map(|each| [each.name(), each.label()]) {
+        reader.check_key("scheduler", &json!(name), true);
+    }
     for name in diffused_engine::sampler::SamplerKind::ALL.iter().flat_map(|kind| [kind.name(), kind.label()]) {
         reader.check_key("sampler_name", &json!(name), true);
     }
@@ -113,6 +118,8 @@ fn the_schema_refuses_the_requests_that_the_daemon_refuses() {
         ("negative_prompt", vec![json!(7), json!(long)]),
         ("steps", vec![json!("twenty"), json!(1.5), json!(-1), json!(0), json!(1001), json!(1e300)]),
         ("cfg_scale", vec![json!("7"), json!(-1), json!(50.5)]),
+        ("scheduler", vec![json!("turbo"), json!(7)]),
+        ("eta", vec![json!("1"), json!(-0.5), json!(1.5)]),
         ("seed", vec![json!(-2), json!(1.5), json!("lucky"), json!(1e30)]),
         ("width", vec![json!({}), json!(0), json!(7), json!(100), json!(100_000), json!(63.5)]),
         ("height", vec![json!(true), json!(0), json!(7), json!(100), json!("tall")]),
@@ -214,7 +221,7 @@ fn every_key_of_the_schema_is_read() {
     let examples = json!({
         "prompt": "a", "negative_prompt": "b", "steps": 2, "cfg_scale": 2, "seed": 1, "width": 64, "height": 64,
         "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
-        "decoder": "full", "prompt_syntax": "plain", "clip_skip": 1, "override_settings": {}, "priority": 1,
+        "decoder": "full", "scheduler": "uniform", "eta": 0.5, "prompt_syntax": "plain", "clip_skip": 1, "override_settings": {}, "priority": 1,
         "not_after": 1, "output": "none", "preview": 1, "mask": null, "init_images": null,
         "fit": "cover", "resize_mode": 1, "background": "black", "upscale": 1, "mask_blur": null, "mask_blur_x": null,
         "mask_blur_y": null, "inpainting_fill": null, "inpainting_mask_invert": null, "inpaint_full_res": null,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use diffused::config::Config;
 use diffused::display::palette::PaletteChoice;
 use diffused::display::panels::KnownPanels;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use diffused_tests::contract::description;
 use diffused_tests::root;
 
@@ -105,6 +105,10 @@ fn every_sampler_is_documented() {
     let row = page.lines().find(|line| line.starts_with("| `sampler_name`")).expect("the samplers' row");
     let names = quoted(row).into_iter().skip(1).filter(|name| *name != "Euler a").map(str::to_owned);
     check_same(names.collect(), SamplerKind::ALL.map(|kind| kind.name().to_owned()).to_vec(), 7);
+    let listed = first_column("docs/samplers.md", "# Samplers");
+    check_same(listed, SamplerKind::ALL.map(|kind| kind.name().to_owned()).to_vec(), 7);
+    let listed = first_column("docs/samplers.md", "## Noise schedules");
+    check_same(listed, NoiseSchedule::ALL.map(|schedule| schedule.name().to_owned()).to_vec(), 7);
 }
 
 /// The table of displays is the program's.

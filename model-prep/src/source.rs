@@ -12,6 +12,7 @@ mod model_index;
 mod recognise;
 mod sampling_config;
 mod scheduler_class;
+mod scheduler_options;
 mod second_text;
 mod single_file;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::hires::HiresRequest;
 use diffused_engine::request::{NoObserver, Request, Start};
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use diffused_engine::{Engine, Options, Resolver};
 use image::RgbImage;
 use model_prep::Format;
@@ -26,6 +26,8 @@ struct Golden {
     strength: Option<f64>,
     decoder: Option<AutoencoderKind>,
     hires: Option<HiresRequest>,
+    scheduler: Option<NoiseSchedule>,
+    eta: Option<f64>,
     file: String,
 }
 
@@ -47,6 +49,8 @@ impl Golden {
             strength: self.strength,
             decoder: self.decoder,
             hires: self.hires,
+            schedule: self.scheduler,
+            eta: self.eta,
             ..Request::default()
         }
     }
@@ -90,7 +94,9 @@ pub(crate) fn check_pictures(file: &str, models: &[&str], fresh: impl Fn(&str) -
 
 #[test]
 fn pictures_agree() {
-    let painted = check_pictures("pictures.json", &MODELS, |model| Fresh::new(model, Format::F32));
+    let fresh = |model: &str| Fresh::new(model, Format::F32);
+    let mut painted = check_pictures("pictures.json", &MODELS, fresh);
+    painted.extend(check_pictures("pictures-samplers.json", &["sd1"], fresh));
     let covered = |kind: SamplerKind, from_image: bool| painted.contains(&(kind, from_image));
     assert!(SamplerKind::ALL.into_iter().all(|kind| covered(kind, false) && covered(kind, true)));
 }

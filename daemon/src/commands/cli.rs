@@ -9,7 +9,7 @@ use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::hires::{HiresRequest, HiresUpscaler};
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::prompt::PromptSyntax;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerChoice};
 
 use crate::config::ByteSize;
 use crate::contract::fault::Fault;
@@ -129,9 +129,15 @@ pub struct PaintArgs {
     /// Guidance scale: how closely to follow the prompt; 1 turns guidance off
     #[arg(long, value_name = "SCALE", help_heading = SAMPLING)]
     pub cfg_scale: Option<f64>,
-    /// ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras or lcm
+    /// ddim, euler, euler_ancestral, dpmpp_2m, unipc, … (docs/samplers.md has all)
     #[arg(long, value_name = "NAME", value_parser = sampler, help_heading = SAMPLING)]
-    pub sampler: Option<SamplerKind>,
+    pub sampler: Option<SamplerChoice>,
+    /// The sampler's noise schedule: karras, exponential, sgm_uniform, beta, …
+    #[arg(long, value_name = "NAME", value_parser = schedule, help_heading = SAMPLING)]
+    pub scheduler: Option<NoiseSchedule>,
+    /// How much new noise a step adds, 0 to 1: with ddim, tcd and the ancestral samplers
+    #[arg(long, help_heading = SAMPLING)]
+    pub eta: Option<f64>,
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
     #[arg(long, value_name = "full|tiny", help_heading = SAMPLING)]
     pub decoder: Option<AutoencoderKind>,
@@ -271,7 +277,7 @@ pub struct DemoArgs {
 }
 
 /// Parses a sampler's name; clap adds the option to the error.
-fn sampler(text: &str) -> Result<SamplerKind, String> {
+fn sampler(text: &str) -> Result<SamplerChoice, String> {
     text.parse().map_err(|error| Fault::from(error).message)
 }
 
@@ -279,6 +285,18 @@ fn sampler(text: &str) -> Result<SamplerKind, String> {
 fn panel(text: &str) -> Result<OutputRequest, String> {
     let name = || OutputRequest { panel: Some(text.to_owned()), ..OutputRequest::default() };
     if text.starts_with('{') { serde_json::from_str(text).map_err(|error| error.to_string()) } else { Ok(name()) }
+}
+
+/// Parses a noise schedule's name.
+fn schedule(text: &str) -> Result<NoiseSchedule, String> {
+    text.parse().map_err(|error| Fault::from(error).message)
+}
+
+impl PaintArgs {
+    /// The noise schedule: one at the end of the sampler's name goes before the option.
+    pub fn schedule(&self) -> Option<NoiseSchedule> {
+        self.sampler.and_then(|choice| choice.schedule).or(self.scheduler)
+    }
 }
 
 /// Parses a seed; -1 is a random one, as in requests.

@@ -1,10 +1,10 @@
 //! `…/info`: what the device is and what it takes.
 
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
-use crate::contract::asyncapi::types::SamplerName;
+use crate::contract::asyncapi::types::{SamplerName, ScheduleName};
 
 /// `…/info`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub struct DeviceInfo {
     /// The displays that a request's `output` may name.
     #[serde(default)]
     pub panels: Vec<String>,
+    /// The noise schedules that a request may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, schemars(with = "Vec<ScheduleName>"))]
+    pub schedulers: Vec<NoiseSchedule>,
     /// What a request that leaves these out is painted with.
     pub defaults: SamplingDefaults,
     /// The images' sides, pixels.

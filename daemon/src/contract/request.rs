@@ -9,14 +9,14 @@ use diffused_engine::hires::HiresRequest;
 use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::{Colour, Fit};
 use diffused_engine::prompt::PromptSyntax;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
     JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestHires,
-    RequestMaskedContent, RequestOutput, RequestSampler, RequestSettings, RequestSyntax,
+    RequestMaskedContent, RequestOutput, RequestSampler, RequestSchedule, RequestSettings, RequestSyntax,
 };
 use crate::display::spec::OutputRequest;
 
@@ -58,6 +58,15 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestSampler>"))]
     pub sampler_name: Option<SamplerKind>,
+    /// The sampler's noise schedule; the sampler's own where it is left out, or `automatic`. Any case, and blanks or
+    /// underscores between the words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSchedule>"))]
+    pub scheduler: Option<NoiseSchedule>,
+    /// How much new noise a step adds: by itself, `ddim` 0, `tcd` 0.3, `euler_ancestral` and `dpm2_ancestral` 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
+    pub eta: Option<f64>,
     /// How many images, with the seeds that follow; 1 where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 1, max = 16)))]

@@ -255,6 +255,7 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         }
     }
     let (inpainting, warning) = masks::inpainting(fields, with_mask)?;
+    let (sampler, schedule) = values::sampler(fields)?;
     let request = Request {
         prompt,
         negative_prompt,
@@ -263,7 +264,9 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         steps: fields.size("steps")?,
         cfg_scale: fields.number("cfg_scale")?,
         seed: values::seed(fields)?,
-        sampler: values::sampler(fields)?,
+        sampler,
+        schedule,
+        eta: fields.number("eta")?,
         strength: fields.number("denoising_strength")?,
         decoder: values::decoder(fields)?,
         fit: images::fit(fields)?,

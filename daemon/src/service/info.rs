@@ -2,7 +2,7 @@
 
 use diffused_engine::Resolver;
 use diffused_engine::bundle::UpscalerFields;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 
 use crate::config::Config;
 use crate::contract::info::{DeviceInfo, DeviceLimits, ModelInfo, SamplingDefaults, SideLimits, UpscalerInfo};
@@ -24,6 +24,7 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
         },
         samplers: SamplerKind::ALL.to_vec(),
         panels: config.panels().names().into_iter().map(str::to_owned).collect(),
+        schedulers: NoiseSchedule::ALL.to_vec(),
         defaults: SamplingDefaults {
             sampler_name: sampling.default,
             steps: sampling.steps,

@@ -36,7 +36,7 @@ const LORAS: [FewStepLora; 8] = [
     lora(&["sdxl", "lightning"], SamplerKind::Euler, Some(Spacing::Trailing), 4),
     lora(&["xl", "turbo"], SamplerKind::EulerAncestral, Some(Spacing::Trailing), 4),
     lora(&["sdxl", "turbo"], SamplerKind::EulerAncestral, Some(Spacing::Trailing), 4),
-    lora(&["tcd"], SamplerKind::Ddim, Some(Spacing::Trailing), 4),
+    lora(&["tcd"], SamplerKind::Tcd, None, 4),
     lora(&["dmd", "2"], SamplerKind::Lcm, None, 4),
 ];
 
@@ -146,7 +146,7 @@ mod tests {
             ("sdxl_lightning_4step_lora.safetensors", 4, euler, None),
             ("sd_xl_turbo_lora_v1.safetensors", 4, SamplerKind::EulerAncestral, None),
             ("dmd2_sdxl_4step_lora.safetensors", 4, lcm, None),
-            ("TCD-SD15-LoRA/pytorch_lora_weights.safetensors", 4, ddim, None),
+            ("TCD-SD15-LoRA/pytorch_lora_weights.safetensors", 4, SamplerKind::Tcd, None),
         ] {
             let found = FewSteps::of_lora(Path::new(path)).unwrap_or_else(|| panic!("{path}"));
             assert_eq!((found.steps, found.sampler, found.cfg_scale), (steps, Some(sampler), cfg), "{path}");

@@ -7,12 +7,13 @@
 
 use std::path::Path;
 
-use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplingConfig, Spacing};
+use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplerOptions, SamplingConfig, Spacing};
 use serde_json::{Value, json};
 
 use super::keys::{ConfigFiles, Keys};
 use super::model_index::ModelIndex;
 use super::scheduler_class::{self, SchedulerClass};
+use super::scheduler_options::{self, SchedulerChoice};
 use crate::error::Result;
 use crate::options::{LoraOption, SourceOptions};
 
@@ -99,10 +100,9 @@ fn read(mut keys: Keys, context: SamplingContext, warnings: &mut Vec<String>) ->
         ));
     }
     let class = scheduler_class::known(name);
-    let karras = keys.optional_flag("use_karras_sigmas")?.unwrap_or(false);
-    let mut missing = scheduler_class::missing_options(&mut keys);
     let chosen = class.unwrap_or_else(scheduler_class::unknown);
-    let kind = nearest(chosen, karras, &mut missing);
+    let choice = scheduler_options::read(&mut keys, chosen);
+    let (kind, missing) = (choice.kind, &choice.missing);
     if options.sampler.is_none() {
         refuse_clipping(&mut keys, index, chosen)?;
         let kind = kind.name();
@@ -117,22 +117,10 @@ fn read(mut keys: Keys, context: SamplingContext, warnings: &mut Vec<String>) ->
         }
     }
     keys.ignore(&["clip_sample", "thresholding"]);
-    let config = training(&mut keys, kind, chosen, context, warnings)?;
+    let config = training(&mut keys, choice, chosen, context, warnings)?;
     keys.ignore(&INERT);
     warnings.extend(keys.left_over());
     Ok(config)
-}
-
-/// The sampler for a class with its sigmas, of those that we have.
-fn nearest(class: SchedulerClass, karras: bool, missing: &mut Vec<String>) -> SamplerKind {
-    match (class.kind, karras) {
-        (SamplerKind::Dpmpp2m, true) => SamplerKind::Dpmpp2mKarras,
-        (kind, true) => {
-            missing.push("use_karras_sigmas = true".into());
-            if kind == SamplerKind::Euler { SamplerKind::Dpmpp2mKarras } else { kind }
-        }
-        (kind, false) => kind,
-    }
 }
 
 /// What clips the predicted image, which our samplers do not: `thresholding`, and `clip_sample` in those pipelines that
@@ -152,7 +140,7 @@ fn refuse_clipping(keys: &mut Keys, index: &ModelIndex, class: SchedulerClass) -
 /// What samplers have in common.
 fn training(
     keys: &mut Keys,
-    default: SamplerKind,
+    choice: SchedulerChoice,
     class: SchedulerClass,
     context: SamplingContext,
     warnings: &mut Vec<String>,
@@ -169,12 +157,14 @@ fn training(
         (json!("trailing"), Spacing::Trailing),
         (json!("linspace"), Spacing::Linspace),
     ];
-    let lcm = default == SamplerKind::Lcm;
+    let SchedulerChoice { kind, schedule: noise_schedule, options: sampler_options, .. } = choice;
+    // Consistency models were distilled to paint in a few steps without guidance.
+    let lcm = matches!(kind, SamplerKind::Lcm | SamplerKind::Tcd);
     let (start, end, schedule) = class.betas;
     let offset = steps_offset(keys)?;
     let skip_prk = keys.optional_flag("skip_prk_steps")?;
     let mut config = SamplingConfig {
-        default: options.sampler.unwrap_or(default),
+        default: kind,
         steps: if lcm { LCM_STEPS } else { STEPS },
         cfg_scale: match (guidance_embedding, lcm) {
             (true, _) => EMBEDDED_CFG_SCALE,
@@ -192,7 +182,12 @@ fn training(
         skip_prk_steps: if index.is_inpainting() { Some(true) } else { skip_prk },
         rescale_betas_zero_snr: keys.flag("rescale_betas_zero_snr", false)?,
         original_inference_steps: keys.optional_count("original_inference_steps")?,
+        schedule: noise_schedule,
+        options: sampler_options,
     };
+    if let Some(sampler) = options.sampler {
+        take_sampler(&mut config, sampler);
+    }
     let path = keys.path().display();
     if !lcm && let Some(told) = FewSteps::of_training(&config) {
         warnings.push(format!(
@@ -201,6 +196,15 @@ fn training(
         ));
     }
     Ok(config)
+}
+
+/// Another default sampler, whose options are its own: those of the scheduler's file belong to the file's sampler.
+fn take_sampler(config: &mut SamplingConfig, sampler: SamplerKind) {
+    if sampler != config.default {
+        config.default = sampler;
+        config.schedule = None;
+        config.options = SamplerOptions::default();
+    }
 }
 
 fn prediction(keys: &mut Keys, options: &SourceOptions) -> Result<Prediction> {
@@ -273,7 +277,9 @@ impl FewSteps {
     pub(crate) fn apply(self, config: &mut SamplingConfig) -> String {
         config.steps = self.steps;
         config.cfg_scale = self.cfg_scale.unwrap_or(NO_GUIDANCE);
-        config.default = self.sampler.unwrap_or(config.default);
+        if let Some(sampler) = self.sampler {
+            take_sampler(config, sampler);
+        }
         config.spacing = self.spacing.or(config.spacing);
         let (steps, sampler) = (self.steps, config.default);
         let word = if steps == 1 { "step" } else { "steps" };

@@ -1,10 +1,6 @@
-//! The schedulers that people's models name, by diffusers' classes: which of our samplers does the same, or comes
-//! nearest, and which of a class's options ours do not have.
+//! The schedulers that people's models name, by diffusers' classes: which of our samplers does the same, or comes nearest.
 
 use diffused_engine::sampler::{BetaSchedule, SamplerKind};
-use serde_json::{Value, json};
-
-use super::keys::Keys;
 
 /// A scheduler of diffusers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,20 +39,20 @@ const CLASSES: [SchedulerClass; 21] = [
     same("EulerAncestralDiscreteScheduler", SamplerKind::EulerAncestral, LINEAR),
     same("DPMSolverMultistepScheduler", SamplerKind::Dpmpp2m, LINEAR),
     same("LCMScheduler", SamplerKind::Lcm, STABLE),
+    same("DEISMultistepScheduler", SamplerKind::Deis, LINEAR),
+    same("DPMSolverSinglestepScheduler", SamplerKind::Dpmpp2s, LINEAR),
+    same("HeunDiscreteScheduler", SamplerKind::Heun, STABLE_LINEAR),
+    same("KDPM2AncestralDiscreteScheduler", SamplerKind::Dpm2Ancestral, STABLE_LINEAR),
+    same("KDPM2DiscreteScheduler", SamplerKind::Dpm2, STABLE_LINEAR),
+    same("LMSDiscreteScheduler", SamplerKind::Lms, LINEAR),
+    same("TCDScheduler", SamplerKind::Tcd, STABLE),
+    same("UniPCMultistepScheduler", SamplerKind::Unipc, LINEAR),
     near("DDPMParallelScheduler", SamplerKind::EulerAncestral, LINEAR),
     near("DDPMScheduler", SamplerKind::EulerAncestral, LINEAR),
-    near("DEISMultistepScheduler", SamplerKind::Dpmpp2m, LINEAR),
     near("DPMSolverSDEScheduler", SamplerKind::EulerAncestral, STABLE_LINEAR),
-    near("DPMSolverSinglestepScheduler", SamplerKind::Dpmpp2m, LINEAR),
-    near("HeunDiscreteScheduler", SamplerKind::Dpmpp2m, STABLE_LINEAR),
     near("IPNDMScheduler", SamplerKind::Pndm, LINEAR),
-    near("KDPM2AncestralDiscreteScheduler", SamplerKind::EulerAncestral, STABLE_LINEAR),
-    near("KDPM2DiscreteScheduler", SamplerKind::Dpmpp2m, STABLE_LINEAR),
-    near("LMSDiscreteScheduler", SamplerKind::Dpmpp2m, LINEAR),
     near("SASolverScheduler", SamplerKind::Dpmpp2m, LINEAR),
     near("ScoreSdeVeScheduler", SamplerKind::EulerAncestral, LINEAR),
-    near("TCDScheduler", SamplerKind::Lcm, STABLE),
-    near("UniPCMultistepScheduler", SamplerKind::Dpmpp2m, LINEAR),
 ];
 
 /// How the names of schedulers begin that work on another kind of noise (flow matching, EDM's preconditioning), so that
@@ -76,52 +72,4 @@ pub(super) fn unknown() -> SchedulerClass {
 /// The class belongs to models of another kind.
 pub(super) fn is_of_another_kind(name: &str) -> bool {
     OTHER_KINDS.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// A class's options that none of our samplers has, with the values that change nothing.
-fn options() -> Vec<(&'static str, Vec<Value>)> {
-    let off = || vec![json!(false), Value::Null];
-    vec![
-        ("algorithm_type", vec![json!("dpmsolver++")]),
-        ("euler_at_final", off()),
-        ("final_sigmas_type", vec![json!("zero")]),
-        ("interpolation_type", vec![json!("linear")]),
-        ("lambda_min_clipped", vec![json!("-Infinity"), Value::Null]),
-        ("lower_order_final", vec![json!(true)]),
-        ("sigma_max", vec![Value::Null]),
-        ("sigma_min", vec![Value::Null]),
-        ("solver_order", vec![json!(2)]),
-        ("solver_type", vec![json!("midpoint")]),
-        ("timestep_scaling", vec![json!(10)]),
-        ("timestep_type", vec![json!("discrete")]),
-        ("use_beta_sigmas", off()),
-        ("use_dynamic_shifting", off()),
-        ("use_exponential_sigmas", off()),
-        ("use_flow_sigmas", off()),
-        ("use_lu_lambdas", off()),
-        ("variance_type", vec![Value::Null, json!("fixed_small"), json!("fixed_large")]),
-    ]
-}
-
-/// Options of other classes, which change nothing once their sampler is replaced by the nearest.
-const OPTIONS_OF_OTHERS: [&str; 7] = [
-    "disable_corrector",
-    "predict_x0",
-    "solver_p",
-    "predictor_order",
-    "corrector_order",
-    "tau_func",
-    "noise_sampler_seed",
-];
-
-/// Takes the options that our samplers do not have out of `keys`; those that ask for something, as `key = value`.
-pub(super) fn missing_options(keys: &mut Keys) -> Vec<String> {
-    let asked = |(key, inert): (&str, Vec<Value>)| {
-        let value = keys.take(key)?;
-        let changes = !inert.iter().any(|inert| super::keys::same(inert, &value));
-        changes.then(|| format!("{key} = {value}"))
-    };
-    let asked = options().into_iter().filter_map(asked).collect();
-    keys.ignore(&OPTIONS_OF_OTHERS);
-    asked
 }

@@ -2,7 +2,7 @@
 
 use crate::changed::SourceCopy;
 use diffused_engine::bundle::Manifest;
-use diffused_engine::sampler::{SamplerKind, SamplingConfig, Spacing};
+use diffused_engine::sampler::{SamplerKind, SamplerOptions, SamplingConfig, Spacing};
 use model_prep::{Options, SourceOptions, convert};
 use serde_json::{Value, json};
 
@@ -46,31 +46,142 @@ fn class(name: &str) -> [(&'static str, &'static str, Value); 2] {
     [(FILE, "_class_name", json!(name)), (INDEX, "scheduler", json!(["diffusers", name]))]
 }
 
+fn with(name: &str, options: &[(&'static str, Value)]) -> Vec<(&'static str, &'static str, Value)> {
+    let mut changes = class(name).to_vec();
+    changes.extend(options.iter().map(|(key, value)| (FILE, *key, value.clone())));
+    changes
+}
+
 #[test]
 fn an_option_that_we_lack_is_told_and_the_nearest_sampler_taken() {
-    let with = |name, key, value| [&class(name)[..], &[(FILE, key, value)]].concat();
     let dpm = "DPMSolverMultistepScheduler";
-    for (key, value) in [
-        ("algorithm_type", json!("sde-dpmsolver++")),
-        ("euler_at_final", json!(true)),
-        ("solver_order", json!(3)),
-        ("lambda_min_clipped", json!(-5.1)),
+    for (name, key, value, sampler) in [
+        (dpm, "algorithm_type", json!("new-solver"), SamplerKind::Dpmpp2m),
+        (dpm, "algorithm_type", json!("dpmsolver"), SamplerKind::Dpmpp2m),
+        (dpm, "solver_order", json!(4), SamplerKind::Dpmpp2m),
+        (dpm, "use_flow_sigmas", json!(true), SamplerKind::Dpmpp2m),
+        (dpm, "variance_type", json!("learned"), SamplerKind::Dpmpp2m),
+        ("UniPCMultistepScheduler", "sigma_max", json!(80.0), SamplerKind::Unipc),
+        ("LCMScheduler", "timestep_scaling", json!(5.0), SamplerKind::Lcm),
     ] {
-        let told = [&format!("our sampler has no {key} = "), "the nearest, dpmpp_2m,", "--sampler"];
-        check_told(&with(dpm, key, value), SamplerKind::Dpmpp2m, &told);
+        let told = [&format!("our sampler has no {key} = "), &format!("the nearest, {sampler},"), "--sampler"];
+        check_told(&with(name, &[(key, value)]), sampler, &told);
     }
-    check_told(&with(dpm, "use_karras_sigmas", json!(true)), SamplerKind::Dpmpp2mKarras, &[]);
-    let karras = with("EulerDiscreteScheduler", "use_karras_sigmas", json!(true));
-    check_told(&karras, SamplerKind::Dpmpp2mKarras, &["use_karras_sigmas = true; the nearest, dpmpp_2m_karras"]);
-    check_told(&with(dpm, "predict_epsilon", json!(true)), SamplerKind::Dpmpp2m, &["not taken over: predict_epsilon"]);
+    let unknown = with(dpm, &[("predict_epsilon", json!(true))]);
+    check_told(&unknown, SamplerKind::Dpmpp2m, &["not taken over: predict_epsilon"]);
+    // As the reference, which has no such key in this class.
+    check_told(
+        &with("EulerAncestralDiscreteScheduler", &[("use_karras_sigmas", json!(true))]),
+        SamplerKind::EulerAncestral,
+        &[],
+    );
+}
+
+/// Files as people publish them, and what of them is in the manifest.
+#[test]
+fn published_options_are_taken_over() {
+    let karras = ("use_karras_sigmas", json!(true));
+    let sde = ("algorithm_type", json!("sde-dpmsolver++"));
+    let unipc = [
+        ("solver_order", json!(3)),
+        ("solver_type", json!("bh1")),
+        ("predict_x0", json!(false)),
+        ("disable_corrector", json!([0, 1])),
+        ("final_sigmas_type", json!("sigma_min")),
+        ("solver_p", json!(null)),
+    ];
+    let cases: Vec<(&str, Vec<(&'static str, Value)>, SamplerKind, Value)> = vec![
+        ("DPMSolverMultistepScheduler", vec![karras.clone()], SamplerKind::Dpmpp2mKarras, json!({})),
+        ("DPMSolverMultistepScheduler", vec![("solver_type", json!("bh2"))], SamplerKind::Dpmpp2m, json!({})),
+        (
+            "DPMSolverMultistepScheduler",
+            vec![sde.clone(), karras.clone(), ("euler_at_final", json!(true))],
+            SamplerKind::Dpmpp2mSde,
+            json!({"schedule": "karras", "options": {"dpm_multistep": {"euler_at_final": true}}}),
+        ),
+        (
+            "DPMSolverMultistepScheduler",
+            vec![("solver_order", json!(3)), ("lambda_min_clipped", json!(-5.1)), ("use_lu_lambdas", json!(true))],
+            SamplerKind::Dpmpp2m,
+            json!({"options": {"dpm_multistep":
+                {"solver_order": 3, "lambda_min_clipped": -5.1, "use_lu_lambdas": true}}}),
+        ),
+        (
+            "DPMSolverMultistepScheduler",
+            vec![("algorithm_type", json!("dpmsolver")), ("final_sigmas_type", json!("sigma_min"))],
+            SamplerKind::Dpmpp2m,
+            json!({"options": {"dpm_multistep": {"noise_prediction": true, "final_sigma": "sigma_min"}}}),
+        ),
+        (
+            "DPMSolverSinglestepScheduler",
+            vec![sde, ("lower_order_final", json!(true)), ("use_beta_sigmas", json!(true))],
+            SamplerKind::Dpmpp2s,
+            json!({"schedule": "beta", "options": {"dpm_singlestep":
+                {"stochastic": true, "lower_order_final": true}}}),
+        ),
+        (
+            "DEISMultistepScheduler",
+            vec![("algorithm_type", json!("deis")), ("solver_type", json!("logrho")), ("solver_order", json!(3))],
+            SamplerKind::Deis,
+            json!({"options": {"deis": {"solver_order": 3}}}),
+        ),
+        (
+            "UniPCMultistepScheduler",
+            unipc.to_vec(),
+            SamplerKind::Unipc,
+            json!({"options": {"unipc": {"solver_order": 3, "solver_type": "bh1", "predict_x0": false,
+                "disable_corrector": [0, 1], "final_sigma": "sigma_min"}}}),
+        ),
+        (
+            "EulerDiscreteScheduler",
+            vec![
+                ("interpolation_type", json!("log_linear")),
+                ("timestep_type", json!("continuous")),
+                ("sigma_max", json!(700.0)),
+                ("final_sigmas_type", json!("sigma_min")),
+            ],
+            SamplerKind::Euler,
+            json!({"options": {"euler": {"log_linear": true, "continuous_timesteps": true, "sigma_max": 700.0,
+                "final_sigma": "sigma_min"}}}),
+        ),
+        ("EulerDiscreteScheduler", vec![karras.clone()], SamplerKind::Euler, json!({"schedule": "karras"})),
+        ("HeunDiscreteScheduler", vec![karras.clone()], SamplerKind::Heun, json!({"schedule": "karras"})),
+        (
+            "LMSDiscreteScheduler",
+            vec![("use_exponential_sigmas", json!(true))],
+            SamplerKind::Lms,
+            json!({"schedule": "exponential"}),
+        ),
+        ("KDPM2DiscreteScheduler", vec![karras.clone()], SamplerKind::Dpm2, json!({"schedule": "karras"})),
+        ("KDPM2AncestralDiscreteScheduler", vec![karras], SamplerKind::Dpm2Ancestral, json!({"schedule": "karras"})),
+    ];
+    for (name, options, sampler, wanted) in cases {
+        let sampling = serde_json::to_value(check_told(&with(name, &options), sampler, &[])).unwrap();
+        assert_eq!(sampling.get("schedule"), wanted.get("schedule"), "{name} {options:?}");
+        let found = sampling.get("options").cloned().unwrap_or(json!({}));
+        let expected: SamplerOptions =
+            serde_json::from_value(wanted.get("options").cloned().unwrap_or(json!({}))).unwrap();
+        assert_eq!(serde_json::from_value::<SamplerOptions>(found).unwrap(), expected, "{name} {options:?}");
+    }
+    let tcd = check_told(&class("TCDScheduler"), SamplerKind::Tcd, &[]);
+    assert_eq!((tcd.steps, tcd.cfg_scale), (4, 1.0));
+}
+
+/// What a scheduler's file says is of its own sampler.
+#[test]
+fn another_sampler_has_options_of_its_own() {
+    let source = changed(&with("EulerDiscreteScheduler", &[("use_karras_sigmas", json!(true))]));
+    let heun = SourceOptions { sampler: Some(SamplerKind::Heun), ..SourceOptions::default() };
+    let (sampling, _) = taken(&source, &Options { source: heun, ..Options::default() });
+    assert_eq!((sampling.default, sampling.schedule), (SamplerKind::Heun, None));
 }
 
 #[test]
 fn a_scheduler_that_we_do_not_have_is_told() {
     for (name, sampler) in [
-        ("HeunDiscreteScheduler", SamplerKind::Dpmpp2m),
-        ("KDPM2AncestralDiscreteScheduler", SamplerKind::EulerAncestral),
-        ("TCDScheduler", SamplerKind::Lcm),
+        ("DDPMScheduler", SamplerKind::EulerAncestral),
+        ("SASolverScheduler", SamplerKind::Dpmpp2m),
+        ("IPNDMScheduler", SamplerKind::Pndm),
     ] {
         check_told(&class(name), sampler, &[&format!("there is no sampler for {name}; the nearest, {sampler}")]);
     }

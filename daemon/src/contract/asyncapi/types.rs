@@ -9,7 +9,7 @@ use diffused_engine::inpainting::MaskedContent;
 use diffused_engine::picture::Fit;
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Stage;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -60,6 +60,18 @@ schema!(RequestSampler, {
     let ours = SamplerKind::ALL.map(SamplerKind::name);
     let web = SamplerKind::ALL.map(SamplerKind::label);
     let all = [&ours[..], &web].concat();
+    json_schema!({"type": "string", "enum": all})
+});
+
+/// A noise schedule, as the daemon writes it.
+pub(in crate::contract) struct ScheduleName;
+schema!(ScheduleName, json_schema!({"type": "string", "enum": NoiseSchedule::ALL}));
+
+/// A noise schedule, as clients may write it. More spellings are taken; these are those that are documented.
+pub(in crate::contract) struct RequestSchedule;
+schema!(RequestSchedule, {
+    let names = NoiseSchedule::ALL.into_iter().flat_map(|schedule| [schedule.name(), schedule.label()]);
+    let all: std::collections::BTreeSet<&str> = names.chain(["automatic", "Automatic"]).collect();
     json_schema!({"type": "string", "enum": all})
 });
 
@@ -246,6 +258,13 @@ pub(in crate::contract) struct PaintedParameters {
     /// The sampler.
     #[schemars(with = "SamplerName")]
     sampler_name: String,
+    /// The sampler's noise schedule, where it is not the sampler's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ScheduleName>")]
+    scheduler: Option<String>,
+    /// How much new noise a step added, where it was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta: Option<f64>,
     /// How much of the init image was repainted; only for image to image.
     #[serde(skip_serializing_if = "Option::is_none")]
     denoising_strength: Option<f64>,

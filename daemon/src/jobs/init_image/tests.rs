@@ -25,6 +25,8 @@ fn parameters(width: usize, height: usize) -> Parameters {
         seed: 42,
         sampler: SamplerKind::EulerAncestral,
         strength: Some(0.5),
+        schedule: None,
+        eta: None,
         decoder: diffused_engine::bundle::AutoencoderKind::Full,
         prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
         clip_skip: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::prompt::PromptSyntax;
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerChoice, SamplerKind};
 
 use serde_json::{Map, Value};
 
@@ -14,9 +14,15 @@ use crate::display::spec::{self, OutputRequest};
 use crate::jobs::request::fields::{self, Fields};
 use crate::random;
 
-pub(super) fn sampler(fields: &mut Fields) -> Result<Option<SamplerKind>, Fault> {
-    let name = fields.text("sampler_name")?.map(|name| name.chars().take(80).collect::<String>());
-    Ok(name.map(|name| name.parse()).transpose()?)
+/// The sampler and its noise schedule: a schedule at the end of the sampler's name goes before the key of its own, as in
+/// the web interface.
+pub(super) fn sampler(fields: &mut Fields) -> Result<(Option<SamplerKind>, Option<NoiseSchedule>), Fault> {
+    let short = |name: String| name.chars().take(80).collect::<String>();
+    let choice: Option<SamplerChoice> = fields.text("sampler_name")?.map(|name| short(name).parse()).transpose()?;
+    let named = fields.text("scheduler")?.map(short).filter(|name| !name.trim().eq_ignore_ascii_case("automatic"));
+    let schedule: Option<NoiseSchedule> = named.map(|name| name.parse()).transpose()?;
+    let kind = choice.map(|choice| choice.kind);
+    Ok((kind, choice.and_then(|choice| choice.schedule).or(schedule)))
 }
 
 pub(super) fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {

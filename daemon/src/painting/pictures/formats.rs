@@ -71,6 +71,12 @@ pub fn infotext(parameters: &Parameters) -> String {
     let sampler = sampler.label();
     text +=
         &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {cfg_scale}, Seed: {seed}, Size: {width}x{height}");
+    if let Some(schedule) = parameters.schedule {
+        text += &format!(", Schedule type: {}", schedule.label());
+    }
+    if let Some(eta) = parameters.eta {
+        text += &format!(", Eta: {eta}");
+    }
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }
@@ -140,6 +146,8 @@ mod tests {
             seed: 42,
             sampler: SamplerKind::EulerAncestral,
             strength,
+            schedule: None,
+            eta: None,
             decoder: AutoencoderKind::Full,
             fit: Default::default(),
             background: Default::default(),
