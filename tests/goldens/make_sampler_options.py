@@ -27,11 +27,12 @@ CLASSES = {
     "dpmpp_2s": (schedulers.DPMSolverSinglestepScheduler, {}),
     "dpmpp_2m": (schedulers.DPMSolverMultistepScheduler, {}),
     "dpmpp_2m_sde": (schedulers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmpp_sde": (schedulers.DPMSolverSDEScheduler, {"noise_sampler_seed": 7}),
     "unipc": (schedulers.UniPCMultistepScheduler, {}),
     "deis": (schedulers.DEISMultistepScheduler, {}),
     "tcd": (schedulers.TCDScheduler, {}),
 }
-IN_SIGMA = ["euler", "heun", "lms", "dpm2", "dpm2_ancestral"]
+IN_SIGMA = ["euler", "heun", "lms", "dpm2", "dpm2_ancestral", "dpmpp_sde"]
 SOLVERS = ["dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis"]
 CURVES = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 
@@ -73,12 +74,14 @@ class Cases:
         common = ["prediction_type", "timestep_spacing", "steps_offset", "beta_schedule", "rescale_betas_zero_snr"]
         known = ["prediction", "spacing", "steps_offset", "beta_schedule", "rescale_betas_zero_snr"]
         ours = {our: config[key] for our, key in zip(known, common) if key in config}
+        if sampler == "dpmpp_sde":
+            config.setdefault("noise_sampler_seed", 7)
         curve = [name for name, key in CURVES.items() if config.get(key)]
         if curve and not scheduler:
             ours["schedule"] = curve[0]
         case = {"sampler": sampler, "steps": steps, "sampling": {**ours, **(sampling or {})}}
-        case |= {key: value for key, value in [("strength", strength), ("scheduler", scheduler), ("eta", eta)]
-                 if value is not None}
+        extra = [("strength", strength), ("scheduler", scheduler), ("eta", eta), ("seed", config.get("noise_sampler_seed"))]
+        case |= {key: value for key, value in extra if value is not None}
         parameters = CLASSES[sampler][0].__init__.__wrapped__.__code__.co_varnames
         reference_config = {key: value for key, value in config.items() if key in parameters}
         try:
@@ -217,6 +220,8 @@ class Cases:
             self.add("ddim", 6, {"prediction_type": "v_prediction"}, strength=0.6, eta=eta)
             self.add("tcd", 6, eta=eta)
             self.add("tcd", 4, {"prediction_type": "v_prediction"}, strength=0.6, eta=eta)
+        for seed in [0, 2**32 + 5, 2**63 - 1]:
+            self.add("dpmpp_sde", 5, {"noise_sampler_seed": seed})
         self.add("pndm", 6, {"timestep_spacing": "trailing", "prediction_type": "v_prediction",
                              "rescale_betas_zero_snr": True, "skip_prk_steps": True},
                  sampling={"skip_prk_steps": True})

@@ -20,6 +20,8 @@ SIDE = 16
 
 def paint(pipe, sampler, pictures, init, scheduler=None, eta=None, seed=7):
     kind, own = CLASSES[sampler]
+    if sampler == "dpmpp_sde":
+        own = own | {"noise_sampler_seed": seed}
     if scheduler:
         own = own | {CURVES[scheduler]: True, "timestep_spacing": "linspace"}
     pipe.scheduler = pipe.img2img.scheduler = kind.from_config(pipe.original, **own)

@@ -22,6 +22,7 @@ use crate::noise::Noise;
 use crate::picture::{self, COLOURS};
 use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
+use crate::sampler::Draws;
 use crate::vae::Moments;
 pub(crate) use tracker::Tracker;
 
@@ -219,6 +220,8 @@ impl<'a> Pipeline<'a> {
         }
         let plan = self.plan.stage(pass, Stage::Unet)?;
         let Latents { height, width, channels, .. } = state.latents;
+        let (seed, shape) = (self.painting.parameters().seed, (height, width, channels));
+        let of_seed = |seed| Latents::noise(&mut Noise::new(u64::from(seed)), shape).values;
         let (latents, made) = (&state.latents, state.history.made);
         let before = self.painting.calls_before(pass);
         let Some(embeddings) = conditioning.start(before + made) else {
@@ -237,8 +240,9 @@ impl<'a> Pipeline<'a> {
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
-            let mut draw = || Latents::noise(&mut state.noise, (height, width, channels)).values;
-            state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, &mut draw);
+            let mut next = || Latents::noise(&mut state.noise, shape).values;
+            let draws = &mut Draws { next: &mut next, of_seed: &of_seed, seed };
+            state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, draws);
             check_finite(&state.latents.values, || {
                 format!("the latents are not finite after step {} of {calls}: {UNFIT_SAMPLER}", index + 1)
             })?;

@@ -9,7 +9,7 @@ use crate::inpainting::MaskedContent;
 use crate::parameters::{self, Defaults};
 use crate::prompt::{PromptReader, PromptSyntax, Prompts};
 use crate::request::{Parameters, Request};
-use crate::sampler::{Sampler, SamplerKind};
+use crate::sampler::{Sampler, SamplerChoice};
 use crate::tokenizer::Tokenizer;
 use crate::warning::Warning;
 
@@ -175,16 +175,17 @@ impl Resolver {
         let unused = parameters::sampler_choice(request, &self.manifest).unused_keys();
         warnings.extend(unused.map(|field| Warning::UnusedBySampler { field, sampler: parameters.sampler }));
         let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
-        let hires_sampler = parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler)).transpose()?;
+        let hires_sampler =
+            parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler_choice())).transpose()?;
         Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings })
     }
 
     /// Makes just the second pass's steps, the last of its schedule.
-    fn hires_sampler(&self, hires: &Hires, kind: SamplerKind) -> Result<Sampler> {
+    fn hires_sampler(&self, hires: &Hires, choice: SamplerChoice) -> Result<Sampler> {
         let all = hires.schedule_steps();
         // Half a step more, so that no rounding makes it one less.
         let part = (hires.steps as f64 + 0.5) / all as f64;
-        Sampler::new(kind, &self.manifest.sampling, all, Some(part.min(1.0))).map_err(|error| match error {
+        Sampler::new(choice, &self.manifest.sampling, all, Some(part.min(1.0))).map_err(|error| match error {
             Error::InvalidParam { message, .. } => {
                 let Hires { steps, denoising_strength, .. } = hires;
                 hires::invalid(format!(

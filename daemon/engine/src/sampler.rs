@@ -5,6 +5,7 @@
 //! through `libm`, and latents f32: the same bits on every platform.
 
 mod beta_distribution;
+mod brownian;
 mod choice;
 mod config;
 mod ddim;
@@ -12,6 +13,7 @@ mod deis;
 mod dpm;
 mod dpm2;
 mod dpm_multistep;
+mod dpm_sde;
 mod dpm_singlestep;
 mod euler;
 mod euler_ancestral;
@@ -44,6 +46,7 @@ pub use dpm_multistep::DpmMultistepOptions;
 pub use dpm_singlestep::DpmSinglestepOptions;
 pub use euler::EulerOptions;
 pub use history::History;
+pub use method::Draws;
 use method::Method;
 pub use noise_schedule::NoiseSchedule;
 pub use options::{FinalSigma, MOST_ORDER, SamplerOptions};
@@ -82,6 +85,8 @@ pub enum SamplerKind {
     /// DPM-Solver++ second order multistep of the stochastic equation.
     #[serde(rename = "dpmpp_2m_sde")]
     Dpmpp2mSde,
+    /// DPM-Solver++ of the stochastic equation, along a Brownian motion: two calls a step.
+    DpmppSde,
     /// UniPC (Zhao et al. 2023).
     Unipc,
     /// DEIS (Zhang & Chen 2022).
@@ -153,16 +158,10 @@ impl Sampler {
         latents.iter().map(|x| (f64::from(*x) / divisor) as f32).collect()
     }
 
-    /// The latents after the next call, which is then part of `history`; `output` is the UNet's. `noise` draws as many
-    /// standard normals as there are latents; the samplers that add noise call it, in the reference's order.
-    pub fn step(
-        &self,
-        history: &mut History,
-        output: Vec<f32>,
-        latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
-    ) -> Vec<f32> {
-        let next = self.method.step(self.first + history.made, history, output, latents, noise);
+    /// The latents after the next call, which is then part of `history`; `output` is the UNet's. The samplers that add
+    /// noise take it from `draws`, in the reference's order.
+    pub fn step(&self, history: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+        let next = self.method.step(self.first + history.made, history, output, latents, draws);
         history.made += 1;
         next
     }
@@ -186,6 +185,7 @@ fn method(choice: SamplerChoice, route: &Route) -> Arc<dyn Method> {
             let stochastic = choice.kind == SamplerKind::Dpmpp2mSde;
             Arc::new(dpm_multistep::DpmMultistep::new(route, options.dpm_multistep.clone(), stochastic))
         }
+        SamplerKind::DpmppSde => Arc::new(dpm_sde::DpmSde::new(route)),
         SamplerKind::Unipc => Arc::new(unipc::Unipc::new(route, options.unipc.clone())),
         SamplerKind::Deis => Arc::new(deis::Deis::new(route, options.deis.clone())),
         SamplerKind::Lcm => Arc::new(lcm::Lcm::new(config, steps)),
@@ -209,7 +209,8 @@ fn allowed_steps(kind: SamplerKind, config: &SamplingConfig) -> RangeInclusive<u
         | SamplerKind::Heun
         | SamplerKind::Lms
         | SamplerKind::Dpm2
-        | SamplerKind::Dpm2Ancestral => 1..=config.train_timesteps,
+        | SamplerKind::Dpm2Ancestral
+        | SamplerKind::DpmppSde => 1..=config.train_timesteps,
     }
 }
 

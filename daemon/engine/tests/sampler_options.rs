@@ -1,7 +1,8 @@
 //! Every option that scheduler files publish, every noise schedule and every eta does what the reference does with it:
 //! goldens of tests/goldens/make_sampler_options.py.
 
-use diffused_engine::sampler::{History, NoiseSchedule, Sampler, SamplerChoice, SamplerKind, SamplingConfig};
+use diffused_engine::noise::Noise;
+use diffused_engine::sampler::{Draws, History, NoiseSchedule, Sampler, SamplerChoice, SamplerKind, SamplingConfig};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ struct Case {
     strength: Option<f64>,
     scheduler: Option<NoiseSchedule>,
     eta: Option<f64>,
+    /// Of the Brownian motion.
+    seed: Option<u64>,
     timesteps: Vec<f64>,
     last: Vec<f32>,
 }
@@ -55,7 +58,10 @@ fn trajectory(case: &Case) -> (Vec<f64>, Vec<f32>) {
     for call in 0..timesteps.len() {
         let input = sampler.model_input(call, &latents);
         let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
-        latents = sampler.step(&mut history, output, &latents, &mut || wave(draws.next().unwrap()));
+        let next = &mut || wave(draws.next().unwrap());
+        let of_seed = &|seed| Noise::new(u64::from(seed)).randn(SIZE);
+        let draws = &mut Draws { next, of_seed, seed: case.seed.unwrap_or(0) };
+        latents = sampler.step(&mut history, output, &latents, draws);
     }
     (timesteps, latents)
 }
@@ -78,8 +84,14 @@ fn trajectories_equal_the_reference() {
             wrong.push(format!("{name}: timesteps {timesteps:?}, not {:?}", case.timesteps));
             continue;
         }
-        // With zero terminal SNR the first sigma is 4096, where the reference's f32 latents lose three digits.
-        let tolerance = if sampling.contains_key("rescale_betas_zero_snr") { 1e-4 } else { 1e-5 };
+        let tolerance = match sampler {
+            // The motion is torchsde's, but where it is asked for the reference rounds to six digits, after logarithms in
+            // f32 whose last bit is another with each of torch's mathematics libraries.
+            SamplerKind::DpmppSde => 5e-3,
+            // With zero terminal SNR the first sigma is 4096, where the reference's f32 latents lose three digits.
+            _ if sampling.contains_key("rescale_betas_zero_snr") => 1e-4,
+            _ => 1e-5,
+        };
         let off = distance(&last, &case.last);
         if off.is_nan() || off >= tolerance {
             wrong.push(format!("{name}: {off:e} off\n  {last:?}\n  {:?}", case.last));
@@ -99,7 +111,7 @@ fn trajectories_keep_their_bits() {
         last.iter().for_each(|value| hash.update(value.to_le_bytes()));
     }
     let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!((cases.len(), hash.as_str()), (658, "4ff768a07996a95d"));
+    assert_eq!((cases.len(), hash.as_str()), (693, "d4c7d34d2871bcd1"));
 }
 
 #[test]

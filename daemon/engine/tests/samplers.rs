@@ -2,7 +2,7 @@
 
 use diffused_engine::error::Error;
 use diffused_engine::sampler::{
-    BetaSchedule, History, Prediction, Sampler, SamplerKind, SamplerOptions, SamplingConfig,
+    BetaSchedule, Draws, History, Prediction, Sampler, SamplerKind, SamplerOptions, SamplingConfig,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,7 +65,8 @@ fn trajectory(case: &Case) -> (Vec<f64>, Vec<Vec<f32>>) {
     for call in 0..timesteps.len() {
         let input = sampler.model_input(call, &latents);
         let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
-        latents = sampler.step(&mut history, output, &latents, &mut || wave(draws.next().unwrap()));
+        let next = &mut || wave(draws.next().unwrap());
+        latents = sampler.step(&mut history, output, &latents, &mut Draws { next, of_seed: &|_| vec![], seed: 0 });
         all.push(latents.clone());
     }
     (timesteps, all)

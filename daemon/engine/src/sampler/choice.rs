@@ -134,6 +134,7 @@ impl SamplerKind {
             | SamplerKind::Dpm2
             | SamplerKind::Dpm2Ancestral
             | SamplerKind::Dpmpp2s
+            | SamplerKind::DpmppSde
             | SamplerKind::Deis => false,
         }
     }

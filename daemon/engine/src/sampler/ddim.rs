@@ -1,6 +1,6 @@
 //! DDIM (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
-use super::method::{Alphas, Method, Mix};
+use super::method::{Alphas, Draws, Method, Mix};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug)]
@@ -42,14 +42,7 @@ impl Method for Ddim {
     }
 
     /// Equation 12.
-    fn step(
-        &self,
-        call: usize,
-        _: &mut History,
-        output: Vec<f32>,
-        latents: &[f32],
-        new_noise: &mut dyn FnMut() -> Vec<f32>,
-    ) -> Vec<f32> {
+    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
         let t = self.timesteps[call];
         let (alpha, next) = (self.alphas.at(t), self.alphas.at(t - self.stride as f64));
         let (image, noise) = (self.prediction.image(alpha), self.prediction.noise(alpha));
@@ -58,6 +51,6 @@ impl Method for Ddim {
         let (signal, deviation) = (next.sqrt(), (1.0 - next - variance).sqrt());
         let mix = Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1);
         let moved = mix.of(latents, &output);
-        if self.eta > 0.0 { Mix(1.0, variance.sqrt()).of(&moved, &new_noise()) } else { moved }
+        if self.eta > 0.0 { Mix(1.0, variance.sqrt()).of(&moved, &draws.normals()) } else { moved }
     }
 }

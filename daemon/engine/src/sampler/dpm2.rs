@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::History;
-use super::method::{Method, Mix};
+use super::method::{Draws, Method, Mix};
 use super::noise_schedule::SigmaCurve;
 use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
 use super::sigmas::Route;
@@ -73,7 +73,7 @@ impl Method for Dpm2 {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
+        draws: &mut Draws,
     ) -> Vec<f32> {
         let sigma = self.space.sigmas[call / 2];
         let (end, up) = self.ends[call / 2];
@@ -81,7 +81,7 @@ impl Method for Dpm2 {
         match history.sample.take() {
             Some(sample) => {
                 let moved = Mix(1.0, end - sigma).of(&sample, &derivative);
-                if self.stochastic { Mix(1.0, up).of(&moved, &noise()) } else { moved }
+                if self.stochastic { Mix(1.0, up).of(&moved, &draws.normals()) } else { moved }
             }
             None if call + 1 < self.timesteps.len() => {
                 history.sample = Some(Arc::new(latents.to_vec()));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
-use super::method::{Method, Mix, weighted};
+use super::method::{Draws, Method, Mix, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -111,7 +111,7 @@ impl Method for DpmMultistep {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
+        draws: &mut Draws,
     ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
         let value = self.algorithm.model_value(self.prediction, sigma).of(latents, &output);
@@ -119,7 +119,7 @@ impl Method for DpmMultistep {
         let step = self.algorithm.step(sigma, next);
         // How long the step that ended `back` calls ago was, relative to this one.
         let ratio = |back: usize| (log_snr(self.sigmas[call - back]) - log_snr(self.sigmas[call - back - 1])) / step.h;
-        let new_noise = if self.algorithm.stochastic { noise() } else { vec![] };
+        let new_noise = if self.algorithm.stochastic { draws.normals() } else { vec![] };
         let mut parts: Vec<(f64, &[f32])> = match self.order(call, history.outputs.len() + 1) {
             1 => vec![(step.keep, latents), (step.value, &value)],
             2 => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
-use super::method::{Method, Mix, weighted};
+use super::method::{Draws, Method, Mix, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
@@ -116,7 +116,7 @@ impl Method for DpmSinglestep {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
+        draws: &mut Draws,
     ) -> Vec<f32> {
         let newest = self.algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);
         let order = self.orders[call].min(history.outputs.len() + 1);
@@ -130,7 +130,7 @@ impl Method for DpmSinglestep {
         let value = |since: usize| history.outputs.get(first + since).map_or(newest.as_slice(), |value| value);
         // How far the call is from the beginning, relative to the whole step.
         let place = |since: usize| (log_snr(self.sigmas[start + since]) - log_snr(self.sigmas[start])) / step.h;
-        let new_noise = if self.algorithm.stochastic { noise() } else { vec![] };
+        let new_noise = if self.algorithm.stochastic { draws.normals() } else { vec![] };
         let mut parts: Vec<(f64, &[f32])> = match (order, self.options.solver_type) {
             (1, _) => vec![(step.keep, sample), (step.value, value(0))],
             (2, solver) => {

@@ -35,8 +35,25 @@ pub(super) trait Method: Debug + Send + Sync {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
+        draws: &mut Draws,
     ) -> Vec<f32>;
+}
+
+/// Where a step's noise comes from.
+pub struct Draws<'a> {
+    /// As many standard normals as there are latents, the next of the painting.
+    pub next: &'a mut dyn FnMut() -> Vec<f32>,
+    /// As many, the first of a generator with this seed.
+    pub of_seed: &'a dyn Fn(u32) -> Vec<f32>,
+    /// The painting's seed.
+    pub seed: u64,
+}
+
+impl Draws<'_> {
+    /// The next standard normals.
+    pub(super) fn normals(&mut self) -> Vec<f32> {
+        (self.next)()
+    }
 }
 
 /// Factors of two values that are added, mostly latents and the UNet's output.

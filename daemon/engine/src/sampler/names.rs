@@ -8,7 +8,7 @@ use crate::error::Error;
 
 impl SamplerKind {
     /// Every sampler.
-    pub const ALL: [SamplerKind; 16] = [
+    pub const ALL: [SamplerKind; 17] = [
         SamplerKind::Ddim,
         SamplerKind::Pndm,
         SamplerKind::Euler,
@@ -21,6 +21,7 @@ impl SamplerKind {
         SamplerKind::Dpmpp2m,
         SamplerKind::Dpmpp2mKarras,
         SamplerKind::Dpmpp2mSde,
+        SamplerKind::DpmppSde,
         SamplerKind::Unipc,
         SamplerKind::Deis,
         SamplerKind::Lcm,
@@ -42,6 +43,7 @@ impl SamplerKind {
             SamplerKind::Dpmpp2m => "dpmpp_2m",
             SamplerKind::Dpmpp2mKarras => "dpmpp_2m_karras",
             SamplerKind::Dpmpp2mSde => "dpmpp_2m_sde",
+            SamplerKind::DpmppSde => "dpmpp_sde",
             SamplerKind::Unipc => "unipc",
             SamplerKind::Deis => "deis",
             SamplerKind::Lcm => "lcm",
@@ -64,6 +66,7 @@ impl SamplerKind {
             SamplerKind::Dpmpp2m => "DPM++ 2M",
             SamplerKind::Dpmpp2mKarras => "DPM++ 2M Karras",
             SamplerKind::Dpmpp2mSde => "DPM++ 2M SDE",
+            SamplerKind::DpmppSde => "DPM++ SDE",
             SamplerKind::Unipc => "UniPC",
             SamplerKind::Deis => "DEIS",
             SamplerKind::Lcm => "LCM",
@@ -95,6 +98,7 @@ impl FromStr for SamplerKind {
             "dpm_pp_2m_karras" => Some(SamplerKind::Dpmpp2mKarras),
             "dpm_2" => Some(SamplerKind::Dpm2),
             "dpm_2_ancestral" | "dpm_2_a" => Some(SamplerKind::Dpm2Ancestral),
+            "dpm_pp_sde" => Some(SamplerKind::DpmppSde),
             "dpm_pp_2m_sde" => Some(SamplerKind::Dpmpp2mSde),
             "uni_pc" => Some(SamplerKind::Unipc),
             "k_euler" => Some(SamplerKind::Euler),

@@ -4,7 +4,7 @@
 use super::History;
 use super::Prediction;
 use super::lcm;
-use super::method::{Alphas, Method, Mix};
+use super::method::{Alphas, Draws, Method, Mix};
 use super::sigmas::Route;
 
 #[derive(Debug)]
@@ -37,14 +37,7 @@ impl Method for Tcd {
         Mix::of_alpha(self.alphas.at(self.timesteps[call]))
     }
 
-    fn step(
-        &self,
-        call: usize,
-        _: &mut History,
-        output: Vec<f32>,
-        latents: &[f32],
-        noise: &mut dyn FnMut() -> Vec<f32>,
-    ) -> Vec<f32> {
+    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
         let next = self.timesteps.get(call + 1).copied();
         // In f32, as the reference multiplies.
         let low = f64::from(((1.0 - self.eta) as f32 * next.unwrap_or(0.0) as f32).floor());
@@ -54,7 +47,9 @@ impl Method for Tcd {
         let jump = Mix(signal * image.0 + deviation * eps.0, signal * image.1 + deviation * eps.1);
         let jumped = jump.of(latents, &output);
         match next {
-            Some(next) if self.eta > 0.0 => Mix::of_alpha(self.alphas.at(next) / alpha_low).of(&jumped, &noise()),
+            Some(next) if self.eta > 0.0 => {
+                Mix::of_alpha(self.alphas.at(next) / alpha_low).of(&jumped, &draws.normals())
+            }
             _ => jumped,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, alpha_sigma, log_snr};
-use super::method::{Method, Mix, weighted};
+use super::method::{Draws, Method, Mix, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -100,14 +100,14 @@ impl Unipc {
         };
         let places: Vec<f64> =
             (1..order).map(|back| (log_snr(self.sigmas[call - back]) - log_snr(sigma)) / h).collect();
-        let moment = Moments::new(signed, self.options.solver_type);
+        let phi = PhiFunctions::new(signed, self.options.solver_type);
         let weights = match corrected {
-            None => moment.predictor_weights(&places),
-            Some(_) => moment.corrector_weights(&places),
+            None => phi.predictor_weights(&places),
+            Some(_) => phi.corrector_weights(&places),
         };
         let newest = values.len() - 1;
-        let slope = -scale * moment.divisor;
-        let mut of_newest = -scale * moment.first;
+        let slope = -scale * phi.divisor;
+        let mut of_newest = -scale * phi.first;
         let mut parts = vec![(keep, sample)];
         for (back, (place, weight)) in places.iter().zip(&weights).enumerate() {
             let factor = slope * weight / place;
@@ -124,7 +124,7 @@ impl Unipc {
 }
 
 /// What the weights of a step are made of.
-struct Moments {
+struct PhiFunctions {
     h: f64,
     /// e^h − 1.
     first: f64,
@@ -132,14 +132,14 @@ struct Moments {
     divisor: f64,
 }
 
-impl Moments {
-    fn new(h: f64, solver: UnipcSolverType) -> Moments {
+impl PhiFunctions {
+    fn new(h: f64, solver: UnipcSolverType) -> PhiFunctions {
         let first = libm::expm1(h);
         let divisor = match solver {
             UnipcSolverType::Bh1 => h,
             UnipcSolverType::Bh2 => first,
         };
-        Moments { h, first, divisor }
+        PhiFunctions { h, first, divisor }
     }
 
     /// The paper's equation 9 for the predictor: weights of the differences at `places`. The one of second order is
@@ -199,14 +199,7 @@ impl Method for Unipc {
     }
 
     /// The corrector of the step before, then the predictor of this one.
-    fn step(
-        &self,
-        call: usize,
-        history: &mut History,
-        output: Vec<f32>,
-        latents: &[f32],
-        _: &mut dyn FnMut() -> Vec<f32>,
-    ) -> Vec<f32> {
+    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
         let UnipcOptions { solver_order, predict_x0, disable_corrector, .. } = &self.options;
         let algorithm = Algorithm { of_noise: !predict_x0, stochastic: false };
         let value = algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);

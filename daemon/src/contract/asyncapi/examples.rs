@@ -62,7 +62,7 @@ fn info() -> Value {
         "model": {"name": "demo", "sha256": "5a".repeat(32), "family": "sd1", "weights": "int8"},
         "panels": ["inky-impression-7.3", "waveshare-7.5-v2"],
         "samplers": ["ddim", "pndm", "euler", "euler_ancestral", "heun", "lms", "dpm2", "dpm2_ancestral", "dpmpp_2s",
-                     "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "unipc", "deis", "lcm", "tcd"],
+                     "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "deis", "lcm", "tcd"],
         "schedulers": ["uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "ddim_uniform", "beta",
                        "align_your_steps", "align_your_steps_xl"],
         "defaults": {"sampler_name": "ddim", "steps": 20, "cfg_scale": 5.0},
