@@ -54,7 +54,7 @@ if __name__ == "__main__":
         if sampler not in ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m"]:
             paint(pipe, sampler, pictures, init=False)
             paint(pipe, sampler, pictures, init=True)
-    for sampler, scheduler in [("euler", "karras"), ("euler_ancestral", "exponential"), ("heun", "beta"),
+    for sampler, scheduler in [("euler", "karras"), ("heun", "beta"),
                                ("unipc", "karras"), ("dpmpp_2m_sde", "karras")]:
         paint(pipe, sampler, pictures, init=False, scheduler=scheduler)
     paint(pipe, "ddim", pictures, init=False, eta=0.7)
