@@ -81,7 +81,7 @@ impl DpmSinglestep {
 /// Orders rise from 1 to the solver's in each step; what is left at the end, or is asked for, ends lower.
 fn orders(calls: usize, options: &DpmSinglestepOptions) -> Vec<usize> {
     let order = options.solver_order;
-    let lowers = options.lower_order_final || calls % order != 0 || options.final_sigma == FinalSigma::Zero;
+    let lowers = options.lower_order_final || !calls.is_multiple_of(order) || options.final_sigma == FinalSigma::Zero;
     let mut orders: Vec<usize> = (0..calls).map(|call| call % order + 1).collect();
     if lowers && order > 1 {
         let last = calls - 1;
