@@ -210,7 +210,7 @@ impl Asked<'_> {
             final_sigma: self.choice("final_sigmas_type", &FINAL_SIGMAS, default.final_sigma),
             disable_corrector: self
                 .value("disable_corrector", |value| {
-                    value.as_array()?.iter().map(|step| step.as_u64().map(|step| step as usize)).collect()
+                    value.as_array()?.iter().map(|step| usize::try_from(step.as_u64()?).ok()).collect()
                 })
                 .unwrap_or_default(),
         }
@@ -241,8 +241,7 @@ impl Asked<'_> {
     }
 
     fn order(&mut self, default: usize, most: usize) -> usize {
-        let order =
-            |value: &Value| value.as_u64().map(|order| order as usize).filter(|order| (1..=most).contains(order));
+        let order = |value: &Value| usize::try_from(value.as_u64()?).ok().filter(|order| (1..=most).contains(order));
         self.value("solver_order", order).unwrap_or(default)
     }
 

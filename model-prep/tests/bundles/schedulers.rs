@@ -90,7 +90,8 @@ fn published_options_are_taken_over() {
         ("final_sigmas_type", json!("sigma_min")),
         ("solver_p", json!(null)),
     ];
-    let cases: Vec<(&str, Vec<(&'static str, Value)>, SamplerKind, Value)> = vec![
+    type Keys = Vec<(&'static str, Value)>;
+    let cases: Vec<(&str, Keys, SamplerKind, Value)> = vec![
         ("DPMSolverMultistepScheduler", vec![karras.clone()], SamplerKind::Dpmpp2mKarras, json!({})),
         ("DPMSolverMultistepScheduler", vec![("solver_type", json!("bh2"))], SamplerKind::Dpmpp2m, json!({})),
         (
