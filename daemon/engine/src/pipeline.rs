@@ -22,7 +22,7 @@ use crate::noise::Noise;
 use crate::picture::{self, COLOURS};
 use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
-use crate::sampler::Draws;
+use crate::sampler::NoiseDraws;
 use crate::vae::Moments;
 pub(crate) use tracker::Tracker;
 
@@ -241,7 +241,7 @@ impl<'a> Pipeline<'a> {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
             let mut next = || Latents::noise(&mut state.noise, shape).values;
-            let draws = &mut Draws { next: &mut next, of_seed: &of_seed, seed };
+            let draws = &mut NoiseDraws { next: &mut next, of_seed: &of_seed, seed };
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, draws);
             check_finite(&state.latents.values, || {
                 format!("the latents are not finite after step {} of {calls}: {UNFIT_SAMPLER}", index + 1)

@@ -46,8 +46,8 @@ pub use dpm_multistep::DpmMultistepOptions;
 pub use dpm_singlestep::DpmSinglestepOptions;
 pub use euler::EulerOptions;
 pub use history::History;
-pub use method::Draws;
 use method::Method;
+pub use method::NoiseDraws;
 pub use noise_schedule::NoiseSchedule;
 pub use options::{FinalSigma, MOST_ORDER, SamplerOptions};
 use sigmas::Route;
@@ -160,7 +160,7 @@ impl Sampler {
 
     /// The latents after the next call, which is then part of `history`; `output` is the UNet's. The samplers that add
     /// noise take it from `draws`, in the reference's order.
-    pub fn step(&self, history: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+    pub fn step(&self, history: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut NoiseDraws) -> Vec<f32> {
         let next = self.method.step(self.first + history.made, history, output, latents, draws);
         history.made += 1;
         next

@@ -2,7 +2,9 @@
 //! goldens of tests/goldens/make_sampler_options.py.
 
 use diffused_engine::noise::Noise;
-use diffused_engine::sampler::{Draws, History, NoiseSchedule, Sampler, SamplerChoice, SamplerKind, SamplingConfig};
+use diffused_engine::sampler::{
+    History, NoiseDraws, NoiseSchedule, Sampler, SamplerChoice, SamplerKind, SamplingConfig,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -60,7 +62,7 @@ fn trajectory(case: &Case) -> (Vec<f64>, Vec<f32>) {
         let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
         let next = &mut || wave(draws.next().unwrap());
         let of_seed = &|seed| Noise::new(u64::from(seed)).randn(SIZE);
-        let draws = &mut Draws { next, of_seed, seed: case.seed.unwrap_or(0) };
+        let draws = &mut NoiseDraws { next, of_seed, seed: case.seed.unwrap_or(0) };
         latents = sampler.step(&mut history, output, &latents, draws);
     }
     (timesteps, latents)

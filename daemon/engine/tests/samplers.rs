@@ -2,7 +2,7 @@
 
 use diffused_engine::error::Error;
 use diffused_engine::sampler::{
-    BetaSchedule, Draws, History, Prediction, Sampler, SamplerKind, SamplerOptions, SamplingConfig,
+    BetaSchedule, History, NoiseDraws, Prediction, Sampler, SamplerKind, SamplerOptions, SamplingConfig,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,7 +66,7 @@ fn trajectory(case: &Case) -> (Vec<f64>, Vec<Vec<f32>>) {
         let input = sampler.model_input(call, &latents);
         let output = input.iter().zip(wave(10 + call)).map(|(x, wave)| 0.1 * x + 0.9 * wave).collect();
         let next = &mut || wave(draws.next().unwrap());
-        latents = sampler.step(&mut history, output, &latents, &mut Draws { next, of_seed: &|_| vec![], seed: 0 });
+        latents = sampler.step(&mut history, output, &latents, &mut NoiseDraws { next, of_seed: &|_| vec![], seed: 0 });
         all.push(latents.clone());
     }
     (timesteps, all)

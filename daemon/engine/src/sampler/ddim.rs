@@ -1,6 +1,6 @@
 //! DDIM (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
-use super::method::{Alphas, Draws, Method, Mix};
+use super::method::{Alphas, Method, Mix, NoiseDraws};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug)]
@@ -42,7 +42,14 @@ impl Method for Ddim {
     }
 
     /// Equation 12.
-    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        draws: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let t = self.timesteps[call];
         let (alpha, next) = (self.alphas.at(t), self.alphas.at(t - self.stride as f64));
         let (image, noise) = (self.prediction.image(alpha), self.prediction.noise(alpha));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::alpha_sigma;
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
 use super::{History, Prediction};
@@ -71,7 +71,14 @@ impl Method for Deis {
     }
 
     /// Equation 11 for the variance-exploding process, whose time is sigma.
-    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
         let (alpha, next_alpha) = (alpha_sigma(sigma).0, alpha_sigma(next).0);
         let noise = self.prediction.noise(alpha * alpha).of(latents, &output);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::History;
-use super::method::{Draws, Method, Mix};
+use super::method::{Method, Mix, NoiseDraws};
 use super::noise_schedule::SigmaCurve;
 use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
 use super::sigmas::Route;
@@ -73,7 +73,7 @@ impl Method for Dpm2 {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Vec<f32> {
         let sigma = self.space.sigmas[call / 2];
         let (end, up) = self.ends[call / 2];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -111,7 +111,7 @@ impl Method for DpmMultistep {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
         let value = self.algorithm.model_value(self.prediction, sigma).of(latents, &output);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::History;
 use super::brownian::Brownian;
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
 use super::sigmas::Route;
 
@@ -73,7 +73,7 @@ impl Method for DpmSde {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Vec<f32> {
         let (sigma, next) = (self.space.sigmas[call / 2], self.space.sigmas[call / 2 + 1]);
         if next == 0.0 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
@@ -116,7 +116,7 @@ impl Method for DpmSinglestep {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Vec<f32> {
         let newest = self.algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);
         let order = self.orders[call].min(history.outputs.len() + 1);

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::method::{Draws, Method, Mix};
+use super::method::{Method, Mix, NoiseDraws};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
 use super::schedule;
@@ -68,7 +68,7 @@ impl Method for Euler {
         input_divisor(self.0.sigmas[call])
     }
 
-    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], _: &mut NoiseDraws) -> Vec<f32> {
         self.0.towards(self.0.sigmas[call], self.0.sigmas[call + 1]).of(latents, &output)
     }
 }

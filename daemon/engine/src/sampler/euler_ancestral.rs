@@ -2,7 +2,7 @@
 //! `sample_euler_ancestral`: a step to less noise than the next timestep's, and new noise up to that.
 
 use super::History;
-use super::method::{Draws, Method, Mix};
+use super::method::{Method, Mix, NoiseDraws};
 use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
 use super::sigmas::Route;
 
@@ -35,7 +35,14 @@ impl Method for EulerAncestral {
         input_divisor(self.space.sigmas[call])
     }
 
-    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        draws: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let (from, to) = (self.space.sigmas[call], self.space.sigmas[call + 1]);
         let (down, up) = ancestral(from, to, self.eta);
         let moved = self.space.towards(from, down).of(latents, &output);

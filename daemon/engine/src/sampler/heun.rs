@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::History;
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::sigma_space::{SigmaSpace, input_divisor};
 use super::sigmas::Route;
 
@@ -49,7 +49,14 @@ impl Method for Heun {
         input_divisor(self.sigma(call))
     }
 
-    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let (sigma, next) = (self.space.sigmas[call / 2], self.space.sigmas[call / 2 + 1]);
         let derivative = self.space.derivative(self.sigma(call)).of(latents, &output);
         match (history.sample.take(), history.outputs.pop()) {

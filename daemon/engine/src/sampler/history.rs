@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draws, Sampler};
+use super::{NoiseDraws, Sampler};
 
 /// The calls that were made for an image. Tensors are as long as its latents and shared, so that a copy costs little.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,7 @@ impl History {
     /// What it is after each call of `sampler`, with empty tensors.
     fn replayed(sampler: &Sampler) -> impl Iterator<Item = History> {
         sampler.timesteps().iter().scan(History::default(), |history, _| {
-            sampler.step(history, vec![], &[], &mut Draws { next: &mut Vec::new, of_seed: &|_| vec![], seed: 0 });
+            sampler.step(history, vec![], &[], &mut NoiseDraws { next: &mut Vec::new, of_seed: &|_| vec![], seed: 0 });
             Some(history.clone())
         })
     }

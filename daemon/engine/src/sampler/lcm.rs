@@ -1,7 +1,7 @@
 //! Latent consistency sampling (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>, algorithm 3), as diffusers'
 //! `LCMScheduler`.
 
-use super::method::{Alphas, Draws, Method, Mix};
+use super::method::{Alphas, Method, Mix, NoiseDraws};
 use super::{History, Prediction, SamplingConfig};
 
 /// The data's deviation and the scale of timesteps in the consistency function's boundary condition (section 4.1).
@@ -49,7 +49,14 @@ impl Method for Lcm {
     }
 
     /// The consistency function, and new noise for the next timestep.
-    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        draws: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let t = self.timesteps[call];
         let image = self.prediction.image(self.alphas.at(t));
         let scaled = t * TIMESTEP_SCALE;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::History;
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::sigma_space::{SigmaSpace, input_divisor};
 use super::sigmas::Route;
 
@@ -55,7 +55,14 @@ impl Method for Lms {
     }
 
     /// Image to image begins with fewer derivatives than factors; as in the reference, what is missing counts as 0.
-    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let derivative = self.0.derivative(self.0.sigmas[call]).of(latents, &output);
         let derivatives =
             std::iter::once(derivative.as_slice()).chain(history.outputs.iter().rev().map(|d| d.as_slice()));

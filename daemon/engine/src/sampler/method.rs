@@ -35,12 +35,12 @@ pub(super) trait Method: Debug + Send + Sync {
         history: &mut History,
         output: Vec<f32>,
         latents: &[f32],
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Vec<f32>;
 }
 
 /// Where a step's noise comes from.
-pub struct Draws<'a> {
+pub struct NoiseDraws<'a> {
     /// As many standard normals as there are latents, the next of the painting.
     pub next: &'a mut dyn FnMut() -> Vec<f32>,
     /// As many, the first of a generator with this seed.
@@ -49,7 +49,7 @@ pub struct Draws<'a> {
     pub seed: u64,
 }
 
-impl Draws<'_> {
+impl NoiseDraws<'_> {
     /// The next standard normals.
     pub(super) fn normals(&mut self) -> Vec<f32> {
         (self.next)()

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::ddim::whole_timesteps;
-use super::method::{Alphas, Draws, Method, Mix, weighted};
+use super::method::{Alphas, Method, Mix, NoiseDraws, weighted};
 use super::{History, Prediction, SamplingConfig};
 
 #[derive(Debug)]
@@ -136,7 +136,14 @@ impl Method for Pndm {
         Mix::of_alpha(self.alphas.at(self.timesteps[call]))
     }
 
-    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut NoiseDraws,
+    ) -> Vec<f32> {
         if history.made < self.runge_kutta.len() {
             self.runge_kutta(call, history, output, latents)
         } else {

@@ -4,7 +4,7 @@
 use super::History;
 use super::Prediction;
 use super::lcm;
-use super::method::{Alphas, Draws, Method, Mix};
+use super::method::{Alphas, Method, Mix, NoiseDraws};
 use super::sigmas::Route;
 
 #[derive(Debug)]
@@ -37,7 +37,14 @@ impl Method for Tcd {
         Mix::of_alpha(self.alphas.at(self.timesteps[call]))
     }
 
-    fn step(&self, call: usize, _: &mut History, output: Vec<f32>, latents: &[f32], draws: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        _: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        draws: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let next = self.timesteps.get(call + 1).copied();
         // In f32, as the reference multiplies.
         let low = f64::from(((1.0 - self.eta) as f32 * next.unwrap_or(0.0) as f32).floor());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dpm::{Algorithm, alpha_sigma, log_snr};
-use super::method::{Draws, Method, Mix, weighted};
+use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -199,7 +199,14 @@ impl Method for Unipc {
     }
 
     /// The corrector of the step before, then the predictor of this one.
-    fn step(&self, call: usize, history: &mut History, output: Vec<f32>, latents: &[f32], _: &mut Draws) -> Vec<f32> {
+    fn step(
+        &self,
+        call: usize,
+        history: &mut History,
+        output: Vec<f32>,
+        latents: &[f32],
+        _: &mut NoiseDraws,
+    ) -> Vec<f32> {
         let UnipcOptions { solver_order, predict_x0, disable_corrector, .. } = &self.options;
         let algorithm = Algorithm { of_noise: !predict_x0, stochastic: false };
         let value = algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);
