@@ -166,8 +166,9 @@ impl Models {
     fn enlarged_demand(&mut self, painting: &Painting, hires: &Hires) -> Result<StageDemand> {
         let mut demand = self.encoder(painting.parameters().decoder)?.demand(hires.width, hires.height)?;
         let (width, height) = painting.size(SamplingPass::First);
-        // Of `Fit::place`, both images included.
-        let scaling = 3 * width * height + 16 * width * hires.height + 3 * hires.width * hires.height;
+        let (wide, high) = Hires::covering((hires.width, hires.height), (width, height));
+        // Of `Fit::place` and of what is cut out of its image, all images included.
+        let scaling = 3 * width * height + 16 * width * high + 6 * wide * high;
         demand.activations = demand.activations.max(scaling as u64);
         Ok(StageDemand { pass: SamplingPass::Hires, stage: Stage::VaeEncoder, runs: 1, demand })
     }

@@ -1,7 +1,7 @@
 //! Between the two passes: what the first one has painted becomes the beginning of the second, as A1111's web interface
 //! does it, and diffusers' `StableDiffusionImg2ImgPipeline` with the scaled latents or image.
 
-use image::Rgb;
+use image::{Rgb, imageops};
 
 use super::Pipeline;
 use crate::StepCheckpoint;
@@ -35,9 +35,15 @@ impl Pipeline<'_> {
     fn enlarge_pixels(&mut self, latents: &Latents, hires: &Hires, noise: &mut Noise) -> Result<Latents> {
         let image = self.decode(SamplingPass::First, latents)?;
         self.stage_ended();
-        let image = Fit::Cover.place(image, hires.width, hires.height, Rgb([0; 3]));
-        let pixels = picture::to_pixels(&image);
+        // Scaled to the whole size before it is cut: `Fit::Cover` would cut to whole pixels of the smaller image.
+        let (wide, high) = Hires::covering((hires.width, hires.height), self.painting.size(SamplingPass::First));
+        let image = Fit::Stretch.place(image, wide, high, Rgb([0; 3]));
+        let (left, top) = ((wide - hires.width) / 2, (high - hires.height) / 2);
+        let cut = [left, top, hires.width, hires.height].map(|side| side as u32);
+        let shown = imageops::crop_imm(&image, cut[0], cut[1], cut[2], cut[3]).to_image();
         drop(image);
+        let pixels = picture::to_pixels(&shown);
+        drop(shown);
         let moments = self.encode(SamplingPass::Hires, pixels)?;
         let shape = moments.shape();
         Ok(moments.sample(|| Latents::noise(noise, shape).values))
