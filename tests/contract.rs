@@ -218,7 +218,7 @@ fn a_mask_is_described_as_it_is_read() {
 fn every_key_of_the_schema_is_read() {
     let reader = Reader::new();
     let properties = description()["components"]["schemas"]["Txt2ImgRequest"]["properties"].as_object().unwrap();
-    let examples = json!({
+    let mut examples = json!({
         "prompt": "a", "negative_prompt": "b", "steps": 2, "cfg_scale": 2, "seed": 1, "width": 64, "height": 64,
         "sampler_name": "ddim", "n_iter": 2, "denoising_strength": 0.5, "id": "a", "transaction": "t", "format": "png",
         "decoder": "full", "scheduler": "uniform", "eta": 0.5, "prompt_syntax": "plain", "clip_skip": 1, "override_settings": {}, "priority": 1,
@@ -227,6 +227,11 @@ fn every_key_of_the_schema_is_read() {
         "mask_blur_y": null, "inpainting_fill": null, "inpainting_mask_invert": null, "inpaint_full_res": null,
         "inpaint_full_res_padding": null, "keep_unmasked": null,
     });
+    let second_pass = json!({
+        "hires": null, "enable_hr": true, "hr_scale": 1.5, "hr_resize_x": 0, "hr_resize_y": 0, "hr_second_pass_steps": 0,
+        "hr_upscaler": "Latent",
+    });
+    examples.as_object_mut().unwrap().extend(second_pass.as_object().unwrap().clone());
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
     assert_eq!(keys(&examples), properties.keys().cloned().collect());
     let job = reader.read(RequestMode::Txt2Img, &examples).unwrap();

@@ -28,7 +28,7 @@ fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
 
 /// What is painted beside the size.
 #[derive(Default)]
-struct Asked<'a> {
+struct PaintingCase<'a> {
     /// Of image to image.
     strength: Option<f64>,
     inpainting: Option<Inpainting>,
@@ -39,8 +39,8 @@ struct Asked<'a> {
 }
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size.
-fn smallest_budget((width, height): Size, asked: &Asked) -> String {
-    let Asked { strength, inpainting, model, upscale, hires } = *asked;
+fn smallest_budget((width, height): Size, case: &PaintingCase) -> String {
+    let PaintingCase { strength, inpainting, model, upscale, hires } = *case;
     let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
@@ -53,7 +53,7 @@ fn smallest_budget((width, height): Size, asked: &Asked) -> String {
 }
 
 /// Paints with every choice and compares.
-fn check(name: &str, size: Size, options: &[&str], asked: &Asked) {
+fn check(name: &str, size: Size, options: &[&str], case: &PaintingCase) {
     let folder = tempfile::tempdir().unwrap();
     let (width, height) = (size.0.to_string(), size.1.to_string());
     let mut options = options.to_vec();
@@ -68,7 +68,7 @@ fn check(name: &str, size: Size, options: &[&str], asked: &Asked) {
             }
         }
     }
-    for memory in [&smallest_budget(size, asked), "64M", "2G"] {
+    for memory in [&smallest_budget(size, case), "64M", "2G"] {
         let options = [&options[..], &["--memory", memory]].concat();
         assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
     }
@@ -76,13 +76,13 @@ fn check(name: &str, size: Size, options: &[&str], asked: &Asked) {
 
 #[test]
 fn text_to_image() {
-    check("boat.png", (128, 96), &[], &Asked::default());
+    check("boat.png", (128, 96), &[], &PaintingCase::default());
 }
 
 /// Latents of 13 × 9, which no halving divides.
 #[test]
 fn text_to_image_of_an_odd_size() {
-    check("boat.png", (104, 72), &[], &Asked::default());
+    check("boat.png", (104, 72), &[], &PaintingCase::default());
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn image_to_image() {
         "boat.png",
         (128, 96),
         &["--init-image", init, "--strength", "0.9"],
-        &Asked { strength: Some(0.9), ..Asked::default() },
+        &PaintingCase { strength: Some(0.9), ..PaintingCase::default() },
     );
 }
 
@@ -103,7 +103,12 @@ fn inpainting() {
     let options =
         ["--init-image", &image, "--mask", &mask, "--strength", "0.9", "--mask-blur", "5", "--inpainting-fill", "fill"];
     let inpainting = Some(Inpainting { content: MaskedContent::Fill, ..Inpainting::default() });
-    check("boat.png", (128, 96), &options, &Asked { strength: Some(0.9), inpainting, ..Asked::default() });
+    check(
+        "boat.png",
+        (128, 96),
+        &options,
+        &PaintingCase { strength: Some(0.9), inpainting, ..PaintingCase::default() },
+    );
 }
 
 #[test]
@@ -115,7 +120,12 @@ fn an_enlarged_image() {
     let options = model_prep::Options { source, ..model_prep::Options::default() };
     convert(&root().join("model-prep/demo/model"), &bundle, &options, &mut |_| ()).unwrap();
     let options = ["--model", bundle.to_str().unwrap(), "--upscale", "4"];
-    check("boat.png", (72, 40), &options, &Asked { model: Some(&bundle), upscale: Some(4), ..Asked::default() });
+    check(
+        "boat.png",
+        (72, 40),
+        &options,
+        &PaintingCase { model: Some(&bundle), upscale: Some(4), ..PaintingCase::default() },
+    );
 }
 
 #[test]
@@ -123,6 +133,6 @@ fn two_passes_of_latents_and_of_pixels() {
     for upscaler in [HiresUpscaler::Latent, HiresUpscaler::Lanczos] {
         let hires = HiresRequest { scale: Some(1.5), upscaler: Some(upscaler), ..HiresRequest::default() };
         let options = ["--hires", "1.5", "--hires-upscaler", &upscaler.to_string()];
-        check("boat.png", (64, 48), &options, &Asked { hires: Some(hires), ..Asked::default() });
+        check("boat.png", (64, 48), &options, &PaintingCase { hires: Some(hires), ..PaintingCase::default() });
     }
 }

@@ -32,17 +32,18 @@ pub(crate) fn what_a_display_shows_is_published_and_kept() {
     let kept = std::fs::read(output["path"].as_str().unwrap()).unwrap();
     assert!(kept == sent.payload && output["path"].as_str().unwrap().ends_with("a-0-output.bin"), "{output}");
     assert!(find(&messages, "output").is_some_and(|latest| latest.payload == sent.payload));
-    // The broker keeps it for a frame that wakes up later.
-    let mut late = diffused_tests::mqtt::Peer::connect(harness.broker.port);
-    let latest = late.wait_for("the latest output", |message| message.topic == "output").pop().unwrap();
-    assert!(latest.retained && latest.payload == sent.payload);
     // A request that comes again is answered with all of it.
     let again = harness.peer.paint(&request("a", &packed));
     assert_eq!(find(&again, "job/a/output/0").unwrap().payload, sent.payload);
     let png = json!({"panel": "inky-impression-7.3", "rotate": 90});
     let messages = harness.peer.paint(&request("b", &png));
-    let shown = image::load_from_memory(&find(&messages, "job/b/output/0").unwrap().payload).unwrap();
+    let sent = find(&messages, "job/b/output/0").unwrap();
+    let shown = image::load_from_memory(&sent.payload).unwrap();
     assert_eq!((shown.width(), shown.height()), (800, 480));
+    // The broker keeps the latest for a frame that wakes up later.
+    let mut late = diffused_tests::mqtt::Peer::connect(harness.broker.port);
+    let latest = late.wait_for("the latest output", |message| message.topic == "output").pop().unwrap();
+    assert!(latest.retained && latest.payload == sent.payload);
 }
 
 pub(crate) fn the_configuration_has_a_display_for_every_request() {

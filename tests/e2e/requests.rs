@@ -91,12 +91,12 @@ pub(crate) fn what_has_no_effect_is_a_warning_in_the_result() {
     let prompt = format!("{} red at night", ["house"; 75].join(" "));
     let request = json!({
         "prompt": prompt, "prompt_syntax": "plain", "negative_prompt": "a tree", "cfg_scale": 1, "steps": 1, "id": "w",
-        "eta": 1,
+        "etta": 1,
     });
     let messages = harness.peer.paint(&request);
     let result = messages.iter().find(|message| message.topic == "job/w/result").unwrap().json();
     let warnings: Vec<String> = serde_json::from_value(result["warnings"].clone()).unwrap();
-    for part in ["`eta` is unknown", "negative_prompt has no effect", "left out: \"red at night\""] {
+    for part in ["`etta` is unknown", "negative_prompt has no effect", "left out: \"red at night\""] {
         assert_eq!(warnings.iter().filter(|warning| warning.contains(part)).count(), 1, "{part}: {warnings:?}");
     }
     assert_eq!(warnings.len(), 3, "{warnings:?}");

@@ -163,7 +163,8 @@ impl Correction {
             None => self.leave(image),
         });
         let earlier = format!("image {} has ", self.index);
-        let earlier = warnings.iter().position(|text| text.starts_with(&earlier) && text.contains(COPY));
+        let is_earlier = |text: &String| !self.output && text.starts_with(&earlier) && text.contains(COPY);
+        let earlier = warnings.iter().position(is_earlier);
         let what = earlier.map_or_else(|| self.what.clone(), |at| warnings.remove(at).replace(COPY, COPY_TRIED));
         let warning = match self.quality {
             Some(quality) => format!("{}{COPY} of quality {quality}", self.what),
