@@ -24,7 +24,11 @@ pub(crate) fn a_result_survives_a_broker_that_forgets_everything() {
     harness.peer.wait_for("progress", |message| message.topic == "job/a/progress");
     harness.broker.kill();
     wait_until("the job is done meanwhile", || harness.program.log().contains("done id=\"a\""));
+    // Its messages come once the test's own client is subscribed again.
+    harness.program.signal("STOP");
     harness.broker.start();
+    harness.peer.wait_subscribed();
+    harness.program.signal("CONT");
     let messages = harness.peer.wait_state("a", "done");
     let has = |topic: &str| messages.iter().any(|message| message.topic == topic);
     assert!(has("job/a/image/0") && has("job/a/result"), "{messages:#?}");
