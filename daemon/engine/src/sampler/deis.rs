@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dpm::alpha_sigma;
+use super::dpm::{alpha_sigma, noised};
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -66,8 +66,7 @@ impl Method for Deis {
     }
 
     fn noised(&self, call: usize) -> Mix {
-        let (alpha, sigma) = alpha_sigma(self.sigmas[call]);
-        Mix(alpha, sigma)
+        noised(self.sigmas[call])
     }
 
     /// Equation 11 for the variance-exploding process, whose time is sigma.

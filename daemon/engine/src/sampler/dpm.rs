@@ -33,6 +33,12 @@ pub(super) fn alpha_sigma(sigma: f64) -> (f64, f64) {
     (alpha, sigma * alpha)
 }
 
+/// An image's latents and noise, mixed as latents at `sigma` are.
+pub(super) fn noised(sigma: f64) -> Mix {
+    let (alpha, deviation) = alpha_sigma(sigma);
+    Mix(alpha, deviation)
+}
+
 /// Half the logarithm of the signal-to-noise ratio.
 pub(super) fn log_snr(sigma: f64) -> f64 {
     -libm::log(sigma)

@@ -7,20 +7,16 @@ use std::sync::Arc;
 use super::History;
 use super::method::{Method, Mix, NoiseDraws};
 use super::noise_schedule::SigmaCurve;
-use super::sigma_space::{SigmaSpace, ancestral, input_divisor};
+use super::sigma_space::{HalfwaySteps, SigmaSpace, ancestral, input_divisor};
 use super::sigmas::Route;
 
 #[derive(Debug)]
 pub(super) struct Dpm2 {
-    space: SigmaSpace,
-    /// Of each call.
-    timesteps: Vec<f64>,
+    halfway: HalfwaySteps,
     /// Where each step goes without new noise, and how much noise it adds.
     ends: Vec<(f64, f64)>,
     /// A step adds noise, even where it is none.
     stochastic: bool,
-    /// Between each step's sigma and its end.
-    middles: Vec<f64>,
 }
 
 impl Dpm2 {
@@ -33,21 +29,14 @@ impl Dpm2 {
         let ends: Vec<(f64, f64)> =
             space.sigmas.windows(2).map(|pair| ancestral(pair[0], pair[1], eta.unwrap_or(0.0))).collect();
         let middle = |(sigma, end): (&f64, &(f64, f64))| libm::exp(0.5 * (libm::log(*sigma) + libm::log(end.0)));
-        let middles: Vec<f64> = space.sigmas.iter().zip(&ends).map(middle).collect();
-        let both = space.timesteps.iter().zip(&middles).flat_map(|(t, middle)| [*t, space.timestep(*middle)]);
-        let calls = 2 * route.steps - 1;
-        Dpm2 { timesteps: both.take(calls).collect(), ends, stochastic: eta.is_some(), middles, space }
-    }
-
-    /// The sigma of the latents that the UNet sees.
-    fn sigma(&self, call: usize) -> f64 {
-        if call.is_multiple_of(2) { self.space.sigmas[call / 2] } else { self.middles[call / 2] }
+        let middles = space.sigmas.iter().zip(&ends).map(middle).collect();
+        Dpm2 { ends, stochastic: eta.is_some(), halfway: HalfwaySteps::new(space, middles) }
     }
 }
 
 impl Method for Dpm2 {
     fn timesteps(&self) -> &[f64] {
-        &self.timesteps
+        &self.halfway.timesteps
     }
 
     fn first_call(&self, step: usize) -> usize {
@@ -55,16 +44,15 @@ impl Method for Dpm2 {
     }
 
     fn noise_scale(&self) -> f64 {
-        self.space.noise_scale()
+        self.halfway.space.noise_scale()
     }
 
-    /// Between the calls of a step as at its end, as the reference has it.
     fn noised(&self, call: usize) -> Mix {
-        Mix(1.0, self.space.sigmas[call.div_ceil(2)])
+        self.halfway.noised(call)
     }
 
     fn input_divisor(&self, call: usize) -> f64 {
-        input_divisor(self.sigma(call))
+        input_divisor(self.halfway.sigma(call))
     }
 
     fn step(
@@ -75,17 +63,17 @@ impl Method for Dpm2 {
         latents: &[f32],
         draws: &mut NoiseDraws,
     ) -> Vec<f32> {
-        let sigma = self.space.sigmas[call / 2];
+        let sigma = self.halfway.space.sigmas[call / 2];
         let (end, up) = self.ends[call / 2];
-        let derivative = self.space.derivative(self.sigma(call)).of(latents, &output);
+        let derivative = self.halfway.space.derivative(self.halfway.sigma(call)).of(latents, &output);
         match history.sample.take() {
             Some(sample) => {
                 let moved = Mix(1.0, end - sigma).of(&sample, &derivative);
                 if self.stochastic { Mix(1.0, up).of(&moved, &draws.normals()) } else { moved }
             }
-            None if call + 1 < self.timesteps.len() => {
+            None if call + 1 < self.halfway.timesteps.len() => {
                 history.sample = Some(Arc::new(latents.to_vec()));
-                Mix(1.0, self.middles[call / 2] - sigma).of(latents, &derivative)
+                Mix(1.0, self.halfway.middles[call / 2] - sigma).of(latents, &derivative)
             }
             None => Mix(1.0, end - sigma).of(latents, &derivative),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
+use super::dpm::{Algorithm, DpmSolverType, log_snr, noised};
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
@@ -100,8 +100,7 @@ impl Method for DpmMultistep {
     }
 
     fn noised(&self, call: usize) -> Mix {
-        let (alpha, sigma) = alpha_sigma(self.sigmas[call]);
-        Mix(alpha, sigma)
+        noised(self.sigmas[call])
     }
 
     /// Differences of the last values stand for the derivatives.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dpm::{Algorithm, DpmSolverType, alpha_sigma, log_snr};
+use super::dpm::{Algorithm, DpmSolverType, log_snr, noised};
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -105,8 +105,7 @@ impl Method for DpmSinglestep {
     }
 
     fn noised(&self, call: usize) -> Mix {
-        let (alpha, sigma) = alpha_sigma(self.sigmas[call]);
-        Mix(alpha, sigma)
+        noised(self.sigmas[call])
     }
 
     /// Each call goes from where the step began.

@@ -74,6 +74,34 @@ impl SigmaSpace {
     }
 }
 
+/// Steps of two calls, the second at a sigma in between, but for the last, which has one.
+#[derive(Debug)]
+pub(super) struct HalfwaySteps {
+    pub(super) space: SigmaSpace,
+    /// Of each call.
+    pub(super) timesteps: Vec<f64>,
+    /// Of each step's second call; of the last step without meaning.
+    pub(super) middles: Vec<f64>,
+}
+
+impl HalfwaySteps {
+    pub(super) fn new(space: SigmaSpace, middles: Vec<f64>) -> HalfwaySteps {
+        let both = space.timesteps.iter().zip(&middles).flat_map(|(t, middle)| [*t, space.timestep(*middle)]);
+        let calls = 2 * space.timesteps.len() - 1;
+        HalfwaySteps { timesteps: both.take(calls).collect(), middles, space }
+    }
+
+    /// The sigma of the latents that the UNet sees.
+    pub(super) fn sigma(&self, call: usize) -> f64 {
+        if call.is_multiple_of(2) { self.space.sigmas[call / 2] } else { self.middles[call / 2] }
+    }
+
+    /// Between the calls of a step as at its end, as the reference has it.
+    pub(super) fn noised(&self, call: usize) -> Mix {
+        Mix(1.0, self.space.sigmas[call.div_ceil(2)])
+    }
+}
+
 /// Latents at `sigma` are divided by this before the UNet sees them.
 pub(super) fn input_divisor(sigma: f64) -> f64 {
     (sigma * sigma + 1.0).sqrt()

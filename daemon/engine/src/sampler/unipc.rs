@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dpm::{Algorithm, alpha_sigma, log_snr};
+use super::dpm::{Algorithm, alpha_sigma, log_snr, noised};
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::noise_schedule::SigmaCurve;
 use super::options::FinalSigma;
@@ -194,8 +194,7 @@ impl Method for Unipc {
     }
 
     fn noised(&self, call: usize) -> Mix {
-        let (alpha, sigma) = alpha_sigma(self.sigmas[call]);
-        Mix(alpha, sigma)
+        noised(self.sigmas[call])
     }
 
     /// The corrector of the step before, then the predictor of this one.
