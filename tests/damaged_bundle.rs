@@ -48,7 +48,7 @@ fn with_value(folder: &Path, key: &str, value: &str) {
     let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     *json.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap() = json!("VALUE");
     fs::write(path, json.to_string().replace("\"VALUE\"", value)).unwrap();
-    fs::write(folder.join("c.toml"), "model = \"m\"").unwrap();
+    fs::write(folder.join("c.toml"), format!("model = {:?}", folder.join("m"))).unwrap();
 }
 
 /// What `check`, `generate` and the service say of it: the file, then `parts`.

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use diffused_engine::Options;
+use anyhow::{Result, anyhow};
+use diffused_engine::request::Request;
+use diffused_engine::{Engine, Options, Resolver};
 
 use crate::config::{ByteSize, Config};
 
@@ -20,6 +22,35 @@ const SERVICE: u64 = 8 << 20;
 /// How the service's engine may use the machine, within a budget of `memory` bytes.
 pub fn for_service(config: &Config, memory: Option<u64>) -> Options {
     Options { threads: config.threads.map(|threads| threads.0 as usize), memory, beside: SERVICE }
+}
+
+/// That images can be painted in the `memory` of the configuration. Gives a warning where those of the model's own size
+/// cannot, but smaller ones can.
+pub fn check(config: &Config, resolver: &Resolver, engine: &mut Engine) -> Result<Option<String>> {
+    let Some(memory) = config.memory else { return Ok(None) };
+    let sizes = &resolver.manifest().picture;
+    let needed = smallest_for(sizes.default, resolver, engine)?;
+    if needed <= memory.0 {
+        return Ok(None);
+    }
+    let wrong = |side: usize, needed: u64| {
+        format!(
+            "memory: {} MiB is too little for {side} x {side} pixels; it needs at least {} MiB",
+            memory.0 >> 20,
+            needed >> 20
+        )
+    };
+    let least = smallest_for(sizes.smallest, resolver, engine)?;
+    match least <= memory.0 {
+        true => Ok(Some(format!("{}; smaller images can be painted", wrong(sizes.default, needed)))),
+        false => Err(anyhow!(wrong(sizes.smallest, least))),
+    }
+}
+
+/// The smallest budget for a plain image of `side` by `side` pixels, bytes.
+pub fn smallest_for(side: usize, resolver: &Resolver, engine: &mut Engine) -> Result<u64> {
+    let request = Request { width: Some(side), height: Some(side), ..Request::default() };
+    Ok(engine.smallest_budget(&resolver.resolve(&request, None)?)?)
 }
 
 /// Seven eighths of the free memory, bytes; `None` where it cannot be read.

@@ -1,6 +1,7 @@
 //! What the command line offers, one file a verb.
 
 pub mod cancel;
+pub mod check;
 pub mod cli;
 mod client;
 #[cfg(feature = "demo")]

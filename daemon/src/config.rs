@@ -6,13 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::prompt::PromptSyntax;
-use rustix::fs::{Access, access};
 use serde::Deserialize;
 
 use crate::contract::topics::{self, ANY, TopicBase, TopicLevel, Topics};
@@ -23,7 +21,11 @@ pub use muse::{MuseConfig, Period, PromptOrder, TimeOfDay};
 pub use secrets::TlsFiles;
 pub use values::{Bounded, ByteSize, GroupName, MqttVersion, NotYet, PacketSize, Transport, Url};
 
+use values::whole_path;
+
+mod folders;
 mod muse;
+mod places;
 mod secrets;
 mod values;
 
@@ -37,6 +39,7 @@ pub struct Config {
     /// The device's name in every topic.
     pub device: TopicLevel,
     /// A bundle; `None`: the demo model inside the program.
+    #[serde(deserialize_with = "whole_path")]
     pub model: Option<PathBuf>,
     /// The autoencoder for requests that name none; `None`: the model's own choice.
     pub decoder: Option<AutoencoderKind>,
@@ -45,6 +48,7 @@ pub struct Config {
     /// How many times as wide and high images become for requests that do not say; `None`: they stay as they are.
     pub upscale: Option<Bounded<1, 8>>,
     /// Where the files of wildcards in prompts are.
+    #[serde(deserialize_with = "whole_path")]
     pub wildcards: Option<PathBuf>,
     /// What a display shows of images whose requests are silent; `None`: nothing.
     #[serde(deserialize_with = "name_or_keys")]
@@ -56,6 +60,7 @@ pub struct Config {
     /// Worker threads; `None`: one for each CPU.
     pub threads: Option<Bounded<1, 256>>,
     /// Where images are kept; `None`: see `Config::state_dir`.
+    #[serde(deserialize_with = "whole_path")]
     pub state_dir: Option<PathBuf>,
     /// How many images are kept there before the oldest is deleted.
     pub keep_pictures: Bounded<0, 1_000_000>,
@@ -84,12 +89,16 @@ pub struct MqttConfig {
     /// User name for the broker.
     pub username: Option<String>,
     /// A file that holds the password and nothing else.
+    #[serde(deserialize_with = "whole_path")]
     pub password_file: Option<PathBuf>,
     /// Over TLS: whom to trust; `None`: the system's authorities.
+    #[serde(deserialize_with = "whole_path")]
     pub ca_file: Option<PathBuf>,
     /// Over TLS: our certificate, for brokers that want one.
+    #[serde(deserialize_with = "whole_path")]
     pub cert_file: Option<PathBuf>,
     /// Over TLS: its private key.
+    #[serde(deserialize_with = "whole_path")]
     pub key_file: Option<PathBuf>,
     /// The first levels of every topic.
     pub base: TopicBase,
@@ -199,8 +208,14 @@ impl Config {
             let key = if key == "." { String::new() } else { format!("{key}: ") };
             located(error.into_inner(), &key)
         })?;
-        config.check().with_context(|| path.display().to_string())?;
+        config.check().map_err(|error| anyhow!(places::located(&format!("{error:#}"), text, path)))?;
         Ok(config)
+    }
+
+    /// `message`, which may begin with a key and a colon, with the file and the key's line in it; see `load` for `path`.
+    pub fn located(path: Option<&Path>, message: &str) -> String {
+        let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+        fs::read_to_string(path).map_or_else(|_| message.to_owned(), |text| places::located(message, &text, path))
     }
 
     /// What no single value's type can see.
@@ -208,6 +223,12 @@ impl Config {
         let levels = self.topics().of("").matches('/').count() - 1;
         if levels > 4 {
             bail!("mqtt.base: at most 4 slashes are allowed; some brokers allow no more than 7 in a whole topic");
+        }
+        let (base, prefix) = (&self.mqtt.base.0, &self.home_assistant.prefix);
+        if base.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            bail!(
+                "mqtt.base: `{prefix}` is Home Assistant's discovery prefix, where it reads every message; write another"
+            );
         }
         if self.mqtt.password_file.is_some() && self.mqtt.username.is_none() {
             bail!("mqtt.password_file: mqtt.username is missing beside it");
@@ -235,28 +256,6 @@ impl Config {
     pub fn topics(&self) -> Topics {
         let reserved = self.home_assistant.prefix.clone();
         Topics::new(&self.mqtt.base, &self.device, reserved, self.mqtt.response_topics.clone())
-    }
-
-    /// Where images are kept; created if it is missing. Without the key: systemd's state directory, else
-    /// /var/lib/diffused if it is writable, else the user's own state folder.
-    pub fn state_dir(&self) -> Result<PathBuf> {
-        // A folder that exists may be another user's.
-        let make = |folder: &Path| {
-            let pictures = folder.join("pictures");
-            fs::create_dir_all(&pictures)?;
-            [folder, &pictures].iter().try_for_each(|folder| access(*folder, Access::WRITE_OK | Access::EXEC_OK))?;
-            io::Result::Ok(())
-        };
-        if let Some(folder) = &self.state_dir {
-            make(folder).with_context(|| format!("state_dir: {}", folder.display()))?;
-            return Ok(folder.clone());
-        }
-        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let home = || variable("HOME").map(|home| home.join(".local/state"));
-        let own = variable("XDG_STATE_HOME").or_else(home).map(|folder| folder.join("diffused"));
-        let candidates = [variable("STATE_DIRECTORY"), Some("/var/lib/diffused".into()), own];
-        let found = candidates.into_iter().flatten().find(|folder| make(folder).is_ok());
-        found.context("state_dir: neither /var/lib/diffused nor ~/.local/state can be written to; set this key")
     }
 }
 

@@ -22,6 +22,17 @@ pub fn write_parts_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     placed.and_then(|()| sync_folder(path))
 }
 
+/// Tries whether a file of these `bytes` can be brought to the disk in `folder`; it is removed at once.
+pub fn try_write(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = temporary(&folder.join(".diffused-try"));
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(&path);
+    written.and(removed)
+}
+
 /// The longest name to which something is added: most file systems take 255 bytes.
 const MAX_NAME: usize = 200;
 
@@ -72,6 +83,14 @@ mod tests {
         remove_leftovers(folder.path(), |name| name == "a");
         assert!(!folder.path().join("a.12.tmp").exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn a_try_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        try_write(folder.path(), b"x").unwrap();
+        assert!(try_write(&folder.path().join("missing"), b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

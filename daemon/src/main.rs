@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use diffused::commands::cli::{Cli, Command};
-use diffused::commands::{cancel, doctor, generate, list, plan, run, status, submit, watch};
+use diffused::commands::{cancel, check, doctor, generate, list, plan, run, status, submit, watch};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run::run(arguments.config.as_deref()),
-        Command::Check(arguments) => run::check(arguments.config.as_deref()),
-        Command::Doctor(arguments) => doctor::run(arguments.config.as_deref()),
+        Command::Check(arguments) => check::run(arguments.config.as_deref()),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),

@@ -26,7 +26,7 @@ use outbox::{Loss, Refused};
 use receipts::Receipt;
 
 pub use access::BrokerAccess;
-pub use probe::probe;
+pub use probe::{BrokerReport, ProbeWishes, probe};
 pub use settings::MqttSettings;
 
 mod access;

@@ -29,7 +29,9 @@ use muse::Muses;
 pub(crate) use muse::check as check_muses;
 use notify::Watchdog;
 use publisher::Publisher;
+pub(crate) use publisher::SESSION;
 use storage::Storage;
+pub(crate) use storage::is_in_use;
 
 mod client_id;
 mod commands;

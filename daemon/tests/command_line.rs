@@ -43,12 +43,74 @@ fn a_wrong_configuration() {
     check(&["check", "--config", "c.toml"], &config("memory = \"much\""), 2, &["c.toml:1: memory: `much`"]);
 }
 
+/// What is wrong with a file though each of its values is one that the key takes, with the key's line.
+#[test]
+fn a_configuration_that_cannot_work() {
+    let state = tempfile::tempdir().unwrap();
+    let lines = format!("threads = 2\nstate_dir = {:?}\n", state.path());
+    let wrong = |keys: &str, parts: &[&str]| {
+        for verb in ["check", "run"] {
+            check(&[verb, "--config", "c.toml"], &[("c.toml", &format!("{lines}{keys}"))], 2, parts);
+        }
+    };
+    wrong("memory = \"1M\"", &["c.toml:3: memory: 1 MiB is too little for 32 x 32 pixels; it needs at least "]);
+    wrong("wildcards = \"/no/such\"", &["c.toml:3: wildcards: /no/such: No such file"]);
+    wrong("decoder = \"tiny\"", &["c.toml:3: decoder: "]);
+    wrong("upscale = 4", &["c.toml:3: upscale: "]);
+    let passwords = "[mqtt]\nusername = \"a\"\npassword_file = \"/no/such\"";
+    wrong(passwords, &["c.toml:5: mqtt.password_file: /no/such: No such file"]);
+    let text = "threads = 1\nstate_dir = \"/proc/x\"";
+    check(
+        &["check", "--config", "c.toml"],
+        &[("c.toml", text)],
+        2,
+        &["c.toml:2: state_dir: /proc/x cannot be written"],
+    );
+}
+
+/// The demo model's bundle as the folder `m`, made for images of 1024 × 1024.
+fn large_model(folder: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    fs::create_dir_all(folder.join("m/tokenizer")).unwrap();
+    for sub in ["", "tokenizer"] {
+        for entry in fs::read_dir(source.join(sub)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), folder.join("m").join(sub).join(entry.file_name())).unwrap();
+        }
+    }
+    let path = folder.join("m/bundle.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let larger = manifest.replace("\"default\": 128", "\"default\": 1024");
+    assert_ne!(larger, manifest);
+    fs::write(path, larger).unwrap();
+}
+
+#[test]
+fn memory_for_small_images_alone_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    large_model(folder.path());
+    let [state, model] = ["state", "m"].map(|name| folder.path().join(name));
+    let text = format!("memory = \"60M\"\nthreads = 1\nstate_dir = {state:?}\nmodel = {model:?}");
+    fs::write(folder.path().join("c.toml"), text).unwrap();
+    let (code, stdout, stderr) = run(&["check", "--config", "c.toml"], folder.path());
+    assert!(code == Some(0) && stdout.contains("the configuration is valid"), "{code:?}: {stderr}");
+    assert!(stderr.contains("warning: c.toml:1: memory: 60 MiB is too little for 1024 x 1024 pixels"), "{stderr}");
+    assert!(!state.exists(), "checking makes nothing");
+}
+
 #[test]
 fn a_missing_or_edited_model() {
-    let run = ["run", "--config", "c.toml"];
-    check(&run, &[("c.toml", "model = \"none\"")], 3, &["none/bundle.json"]);
-    let edited = [("c.toml", "model = \"m\""), ("m/bundle.json", "{\"schema\": 1, \"name\": ")];
-    check(&run, &edited, 3, &["m/bundle.json"]);
+    let folder = tempfile::tempdir().unwrap();
+    let [model, config] = ["m", "c.toml"].map(|name| folder.path().join(name));
+    fs::write(&config, format!("model = {model:?}")).unwrap();
+    for (manifest, part) in [(None, "there is no such folder"), (Some("{\"schema\": 1, \"name\": "), "EOF")] {
+        if let Some(text) = manifest {
+            fs::create_dir(&model).unwrap();
+            fs::write(model.join("bundle.json"), text).unwrap();
+        }
+        for verb in ["run", "check"] {
+            check(&[verb, "--config", config.to_str().unwrap()], &[], 3, &["m/bundle.json", part]);
+        }
+    }
     check(&["generate", "a", "--model", "none"], &[], 3, &["none/bundle.json", "there is no such folder"]);
 }
 
@@ -60,19 +122,6 @@ fn a_model_that_is_not_converted() {
     check(&generate, &[("m.safetensors", "")], 3, &["m.safetensors: is a file; a bundle is a folder", advice]);
     let generate = ["generate", "a", "--model", "m"];
     check(&generate, &[("m/model_index.json", "{}")], 3, &["m/bundle.json: the file is missing", advice]);
-}
-
-#[test]
-fn the_doctor_shows_what_is_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let broker = "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"";
-    let text = format!("memory = \"200M\"\nthreads = 2\nstate_dir = \"state\"\n{broker}");
-    fs::write(folder.path().join("c.toml"), text).unwrap();
-    let (code, stdout, stderr) = run(&["doctor", "--config", "c.toml"], folder.path());
-    assert!(code == Some(1) && stderr.contains("the broker cannot be used: Connection refused"), "{code:?}: {stderr}");
-    for part in ["cpu", "2 on ", "at most 200 MiB", "demo, 128 x 128", "mqtt://127.0.0.1:1", "state/pictures"] {
-        assert!(stdout.contains(part), "{part}: {stdout}");
-    }
 }
 
 #[test]

@@ -121,9 +121,9 @@ pub(crate) fn faults_of_tls_are_explained() {
         wait_until(&format!("`{wanted}` is logged of {url}, {keys}"), || program.log().contains(wanted));
     }
     let file = folder.path().join("missing.toml");
-    fs::write(&file, configured(folder.path(), "mqtts://localhost", "ca_file = \"missing.pem\"")).unwrap();
+    fs::write(&file, configured(folder.path(), "mqtts://localhost", "ca_file = \"/no/missing.pem\"")).unwrap();
     let (status, _, error) = run(&["check", "--config", "missing.toml"], folder.path());
-    assert!(status == Some(2) && error.contains("mqtt.ca_file: missing.pem: No such file"), "{status:?}: {error}");
+    assert!(status == Some(2) && error.contains("mqtt.ca_file: /no/missing.pem: No such file"), "{status:?}: {error}");
 }
 
 pub(crate) fn websockets_plain_and_encrypted() {

@@ -74,7 +74,7 @@ pub fn check(topic: &str, payload: &[u8]) -> Result<(), String> {
         "ImageFile" => Err("neither a PNG nor a JPEG".into()),
         // A display's memory holds any bytes.
         "OutputFile" => Ok(()),
-        "Status" => validate(name, &String::from_utf8_lossy(payload).into()),
+        "Status" | "DoctorText" => validate(name, &String::from_utf8_lossy(payload).into()),
         _ => validate(name, &parse(payload)?),
     }
 }

@@ -44,8 +44,8 @@ pub enum Command {
     Run(ConfigFile),
     /// Check a configuration and its model, as `run` does before it connects
     Check(ConfigFile),
-    /// Show what was found on this machine: CPU, memory, configuration, model
-    Doctor(ConfigFile),
+    /// Look for what hinders the service: board, configuration, model, disk, broker
+    Doctor(DoctorArgs),
     /// Paint one image
     Generate(Box<GenerateArgs>),
     /// Show how much memory an image needs
@@ -75,6 +75,20 @@ pub struct ConfigFile {
     /// The configuration file; without it /etc/diffused/config.toml if that exists, else all defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `diffused doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The configuration
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Leave out what reads the whole model or paints with it
+    #[arg(long)]
+    pub quick: bool,
+    /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The groups of options that paint, in their order.

@@ -1,124 +1,223 @@
-//! `diffused doctor`: what the program found on this machine and how it would use it, for people and bug reports.
+//! `diffused doctor`: looks at all that the service depends on, and says of each part whether it is well and what to do.
+//! Nothing is made or changed, and a service that runs is not disturbed.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use diffused_engine::{Engine, Options, cpu};
+use diffused_engine::{Engine, Options, Resolver};
+use serde_json::json;
 
 use crate::budget;
-use crate::commands::cli;
+use crate::commands::check::with_defaults;
+use crate::commands::cli::{DoctorArgs, print_line};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::failure::Failure;
-use crate::health;
-use crate::mqtt::{self, BrokerAccess};
+use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
+use crate::service;
+pub(super) use finding::amount;
+use finding::{Finding, Severity};
+use memory::{MemoryBudget, Needs};
 
-/// Prints a line for each part. Ends with an error at the first part that is wrong.
-pub fn run(path: Option<&Path>) -> Result<(), Failure> {
+mod broker;
+mod disk;
+mod finding;
+mod machine;
+mod memory;
+mod model;
+
+/// Prints a finding for each part, the worst again at the end. An error where something will not work.
+pub fn run(arguments: &DoctorArgs) -> Result<(), Failure> {
     crate::logging::start("error");
-    print_part("program", concat!("diffused ", env!("CARGO_PKG_VERSION")));
-    print_part("cpu", &cpu::describe());
-    let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let budget = budget::or_free(config.memory);
-    let options = budget::for_service(&config, budget);
-    print_part("threads", &threads(options));
-    print_part("memory", &memory(&config, budget));
-    print_part("limits", kernel_limits(Path::new("/sys/fs/cgroup/cgroup.controllers")));
-    print_part("config", &source(path));
-    let engine = Model::new(config.model.as_deref(), options)?.open();
-    print_part(
-        "model",
-        &model(&engine.map_err(|error| Failure::Model(format!("the model cannot be opened: {error}")))?),
-    );
-    let folder = config.state_dir().map_err(|error| Failure::Usage(format!("{error:#}")))?.join("pictures");
-    let free = health::disk_free(&folder).map_or(String::new(), |free| format!(", {} free", amount(free)));
-    print_part("pictures", &format!("{}{free}", folder.display()));
-    broker(&config)
+    let mut examination = Examination { json: arguments.json, worst: None };
+    examination.look(arguments);
+    examination.finish()
 }
 
-/// Connects once.
-fn broker(config: &Config) -> Result<(), Failure> {
-    print_part("broker", &config.mqtt.url.to_string());
-    let access = BrokerAccess::of(config).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
-    let found = runtime.block_on(mqtt::probe(config, access));
-    runtime.shutdown_background();
-    let found = found.map_err(|reason| Failure::Other(format!("the broker cannot be used: {reason}")))?;
-    found.iter().for_each(|sentence| print_part("", sentence));
-    Ok(())
+/// Findings on their way to the reader.
+struct Examination {
+    json: bool,
+    /// The first of the worst.
+    worst: Option<Finding>,
 }
 
-fn print_part(part: &str, text: &str) {
-    cli::print_line(format!("{part:<9} {text}"));
+/// What was opened of the model.
+struct Opened {
+    model: Model,
+    resolver: Resolver,
+    engine: Engine,
 }
 
-fn threads(options: Options) -> String {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    format!("{} on {cores} processors", options.threads())
-}
-
-fn memory(config: &Config, budget: Option<u64>) -> String {
-    let Some(budget) = budget else {
-        return "no limit: how much is free cannot be read; set `memory` in the configuration".into();
-    };
-    let why = if config.memory.is_some() { "as configured" } else { "seven eighths of what is free now" };
-    format!("at most {}, {why}", amount(budget))
-}
-
-/// Whether systemd's `MemoryMax=` has an effect, from the kernel's list of cgroup `controllers`. Raspberry Pi OS boots
-/// with the memory controller switched off.
-fn kernel_limits(controllers: &Path) -> &'static str {
-    match fs::read_to_string(controllers) {
-        Ok(text) if text.split_whitespace().any(|name| name == "memory") => "systemd's MemoryMax= is enforced",
-        Ok(_) => {
-            "systemd's MemoryMax= has no effect, because the kernel's memory controller is off; `memory` in the \
-             configuration holds all the same. To switch it on (Raspberry Pi OS): append `cgroup_enable=memory \
-             cgroup_memory=1` to the one line of /boot/firmware/cmdline.txt and reboot"
+impl Examination {
+    fn look(&mut self, arguments: &DoctorArgs) {
+        let root = Path::new("/");
+        let path = arguments.file.config.as_deref();
+        if !self.json {
+            print_line(concat!("diffused ", env!("CARGO_PKG_VERSION")));
         }
-        Err(_) => {
-            "systemd's MemoryMax= may have no effect, because cgroup version 2 is not mounted at /sys/fs/cgroup (as in \
-             some containers); `memory` in the configuration holds all the same"
+        let config = match Config::load(path) {
+            Ok(config) => config,
+            Err(error) => {
+                self.add(misconfigured(format!("{error:#}")));
+                Config::default()
+            }
+        };
+        let readable = self.worst.is_none();
+        let budget = budget::or_free(config.memory);
+        let options = budget::for_service(&config, budget);
+        self.machine(root, &config, options);
+        self.add(memory::control_group(root, budget));
+        if !readable {
+            return;
+        }
+        let access = self.configuration(path, &config);
+        let state_dir = config.try_state_dir().ok();
+        let running = state_dir.and_then(|folder| service::is_in_use(&folder));
+        let opened = self.model(&config, options);
+        let side = opened.as_ref().map_or(512, |opened| opened.resolver.manifest().picture.default);
+        if let Some(opened) = opened {
+            self.with_model(root, arguments, &config, budget, running == Some(true), opened);
+        }
+        disk::findings(&config).into_iter().for_each(|finding| self.add(finding));
+        if let Some(access) = access {
+            broker::findings(&config, access, side, running).into_iter().for_each(|finding| self.add(finding));
         }
     }
-}
 
-fn source(path: Option<&Path>) -> String {
-    let default = Path::new(DEFAULT_PATH);
-    path.or(default.exists().then_some(default)).map_or("all defaults".into(), |path| path.display().to_string())
-}
-
-fn model(engine: &Engine) -> String {
-    let manifest = engine.manifest();
-    let size = manifest.picture.default;
-    let sampling = &manifest.sampling;
-    format!("{}, {size} x {size} in {} steps, sha256 {}", manifest.name, sampling.steps, engine.model_sha256())
-}
-
-/// Bytes in MiB or GiB, whichever is easier to read.
-pub(super) fn amount(bytes: u64) -> String {
-    let mib = bytes as f64 / (1 << 20) as f64;
-    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_have_units() {
-        assert_eq!(amount(200 << 20), "200 MiB");
-        assert_eq!(amount(3 << 29), "1.5 GiB");
+    fn machine(&mut self, root: &Path, config: &Config, options: Options) {
+        let processors = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        self.add(machine::processor(options.threads(), processors));
+        let program = std::env::current_exe().and_then(|program| program.metadata()?.modified());
+        let needed = config.mqtt.url.transport.is_tls() || config.muse.iter().any(|muse| !muse.at.is_empty());
+        self.add(machine::clock(root, SystemTime::now(), program.unwrap_or(SystemTime::UNIX_EPOCH), needed));
+        self.add(machine::temperature(root));
+        self.add(machine::power(root));
     }
 
-    #[test]
-    fn the_memory_controller_may_be_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("controllers");
-        fs::write(&file, "cpuset cpu io memory pids\n").unwrap();
-        assert!(kernel_limits(&file).ends_with("enforced"));
-        fs::write(&file, "cpuset cpu io pids\n").unwrap();
-        assert!(kernel_limits(&file).contains("`cgroup_enable=memory cgroup_memory=1`"));
-        assert!(kernel_limits(&folder.path().join("missing")).contains("cgroup version 2 is not mounted"));
+    /// What proves to the broker who we are, if it can be read.
+    fn configuration(&mut self, path: Option<&Path>, config: &Config) -> Option<BrokerAccess> {
+        let default = PathBuf::from(DEFAULT_PATH);
+        let shown = path.map(Path::to_owned).or_else(|| default.exists().then_some(default));
+        let shown = shown.map_or("no file, all defaults".into(), |path| path.display().to_string());
+        let access = config.check_wildcards().and_then(|()| BrokerAccess::of(config));
+        match &access {
+            Ok(_) => self.add(Finding::ok("configuration", format!("{shown}; device `{}`", config.device.0))),
+            Err(error) => self.add(misconfigured(Config::located(path, &format!("{error:#}")))),
+        }
+        access.ok()
     }
+
+    fn model(&mut self, config: &Config, options: Options) -> Option<Opened> {
+        let unusable = |error: String| {
+            let advice =
+                "set `model` to a bundle's folder, as `model-prep convert` writes it, that the service can read";
+            Finding::error("model", error, advice)
+        };
+        let opened = Model::new(config.model.as_deref(), options).map_err(|error| error.to_string());
+        let opened = opened.and_then(|model| {
+            let (resolver, engine) = model
+                .resolver()
+                .and_then(|resolver| Ok((resolver, model.open()?)))
+                .map_err(|error| error.to_string())?;
+            Ok(Opened { model, resolver, engine })
+        });
+        match opened {
+            Ok(opened) => {
+                self.add(model::describe(&opened.engine));
+                Some(opened)
+            }
+            Err(error) => {
+                self.add(unusable(error));
+                None
+            }
+        }
+    }
+
+    fn with_model(
+        &mut self,
+        root: &Path,
+        arguments: &DoctorArgs,
+        config: &Config,
+        budget: Option<u64>,
+        running: bool,
+        opened: Opened,
+    ) {
+        let Opened { model, resolver, mut engine } = opened;
+        let path = arguments.file.config.as_deref();
+        let resolver = match with_defaults(resolver, config) {
+            Ok(resolver) => resolver,
+            Err(error) => return self.add(misconfigured(Config::located(path, &format!("{error:#}")))),
+        };
+        if let Err(error) = service::check_muses(config, &resolver) {
+            self.add(misconfigured(Config::located(path, &format!("{error:#}"))));
+        }
+        let sizes = &resolver.manifest().picture;
+        let (side, smallest) = (sizes.default, sizes.smallest);
+        let mut needed = |side| budget::smallest_for(side, &resolver, &mut engine);
+        let (least, usual) = match (needed(smallest), needed(side)) {
+            (Ok(least), Ok(usual)) => (least, usual),
+            (Err(error), _) | (_, Err(error)) => {
+                return self.add(Finding::error("model", format!("{error:#}"), "convert the model again"));
+            }
+        };
+        let shared = MemoryBudget { bytes: budget, configured: config.memory.is_some() };
+        self.add(memory::memory(root, &shared, &Needs { least, usual, side }, running));
+        if arguments.quick {
+            return;
+        }
+        self.add(model::checksums(&model));
+        self.add(model::read_speed(config.model.as_deref(), &mut engine, &resolver));
+        if budget.is_none_or(|budget| budget >= least) {
+            self.add(model::smoke_test(&mut engine, &resolver));
+        }
+        drop(engine);
+        diffused_heap::trim();
+    }
+
+    fn add(&mut self, finding: Finding) {
+        let Finding { name, severity, found, advice } = &finding;
+        if self.json {
+            let mut line = json!(finding);
+            line["event"] = json!("finding");
+            line["page"] = json!(finding.page());
+            print_line(line);
+        } else {
+            print_line(format!("{:<8} {name:<14} {found}", severity.name()));
+            advice.iter().for_each(|advice| print_line(format!("{:24}{advice}", "")));
+        }
+        if *severity > self.worst.as_ref().map_or(Severity::Ok, |worst| worst.severity) {
+            self.worst = Some(finding);
+        }
+    }
+
+    /// What to do first.
+    fn finish(self) -> Result<(), Failure> {
+        let severity = self.worst.as_ref().map_or(Severity::Ok, |worst| worst.severity);
+        if self.json {
+            let first = self.worst.as_ref().map(|worst| worst.name);
+            print_line(json!({"event": "done", "level": severity, "first": first}));
+        }
+        let Some(worst) = self.worst else {
+            if !self.json {
+                print_line("All is well.");
+            }
+            return Ok(());
+        };
+        let advice = worst.advice.as_deref().unwrap_or_default();
+        let first = format!("to do first: {}: {}; {advice} (more in {})", worst.name, worst.found, worst.page());
+        match severity {
+            Severity::Error => Err(Failure::Other(first)),
+            _ => {
+                if !self.json {
+                    print_line(first);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn misconfigured(error: String) -> Finding {
+    let advice = "correct the file; where this account may not read something: sudo -u diffused diffused doctor";
+    Finding::error("configuration", error, advice)
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::values::whole_path;
 use crate::contract::topics::TopicLevel;
 
 /// Keys of a request that a muse gives itself, or that belong to clients.
@@ -26,6 +27,7 @@ pub struct MuseConfig {
     #[serde(default)]
     pub prompts: Vec<String>,
     /// A file with a prompt in each line; empty lines and those that begin with `#` are left out.
+    #[serde(default, deserialize_with = "whole_path")]
     pub prompts_file: Option<PathBuf>,
     /// In which order.
     #[serde(default)]

@@ -102,7 +102,7 @@ mod tests {
         }
         let error = format!(
             "{:#}",
-            config("username = \"frame\"\npassword_file = \"no/password\"").login_with(None).unwrap_err()
+            config("username = \"frame\"\npassword_file = \"/no/password\"").login_with(None).unwrap_err()
         );
         assert!(error.starts_with("mqtt.password_file: ") && error.contains("no/password"), "{error}");
     }
@@ -120,8 +120,8 @@ mod tests {
         assert!(error.contains("mqtt.username is missing"), "{error}");
 
         let tls =
-            config("url = \"mqtts://broker\"\nca_file = \"own.pem\"").tls_files_with(credentials).unwrap().unwrap();
-        assert_eq!(tls.ca, Some("own.pem".into()), "a key goes before a credential");
+            config("url = \"mqtts://broker\"\nca_file = \"/own.pem\"").tls_files_with(credentials).unwrap().unwrap();
+        assert_eq!(tls.ca, Some("/own.pem".into()), "a key goes before a credential");
         assert_eq!(tls.identity, Some((folder.path().join("mqtt-cert"), folder.path().join("mqtt-key"))));
         assert_eq!(config("").tls_files_with(credentials).unwrap(), None);
     }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_certificate_and_its_key_belong_together() {
         let error = |text: &str| config(text).tls_files_with(None).unwrap_err().to_string();
-        assert!(error("url = \"mqtts://b\"\ncert_file = \"c\"").contains("mqtt.key_file"));
-        assert!(error("url = \"wss://b\"\nkey_file = \"k\"").contains("mqtt.cert_file"));
+        assert!(error("url = \"mqtts://b\"\ncert_file = \"/c\"").contains("mqtt.key_file"));
+        assert!(error("url = \"wss://b\"\nkey_file = \"/k\"").contains("mqtt.cert_file"));
     }
 }

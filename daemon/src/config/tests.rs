@@ -90,11 +90,11 @@ fn displays_are_named_and_described() {
     assert!(config.panels().names().contains(&"hall") && config.panels().names().contains(&"inky-impression-7.3"));
     let named = parse("output = \"inky-impression-7.3\"").unwrap();
     assert_eq!(named.output.unwrap().panel.as_deref(), Some("inky-impression-7.3"));
-    check_refused("output = \"hall\"", "c.toml: output: ", "the panel `hall` is unknown");
+    check_refused("output = \"hall\"", "c.toml:1: output: ", "the panel `hall` is unknown");
     check_refused("output = { rotate = 30 }", "c.toml:1: output", "0, 90, 180 and 270");
     check_refused("output = 7", "c.toml:1: output: ", "a panel's name");
     let wrong = "[panels.hall]\nwidth = 8\nheight = 8\npalette = \"grey-4\"\npacking = \"1bpp\"";
-    check_refused(wrong, "c.toml: panels.hall: ", "the code 3 of a colour does not fit");
+    check_refused(wrong, "c.toml:1: panels.hall: ", "the code 3 of a colour does not fit");
     check_refused("[panels.a]\nwidth = 8", "c.toml:1: panels.a: ", "missing field `height`");
 }
 
@@ -115,14 +115,43 @@ fn wrong_values_are_refused_with_their_line_and_key() {
     check_refused("[mqtt]\nkeep_alive = 2", "c.toml:2: mqtt.keep_alive: 2 ", "from 5 to 65535");
     check_refused("[mqtt]\nkeep_alive = \"x\"", "c.toml:2: mqtt.keep_alive: ", "invalid type");
     check_refused("[mqtt]\nmax_packet = \"300M\"", "c.toml:2: mqtt.max_packet: ", "1K to 256M");
+    check_refused("[mqtt]\nmax_packet = 0", "c.toml:2: mqtt.max_packet: ", "too small");
+    check_refused("[mqtt]\nmax_packet = 1", "c.toml:2: mqtt.max_packet: 1 bytes are out of range", "1K to 256M");
     check_refused("[mqtt]\nbase = \"a/#\"", "c.toml:2: mqtt.base: `a/#`", "letters");
-    check_refused("[mqtt]\nbase = \"a/b/c/d/e\"", "c.toml: mqtt.base", "4 slashes");
-    check_refused("[mqtt]\npassword_file = \"x\"", "c.toml: mqtt.password_file", "mqtt.username");
+    check_refused("[mqtt]\nbase = \"a/b/c/d/e\"", "c.toml:2: mqtt.base", "4 slashes");
+    check_refused("[mqtt]\npassword_file = \"/x\"", "c.toml:2: mqtt.password_file", "mqtt.username");
     check_refused("[mqtt]\nurl = \"http://x\"", "c.toml:2: mqtt.url: `http://x`", "scheme");
     check_refused("[mqtt]\nurl = \"mqtt://x:99999\"", "c.toml:2: mqtt.url: ", "port");
     check_refused("[mqtt]\nurl = \"mqtt://u:p@x\"", "c.toml:2: mqtt.url: ", "username");
     check_refused("[mqtt]\nversion = \"4\"", "c.toml:2: mqtt.version: ", "`3.1.1`");
     check_refused("device = ", "c.toml:1: ", "");
+}
+
+#[test]
+fn paths_begin_at_the_root() {
+    for path in ["~/model", "model", "./model", ""] {
+        for key in ["model", "wildcards", "state_dir"] {
+            check_refused(
+                &format!("\n{key} = {path:?}"),
+                &format!("c.toml:2: {key}: `{path}`"),
+                "write the whole path",
+            );
+        }
+        for key in ["password_file", "ca_file", "cert_file", "key_file"] {
+            let text = format!("[mqtt]\n{key} = {path:?}");
+            check_refused(&text, &format!("c.toml:2: mqtt.{key}: `{path}`"), "write the whole path");
+        }
+        let text = format!("[[muse]]\nevery = \"1d\"\nprompts_file = {path:?}");
+        check_refused(&text, "c.toml:3: muse[0].prompts_file: ", "write the whole path");
+    }
+}
+
+#[test]
+fn topics_do_not_lie_in_home_assistants() {
+    check_refused("[mqtt]\nbase = \"homeassistant\"", "c.toml:2: mqtt.base: `homeassistant`", "discovery prefix");
+    let other = |base: &str| format!("[home_assistant]\nprefix = \"ha\"\n[mqtt]\nbase = \"{base}\"");
+    check_refused(&other("ha/x"), "c.toml:4: mqtt.base: `ha`", "write another");
+    assert!(parse(&other("hall")).is_ok() && parse(&other("homeassistant")).is_ok());
 }
 
 #[test]
@@ -204,13 +233,13 @@ fn a_login_in_an_address_is_refused_and_not_shown() {
 fn fleets() {
     assert_eq!(parse("[fleet]\ngroup = \"house\"").unwrap().fleet.group, GroupName("house".into()));
     check_refused("[fleet]\ngroup = \"a/b\"", "c.toml:2: fleet.group: `a/b`", "64 letters");
-    check_refused("device = \"any\"", "c.toml: device: `any`", "another name");
+    check_refused("device = \"any\"", "c.toml:1: device: `any`", "another name");
 }
 
 #[test]
 fn muses() {
     let config = parse(
-        "[[muse]]\nat = [\"07:00\", \"19:30\"]\nprompts = [\"a cat\"]\nsteps = 8\n[[muse]]\nevery = \"6h\"\nprompts_file = \"p\"",
+        "[[muse]]\nat = [\"07:00\", \"19:30\"]\nprompts = [\"a cat\"]\nsteps = 8\n[[muse]]\nevery = \"6h\"\nprompts_file = \"/p\"",
     );
     let muses = config.unwrap().muse;
     assert_eq!(muses[0].at, [TimeOfDay { hour: 7, minute: 0 }, TimeOfDay { hour: 19, minute: 30 }]);
@@ -220,7 +249,7 @@ fn muses() {
         ("prompts = [\"a\"]", "`at` or `every` is missing"),
         ("every = \"1d\"", "`prompts` or `prompts_file` is missing"),
         ("every = \"1d\"\nat = [\"07:00\"]\nprompts = [\"a\"]", "cannot stand beside"),
-        ("every = \"1d\"\nprompts = [\"a\"]\nprompts_file = \"p\"", "cannot stand beside"),
+        ("every = \"1d\"\nprompts = [\"a\"]\nprompts_file = \"/p\"", "cannot stand beside"),
         ("every = \"1d\"\nprompts = [\"a\"]\nid = \"x\"", "`id` cannot be given"),
         ("every = \"0s\"\nprompts = [\"a\"]", "not a period"),
         ("every = \"soon\"\nprompts = [\"a\"]", "not a period"),
@@ -238,8 +267,8 @@ fn muses() {
 #[test]
 fn files_of_tls_without_tls_are_an_error() {
     for key in ["ca_file", "cert_file", "key_file"] {
-        check_refused(&format!("[mqtt]\n{key} = \"x\""), &format!("c.toml: mqtt.{key}: mqtt://"), "mqtts://");
+        check_refused(&format!("[mqtt]\n{key} = \"/x\""), &format!("c.toml:2: mqtt.{key}: mqtt://"), "mqtts://");
     }
-    let text = "url = \"mqtts://x\"\nca_file = \"a\"\ncert_file = \"b\"\nkey_file = \"c\"";
+    let text = "url = \"mqtts://x\"\nca_file = \"/a\"\ncert_file = \"/b\"\nkey_file = \"/c\"";
     assert!(parse(&format!("[mqtt]\n{text}")).is_ok());
 }

@@ -1,6 +1,7 @@
 //! The values of configuration keys: each is checked where it is parsed, so that every error has a line and a key.
 
 use std::fmt;
+use std::path::PathBuf;
 
 pub use diffused_engine::byte_size::ByteSize;
 use serde::Deserialize;
@@ -20,6 +21,18 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST,
             D::Error::custom(format!("{number} is out of range; whole numbers from {LEAST} to {MOST} are allowed"))
         })
     }
+}
+
+/// A path from the root on: the service's working folder is not the shell's, and `~` is known to shells alone.
+pub(super) fn whole_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        return Ok(Some(path));
+    }
+    let shown = path.display();
+    Err(D::Error::custom(format!(
+        "`{shown}` does not begin with `/`; write the whole path (`~` is known to shells alone)"
+    )))
 }
 
 /// The size of an MQTT packet, bytes.

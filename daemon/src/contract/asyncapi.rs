@@ -74,6 +74,7 @@ fn schemas() -> Map<String, Value> {
     schemas.insert("Prompt".to_owned(), text(prompt, json!({"minLength": 1, "maxLength": 20_000})));
     let status = "Whether the device is there and hears requests.";
     schemas.insert("Status".to_owned(), text(status, json!({"enum": ["online", "offline"]})));
+    schemas.insert("DoctorText".to_owned(), text("Text without a meaning, up to the size of an image.", json!({})));
     schemas.insert("ImageFile".to_owned(), text("The bytes of a PNG or JPEG.", json!({"format": "binary"})));
     let output = "The bytes of a PNG, or those that a display's memory holds.";
     schemas.insert("OutputFile".to_owned(), text(output, json!({"format": "binary"})));

@@ -55,6 +55,8 @@ pub(super) struct Welcome {
     pub(super) receive_maximum: Option<u16>,
     /// Whether it shares subscriptions.
     pub(super) shares_subscriptions: bool,
+    /// How long it keeps our session while we are away, if that is not as we asked.
+    pub(super) session_expiry: Option<Duration>,
 }
 
 /// A message that came in.
@@ -284,6 +286,7 @@ fn event_3(event: v3::Event) -> ClientEvent {
             receive_maximum: None,
             // Not in MQTT 3.1.1; brokers that have it take it over both.
             shares_subscriptions: true,
+            session_expiry: None,
         }),
         v3::Event::Incoming(v3::Packet::Publish(publish)) => ClientEvent::Received(Box::new(Incoming {
             topic: publish.topic,
@@ -324,6 +327,9 @@ fn welcome(connack: &ConnAck) -> Welcome {
         confirms: properties.and_then(|p| p.max_qos) != Some(0),
         receive_maximum: properties.and_then(|p| p.receive_max),
         shares_subscriptions: properties.and_then(|p| p.shared_subscription_available) != Some(0),
+        session_expiry: properties
+            .and_then(|p| p.session_expiry_interval)
+            .map(|seconds| Duration::from_secs(seconds.into())),
     }
 }
 

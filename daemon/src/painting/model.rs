@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use diffused_engine::error;
-use diffused_engine::{Engine, Options, Resolver, Source};
+use diffused_engine::{Bundle, Engine, Options, Resolver, Source};
 
 /// The demo model's bundle, by its files' paths in it.
 #[cfg(feature = "demo-model")]
@@ -68,6 +68,11 @@ impl Model {
     /// What resolves requests for it, without the networks.
     pub fn resolver(&self) -> error::Result<Resolver> {
         Resolver::open(self.source.clone())
+    }
+
+    /// Reads every file through and compares it with its checksum.
+    pub fn check_files(&self) -> error::Result<()> {
+        Bundle::open(self.source.clone())?.check_files()
     }
 
     /// Reads and checks what is small of its networks.

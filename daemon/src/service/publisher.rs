@@ -28,7 +28,7 @@ const MOST_USER_PROPERTIES: usize = 4096;
 /// The most bytes of correlation data, for the same reason.
 const MOST_CORRELATION: usize = 4096;
 /// How long the broker keeps our session while we are away.
-const SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The connection, and what every message needs.
 pub(super) struct Publisher {

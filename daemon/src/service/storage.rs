@@ -284,6 +284,20 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Whether a service works on `folder`; `None` where that cannot be seen.
+pub(crate) fn is_in_use(folder: &Path) -> Option<bool> {
+    let file = match File::open(folder.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(false),
+        Err(_) => return None,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Some(false),
+        Err(Errno::WOULDBLOCK) => Some(true),
+        Err(_) => None,
+    }
+}
+
 /// A journal and the length of its file, bytes.
 fn read(path: &Path) -> io::Result<(JournalState, u64)> {
     match fs::read(path) {
@@ -378,9 +392,13 @@ mod tests {
     #[test]
     fn a_second_service_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let _first = Storage::open(folder.path()).unwrap();
+        assert_eq!(is_in_use(folder.path()), Some(false));
+        let first = Storage::open(folder.path()).unwrap();
+        assert_eq!(is_in_use(folder.path()), Some(true));
         let error = Storage::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        drop(first);
+        assert_eq!(is_in_use(folder.path()), Some(false));
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ struct Channel {
     messages: &'static [&'static str],
 }
 
-const CHANNELS: [Channel; 17] = [
+const CHANNELS: [Channel; 18] = [
     Channel {
         name: "status",
         root: DEVICE,
@@ -55,6 +55,16 @@ const CHANNELS: [Channel; 17] = [
         qos: 0,
         retain: false,
         messages: &["Health"],
+    },
+    Channel {
+        name: "doctor",
+        root: DEVICE,
+        address: "doctor",
+        description: "What `diffused doctor` sends to itself, to see whether messages pass. Of no use to others.",
+        out: true,
+        qos: 1,
+        retain: false,
+        messages: &["DoctorText"],
     },
     Channel {
         name: "txt2img",
@@ -308,7 +318,7 @@ pub(super) fn messages() -> Map<String, Value> {
     let mut messages = Map::new();
     for name in CHANNELS.iter().flat_map(|channel| channel.messages) {
         let (content_type, is_text) = match *name {
-            "Status" | "Prompt" => ("text/plain", 1),
+            "Status" | "Prompt" | "DoctorText" => ("text/plain", 1),
             "ImageFile" | "OutputFile" => ("image/png", 0),
             _ => ("application/json", 1),
         };

@@ -1,0 +1,67 @@
+//! `diffused check`, and what `run` does before it connects. A fault of the configuration is an error with the file, the
+//! line and the key. What heals by itself, such as a broker that is away, is none: systemd runs this before each start.
+
+use std::path::Path;
+
+use anyhow::Error;
+use diffused_engine::{Engine, Resolver};
+
+use crate::budget;
+use crate::commands::cli::print_line;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::mqtt::BrokerAccess;
+use crate::painting::model::Model;
+use crate::service::check_muses;
+
+/// What the service starts with.
+pub struct Prepared {
+    /// The file.
+    pub config: Config,
+    /// How the model is opened again.
+    pub model: Model,
+    /// With the configuration's defaults for requests.
+    pub resolver: Resolver,
+    /// The model, opened.
+    pub engine: Engine,
+    /// What is wrong, though images can be painted.
+    pub warning: Option<String>,
+}
+
+/// Made for systemd's ExecStartPre.
+pub fn run(path: Option<&Path>) -> Result<(), Failure> {
+    let Prepared { config, resolver, warning, .. } = prepare(path)?;
+    BrokerAccess::of(&config).map_err(|error| wrong_key(path, &error))?;
+    if let Some(warning) = warning {
+        eprintln!("diffused: warning: {warning}");
+    }
+    let (model, broker) = (&resolver.manifest().name, &config.mqtt.url);
+    print_line(format!("the configuration is valid: model `{model}`, broker {broker}"));
+    Ok(())
+}
+
+/// Reads the configuration and opens its model.
+pub fn prepare(path: Option<&Path>) -> Result<Prepared, Failure> {
+    let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    config.check_folders().map_err(|error| wrong_key(path, &error))?;
+    let options = budget::for_service(&config, budget::or_free(config.memory));
+    let model = Model::new(config.model.as_deref(), options)?;
+    let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
+    let (resolver, mut engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
+    let resolver = with_defaults(resolver, &config).map_err(|error| wrong_key(path, &error))?;
+    check_muses(&config, &resolver).map_err(|error| wrong_key(path, &error))?;
+    let warning = budget::check(&config, &resolver, &mut engine).map_err(|error| wrong_key(path, &error))?;
+    let warning = warning.map(|warning| Config::located(path, &warning));
+    Ok(Prepared { config, model, resolver, engine, warning })
+}
+
+/// With what the configuration says for requests that are silent.
+pub(super) fn with_defaults(resolver: Resolver, config: &Config) -> anyhow::Result<Resolver> {
+    let resolver = resolver.with_decoder(config.decoder)?.with_prompt_syntax(config.prompt_syntax);
+    Ok(resolver.with_upscale(config.upscale.map(|factor| factor.0 as usize))?)
+}
+
+/// What is wrong with the configuration at `path`, with the line of the key with which `error` begins.
+pub fn wrong_key(path: Option<&Path>, error: &Error) -> Failure {
+    Failure::Usage(Config::located(path, &format!("{error:#}")))
+}
