@@ -111,6 +111,20 @@ fn every_sampler_is_documented() {
     check_same(listed, NoiseSchedule::ALL.map(|schedule| schedule.name().to_owned()).to_vec(), 7);
 }
 
+/// The doctor's output names a section for each of its findings.
+#[test]
+fn every_finding_of_the_doctor_is_explained() {
+    let files = fs::read_dir(root().join("daemon/src/commands/doctor")).expect("the doctor's folder");
+    let code: String = files.map(|entry| read(entry.expect("a file").path().to_str().expect("a path"))).collect();
+    let code = code + &read("daemon/src/commands/doctor.rs");
+    let name = |rest: &str| rest.strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned);
+    let kinds = ["Finding::ok(", "Finding::warning(", "Finding::error(", "let name = "];
+    let known: BTreeSet<String> = kinds.iter().flat_map(|kind| code.split(kind).skip(1).filter_map(name)).collect();
+    let page = read("docs/doctor.md");
+    let documented = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    check_same(documented, known.into_iter().collect(), 20);
+}
+
 /// The table of displays is the program's.
 #[test]
 fn every_panel_is_documented_as_it_is() {

@@ -73,7 +73,8 @@ fn large_model(folder: &Path) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     fs::create_dir_all(folder.join("m/tokenizer")).unwrap();
     for sub in ["", "tokenizer"] {
-        for entry in fs::read_dir(source.join(sub)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        for entry in fs::read_dir(source.join(sub)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+        {
             fs::copy(entry.path(), folder.join("m").join(sub).join(entry.file_name())).unwrap();
         }
     }

@@ -42,8 +42,21 @@ fn every_part_has_a_finding_and_the_worst_comes_last() {
     let lines = lines(folder.path(), &[]);
     let names: Vec<&str> = lines.iter().filter_map(|line| line["name"].as_str()).collect();
     let expected = [
-        "cpu", "clock", "temperature", "power", "memory_cgroup", "configuration", "model", "memory", "bundle",
-        "read_speed", "smoke_test", "state_dir", "disk_space", "fsync", "broker",
+        "cpu",
+        "clock",
+        "temperature",
+        "power",
+        "memory_cgroup",
+        "configuration",
+        "model",
+        "memory",
+        "bundle",
+        "read_speed",
+        "smoke_test",
+        "state_dir",
+        "disk_space",
+        "fsync",
+        "broker",
     ];
     assert_eq!(names, expected);
     for name in ["configuration", "model", "bundle", "read_speed", "smoke_test", "state_dir"] {
@@ -63,7 +76,9 @@ fn people_are_told_what_to_do_first() {
     configured(folder.path(), "");
     let (code, stdout, stderr) = doctor(folder.path(), &["--quick"]);
     assert_eq!(code, Some(1), "{stderr}");
-    for part in ["ok       model          demo, 128 x 128", "error    broker", "at most 200 MiB are used, as configured"] {
+    for part in
+        ["ok       model          demo, 128 x 128", "error    broker", "at most 200 MiB are used, as configured"]
+    {
         assert!(stdout.contains(part), "{part}: {stdout}");
     }
     let first = "diffused: to do first: broker: the broker cannot be used: Connection refused";
@@ -94,7 +109,8 @@ fn a_damaged_bundle_and_too_little_memory_are_found() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     fs::create_dir_all(folder.path().join("m/tokenizer")).unwrap();
     for sub in ["", "tokenizer"] {
-        for entry in fs::read_dir(source.join(sub)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        for entry in fs::read_dir(source.join(sub)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+        {
             fs::copy(entry.path(), folder.path().join("m").join(sub).join(entry.file_name())).unwrap();
         }
     }
@@ -116,7 +132,10 @@ fn a_damaged_bundle_and_too_little_memory_are_found() {
     let found = bundle["found"].as_str().unwrap();
     assert!(bundle["level"] == "error" && found.contains("vae_encoder.weights: does not match"), "{bundle}");
     let memory = finding(&damaged, "memory");
-    assert!(memory["level"] == "error" && memory["advice"].as_str().unwrap().starts_with("set `memory` to"), "{memory}");
+    assert!(
+        memory["level"] == "error" && memory["advice"].as_str().unwrap().starts_with("set `memory` to"),
+        "{memory}"
+    );
     assert!(damaged.iter().all(|line| line["name"] != "smoke_test"), "it would say the same again");
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use diffused_tests::mqtt::has_broker;
 use libtest_mimic::{Arguments, Trial};
 
+mod doctor;
 mod durable;
 mod fleet;
 mod jobs;
@@ -61,8 +62,13 @@ fn main() -> ExitCode {
         refusals::brokers_without_retain_or_qos_1_are_served,
         versions::the_whole_way_over_mqtt_3,
         versions::a_message_that_is_too_large_for_mqtt_3_is_thrown_away_once,
-        versions::the_doctor_finds_what_a_broker_takes,
-        versions::the_doctor_says_why_a_broker_cannot_be_used,
+        doctor::a_good_broker_is_well_and_its_service_is_not_disturbed,
+        doctor::a_device_of_the_same_name_is_told,
+        doctor::limits_of_messages_are_told_or_found_out,
+        doctor::rules_that_keep_us_from_writing_or_reading_are_found,
+        doctor::what_a_broker_lacks_is_told,
+        doctor::refused_subscriptions_and_short_sessions_are_told,
+        doctor::why_a_broker_cannot_be_used_is_told,
         fleet::shared_prompts_are_painted_once_each_and_by_all_devices,
         secure::tls_with_an_authority_of_ones_own,
         secure::a_broker_that_wants_a_certificate_gets_ours,

@@ -65,8 +65,8 @@ impl Scripted {
     }
 }
 
-/// Serves one connection after the other, in a thread; gives the port.
-fn serve(seen: Arc<Mutex<Vec<Packet>>>, mut answer: impl FnMut(&Packet, usize) -> Vec<u8> + Send + 'static) -> u16 {
+/// Serves one connection after the other, in a thread, and notes what was `seen`; gives the port.
+pub fn serve(seen: Arc<Mutex<Vec<Packet>>>, mut answer: impl FnMut(&Packet, usize) -> Vec<u8> + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {

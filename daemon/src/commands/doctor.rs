@@ -218,6 +218,6 @@ impl Examination {
 }
 
 fn misconfigured(error: String) -> Finding {
-    let advice = "correct the file; where this account may not read something: sudo -u diffused diffused doctor";
+    let advice = "correct the file; where this account may not read something: sudo diffused doctor";
     Finding::error("configuration", error, advice)
 }

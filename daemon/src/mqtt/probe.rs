@@ -121,6 +121,8 @@ struct Visit {
     /// The topic of the device's status, and whether it says that one is there.
     status: String,
     is_online: bool,
+    /// Whether the connection broke.
+    is_over: bool,
 }
 
 impl Visit {
@@ -137,12 +139,15 @@ impl Visit {
             }
         };
         let welcome = tokio::time::timeout(PATIENCE, welcomed).await.unwrap_or_else(|_| Err(silent(PATIENCE)))?;
-        Ok(Visit { client, connection, settings, welcome, status, is_online: false })
+        Ok(Visit { client, connection, settings, welcome, status, is_online: false, is_over: false })
     }
 
     /// The next event. What the broker sends us is acknowledged, so that it goes on sending.
     async fn next(&mut self) -> Result<ClientEvent, String> {
-        let event = self.connection.poll().await.map_err(|trouble| trouble.explain(true, &self.settings.access))?;
+        let event = self.connection.poll().await.map_err(|trouble| {
+            self.is_over = true;
+            trouble.explain(true, &self.settings.access)
+        })?;
         if let ClientEvent::Received(message) = &event {
             let _ = self.client.acknowledge(message.packet);
             if message.topic == self.status {
@@ -213,7 +218,7 @@ impl Visit {
     /// Says goodbye.
     async fn end(mut self) {
         let goodbye = async { while !matches!(self.connection.poll().await, Ok(ClientEvent::Ended) | Err(_)) {} };
-        if self.client.disconnect().is_ok() {
+        if !self.is_over && self.client.disconnect().is_ok() {
             let _ = tokio::time::timeout(MOMENT, goodbye).await;
         }
     }

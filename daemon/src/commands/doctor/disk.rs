@@ -1,5 +1,6 @@
 //! The disk: whether the service can keep its state, how much room is left, and how long it takes to be sure of a write.
 
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,18 +29,28 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     };
     // It may be made by the service's first start.
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    vec![owner(&folder, there), space(health::disk_free(there)), latency(write_latency(there))]
+    let user = if is_root() { service_user(Path::new("/")) } else { None };
+    vec![owner(&folder, user), space(health::disk_free(there)), latency(write_latency(there))]
 }
 
-/// Root may write anywhere, which says nothing of the service's user.
-fn owner(folder: &Path, there: &Path) -> Finding {
+/// Root may write anywhere, which says nothing of the service's user, whose id is `user`.
+fn owner(folder: &Path, user: Option<u32>) -> Finding {
+    let owner = folder.metadata().ok().map(|metadata| metadata.uid());
     let found = format!("{} can be written to", folder.display());
-    let owner = there.metadata().map_or(0, |metadata| metadata.uid());
-    if is_root() && owner != 0 {
-        let advice = "run the doctor as the service's user: sudo -u diffused diffused doctor";
-        return Finding::warning("state_dir", found + " by root, but it belongs to another user", advice);
+    match (owner, user) {
+        (Some(owner), Some(user)) if owner != user => {
+            let advice = format!("give it to the service: sudo chown -R diffused:diffused {}", folder.display());
+            Finding::error("state_dir", found + " by root, but it does not belong to the service's user", advice)
+        }
+        _ => Finding::ok("state_dir", found),
     }
-    Finding::ok("state_dir", found)
+}
+
+/// The id of the user that the package's unit runs as, if there is one.
+fn service_user(root: &Path) -> Option<u32> {
+    let text = fs::read_to_string(root.join("etc/passwd")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("diffused:"))?;
+    line.split(':').nth(1)?.parse().ok()
 }
 
 /// By who owns what the kernel tells of this process.
@@ -119,17 +130,23 @@ mod tests {
     }
 
     #[test]
-    fn root_is_told_that_it_may_do_more_than_the_service() {
-        if is_root() {
-            let folder = tempfile::tempdir().unwrap();
-            assert_eq!(owner(folder.path(), folder.path()).severity, Severity::Ok);
-            std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
-            let found = owner(folder.path(), folder.path());
-            assert!(
-                found.severity == Severity::Warning && found.advice.unwrap().contains("sudo -u"),
-                "{}",
-                found.found
-            );
-        }
+    fn the_folder_belongs_to_the_services_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().metadata().unwrap().uid();
+        assert_eq!(owner(folder.path(), Some(own)).severity, Severity::Ok);
+        assert_eq!(owner(folder.path(), None).severity, Severity::Ok);
+        assert_eq!(owner(&folder.path().join("missing"), Some(own + 1)).severity, Severity::Ok);
+        let found = owner(folder.path(), Some(own + 1));
+        assert!(found.severity == Severity::Error && found.advice.unwrap().contains("chown"), "{}", found.found);
+    }
+
+    #[test]
+    fn the_services_user_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(service_user(root.path()), None);
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let text = "root:x:0:0:root:/root:/bin/sh\ndiffused:x:997:996::/var/lib/diffused:/usr/sbin/nologin\n";
+        fs::write(root.path().join("etc/passwd"), text).unwrap();
+        assert_eq!(service_user(root.path()), Some(997));
     }
 }

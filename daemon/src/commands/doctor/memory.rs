@@ -93,7 +93,11 @@ pub(super) fn control_group(root: &Path, budget: Option<u64>) -> Finding {
     match (limit, budget) {
         (Some(limit), Some(budget)) if limit < budget => {
             let found = format!("the unit may use {}, less than the {} of `memory`", amount(limit), amount(budget));
-            Finding::error(name, found, "raise MemoryMax= and MemoryHigh= (systemctl edit diffused) or lower `memory`")
+            Finding::warning(
+                name,
+                found,
+                "raise MemoryMax= and MemoryHigh= (systemctl edit diffused) or lower `memory`",
+            )
         }
         (Some(limit), _) => {
             Finding::ok(name, format!("systemd's MemoryMax= is enforced; the unit's is {}", amount(limit)))
@@ -157,8 +161,8 @@ mod tests {
         write(root.path(), &format!("{UNIT}/memory.high"), "max\n");
         write(root.path(), &format!("{UNIT}/memory.max"), &format!("{}\n", 256 * MIB));
         check(&control_group(root.path(), Some(200 * MIB)), Severity::Ok, "the unit's is 256 MiB");
-        check(&control_group(root.path(), Some(300 * MIB)), Severity::Error, "raise MemoryMax=");
+        check(&control_group(root.path(), Some(300 * MIB)), Severity::Warning, "raise MemoryMax=");
         write(root.path(), &format!("{UNIT}/memory.high"), &format!("{}\n", 100 * MIB));
-        check(&control_group(root.path(), Some(200 * MIB)), Severity::Error, "may use 100 MiB");
+        check(&control_group(root.path(), Some(200 * MIB)), Severity::Warning, "may use 100 MiB");
     }
 }
