@@ -97,7 +97,7 @@ fn what_is_broken_is_found() {
         assert!(finding["level"] == "error" && finding["found"].as_str().unwrap().contains(part), "{finding}");
         assert_eq!(lines.last().unwrap()["first"], name);
     };
-    broken("devise = 1", "configuration", "c.toml:1: unknown field `devise`");
+    broken("devise = 1", "configuration", "c.toml:1: devise: unknown field `devise`");
     broken("wildcards = \"/no/such\"", "configuration", "c.toml:1: wildcards: /no/such");
     broken("decoder = \"tiny\"", "configuration", "c.toml:1: decoder: ");
     broken("model = \"/no/such\"", "model", "/no/such/bundle.json");

@@ -1,7 +1,7 @@
 //! `diffused doctor`: looks at all that the service depends on, and says of each part whether it is well and what to do.
 //! Nothing is made or changed, and a service that runs is not disturbed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use diffused_engine::{Engine, Options, Resolver};
@@ -48,6 +48,22 @@ struct Opened {
     engine: Engine,
 }
 
+impl Opened {
+    fn open(config: &Config, options: Options) -> Result<Opened, String> {
+        let model = Model::new(config.model.as_deref(), options).map_err(|error| error.to_string())?;
+        let opened = model.resolver().and_then(|resolver| Ok((resolver, model.open()?)));
+        let (resolver, engine) = opened.map_err(|error| error.to_string())?;
+        Ok(Opened { model, resolver, engine })
+    }
+
+    /// With what the configuration says for requests that are silent, if the model can do it.
+    fn settled(self, config: &Config) -> anyhow::Result<Opened> {
+        let resolver = with_defaults(self.resolver, config)?;
+        service::check_muses(config, &resolver)?;
+        Ok(Opened { resolver, ..self })
+    }
+}
+
 impl Examination {
     fn look(&mut self, arguments: &DoctorArgs) {
         let root = Path::new("/");
@@ -70,16 +86,33 @@ impl Examination {
         if !readable {
             return;
         }
-        let access = self.configuration(path, &config);
+        let access = BrokerAccess::of(&config);
+        let opened = Opened::open(&config, options);
+        let model = match &opened {
+            Ok(opened) => model::describe(&opened.engine),
+            Err(error) => unusable(error),
+        };
+        let settled = opened.ok().map(|opened| opened.settled(&config)).transpose();
+        let text = |error: &anyhow::Error| format!("{error:#}");
+        let faults = [
+            config.check_wildcards().err().as_ref().map(text),
+            access.as_ref().err().map(text),
+            settled.as_ref().err().map(text),
+        ];
+        self.add(match faults.into_iter().flatten().next() {
+            Some(fault) => misconfigured(Config::located(path, &fault)),
+            None => configured(path, &config),
+        });
+        self.add(model);
         let state_dir = config.try_state_dir().ok();
         let running = state_dir.and_then(|folder| service::is_in_use(&folder));
-        let opened = self.model(&config, options);
+        let opened = settled.ok().flatten();
         let side = opened.as_ref().map_or(512, |opened| opened.resolver.manifest().picture.default);
         if let Some(opened) = opened {
             self.with_model(root, arguments, &config, budget, running == Some(true), opened);
         }
         disk::findings(&config).into_iter().for_each(|finding| self.add(finding));
-        if let Some(access) = access {
+        if let Ok(access) = access {
             broker::findings(&config, access, side, running).into_iter().for_each(|finding| self.add(finding));
         }
     }
@@ -94,45 +127,6 @@ impl Examination {
         self.add(machine::power(root));
     }
 
-    /// What proves to the broker who we are, if it can be read.
-    fn configuration(&mut self, path: Option<&Path>, config: &Config) -> Option<BrokerAccess> {
-        let default = PathBuf::from(DEFAULT_PATH);
-        let shown = path.map(Path::to_owned).or_else(|| default.exists().then_some(default));
-        let shown = shown.map_or("no file, all defaults".into(), |path| path.display().to_string());
-        let access = config.check_wildcards().and_then(|()| BrokerAccess::of(config));
-        match &access {
-            Ok(_) => self.add(Finding::ok("configuration", format!("{shown}; device `{}`", config.device.0))),
-            Err(error) => self.add(misconfigured(Config::located(path, &format!("{error:#}")))),
-        }
-        access.ok()
-    }
-
-    fn model(&mut self, config: &Config, options: Options) -> Option<Opened> {
-        let unusable = |error: String| {
-            let advice =
-                "set `model` to a bundle's folder, as `model-prep convert` writes it, that the service can read";
-            Finding::error("model", error, advice)
-        };
-        let opened = Model::new(config.model.as_deref(), options).map_err(|error| error.to_string());
-        let opened = opened.and_then(|model| {
-            let (resolver, engine) = model
-                .resolver()
-                .and_then(|resolver| Ok((resolver, model.open()?)))
-                .map_err(|error| error.to_string())?;
-            Ok(Opened { model, resolver, engine })
-        });
-        match opened {
-            Ok(opened) => {
-                self.add(model::describe(&opened.engine));
-                Some(opened)
-            }
-            Err(error) => {
-                self.add(unusable(error));
-                None
-            }
-        }
-    }
-
     fn with_model(
         &mut self,
         root: &Path,
@@ -143,14 +137,6 @@ impl Examination {
         opened: Opened,
     ) {
         let Opened { model, resolver, mut engine } = opened;
-        let path = arguments.file.config.as_deref();
-        let resolver = match with_defaults(resolver, config) {
-            Ok(resolver) => resolver,
-            Err(error) => return self.add(misconfigured(Config::located(path, &format!("{error:#}")))),
-        };
-        if let Err(error) = service::check_muses(config, &resolver) {
-            self.add(misconfigured(Config::located(path, &format!("{error:#}"))));
-        }
         let sizes = &resolver.manifest().picture;
         let (side, smallest) = (sizes.default, sizes.smallest);
         let mut needed = |side| budget::smallest_for(side, &resolver, &mut engine);
@@ -215,6 +201,18 @@ impl Examination {
             }
         }
     }
+}
+
+fn configured(path: Option<&Path>, config: &Config) -> Finding {
+    let default = Path::new(DEFAULT_PATH);
+    let path = path.or(default.exists().then_some(default));
+    let shown = path.map_or("no file, all defaults".into(), |path| path.display().to_string());
+    Finding::ok("configuration", format!("{shown}; device `{}`", config.device.0))
+}
+
+fn unusable(error: &str) -> Finding {
+    let advice = "set `model` to a bundle's folder, as `model-prep convert` writes it, that the service can read";
+    Finding::error("model", error, advice)
 }
 
 fn misconfigured(error: String) -> Finding {
