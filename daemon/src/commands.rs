@@ -11,6 +11,7 @@ pub mod generate;
 pub mod list;
 mod output;
 pub mod plan;
+mod preview_file;
 mod progress_line;
 pub mod run;
 pub mod status;

@@ -53,6 +53,8 @@ pub struct Config {
     /// What a display shows of images whose requests are silent; `None`: nothing.
     #[serde(deserialize_with = "name_or_keys")]
     pub output: Option<OutputRequest>,
+    /// Whether previews are published where a request does not say.
+    pub preview: bool,
     /// Displays that `output` may name beside those that the program knows.
     pub panels: BTreeMap<String, PanelEntry>,
     /// The most memory to use.
@@ -142,6 +144,7 @@ impl Default for Config {
             upscale: None,
             wildcards: None,
             output: None,
+            preview: false,
             panels: BTreeMap::new(),
             memory: None,
             threads: None,

@@ -33,6 +33,13 @@ pub fn try_write(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     written.and(removed)
 }
 
+/// Writes a file so that nobody reads half of one. What is soon replaced need not be on the disk: a power cut may take it.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    let placed = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    placed.inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
 /// The longest name to which something is added: most file systems take 255 bytes.
 const MAX_NAME: usize = 200;
 

@@ -5,5 +5,6 @@ pub mod model;
 pub mod output;
 pub mod pictures;
 pub mod placed;
+pub mod preview;
 pub mod progress;
 pub mod worker;

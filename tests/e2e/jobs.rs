@@ -207,7 +207,7 @@ pub(crate) fn messages_travel_as_the_document_says() {
     let mut harness = Harness::start();
     harness.peer.publish("request/health", "");
     let mut messages = harness.peer.wait_for("response", |message| message.topic == "response/health");
-    messages.extend(harness.peer.paint(&json!({"prompt": "a", "steps": 2, "id": "a"})));
+    messages.extend(harness.peer.paint(&json!({"prompt": "a", "steps": 2, "id": "a", "preview": true})));
     let mut topics = vec![];
     for message in &messages {
         let Some((qos, _, content_type)) = delivery(&format!("diffused/test/{}", message.topic)) else { continue };
@@ -215,7 +215,8 @@ pub(crate) fn messages_travel_as_the_document_says() {
         assert_eq!((u64::from(message.qos), sent), (qos, Some(content_type)), "{message:?}");
         topics.push(message.topic.as_str());
     }
-    for topic in ["response/health", "job/a/state", "job/a/progress", "job/a/image/0", "image", "job/a/result"] {
+    let job = ["state", "progress", "preview", "image/0", "result"].map(|name| format!("job/a/{name}"));
+    for topic in ["response/health", "image"].into_iter().chain(job.iter().map(String::as_str)) {
         assert!(topics.contains(&topic), "{topic}: {topics:?}");
     }
     let mut late = Peer::connect(harness.broker.port);

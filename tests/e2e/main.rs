@@ -13,6 +13,7 @@ mod fleet;
 mod jobs;
 mod muse;
 mod panels;
+mod previews;
 mod refusals;
 mod requests;
 mod scripted;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
         panels::what_a_display_shows_is_published_and_kept,
         panels::the_configuration_has_a_display_for_every_request,
         panels::an_output_that_the_broker_does_not_take_has_a_path,
+        previews::what_an_image_looks_like_is_published_while_it_is_painted,
+        previews::whatever_is_painted_has_previews,
+        previews::the_configuration_has_previews_for_every_request,
         requests::a_retained_request_is_refused,
         requests::late_requests_expire,
         requests::commands_are_answered,

@@ -53,8 +53,9 @@ pub(crate) fn submit_waits_and_writes_the_images() {
     let harness = Harness::start();
     let file = |name: &str| fs::read(harness.folder.path().join(name)).unwrap();
     let words = ["submit", "a red house", "--seed", "7", "--steps", "2", "--id", "house", "-o", "house.png", "--json"];
-    let ended = verb(&harness, &words);
+    let ended = verb(&harness, &[&words[..], &["--preview", "preview.jpg"]].concat());
     ended.check(0, &[]);
+    assert!(file("preview.jpg").starts_with(b"\xff\xd8"));
     let lines = ended.lines();
     assert_eq!((&lines[0]["event"], &lines[0]["state"]), (&json!("state"), &json!("queued")), "{ended:?}");
     let done = lines.last().unwrap();

@@ -72,6 +72,8 @@ pub fn check(topic: &str, payload: &[u8]) -> Result<(), String> {
     match name.as_str() {
         "ImageFile" if payload.starts_with(b"\x89PNG\r\n\x1a\n") || payload.starts_with(b"\xff\xd8\xff") => Ok(()),
         "ImageFile" => Err("neither a PNG nor a JPEG".into()),
+        "PreviewFile" if payload.starts_with(b"\xff\xd8\xff") => Ok(()),
+        "PreviewFile" => Err("not a JPEG".into()),
         // A display's memory holds any bytes.
         "OutputFile" => Ok(()),
         "Status" | "DoctorText" => validate(name, &String::from_utf8_lossy(payload).into()),

@@ -26,6 +26,7 @@ mod ops;
 pub mod parameters;
 pub mod picture;
 mod pipeline;
+mod preview;
 pub mod prompt;
 pub mod quantized;
 pub mod request;

@@ -7,6 +7,7 @@ use crate::held::HeldValues;
 use crate::hires::{Hires, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
+use crate::preview::{self, LatentColours};
 use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
 use crate::sampler::History;
@@ -28,6 +29,8 @@ pub(crate) struct Models {
     decoders: Vec<(AutoencoderKind, VaeDecoder)>,
     encoders: Vec<(AutoencoderKind, VaeEncoder)>,
     upscaler: Option<Upscaler>,
+    /// Of previews, once there was one, for this autoencoder.
+    pub(crate) colours: Option<(AutoencoderKind, LatentColours)>,
     /// Bytes that large graphs take beyond what the process's own memory covers.
     graphs: u64,
 }
@@ -46,6 +49,7 @@ impl Models {
             decoders: decoders.collect::<Result<_>>()?,
             encoders: encoders.collect::<Result<_>>()?,
             upscaler: Upscaler::open(bundle)?,
+            colours: None,
             graphs: graphs(bundle)?,
         };
         models.check()?;
@@ -152,7 +156,10 @@ impl Models {
         let batch = prompts.rows.len();
         let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(painting.size(pass));
-        let demand = self.unet.demand(vec![batch, height, width, channels], embeddings)?;
+        let mut demand = self.unet.demand(vec![batch, height, width, channels], embeddings)?;
+        if painting.has_previews() {
+            demand.beside += preview::memory(height, width);
+        }
         Ok(StageDemand { pass, stage: Stage::Unet, runs: painting.calls_of(pass), demand })
     }
 

@@ -4,6 +4,7 @@
 
 mod enlarge;
 mod inpaint;
+mod previews;
 mod tracker;
 
 use image::RgbImage;
@@ -39,6 +40,7 @@ impl<'a> Pipeline<'a> {
     /// The image.
     pub(crate) fn run(&mut self, start: Start) -> Result<RgbImage> {
         self.skip(&start);
+        self.find_colours()?;
         let conditioning = self.embed()?;
         self.stage_ended();
         let beginning = self.begin(start)?;
@@ -240,6 +242,11 @@ impl<'a> Pipeline<'a> {
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
+            if self.painting.has_previews() && before + index + 1 < self.painting.calls() {
+                let predicted = || sampler.predicted(index, &state.latents.values, &output);
+                let latents = || Latents { values: predicted(), ..state.latents };
+                previews::show(self.models.colours.as_ref(), latents, self.tracker.observer);
+            }
             let mut next = || Latents::noise(&mut state.noise, shape).values;
             let draws = &mut NoiseDraws { next: &mut next, of_seed: &of_seed, seed };
             state.latents.values = sampler.step(&mut state.history, output, &state.latents.values, draws);

@@ -236,6 +236,16 @@ pub trait Observer: Send {
     /// nothing by default.
     fn step_done(&mut self, _checkpoint: &StepCheckpoint) {}
 
+    /// Called after each call of the UNet but the last, of a painting with previews: whether one is shown now. By default
+    /// none is.
+    fn wants_preview(&mut self) -> bool {
+        false
+    }
+
+    /// Called with a preview that was wanted: what the image looks like so far, with a pixel for each of the latents. Does
+    /// nothing by default.
+    fn preview(&mut self, _image: RgbImage) {}
+
     /// Called when planning, or a stage whose weights are not kept, has freed much memory, before the next stage takes
     /// any: the program may give what is free back to the system. Does nothing by default.
     fn memory_freed(&mut self) {}

@@ -23,6 +23,7 @@ pub struct Painting {
     /// Of the second pass.
     hires_sampler: Option<Sampler>,
     warnings: Vec<Warning>,
+    has_previews: bool,
 }
 
 impl Painting {
@@ -77,6 +78,17 @@ impl Painting {
         let mut painting = self.clone();
         painting.parameters.seed = seed;
         painting
+    }
+
+    /// The same, and, if `has_previews`, with what its observer shows while it is painted. What is painted does not change.
+    #[must_use]
+    pub fn with_previews(self, has_previews: bool) -> Painting {
+        Painting { has_previews, ..self }
+    }
+
+    /// Whether previews of it are made.
+    pub(crate) fn has_previews(&self) -> bool {
+        self.has_previews
     }
 }
 
@@ -177,7 +189,7 @@ impl Resolver {
         let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
         let hires_sampler =
             parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler_choice())).transpose()?;
-        Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings })
+        Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings, has_previews: false })
     }
 
     /// Makes just the second pass's steps, the last of its schedule.

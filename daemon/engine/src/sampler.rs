@@ -101,6 +101,7 @@ pub enum SamplerKind {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     method: Arc<dyn Method>,
+    prediction: Prediction,
     /// The first call of the UNet: in image to image the strength leaves out those before it.
     first: usize,
 }
@@ -128,7 +129,7 @@ impl Sampler {
         let (config, curve) = choice.applied(config);
         let method = method(choice, &Route { config: &config, curve, steps });
         let first = strength.map_or(Ok(0), |strength| first_step(steps, strength))?;
-        Ok(Sampler { first: method.first_call(first), method })
+        Ok(Sampler { first: method.first_call(first), method, prediction: config.prediction })
     }
 
     /// The timestep of each call of the UNet, in order.
@@ -150,6 +151,12 @@ impl Sampler {
     /// An image's latents with as much noise as those before call `index` have.
     pub fn noised(&self, index: usize, latents: &[f32], noise: &[f32]) -> Vec<f32> {
         self.method.noised(self.first + index).of(latents, noise)
+    }
+
+    /// The image that the UNet's `output` at call `index` stands for. Not finite where there is nothing of an image in the
+    /// latents and the UNet predicts noise.
+    pub fn predicted(&self, index: usize, latents: &[f32], output: &[f32]) -> Vec<f32> {
+        self.prediction.image_in(self.method.seen(self.first + index)).of(latents, output)
     }
 
     /// The UNet's input at call `index`.

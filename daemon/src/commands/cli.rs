@@ -161,6 +161,9 @@ pub struct PaintArgs {
     /// Write what a display shows too: a panel's name, or keys as in {"width": 800, "height": 480, "palette": "grey-4"}
     #[arg(long, value_name = "NAME", value_parser = panel, help_heading = OUTPUT)]
     pub panel: Option<OutputRequest>,
+    /// Write what the image looks like so far, a small JPEG, to this file, at most once a second
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub preview: Option<PathBuf>,
     /// A second pass at a larger size
     #[command(flatten)]
     pub hires: HiresArgs,

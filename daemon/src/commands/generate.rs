@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::budget;
 use crate::commands::cli::{GenerateArgs, PaintArgs, print_line};
 use crate::commands::output::{self, ImageSink};
+use crate::commands::preview_file::PreviewFile;
 use crate::commands::progress_line::ProgressLine;
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
@@ -26,6 +27,7 @@ use crate::jobs::wildcards::Wildcards;
 use crate::painting::model::Model;
 use crate::painting::output as panel_output;
 use crate::painting::pictures::{self, free_name};
+use crate::painting::preview::{self, PreviewClock};
 use crate::painting::progress::Meter;
 use crate::random;
 
@@ -49,6 +51,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let path = arguments.output.clone().unwrap_or_else(own_name);
     let format = output::format(&path, arguments.format)?;
     let output = ImageSink::check(&path, arguments.json)?;
+    let preview = PreviewFile::check(arguments.paint.preview.as_deref())?;
     let memory = budget::or_free(arguments.memory);
     let options = Options { threads: arguments.threads.map(usize::from), memory, beside: 0 };
     let model = Model::new(arguments.model.as_deref(), options)?;
@@ -58,13 +61,14 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     }
     let request = draw(request, &resolver, arguments)?;
     let painting = resolver.resolve(&request, sources.init_image.map(InitImage::size))?;
+    let painting = painting.with_previews(arguments.paint.preview.is_some());
     let warnings = warnings(&painting, arguments.json);
     let parameters = painting.parameters();
     sources.check(parameters, options)?;
     display.as_ref().map_or(Ok(()), |spec| panel_output::check(spec, parameters, options))?;
     let mut engine = model.open()?;
     let start = sources.start(parameters, None)?;
-    let mut console = Console::new(arguments.json, Meter::new(1, 0, Instant::now()));
+    let mut console = Console::new(arguments.json, Meter::new(1, 0, Instant::now()), preview);
     let image = engine.paint(&painting, start, &mut console)?;
     diffused_heap::trim();
     let image = sources.finish(parameters, image)?;
@@ -175,11 +179,14 @@ struct Console {
     line: ProgressLine,
     json: bool,
     shown: Option<(Instant, Stage, usize)>,
+    preview: PreviewFile,
+    previews: PreviewClock,
 }
 
 impl Console {
-    fn new(json: bool, meter: Meter) -> Console {
-        Console { meter, line: ProgressLine::new(!json), json, shown: None }
+    fn new(json: bool, meter: Meter, preview: PreviewFile) -> Console {
+        let line = ProgressLine::new(!json);
+        Console { meter, line, json, shown: None, preview, previews: PreviewClock::default() }
     }
 
     fn show(&mut self, progress: JobProgress, now: Instant) {
@@ -218,6 +225,17 @@ impl Observer for Console {
         let now = Instant::now();
         let progress = self.meter.tick(progress, now);
         self.show(progress, now);
+    }
+
+    fn wants_preview(&mut self) -> bool {
+        self.previews.is_due(Instant::now())
+    }
+
+    fn preview(&mut self, image: RgbImage) {
+        match preview::jpeg(&image) {
+            Ok(file) => self.preview.write(&file),
+            Err(error) => eprintln!("diffused: warning: a preview could not be made: {error}"),
+        }
     }
 
     fn memory_freed(&mut self) {

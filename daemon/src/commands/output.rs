@@ -26,7 +26,7 @@ impl ImageSink {
     /// leave no place for an image.
     pub(super) fn check(path: &Path, json: bool) -> Result<ImageSink, Failure> {
         if !is_stdout(path) {
-            check_writable(path)?;
+            check_writable("--output", path)?;
             return Ok(ImageSink::File(path.to_owned()));
         }
         let wrong = |error: &str| Err(Failure::Usage(format!("--output: -: {error}")));
@@ -81,9 +81,9 @@ pub(super) fn format(path: &Path, wanted: Option<FileFormat>) -> Result<FileForm
     Ok(named)
 }
 
-/// Whether a file can be written there.
-pub(super) fn check_writable(path: &Path) -> Result<(), Failure> {
-    let wrong = |error: String| Failure::Usage(format!("--output: {}: {error}", path.display()));
+/// Whether a file can be written there, which the option `flag` names.
+pub(super) fn check_writable(flag: &str, path: &Path) -> Result<(), Failure> {
+    let wrong = |error: String| Failure::Usage(format!("{flag}: {}: {error}", path.display()));
     if path.is_dir() {
         return Err(wrong("is a folder; name a file in it".into()));
     }

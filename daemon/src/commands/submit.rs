@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::commands::cli::{SubmitArgs, print_line};
 use crate::commands::client::{self, Client, Heard, SESSION};
+use crate::commands::preview_file::PreviewFile;
 use crate::commands::progress_line::ProgressLine;
 use crate::commands::watch::{ended, labelled, state_line};
 use crate::contract::messages::{JobProgress, JobResult, JobState, State};
@@ -29,6 +30,7 @@ pub fn run(arguments: &SubmitArgs) -> Result<(), Failure> {
 
 async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
     let destination = Destination::check(arguments)?;
+    let preview = PreviewFile::check(arguments.paint.preview.as_deref())?;
     let request = request(arguments, &destination)?;
     let id = request.id.clone().unwrap_or_default();
     let topic = if request.init_images.is_some() { "img2img" } else { "txt2img" };
@@ -43,6 +45,7 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
         connected: true,
         online: true,
         warned: vec![],
+        preview,
         id,
     };
     job.line.wait(format!("waiting for {}", client.device));
@@ -117,6 +120,7 @@ struct SubmittedJob {
     online: bool,
     /// Warnings that were shown.
     warned: Vec<String>,
+    preview: PreviewFile,
 }
 
 impl SubmittedJob {
@@ -140,6 +144,7 @@ impl SubmittedJob {
                 self.warn(&result.warnings);
                 self.arrivals.result = Some(result);
             }
+            None if name == "preview" => self.preview.write(&payload),
             Some(("image", number)) => self.arrivals.add(number.parse().ok()?, payload),
             Some(("output", number)) => self.arrivals.add_output(number.parse().ok()?, payload),
             _ => {}
@@ -242,6 +247,7 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         clip_skip: paint.clip_skip,
         override_settings: None,
         output: paint.panel.clone(),
+        preview: paint.preview.as_ref().map(|_| true),
         hires: paint.hires.request(),
         id: Some(arguments.id.as_ref().map_or_else(random::id, |id| id.0.clone())),
         transaction: None,

@@ -76,6 +76,7 @@ fn schemas() -> Map<String, Value> {
     schemas.insert("Status".to_owned(), text(status, json!({"enum": ["online", "offline"]})));
     schemas.insert("DoctorText".to_owned(), text("Text without a meaning, up to the size of an image.", json!({})));
     schemas.insert("ImageFile".to_owned(), text("The bytes of a PNG or JPEG.", json!({"format": "binary"})));
+    schemas.insert("PreviewFile".to_owned(), text("The bytes of a JPEG.", json!({"format": "binary"})));
     let output = "The bytes of a PNG, or those that a display's memory holds.";
     schemas.insert("OutputFile".to_owned(), text(output, json!({"format": "binary"})));
     schemas
@@ -87,7 +88,7 @@ fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
 
 /// Without what belongs to img2img.
 fn txt2img(request: Value) -> Value {
-    let mut request = with_refused_keys(request);
+    let mut request = with_web_keys(request);
     for key in ["init_images", "mask"] {
         request["properties"][key] = json!({"type": "null", "description": "Belongs to img2img: refused."});
     }
@@ -96,17 +97,16 @@ fn txt2img(request: Value) -> Value {
 
 /// With an init image.
 fn img2img(request: Value) -> Value {
-    let mut request = with_refused_keys(request);
+    let mut request = with_web_keys(request);
     request["properties"]["init_images"]["type"] = json!("array");
     request["required"].as_array_mut().into_iter().for_each(|keys| keys.push(json!("init_images")));
     request
 }
 
-/// With the keys of the contract that this version refuses or leaves out. The rest is open: an unknown key is a warning.
-fn with_refused_keys(mut request: Value) -> Value {
+/// With the keys that the web API alone has. The rest is open: an unknown key is a warning.
+fn with_web_keys(mut request: Value) -> Value {
     request["additionalProperties"] = json!(true);
     types::web_hires(&mut request["properties"]);
-    request["properties"]["preview"] = json!({"description": "Not supported yet: left out with a warning."});
     request
 }
 

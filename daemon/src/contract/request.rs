@@ -159,6 +159,10 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestOutput>"))]
     pub output: Option<OutputRequest>,
+    /// Whether what the image looks like is published while it is painted. The device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestFlag>"))]
+    pub preview: Option<bool>,
     /// A second pass at a larger size: an object, or how many times the width and the height. The web API's `enable_hr`,
     /// `hr_scale`, `hr_resize_x`, `hr_resize_y`, `hr_second_pass_steps` and `hr_upscaler` are taken, too.
     #[serde(skip_serializing_if = "Option::is_none")]

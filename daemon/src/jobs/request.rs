@@ -81,6 +81,9 @@ pub struct Job {
     /// What a display shows of them, as asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRequest>,
+    /// Whether previews of them are published; `None`: as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<bool>,
     /// Larger goes first.
     pub priority: i64,
     /// Not started after this time.
@@ -289,6 +292,7 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),
         format: values::format(fields)?,
         output: values::output(fields)?,
+        preview: fields.flag("preview")?,
         priority: fields.whole("priority", -100..=100)?.unwrap_or(0),
         not_after: values::not_after(fields)?,
         warnings: vec![],

@@ -94,6 +94,8 @@ pub enum Part {
     Response,
     /// The position of this job: a newer one replaces it as long as it is not sent.
     Position(String),
+    /// What an image looks like so far: a newer one replaces it likewise.
+    Preview,
     /// An image.
     Image(SentImage),
     /// The result of this job.
@@ -103,6 +105,11 @@ pub enum Part {
 }
 
 impl Part {
+    /// Whether a newer one on the same topic replaces it.
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self, Part::Position(_) | Part::Preview)
+    }
+
     /// Whether it is the result or the ending of the job that `other` is a part of, and may have to mention it.
     pub(super) fn completes(&self, other: &Part) -> bool {
         match (self, other) {
@@ -157,7 +164,7 @@ impl Message {
 
     /// Whether `newer` makes this one superfluous.
     pub(super) fn replaced_by(&self, newer: &Message) -> bool {
-        matches!(self.part, Part::Position(_)) && self.part == newer.part && self.topic == newer.topic
+        self.part.is_replaced() && self.part == newer.part && self.topic == newer.topic
     }
 
     /// Whether it is an image that is sent until it arrives.

@@ -116,7 +116,7 @@ impl Outbox {
             self.leave(&message);
             return vec![];
         }
-        if matches!(message.part, Part::Position(_)) {
+        if message.part.is_replaced() {
             // The first entry may be on its way.
             if let Some(older) = self.entries.iter_mut().skip(1).rfind(|entry| entry.message.replaced_by(&message)) {
                 let older = std::mem::replace(&mut older.message, message);

@@ -25,6 +25,7 @@ use crate::painting::model::Model;
 use crate::painting::output::{self, PaintedOutput};
 use crate::painting::pictures::{self, Folder};
 use crate::painting::placed::PlacedImage;
+use crate::painting::preview::{self, PreviewClock};
 use crate::painting::progress::{JobTimes, Meter};
 
 /// The contract's "at most one a second".
@@ -37,6 +38,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub enum Report {
     /// Progress of the running job, at most once a second.
     Progress(JobProgress),
+    /// What the running job's image looks like so far, a JPEG; at most once a second.
+    Preview(Vec<u8>),
     /// The job can go on from a later step than before, even after a power cut.
     Checkpointed,
     /// An image is ready.
@@ -220,6 +223,7 @@ impl Painter {
             checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, task.earlier.interrupted, now),
             stop: task.stop.clone(),
             reported: None,
+            previews: PreviewClock::default(),
             painter: self,
         };
         for (index, painting) in (0..).zip(&task.paintings).skip(task.earlier.images as usize) {
@@ -380,6 +384,7 @@ struct JobObserver<'a> {
     checkpoints: CheckpointKeeper<'a>,
     stop: Arc<AtomicBool>,
     reported: Option<Instant>,
+    previews: PreviewClock,
     painter: &'a Painter,
 }
 
@@ -397,6 +402,17 @@ impl Observer for JobObserver<'_> {
     fn step_done(&mut self, checkpoint: &StepCheckpoint) {
         if self.checkpoints.step_done(checkpoint, Instant::now()) {
             self.painter.report(Report::Checkpointed);
+        }
+    }
+
+    fn wants_preview(&mut self) -> bool {
+        self.previews.is_due(Instant::now())
+    }
+
+    fn preview(&mut self, image: RgbImage) {
+        match preview::jpeg(&image) {
+            Ok(file) => self.painter.report(Report::Preview(file)),
+            Err(error) => warn!("a preview could not be made: {error}"),
         }
     }
 

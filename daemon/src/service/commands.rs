@@ -62,7 +62,7 @@ impl Service {
         let size = self.intake.smallest_size();
         let request = json!({
             "id": job, "prompt": "a red house", "seed": 0, "steps": 4, "width": size, "height": size, "priority": 100,
-            "output": "none",
+            "output": "none", "preview": false,
         });
         let request = Received {
             topic: self.publisher.topics().of("txt2img"),

@@ -36,6 +36,8 @@ pub(super) struct Intake {
     panels: KnownPanels,
     /// What a display shows of images whose requests are silent.
     output: Option<OutputRequest>,
+    /// Whether there are previews where requests are silent.
+    preview: bool,
     /// Init images wait here.
     folder: PathBuf,
     /// The largest payload that is taken. The broker is told twice as much, so that what is a little larger is answered.
@@ -74,6 +76,7 @@ impl Intake {
             options,
             panels: config.panels(),
             output: config.output.clone(),
+            preview: config.preview,
             folder,
             max_payload: config.mqtt.max_packet.0 as usize,
             candidates: vec![],
@@ -123,7 +126,8 @@ impl Intake {
         if let (Some(spec), Some(painting)) = (&display, paintings.first()) {
             output::check(spec, painting.parameters(), self.options)?;
         }
-        Ok((paintings, display))
+        let has_previews = job.preview.unwrap_or(self.preview);
+        Ok((paintings.into_iter().map(|painting| painting.with_previews(has_previews)).collect(), display))
     }
 
     /// What a display shows of the images of `job`: as it asks, or as the configuration has it for all.

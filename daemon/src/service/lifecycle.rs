@@ -77,6 +77,7 @@ impl Service {
         let Some(id) = self.queue.running().map(str::to_owned) else { return };
         match report {
             Report::Progress(progress) => self.publisher.progress(&id, &progress),
+            Report::Preview(file) => self.publisher.preview(&id, file),
             Report::Checkpointed => self.advanced(),
             Report::Painted(painted) => self.painted(&id, painted),
             Report::Finished(outcome) => self.finished(&id, outcome),

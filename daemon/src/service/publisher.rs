@@ -143,6 +143,16 @@ impl Publisher {
         self.mqtt.publish(Message { certain: false, ..message });
     }
 
+    /// A preview that the broker does not take is not missed.
+    pub(super) fn preview(&self, id: &str, jpeg: Vec<u8>) {
+        let topic = self.topics.job(id, "preview");
+        let payload = MessagePayload::Bytes(jpeg.into());
+        let message = Message::new(topic, payload, FileFormat::Jpeg.content_type());
+        if self.mqtt.max_packet().is_none_or(|most| message.packet_size() <= most) {
+            self.mqtt.publish(Message { certain: false, part: Part::Preview, ..message });
+        }
+    }
+
     /// How an image is described in its job's result.
     pub(super) fn describe(&self, id: &str, painted: &Painted) -> Image {
         let topic = self.topics.job(id, &format!("image/{}", painted.index));

@@ -51,6 +51,10 @@ impl Method for Dpm2 {
         self.halfway.noised(call)
     }
 
+    fn seen(&self, call: usize) -> Mix {
+        Mix(1.0, self.halfway.sigma(call))
+    }
+
     fn input_divisor(&self, call: usize) -> f64 {
         input_divisor(self.halfway.sigma(call))
     }

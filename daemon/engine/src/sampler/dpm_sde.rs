@@ -53,6 +53,10 @@ impl Method for DpmSde {
         self.halfway.noised(call)
     }
 
+    fn seen(&self, call: usize) -> Mix {
+        Mix(1.0, self.halfway.sigma(call))
+    }
+
     fn input_divisor(&self, call: usize) -> f64 {
         input_divisor(self.halfway.sigma(call))
     }

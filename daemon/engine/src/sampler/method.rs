@@ -22,6 +22,11 @@ pub(super) trait Method: Debug + Send + Sync {
     /// Factors of an image's latents and of noise, mixed as the latents before `call` are.
     fn noised(&self, call: usize) -> Mix;
 
+    /// Factors of the image and of noise in the latents that the UNet sees at `call`.
+    fn seen(&self, call: usize) -> Mix {
+        self.noised(call)
+    }
+
     /// The UNet's input is the latents divided by this.
     fn input_divisor(&self, _call: usize) -> f64 {
         1.0
@@ -84,6 +89,17 @@ impl Prediction {
         match self {
             Prediction::Epsilon => Mix(1.0 / signal, -deviation / signal),
             Prediction::VPrediction => Mix(signal, -deviation),
+        }
+    }
+
+    /// The image in latents and the UNet's output, where the latents are a `Mix` of an image and of noise.
+    pub(super) fn image_in(self, Mix(signal, deviation): Mix) -> Mix {
+        match self {
+            Prediction::Epsilon => Mix(1.0 / signal, -deviation / signal),
+            Prediction::VPrediction => {
+                let variance = signal * signal + deviation * deviation;
+                Mix(signal / variance, -deviation / variance.sqrt())
+            }
         }
     }
 

@@ -47,7 +47,7 @@ impl Destination {
             return Err(Failure::Usage(format!("--output: there is no folder `{}`; create it", path.display())));
         }
         let format = output::format(path, arguments.format)?;
-        (0..count).try_for_each(|number| output::check_writable(&numbered(path, number.into())))?;
+        (0..count).try_for_each(|number| output::check_writable("--output", &numbered(path, number.into())))?;
         Ok(Destination::File(path.to_owned(), format))
     }
 

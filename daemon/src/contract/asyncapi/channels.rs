@@ -137,6 +137,16 @@ const CHANNELS: [Channel; 18] = [
         messages: &["JobProgress"],
     },
     Channel {
+        name: "jobPreview",
+        root: DEVICE,
+        address: "job/{id}/preview",
+        description: "What a job's image looks like so far, where that was asked for; at most once a second.",
+        out: true,
+        qos: 0,
+        retain: false,
+        messages: &["PreviewFile"],
+    },
+    Channel {
         name: "jobImage",
         root: DEVICE,
         address: "job/{id}/image/{n}",
@@ -320,6 +330,7 @@ pub(super) fn messages() -> Map<String, Value> {
         let (content_type, is_text) = match *name {
             "Status" | "Prompt" | "DoctorText" => ("text/plain", 1),
             "ImageFile" | "OutputFile" => ("image/png", 0),
+            "PreviewFile" => ("image/jpeg", 0),
             _ => ("application/json", 1),
         };
         let mut message = json!({

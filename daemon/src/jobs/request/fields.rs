@@ -7,9 +7,6 @@ use serde_json::{Map, Value};
 
 use crate::contract::fault::Fault;
 
-/// Keys of the contract that this version does not act on. They are left out with a warning, as unknown keys are.
-const NOT_YET: [&str; 1] = ["preview"];
-
 /// The keys that were not taken yet.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
@@ -52,6 +49,16 @@ impl Fields {
         number.map(Some).ok_or_else(|| Fault::param(key, format!("expected a number, got {}", shown(&value))))
     }
 
+    /// True or false, or 1 or 0.
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, Fault> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match (&value, whole(&value)) {
+            (Value::Bool(flag), _) => Ok(Some(*flag)),
+            (_, Some(number @ (0 | 1))) => Ok(Some(number == 1)),
+            _ => Err(Fault::param(key, format!("expected true or false, got {}", shown(&value)))),
+        }
+    }
+
     /// A whole number within `range`; 20.0 is one too.
     pub(super) fn whole(&mut self, key: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
         let Some(value) = self.take(key) else { return Ok(None) };
@@ -72,10 +79,8 @@ impl Fields {
 
     /// A warning for each key that was not taken.
     pub(super) fn leftovers(&mut self) -> Vec<String> {
-        let warning = |key: &String| match NOT_YET.contains(&key.as_str()) {
-            true => format!("`{key}` is not supported yet and was left out"),
-            false => format!("`{}` is unknown and was left out", key.chars().take(80).collect::<String>()),
-        };
+        let warning =
+            |key: &String| format!("`{}` is unknown and was left out", key.chars().take(80).collect::<String>());
         self.0.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| warning(key)).take(20).collect()
     }
 }

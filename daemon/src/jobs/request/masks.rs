@@ -26,10 +26,10 @@ pub(super) fn inpainting(fields: &mut Fields, with_mask: bool) -> Result<(Option
     let blur = fields.number("mask_blur")?;
     let (blur_x, blur_y) = (fields.number("mask_blur_x")?, fields.number("mask_blur_y")?);
     let content = content(fields.take("inpainting_fill"))?;
-    let invert = flag("inpainting_mask_invert", fields.take("inpainting_mask_invert"))?;
-    let region_only = flag("inpaint_full_res", fields.take("inpaint_full_res"))?;
+    let invert = fields.flag("inpainting_mask_invert")?;
+    let region_only = fields.flag("inpaint_full_res")?;
     let padding = fields.whole("inpaint_full_res_padding", 0..=8192)?.and_then(|padding| u32::try_from(padding).ok());
-    let keep_unmasked = flag("keep_unmasked", fields.take("keep_unmasked"))?;
+    let keep_unmasked = fields.flag("keep_unmasked")?;
     let given = [
         ("mask_blur", blur.is_some()),
         ("mask_blur_x", blur_x.is_some()),
@@ -73,14 +73,4 @@ fn content(value: Option<Value>) -> Result<Option<MaskedContent>, Fault> {
         },
     };
     text.parse().map(Some).map_err(wrong)
-}
-
-/// True or false, or 1 or 0.
-fn flag(key: &str, value: Option<Value>) -> Result<Option<bool>, Fault> {
-    let Some(value) = value else { return Ok(None) };
-    match (&value, fields::whole(&value)) {
-        (Value::Bool(flag), _) => Ok(Some(*flag)),
-        (_, Some(number @ (0 | 1))) => Ok(Some(number == 1)),
-        _ => Err(Fault::param(key, format!("expected true or false, got {}", fields::shown(&value)))),
-    }
 }

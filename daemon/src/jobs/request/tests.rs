@@ -163,9 +163,17 @@ fn an_init_images_fit_has_two_names() {
 
 #[test]
 fn unknown_keys_warn() {
-    let job = txt2img(json!({"prompt": "a", "stepps": 3, "preview": true, "eta": null}));
-    assert_eq!(job.warnings.len(), 2);
-    assert!(job.warnings.iter().any(|warning| warning.contains("stepps")));
+    let job = txt2img(json!({"prompt": "a", "stepps": 3, "eta": null}));
+    assert_eq!(job.warnings, ["`stepps` is unknown and was left out"]);
+}
+
+#[test]
+fn previews_are_as_asked_or_as_the_device_has_them() {
+    for (value, preview) in [(json!(null), None), (json!(true), Some(true)), (json!(0), Some(false))] {
+        assert_eq!(txt2img(json!({"prompt": "a", "preview": value})).preview, preview);
+    }
+    let rejection = parse(RequestMode::Txt2Img, json!({"prompt": "a", "preview": "yes"})).unwrap_err();
+    assert_eq!(rejection.fault.field.as_deref(), Some("preview"));
 }
 
 #[test]

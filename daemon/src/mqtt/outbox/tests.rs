@@ -192,6 +192,24 @@ fn a_newer_position_replaces_one_that_was_not_sent() {
 }
 
 #[test]
+fn a_newer_preview_replaces_one_of_its_job_that_was_not_sent() {
+    let preview = |topic: &str, text: &'static str| Message {
+        part: Part::Preview,
+        certain: false,
+        ..Message::new(topic.into(), bytes(text), "image/jpeg")
+    };
+    let mut outbox = connected(&["first"]);
+    for (topic, text) in [("job/a/preview", "1"), ("job/b/preview", "2"), ("job/a/preview", "3")] {
+        assert_eq!(outbox.push(preview(topic, text)), []);
+    }
+    let payloads: Vec<_> = outbox.entries.iter().map(|entry| entry.message.payload.clone()).collect();
+    assert_eq!(payloads, [bytes("x"), bytes("3"), bytes("2")]);
+    outbox.disconnect(Loss::Ended);
+    assert_eq!(outbox.push(preview("job/a/preview", "4")), []);
+    assert_eq!(outbox.len(), 1);
+}
+
+#[test]
 fn a_broker_that_confirms_nothing_gets_each_message_once() {
     let mut outbox = connected(&["a", "b"]);
     outbox.handed_over(false);
