@@ -1,9 +1,11 @@
 //! Upscalers: what they make of images, and where they stand in a painting.
 
+use diffused_engine::hires::{HiresRequest, HiresUpscaler, SamplingPass};
+use diffused_engine::inpainting::{Inpainting, Mask};
 use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::request::{NoObserver, Request, Stage, Start};
 use diffused_engine::upscaler::Upscaler;
-use diffused_engine::{Engine, Options, Resolver};
+use diffused_engine::{Engine, Options, Painting, Resolver};
 use image::RgbImage;
 use model_prep::{Format, SourceOptions};
 use safetensors::SafeTensors;
@@ -105,4 +107,72 @@ fn a_painting_ends_enlarged() {
     // 3 convolutions of 12 channels between one from 3 and one to 48.
     assert_eq!(more - less, 48 * 48 * 9 * (3 * 12 + 3 * 12 * 12 + 12 * 48));
     assert_eq!(paint(Some(2), None).0.dimensions(), (96, 96));
+}
+
+/// What an engine with a budget makes of a painting, and the smallest budget for it.
+fn paint(bundle: &Fresh, painting: &Painting, start: Start, memory: Option<u64>) -> (RgbImage, u64) {
+    let mut engine = Engine::open(bundle.source(), Options { memory, ..Options::default() }).unwrap();
+    let smallest = engine.smallest_budget(painting).unwrap();
+    (engine.paint(painting, start, &mut NoObserver).unwrap(), smallest)
+}
+
+/// As A1111 has it: all that the network makes of the first pass's image, scaled to the second pass's size, which then is
+/// image to image. An upscaler in the end is another run.
+#[test]
+fn a_second_pass_begins_with_an_enlarged_image() {
+    let bundle = with_upscaler(X4, Format::Int8);
+    let resolver = Resolver::open(bundle.source()).unwrap();
+    let request = Request { prompt: "a".into(), seed: 3, steps: Some(2), ..Request::default() };
+    let first = Request { width: Some(48), height: Some(32), ..request.clone() };
+    let upscaler = Some(HiresUpscaler::Model);
+    let hires = HiresRequest {
+        scale: Some(1.5),
+        steps: Some(3),
+        denoising_strength: Some(0.5),
+        upscaler,
+        ..HiresRequest::default()
+    };
+    let resolve = |request: &Request, size| resolver.resolve(request, size).unwrap();
+    let plain = paint(&bundle, &resolve(&first, None), Start::Noise, None).0;
+    let enlarged = upscale(&bundle, &plain, 4, None);
+    let scaled = image::imageops::resize(&enlarged, 72, 48, image::imageops::FilterType::Lanczos3);
+    let from_image = Request { steps: Some(6), strength: Some(0.5), ..request };
+    let from_image = resolve(&from_image, Some(scaled.dimensions()));
+    let wanted = paint(&bundle, &from_image, Start::InitImage(scaled), None).0;
+    for factor in [None, Some(2)] {
+        let painting = resolve(&Request { hires: Some(hires), upscale: factor, ..first.clone() }, None);
+        let wanted = factor.map_or(wanted.clone(), |factor| upscale(&bundle, &wanted, factor, None));
+        let (found, smallest) = paint(&bundle, &painting, Start::Noise, None);
+        assert!(found == wanted && paint(&bundle, &painting, Start::Noise, Some(smallest)).0 == wanted, "{factor:?}");
+        let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
+        let plan = engine.plan(&painting).unwrap();
+        let runs: Vec<_> =
+            plan.stages.iter().filter(|plan| plan.stage == Stage::Upscaler).map(|plan| plan.pass).collect();
+        let all = [SamplingPass::First, SamplingPass::Hires];
+        assert_eq!(runs, all[..1 + usize::from(factor.is_some())]);
+    }
+}
+
+/// What the mask leaves is put back first, so that all of the image is enlarged alike.
+#[test]
+fn a_masked_image_is_enlarged_as_a_whole() {
+    let bundle = with_upscaler(X4, Format::Int8);
+    let resolver = Resolver::open(bundle.source()).unwrap();
+    let image = RgbImage::from_fn(48, 32, |x, y| image::Rgb([x as u8 * 5, y as u8 * 7, 90]));
+    let white = image::GrayImage::from_fn(48, 32, |x, _| image::Luma([if x < 24 { 255 } else { 0 }]));
+    for keep_unmasked in [true, false] {
+        let inpainting = Inpainting { blur_x: 2.0, keep_unmasked, ..Inpainting::default() };
+        let mask = Mask::new(white.clone(), &inpainting);
+        let start = || Start::Masked { image: image.clone(), mask: mask.clone(), checkpoint: None };
+        let painting = |upscale| {
+            let inpainting = Some(inpainting);
+            let request = Request { prompt: "a".into(), steps: Some(3), inpainting, upscale, ..Request::default() };
+            resolver.resolve(&request, Some((48, 32))).unwrap()
+        };
+        let painted = paint(&bundle, &painting(None), start(), None).0;
+        let whole = if keep_unmasked { mask.clone().doubled().overlay(image.clone(), &painted) } else { painted };
+        let wanted = upscale(&bundle, &whole, 4, None);
+        let (found, smallest) = paint(&bundle, &painting(Some(4)), start(), None);
+        assert!(found == wanted && paint(&bundle, &painting(Some(4)), start(), Some(smallest)).0 == wanted);
+    }
 }

@@ -101,11 +101,14 @@ pub enum HiresUpscaler {
     /// The pixels, with Lanczos' kernel: they are decoded, scaled and encoded again.
     #[serde(rename = "Lanczos")]
     Lanczos,
+    /// The pixels, by the model's upscaler, then with Lanczos' kernel from its size to the second pass's.
+    #[serde(rename = "Model")]
+    Model,
 }
 
 impl HiresUpscaler {
     /// Every upscaler, with its name.
-    pub const NAMES: [(HiresUpscaler, &'static str); 7] = [
+    pub const NAMES: [(HiresUpscaler, &'static str); 8] = [
         (HiresUpscaler::Latent, "Latent"),
         (HiresUpscaler::LatentAntialiased, "Latent (antialiased)"),
         (HiresUpscaler::LatentBicubic, "Latent (bicubic)"),
@@ -113,11 +116,12 @@ impl HiresUpscaler {
         (HiresUpscaler::LatentNearest, "Latent (nearest)"),
         (HiresUpscaler::LatentNearestExact, "Latent (nearest-exact)"),
         (HiresUpscaler::Lanczos, "Lanczos"),
+        (HiresUpscaler::Model, "Model"),
     ];
 
     /// Whether pixels are scaled instead of latents.
     pub(crate) fn scales_pixels(self) -> bool {
-        self == HiresUpscaler::Lanczos
+        matches!(self, HiresUpscaler::Lanczos | HiresUpscaler::Model)
     }
 }
 
@@ -282,6 +286,6 @@ mod tests {
         }
         assert_eq!("None".parse(), Ok(HiresUpscaler::Lanczos));
         let error = "R-ESRGAN 4x+".parse::<HiresUpscaler>().unwrap_err();
-        assert!(error.contains("Latent (nearest-exact), Lanczos"), "{error}");
+        assert!(error.contains("Latent (nearest-exact), Lanczos, Model"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use crate::bundle::{AutoencoderKind, Bundle, Manifest};
 use crate::conditioning;
 use crate::error::{Error, Result};
 use crate::held::HeldValues;
-use crate::hires::{Hires, SamplingPass};
+use crate::hires::{Hires, HiresUpscaler, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
 use crate::preview::{self, LatentColours};
@@ -126,7 +126,13 @@ impl Models {
         if let Some(hires) = &parameters.hires {
             if hires.upscaler.scales_pixels() {
                 demands.push(self.decoder_demand(painting, SamplingPass::First)?);
-                demands.push(self.enlarged_demand(painting, hires)?);
+                let mut image = painting.size(SamplingPass::First);
+                if hires.upscaler == HiresUpscaler::Model {
+                    let scale = self.upscaler()?.scale();
+                    demands.push(first(Stage::Upscaler, 1, self.upscaler()?.demand(image.0, image.1, scale)?));
+                    image = (scale * image.0, scale * image.1);
+                }
+                demands.push(self.enlarged_demand(painting, hires, image)?);
             }
             demands.push(self.unet_demand(painting, SamplingPass::Hires)?);
         }
@@ -138,8 +144,10 @@ impl Models {
             let demand = self.upscaler()?.demand(width, height, factor)?;
             demands.push(StageDemand { pass: painting.last_pass(), stage: Stage::Upscaler, runs: 1, demand });
         }
+        let put_back = parameters.is_put_back_before_upscaling();
+        let unmasked = if put_back { Inpainting::held(pixels) } else { 0 };
         for of in &mut demands {
-            of.demand.beside += self.graphs + self.held(painting, of.pass).bytes(of.stage);
+            of.demand.beside += self.graphs + unmasked + self.held(painting, of.pass).bytes(of.stage);
         }
         Ok(demands)
     }
@@ -169,10 +177,15 @@ impl Models {
         Ok(StageDemand { pass, stage: Stage::VaeDecoder, runs: 1, demand })
     }
 
-    /// Of encoding the first pass's image after its pixels were scaled, which takes memory, too.
-    fn enlarged_demand(&mut self, painting: &Painting, hires: &Hires) -> Result<StageDemand> {
+    /// Of encoding the first pass's image, which has this width and height, after its pixels were scaled, which takes memory,
+    /// too.
+    fn enlarged_demand(
+        &mut self,
+        painting: &Painting,
+        hires: &Hires,
+        (width, height): (usize, usize),
+    ) -> Result<StageDemand> {
         let mut demand = self.encoder(painting.parameters().decoder)?.demand(hires.width, hires.height)?;
-        let (width, height) = painting.size(SamplingPass::First);
         let (wide, high) = Hires::covering((hires.width, hires.height), (width, height));
         // Of `Fit::place` and of what is cut out of its image, all images included.
         let scaling = 3 * width * height + 16 * width * high + 6 * wide * high;

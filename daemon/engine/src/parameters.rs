@@ -3,7 +3,7 @@
 use crate::bundle::{AutoencoderKind, Manifest, Text};
 pub use crate::bundle::{MAX_CFG_SCALE, MAX_CLIP_SKIP, MAX_SIDE, MAX_STEPS};
 use crate::error::{Error, Result};
-use crate::hires::{self, Hires, HiresRequest};
+use crate::hires::{self, Hires, HiresRequest, HiresUpscaler};
 use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
@@ -61,16 +61,12 @@ pub(crate) fn resolve(
     within("cfg_scale", cfg_scale, MAX_CFG_SCALE)?;
     let strength = request.strength.unwrap_or(DEFAULT_STRENGTH);
     within("denoising_strength", strength, 1.0)?;
-    let default_upscale = defaults.upscale.filter(|_| request.inpainting.is_none());
-    let upscale = upscale(request.upscale.or(default_upscale), manifest)?;
-    if upscale.is_some() && request.inpainting.is_some() {
-        let message = "not together with a mask: what is not repainted stays as it is, in its own size";
-        return Err(invalid("upscale", message.into()));
-    }
-    let upscaler = manifest.upscaler.as_ref().filter(|_| upscale.is_some());
+    let upscale = upscale(request.upscale.or(defaults.upscale), manifest)?;
     let hires = |hires: HiresRequest| hires.resolve((width, height), steps, strength, &manifest.picture);
     let hires = request.hires.map(hires).transpose()?;
     hires.as_ref().map_or(Ok(()), |hires| check_hires(hires, init_size.is_some(), manifest))?;
+    let is_used = upscale.is_some() || hires.is_some_and(|hires| hires.upscaler == HiresUpscaler::Model);
+    let upscaler = manifest.upscaler.as_ref().filter(|_| is_used);
     if let Some(eta) = request.eta {
         within("eta", eta, 1.0)?;
     }
@@ -127,6 +123,9 @@ fn check_hires(hires: &Hires, from_image: bool, manifest: &Manifest) -> Result<(
     if manifest.picture.inpainting {
         return Err(hires::invalid("an inpainting model makes no second pass".into()));
     }
+    if hires.upscaler == HiresUpscaler::Model && manifest.upscaler.is_none() {
+        return Err(hires::invalid(format!("{}: {NO_UPSCALER}", hires.upscaler)));
+    }
     if hires.upscaler.scales_pixels() && !has_encoder(manifest) {
         let message = format!("{} needs an encoder, which this model has not; Latent does not", hires.upscaler);
         return Err(hires::invalid(message));
@@ -161,12 +160,13 @@ pub(crate) fn decoder(wanted: Option<AutoencoderKind>, manifest: &Manifest) -> R
     }
 }
 
+const NO_UPSCALER: &str = "this model has no upscaler; model-prep adds one with --upscaler";
+
 /// How many times as large an image becomes; `None` where it stays as it is.
 pub(crate) fn upscale(wanted: Option<usize>, manifest: &Manifest) -> Result<Option<usize>> {
     let Some(wanted) = wanted.filter(|factor| *factor != 1) else { return Ok(None) };
     let Some(upscaler) = &manifest.upscaler else {
-        let message = "this model has no upscaler; model-prep adds one with --upscaler";
-        return Err(invalid("upscale", message.into()));
+        return Err(invalid("upscale", NO_UPSCALER.into()));
     };
     if upscaler.factors().any(|factor| factor == wanted) {
         return Ok(Some(wanted));
@@ -322,13 +322,25 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_image_keeps_its_size() {
+    fn what_a_mask_leaves_is_put_back_before_all_is_enlarged_or_keeps_its_size() {
         let model = with_upscaler(4);
-        let masked = |upscale| {
-            let request = Request { upscale, inpainting: Some(Inpainting::default()), ..Request::default() };
-            resolve(&request, Defaults { upscale: Some(2), ..Defaults::default() }, Some((64, 64)), &model)
-        };
-        assert_eq!(masked(None).unwrap().upscale, None);
-        assert!(masked(Some(4)).unwrap_err().to_string().starts_with("upscale: not together with a mask"));
+        for (upscale, region_only, keep_unmasked, before) in
+            [(2, false, true, true), (1, false, true, false), (2, true, true, false), (2, false, false, false)]
+        {
+            let inpainting = Some(Inpainting { region_only, keep_unmasked, ..Inpainting::default() });
+            let request = Request { upscale: Some(upscale), inpainting, ..Request::default() };
+            let found = resolve(&request, Defaults::default(), Some((64, 64)), &model).unwrap();
+            assert_eq!(found.is_put_back_before_upscaling(), before);
+        }
+    }
+
+    #[test]
+    fn a_second_pass_may_begin_with_the_models_upscaler_if_there_is_one() {
+        let hires = HiresRequest { upscaler: Some(HiresUpscaler::Model), ..HiresRequest::default() };
+        let request = Request { hires: Some(hires), ..Request::default() };
+        let found = resolve(&request, Defaults::default(), None, &with_upscaler(4)).unwrap();
+        assert_eq!((found.upscale, found.upscaler.as_deref()), (None, Some("general")));
+        let (field, message) = refused(request);
+        assert!(field == "hires" && message.starts_with("Model: this model has no upscaler"), "{message}");
     }
 }

@@ -40,6 +40,7 @@ impl<'a> Pipeline<'a> {
     /// The image.
     pub(crate) fn run(&mut self, start: Start) -> Result<RgbImage> {
         self.skip(&start);
+        let unmasked = self.unmasked(&start);
         self.find_colours()?;
         let conditioning = self.embed()?;
         self.stage_ended();
@@ -49,7 +50,11 @@ impl<'a> Pipeline<'a> {
         self.stage_ended();
         let image = self.decode(self.painting.last_pass(), &latents)?;
         match self.painting.parameters().upscale {
-            Some(factor) => self.upscale(&image, factor),
+            Some(factor) => {
+                self.stage_ended();
+                let image = unmasked.map_or(image, |(whole, mask)| mask.doubled().overlay(whole, &image));
+                self.upscale(self.painting.last_pass(), &image, factor)
+            }
             None => Ok(image),
         }
     }
@@ -81,9 +86,8 @@ impl<'a> Pipeline<'a> {
     }
 
     /// `image`, as many times as wide and high.
-    fn upscale(&mut self, image: &RgbImage, factor: usize) -> Result<RgbImage> {
-        self.stage_ended();
-        let plan = self.plan.stage(self.painting.last_pass(), Stage::Upscaler)?;
+    fn upscale(&mut self, pass: SamplingPass, image: &RgbImage, factor: usize) -> Result<RgbImage> {
+        let plan = self.plan.stage(pass, Stage::Upscaler)?;
         let upscaler = self.models.upscaler()?;
         let upscale = |tick: &mut Tick| upscaler.upscale(image, factor, plan.budget.clone(), tick);
         self.tracker.run(plan.stage, plan.macs, upscale)
@@ -101,7 +105,7 @@ impl<'a> Pipeline<'a> {
             Stage::VaeEncoder if plan.pass.is_first() => plan.runs.saturating_sub(again),
             Stage::VaeEncoder if plan.pass == pass => plan.runs,
             Stage::Unet if plan.pass == pass => calls - self.painting.calls_before(pass),
-            Stage::Unet | Stage::VaeDecoder if plan.pass.is_first() && !pass.is_first() => plan.runs,
+            _ if plan.stage != Stage::VaeEncoder && plan.pass.is_first() && !pass.is_first() => plan.runs,
             Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder | Stage::Upscaler => 0,
         };
         let macs = self.plan.stages.iter().map(|plan| made(plan) as u64 * plan.macs).sum();

@@ -149,6 +149,12 @@ impl Parameters {
         self.hires.map_or((self.width, self.height), |hires| (hires.width, hires.height))
     }
 
+    /// Whether what a mask leaves of the init image is put back before all of it is enlarged, and not at the end.
+    pub fn is_put_back_before_upscaling(&self) -> bool {
+        let whole = self.inpainting.filter(|inpainting| !inpainting.region_only);
+        self.upscale.is_some() && whole.is_some_and(|inpainting| inpainting.keep_unmasked)
+    }
+
     /// The sampler with its noise schedule and its noise.
     pub(crate) fn sampler_choice(&self) -> SamplerChoice {
         SamplerChoice { kind: self.sampler, schedule: self.schedule, eta: self.eta }

@@ -51,6 +51,11 @@ impl Upscaler {
             .ok_or_else(|| Error::Internal("an enlarged image of another size".into()))
     }
 
+    /// By how much the network enlarges width and height.
+    pub(crate) fn scale(&self) -> usize {
+        self.scale
+    }
+
     /// Checks that the graph fits the manifest.
     pub(crate) fn check(&self) -> Result<()> {
         self.network.check(&self.signature(self.smallest, self.smallest), &format!("upscaler.scale {}", self.scale))

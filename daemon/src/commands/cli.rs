@@ -181,7 +181,7 @@ pub struct HiresArgs {
     /// How much the second pass repaints, above 0 to 1; 0.75 if not given
     #[arg(long, value_name = "STRENGTH", requires = "hires", help_heading = "Sampling")]
     pub hires_strength: Option<f64>,
-    /// What enlarges the image before it: Latent, "Latent (nearest-exact)", "Latent (bicubic)", …, or Lanczos
+    /// What enlarges the image before it: Latent, "Latent (nearest-exact)", "Latent (bicubic)", …, Lanczos, or Model, its upscaler
     #[arg(long, value_name = "NAME", requires = "hires", help_heading = "Sampling")]
     pub hires_upscaler: Option<HiresUpscaler>,
 }

@@ -52,14 +52,14 @@ impl Sources<'_> {
         let (Some(mask), Some(inpainting)) = (self.mask, parameters.inpainting) else {
             return image.memory(parameters);
         };
-        let (width, height) = match (inpainting.region_only, parameters.upscale) {
-            (false, Some(factor)) => (factor * parameters.width, factor * parameters.height),
-            _ => size(image, parameters, inpainting),
-        };
+        let (width, height) = size(image, parameters, inpainting);
         let (pixels, rows) = (width as u64 * height as u64, parameters.height as u64);
-        let painted = RGB * (parameters.width as u64 * rows) * parameters.upscale.unwrap_or(1).pow(2) as u64;
+        let factor = parameters.upscale.filter(|_| inpainting.region_only).unwrap_or(1) as u64;
+        let painted = RGB * factor * factor * parameters.width as u64 * rows;
         // The mask and its copy before a blur, and what is painted, are held beside the greatest of these.
-        let scaling = if inpainting.region_only { 2 * RGB * pixels + SCALING * width as u64 * rows } else { 0 };
+        let cut_out = SCALING * width as u64 * rows;
+        let put_back = SCALING * factor * parameters.width as u64 * height as u64;
+        let scaling = if inpainting.region_only { 2 * RGB * pixels + cut_out.max(put_back) } else { 0 };
         let unpacking = image.memory_in(width, height).max(mask.memory_in(width, height)).max(scaling);
         painted + 2 * pixels + unpacking
     }
@@ -111,12 +111,11 @@ impl Sources<'_> {
             }
             return Ok(image);
         }
-        if !inpainting.keep_unmasked {
+        if !inpainting.keep_unmasked || parameters.is_put_back_before_upscaling() {
             return Ok(painted);
         }
-        let own = (painted.width() as usize, painted.height() as usize);
-        let mask = unpacked(mask, own, parameters, inpainting)?.doubled();
-        Ok(mask.overlay(image.unpack_in(own.0, own.1, fit, background)?, &painted))
+        let mask = unpacked(mask, (width, height), parameters, inpainting)?.doubled();
+        Ok(mask.overlay(image.unpack_in(width, height, fit, background)?, &painted))
     }
 }
 

@@ -54,7 +54,7 @@ fn taps(from: usize, to: usize, upscaler: HiresUpscaler) -> Vec<LatentTaps> {
             let sum: f64 = inside.iter().map(|(_, part)| part).sum();
             inside.into_iter().map(|(at, part)| (within(at), (part / sum) as f32)).collect()
         }
-        HiresUpscaler::Latent | HiresUpscaler::LatentAntialiased | HiresUpscaler::Lanczos => {
+        HiresUpscaler::Latent | HiresUpscaler::LatentAntialiased | HiresUpscaler::Lanczos | HiresUpscaler::Model => {
             around(middle(at), 1).map(|(at, distance)| (within(at), (1.0 - distance) as f32)).collect()
         }
     };

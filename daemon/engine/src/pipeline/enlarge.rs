@@ -6,7 +6,7 @@ use image::{Rgb, imageops};
 use super::Pipeline;
 use crate::StepCheckpoint;
 use crate::error::{Error, Result};
-use crate::hires::{self, Hires, SamplingPass};
+use crate::hires::{self, Hires, HiresUpscaler, SamplingPass};
 use crate::latents::Latents;
 use crate::noise::Noise;
 use crate::picture::{self, Fit};
@@ -17,7 +17,7 @@ impl Pipeline<'_> {
         let mut noise = Noise::new(self.painting.parameters().seed);
         let shape = self.models.latents((hires.width, hires.height));
         let latents = match hires.upscaler.scales_pixels() {
-            true => self.enlarge_pixels(&latents, hires, &mut noise)?,
+            true => self.enlarge_pixels(latents, hires, &mut noise)?,
             false => {
                 let (height, width, _) = shape;
                 let (wide, high) = Hires::covering((width, height), (latents.width, latents.height));
@@ -32,9 +32,15 @@ impl Pipeline<'_> {
     }
 
     /// The latents of the image, which is decoded and scaled.
-    fn enlarge_pixels(&mut self, latents: &Latents, hires: &Hires, noise: &mut Noise) -> Result<Latents> {
-        let image = self.decode(SamplingPass::First, latents)?;
+    fn enlarge_pixels(&mut self, latents: Latents, hires: &Hires, noise: &mut Noise) -> Result<Latents> {
+        let mut image = self.decode(SamplingPass::First, &latents)?;
+        drop(latents);
         self.stage_ended();
+        if hires.upscaler == HiresUpscaler::Model {
+            let factor = self.models.upscaler()?.scale();
+            image = self.upscale(SamplingPass::First, &image, factor)?;
+            self.stage_ended();
+        }
         // Scaled to the whole size before it is cut: `Fit::Cover` would cut to whole pixels of the smaller image.
         let (wide, high) = Hires::covering((hires.width, hires.height), self.painting.size(SamplingPass::First));
         let image = Fit::Stretch.place(image, wide, high, Rgb([0; 3]));

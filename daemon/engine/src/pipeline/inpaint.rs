@@ -12,9 +12,15 @@ use crate::inpainting::{Inpainting, KeptLatents, Mask, MaskedContent, MaskedImag
 use crate::latents::Latents;
 use crate::noise::Noise;
 use crate::picture::to_pixels;
-use crate::request::Parameters;
+use crate::request::{Parameters, Start};
 
 impl Pipeline<'_> {
+    /// The image and its mask, where what is not masked is put back before all of it is enlarged.
+    pub(super) fn unmasked(&self, start: &Start) -> Option<(RgbImage, Mask)> {
+        let Start::Masked { image, mask, .. } = start else { return None };
+        self.painting.parameters().is_put_back_before_upscaling().then(|| (image.clone(), mask.clone()))
+    }
+
     /// The beginning of inpainting, or where it goes on from `checkpoint`; what is not in that is computed again.
     pub(super) fn masked_beginning(
         &mut self,

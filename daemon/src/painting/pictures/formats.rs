@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use diffused_engine::bundle::AutoencoderKind;
-use diffused_engine::hires::Hires;
+use diffused_engine::hires::{Hires, HiresUpscaler};
 use diffused_engine::inpainting::{Inpainting, MaskedContent};
 use diffused_engine::request::Parameters;
 use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
@@ -81,6 +81,8 @@ pub fn infotext(parameters: &Parameters) -> String {
         text += &format!(", Denoising strength: {strength}");
     }
     if let Some(Hires { width, height, steps, denoising_strength, upscaler }) = &parameters.hires {
+        let own = parameters.upscaler.as_deref().filter(|_| *upscaler == HiresUpscaler::Model);
+        let upscaler = own.map_or_else(|| upscaler.to_string(), quoted);
         text += &format!(
             ", Denoising strength: {denoising_strength}, Hires resize: {width}x{height}, Hires steps: {steps}, \
              Hires upscaler: {upscaler}"
@@ -130,7 +132,6 @@ fn masking(inpainting: &Inpainting) -> String {
 
 #[cfg(test)]
 mod tests {
-    use diffused_engine::hires::HiresUpscaler;
     use diffused_engine::sampler::SamplerKind;
 
     use super::*;
@@ -201,6 +202,10 @@ mod tests {
         let text = infotext(&Parameters { hires, ..parameters("a house", None) });
         let hires = "Denoising strength: 0.7, Hires resize: 32x16, Hires steps: 9, Hires upscaler: Latent (nearest)";
         assert!(text.contains(&format!("Size: 16x8, {hires}, Version")), "{text}");
+        let hires = Hires { width: 32, height: 16, steps: 9, denoising_strength: 0.7, upscaler: HiresUpscaler::Model };
+        let upscaler = Some("realesr-general-x4v3".to_owned());
+        let text = infotext(&Parameters { hires: Some(hires), upscaler, ..parameters("a house", None) });
+        assert!(text.contains(", Hires upscaler: realesr-general-x4v3, Version"), "{text}");
     }
 
     #[test]
