@@ -96,6 +96,14 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
             ],
         ),
         ("preview", vec![json!(true), json!(false), json!(1), json!(null)]),
+        (
+            "hires",
+            vec![
+                json!({"prompt": "b", "negative_prompt": "", "cfg_scale": 0, "upscaler": "Lanczos"}),
+                json!({"sampler_name": "Euler a", "scheduler": "Karras"}),
+                json!({"sampler_name": "Use same sampler", "scheduler": "automatic"}),
+            ],
+        ),
         ("stepps", vec![json!(3)]),
     ];
     for (key, value) in good.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
@@ -152,6 +160,17 @@ fn the_schema_refuses_the_requests_that_the_daemon_refuses() {
             ],
         ),
         ("preview", vec![json!("yes"), json!(2), json!([])]),
+        (
+            "hires",
+            vec![
+                json!({"prompt": 7}),
+                json!({"prompt": long}),
+                json!({"sampler_name": "magic"}),
+                json!({"scheduler": "turbo"}),
+                json!({"cfg_scale": 51}),
+                json!("twice"),
+            ],
+        ),
         ("mask", vec![json!("aGVsbG8=")]),
         ("init_images", vec![json!(["aGVsbG8="])]),
     ];
@@ -230,7 +249,8 @@ fn every_key_of_the_schema_is_read() {
     });
     let second_pass = json!({
         "hires": null, "enable_hr": true, "hr_scale": 1.5, "hr_resize_x": 0, "hr_resize_y": 0, "hr_second_pass_steps": 0,
-        "hr_upscaler": "Latent",
+        "hr_upscaler": "Latent", "hr_prompt": "b", "hr_negative_prompt": "", "hr_sampler_name": "Euler a",
+        "hr_scheduler": "Use same scheduler", "hr_cfg": 1,
     });
     examples.as_object_mut().unwrap().extend(second_pass.as_object().unwrap().clone());
     let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };

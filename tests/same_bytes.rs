@@ -40,10 +40,11 @@ struct PaintingCase<'a> {
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size.
 fn smallest_budget((width, height): Size, case: &PaintingCase) -> String {
-    let PaintingCase { strength, inpainting, model, upscale, hires } = *case;
+    let PaintingCase { strength, inpainting, model, upscale, ref hires } = *case;
     let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
+    let hires = hires.clone();
     let request = Request { width, height, strength, inpainting, upscale, hires, ..Request::default() };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {

@@ -48,7 +48,7 @@ impl Golden {
             sampler: Some(self.sampler),
             strength: self.strength,
             decoder: self.decoder,
-            hires: self.hires,
+            hires: self.hires.clone(),
             schedule: self.scheduler,
             eta: self.eta,
             ..Request::default()

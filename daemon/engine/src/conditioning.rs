@@ -43,6 +43,12 @@ pub(crate) fn held(prompts: &Prompts, sizes: &Text) -> u64 {
     ((all - (1 + COPIES) * rows) * chunk) as u64
 }
 
+/// The same of the second pass's own prompts, which are held beside the first pass's.
+pub(crate) fn held_beside(prompts: &Prompts, sizes: &Text) -> u64 {
+    let (rows, chunk) = (prompts.rows.len(), sizes.tokens * sizes.channels * size_of::<f32>());
+    held(prompts, sizes) + (rows * chunk) as u64
+}
+
 /// The embeddings of a painting's texts, until the last of them is in use.
 #[derive(Debug)]
 pub(crate) struct Conditioning<'a> {

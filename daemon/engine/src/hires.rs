@@ -9,8 +9,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{MAX_SIDE, PictureSizes};
+use crate::bundle::{MAX_CFG_SCALE, MAX_SIDE, PictureSizes};
 use crate::error::{Error, Result};
+use crate::sampler::{NoiseSchedule, SamplerChoice, SamplerKind};
 pub(crate) use resize::resize;
 
 /// How many times the size where a request names none.
@@ -36,8 +37,8 @@ impl SamplingPass {
     }
 }
 
-/// A second pass as a request asks for it. `None` means the default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// A second pass as a request asks for it. `None` means the default, or what the first pass has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HiresRequest {
     /// How many times the width and the height, 1 to 4; 2 if nothing says the size.
@@ -59,10 +60,25 @@ pub struct HiresRequest {
     /// What makes the image larger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upscaler: Option<HiresUpscaler>,
+    /// What to paint in the second pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What to avoid in the second pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    /// The second pass's sampler.
+    #[serde(rename = "sampler_name", skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerKind>,
+    /// That sampler's noise schedule.
+    #[serde(rename = "scheduler", skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<NoiseSchedule>,
+    /// The second pass's guidance scale; 1 or less paints without guidance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_scale: Option<f64>,
 }
 
 /// A second pass, complete and checked.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hires {
     /// Of the image, pixels.
     pub width: usize,
@@ -74,6 +90,21 @@ pub struct Hires {
     pub denoising_strength: f64,
     /// What makes the image larger.
     pub upscaler: HiresUpscaler,
+    /// What is painted in the second pass, where that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What is avoided in the second pass, where that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    /// The second pass's sampler, where it is another one.
+    #[serde(rename = "sampler_name", default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerKind>,
+    /// Its noise schedule, where it is another one.
+    #[serde(rename = "scheduler", default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<NoiseSchedule>,
+    /// The second pass's guidance scale, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cfg_scale: Option<f64>,
 }
 
 /// What makes the first pass's image larger.
@@ -172,7 +203,22 @@ impl HiresRequest {
             )));
         }
         let steps = self.steps.filter(|steps| *steps > 0).unwrap_or(steps);
-        Ok(Hires { width, height, steps, denoising_strength, upscaler: self.upscaler.unwrap_or_default() })
+        if let Some(scale) = self.cfg_scale.filter(|scale| !(0.0..=MAX_CFG_SCALE).contains(scale)) {
+            return Err(invalid(format!("a cfg_scale of {scale} is out of range; allowed is 0 to {MAX_CFG_SCALE}")));
+        }
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Ok(Hires {
+            width,
+            height,
+            steps,
+            denoising_strength,
+            upscaler: self.upscaler.unwrap_or_default(),
+            prompt: given(&self.prompt),
+            negative_prompt: given(&self.negative_prompt),
+            sampler: self.sampler,
+            schedule: self.schedule,
+            cfg_scale: self.cfg_scale,
+        })
     }
 
     /// Width and height in pixels.
@@ -208,6 +254,11 @@ impl Hires {
         } else {
             ((height * base.0 / base.1).max(width), height)
         }
+    }
+
+    /// The second pass's sampler, where the first one's is `first`.
+    pub(crate) fn sampler_choice(&self, first: SamplerChoice) -> SamplerChoice {
+        SamplerChoice { kind: self.sampler.unwrap_or(first.kind), schedule: self.schedule.or(first.schedule), ..first }
     }
 
     /// Steps of the whole schedule, of which the second pass makes the last `steps`.
@@ -253,7 +304,7 @@ mod tests {
         let hires = resolve(HiresRequest { steps: Some(0), ..HiresRequest::default() }).unwrap();
         assert_eq!((hires.steps, hires.denoising_strength, hires.upscaler), (20, 0.75, HiresUpscaler::Latent));
         assert_eq!(hires.schedule_steps(), 26);
-        let whole = Hires { steps: 7, denoising_strength: 1.0, ..hires };
+        let whole = Hires { steps: 7, denoising_strength: 1.0, ..hires.clone() };
         assert_eq!(whole.schedule_steps(), 7);
     }
 
@@ -268,6 +319,10 @@ mod tests {
             (HiresRequest { width: Some(1001), ..default() }, "1001 is not allowed; multiples of 8"),
             (HiresRequest { width: Some(400), ..default() }, "400 x 296 is smaller than the image, 512 x 384"),
             (HiresRequest { height: Some(2048), ..default() }, "2728 x 2048 is too large"),
+            (
+                HiresRequest { cfg_scale: Some(51.0), ..default() },
+                "a cfg_scale of 51 is out of range; allowed is 0 to 50",
+            ),
             (HiresRequest { denoising_strength: Some(0.0), ..default() }, "a denoising strength of 0"),
             (HiresRequest { denoising_strength: Some(1.1), ..default() }, "a denoising strength of 1.1"),
         ] {

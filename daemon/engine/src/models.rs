@@ -107,8 +107,10 @@ impl Models {
         let first = |stage, runs, demand| StageDemand { pass: SamplingPass::First, stage, runs, demand };
         let prompts = &painting.prompts;
         self.text_encoder.leave_out(prompts.left_out)?;
-        let text_encoder = self.text_encoder.demand(conditioning::together(prompts))?;
-        let mut demands = vec![first(Stage::TextEncoder, conditioning::runs(prompts), text_encoder)];
+        let mut demands = vec![self.text_encoder_demand(painting, SamplingPass::First)?];
+        if painting.has_other_prompts() {
+            demands.push(self.text_encoder_demand(painting, SamplingPass::Hires)?);
+        }
         let pixels = parameters.width * parameters.height;
         let encodings = self.encodings(parameters);
         if encodings > 0 {
@@ -136,7 +138,10 @@ impl Models {
             }
             demands.push(self.unet_demand(painting, SamplingPass::Hires)?);
         }
-        let embeddings = conditioning::held(prompts, &self.manifest.text);
+        let mut embeddings = conditioning::held(prompts, &self.manifest.text);
+        if painting.has_other_prompts() {
+            embeddings += conditioning::held_beside(painting.prompts(SamplingPass::Hires), &self.manifest.text);
+        }
         demands.iter_mut().for_each(|of| of.demand.beside += embeddings);
         demands.push(self.decoder_demand(painting, painting.last_pass())?);
         if let Some(factor) = parameters.upscale {
@@ -156,11 +161,17 @@ impl Models {
     fn held(&self, painting: &Painting, pass: SamplingPass) -> HeldValues {
         let (height, width, channels) = self.latents(painting.size(pass));
         let history = painting.sampler(pass).map_or(0, History::most_tensors);
-        HeldValues { latents: height * width * channels, batch: painting.prompts.rows.len(), history }
+        HeldValues { latents: height * width * channels, batch: painting.prompts(pass).rows.len(), history }
+    }
+
+    fn text_encoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
+        let prompts = painting.prompts(pass);
+        let demand = self.text_encoder.demand(conditioning::together(prompts))?;
+        Ok(StageDemand { pass, stage: Stage::TextEncoder, runs: conditioning::runs(prompts), demand })
     }
 
     fn unet_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
-        let prompts = &painting.prompts;
+        let prompts = painting.prompts(pass);
         let batch = prompts.rows.len();
         let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(painting.size(pass));

@@ -62,14 +62,15 @@ pub(crate) fn resolve(
     let strength = request.strength.unwrap_or(DEFAULT_STRENGTH);
     within("denoising_strength", strength, 1.0)?;
     let upscale = upscale(request.upscale.or(defaults.upscale), manifest)?;
-    let hires = |hires: HiresRequest| hires.resolve((width, height), steps, strength, &manifest.picture);
-    let hires = request.hires.map(hires).transpose()?;
+    let hires = |hires: &HiresRequest| hires.resolve((width, height), steps, strength, &manifest.picture);
+    let hires = request.hires.as_ref().map(hires).transpose()?;
     hires.as_ref().map_or(Ok(()), |hires| check_hires(hires, init_size.is_some(), manifest))?;
-    let is_used = upscale.is_some() || hires.is_some_and(|hires| hires.upscaler == HiresUpscaler::Model);
+    let is_used = upscale.is_some() || hires.as_ref().is_some_and(|hires| hires.upscaler == HiresUpscaler::Model);
     let upscaler = manifest.upscaler.as_ref().filter(|_| is_used);
     if let Some(eta) = request.eta {
         within("eta", eta, 1.0)?;
     }
+    let hires = hires.map(|hires| Hires { schedule: hires.schedule.map(|of| for_model(of, manifest)), ..hires });
     let choice = sampler_choice(request, manifest);
     let unused: Vec<&str> = choice.unused_keys().collect();
     Ok(Parameters {
@@ -142,11 +143,19 @@ pub(crate) fn sampler_choice(request: &Request, manifest: &Manifest) -> SamplerC
     let sampling = &manifest.sampling;
     let kind = request.sampler.unwrap_or(sampling.default);
     let schedule = match request.schedule {
-        Some(NoiseSchedule::AlignYourSteps) if manifest.text.second.is_some() => Some(NoiseSchedule::AlignYourStepsXl),
+        Some(schedule) => Some(for_model(schedule, manifest)),
         None if kind == sampling.default => sampling.schedule,
-        schedule => schedule,
+        None => None,
     };
     SamplerChoice { kind, schedule, eta: request.eta }
+}
+
+/// The schedule of this name for the model's family.
+fn for_model(schedule: NoiseSchedule, manifest: &Manifest) -> NoiseSchedule {
+    match schedule {
+        NoiseSchedule::AlignYourSteps if manifest.text.second.is_some() => NoiseSchedule::AlignYourStepsXl,
+        schedule => schedule,
+    }
 }
 
 /// The autoencoder that is asked for, else the model's first.

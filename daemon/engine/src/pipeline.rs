@@ -42,11 +42,11 @@ impl<'a> Pipeline<'a> {
         self.skip(&start);
         let unmasked = self.unmasked(&start);
         self.find_colours()?;
-        let conditioning = self.embed()?;
+        let conditionings = self.embed()?;
         self.stage_ended();
         let beginning = self.begin(start)?;
         self.stage_ended();
-        let latents = self.sample(beginning, conditioning)?;
+        let latents = self.sample(beginning, conditionings)?;
         self.stage_ended();
         let image = self.decode(self.painting.last_pass(), &latents)?;
         match self.painting.parameters().upscale {
@@ -60,18 +60,23 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The latents after all steps.
-    fn sample(&mut self, beginning: Beginning, mut conditioning: Conditioning) -> Result<Latents> {
-        let Some(hires) = self.painting.parameters().hires else {
-            return self.denoise(SamplingPass::First, beginning, &mut conditioning);
+    fn sample(&mut self, beginning: Beginning, conditionings: PassConditionings) -> Result<Latents> {
+        let PassConditionings { mut first, hires: other } = conditionings;
+        let painting = self.painting;
+        let Some(hires) = &painting.parameters().hires else {
+            return self.denoise(SamplingPass::First, beginning, &mut first);
         };
-        conditioning = conditioning.kept();
+        if other.is_none() {
+            first = first.kept();
+        }
         let mut state = beginning.state;
         if state.pass().is_first() {
-            let latents = self.denoise(SamplingPass::First, Beginning::of(state), &mut conditioning)?;
+            let latents = self.denoise(SamplingPass::First, Beginning::of(state), &mut first)?;
             self.stage_ended();
-            state = self.enlarge(latents, &hires)?;
+            state = self.enlarge(latents, hires)?;
             self.stage_ended();
         }
+        let mut conditioning = other.unwrap_or(first);
         self.denoise(SamplingPass::Hires, Beginning::of(state), &mut conditioning)
     }
 
@@ -120,9 +125,15 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The prompts' embeddings.
-    fn embed(&mut self) -> Result<Conditioning<'a>> {
-        let plan = self.plan.stage(SamplingPass::First, Stage::TextEncoder)?;
-        let (encoder, prompts) = (&mut self.models.text_encoder, &self.painting.prompts);
+    fn embed(&mut self) -> Result<PassConditionings<'a>> {
+        let first = self.embed_for(SamplingPass::First)?;
+        let hires = self.painting.has_other_prompts().then(|| self.embed_for(SamplingPass::Hires)).transpose()?;
+        Ok(PassConditionings { first, hires })
+    }
+
+    fn embed_for(&mut self, pass: SamplingPass) -> Result<Conditioning<'a>> {
+        let plan = self.plan.stage(pass, Stage::TextEncoder)?;
+        let (encoder, prompts) = (&mut self.models.text_encoder, self.painting.prompts(pass));
         let encode = |tick: &mut Tick| Conditioning::encode(prompts, encoder, plan.budget.clone(), tick);
         self.tracker.run(plan.stage, plan.runs as u64 * plan.macs, encode)
     }
@@ -220,7 +231,7 @@ impl<'a> Pipeline<'a> {
         let Beginning { mut state, masked, kept } = beginning;
         let no_pass = || Error::Internal(format!("{pass:?} is not a pass of this painting"));
         let sampler = self.painting.sampler(pass).ok_or_else(no_pass)?;
-        let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale);
+        let (calls, guidance) = (sampler.timesteps().len(), self.painting.parameters().cfg_scale(pass));
         if state.history.made == calls {
             return Ok(state.latents);
         }
@@ -230,14 +241,16 @@ impl<'a> Pipeline<'a> {
         let of_seed = |seed| Latents::noise(&mut Noise::new(u64::from(seed)), shape).values;
         let (latents, made) = (&state.latents, state.history.made);
         let before = self.painting.calls_before(pass);
-        let Some(embeddings) = conditioning.start(before + made) else {
+        // Prompts of their own begin anew.
+        let turn = if self.painting.has_other_prompts() { 0 } else { before };
+        let Some(embeddings) = conditioning.start(turn + made) else {
             return Err(Error::Internal("nothing to attend to".into()));
         };
         let budget = plan.budget.clone();
         let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, calls - made, budget)?;
-        unet.weigh(&self.painting.prompts.weights);
+        unet.weigh(&self.painting.prompts(pass).weights);
         for index in made..calls {
-            if let Some(embeddings) = conditioning.at(before + index) {
+            if let Some(embeddings) = conditioning.at(turn + index) {
                 unet.attend(embeddings);
             }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
@@ -264,6 +277,13 @@ impl<'a> Pipeline<'a> {
         }
         Ok(state.latents)
     }
+}
+
+/// What the passes attend to.
+struct PassConditionings<'a> {
+    first: Conditioning<'a>,
+    /// Where the second pass's is another one.
+    hires: Option<Conditioning<'a>>,
 }
 
 /// What the UNet's calls start from.

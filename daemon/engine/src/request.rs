@@ -7,7 +7,7 @@ use image::RgbImage;
 
 use crate::bundle::{AutoencoderKind, Manifest};
 use crate::checkpoint::StepCheckpoint;
-use crate::hires::{Hires, HiresRequest};
+use crate::hires::{Hires, HiresRequest, SamplingPass};
 use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
 use crate::prompt::PromptSyntax;
@@ -146,7 +146,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Parameters {
     /// Width and height of the image, pixels.
     pub fn size(&self) -> (usize, usize) {
-        self.hires.map_or((self.width, self.height), |hires| (hires.width, hires.height))
+        self.hires.as_ref().map_or((self.width, self.height), |hires| (hires.width, hires.height))
     }
 
     /// Whether what a mask leaves of the init image is put back before all of it is enlarged, and not at the end.
@@ -160,9 +160,21 @@ impl Parameters {
         SamplerChoice { kind: self.sampler, schedule: self.schedule, eta: self.eta }
     }
 
-    /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance).
+    /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance). It
+    /// does so in both passes where one of them is guided.
     pub(crate) fn is_guided(&self, manifest: &Manifest) -> bool {
-        self.cfg_scale > 1.0 && manifest.picture.guidance_embedding.is_none()
+        let hires = self.hires.as_ref().and_then(|hires| hires.cfg_scale);
+        let most = hires.map_or(self.cfg_scale, |scale| scale.max(self.cfg_scale));
+        most > 1.0 && manifest.picture.guidance_embedding.is_none()
+    }
+
+    /// The guidance scale of a pass. Where one pass alone is guided, the other one's is 1, which is the prompt's prediction.
+    pub(crate) fn cfg_scale(&self, pass: SamplingPass) -> f64 {
+        match self.hires.as_ref().and_then(|hires| hires.cfg_scale) {
+            None => self.cfg_scale,
+            Some(_) if pass.is_first() => self.cfg_scale.max(1.0),
+            Some(scale) => scale.max(1.0),
+        }
     }
 }
 

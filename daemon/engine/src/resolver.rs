@@ -17,7 +17,10 @@ use crate::warning::Warning;
 #[derive(Debug, Clone)]
 pub struct Painting {
     parameters: Parameters,
+    /// Of the first pass.
     pub(crate) prompts: Prompts,
+    /// Of the second pass, where they are others.
+    hires_prompts: Option<Prompts>,
     /// Of the first pass.
     pub(crate) sampler: Sampler,
     /// Of the second pass.
@@ -50,6 +53,16 @@ impl Painting {
     /// How often the UNet is called before a pass.
     pub(crate) fn calls_before(&self, pass: SamplingPass) -> usize {
         if pass.is_first() { 0 } else { self.calls_of(SamplingPass::First) }
+    }
+
+    /// What a pass attends to.
+    pub(crate) fn prompts(&self, pass: SamplingPass) -> &Prompts {
+        self.hires_prompts.as_ref().filter(|_| !pass.is_first()).unwrap_or(&self.prompts)
+    }
+
+    /// Whether the second pass attends to something else than the first.
+    pub(crate) fn has_other_prompts(&self) -> bool {
+        self.hires_prompts.is_some()
     }
 
     /// The sampler of a pass, if there is such a pass.
@@ -186,10 +199,25 @@ impl Resolver {
         }
         let unused = parameters::sampler_choice(request, &self.manifest).unused_keys();
         warnings.extend(unused.map(|field| Warning::UnusedBySampler { field, sampler: parameters.sampler }));
-        let prompts = self.read(&parameters, sampler.timesteps().len(), &mut warnings)?;
-        let hires_sampler =
-            parameters.hires.map(|hires| self.hires_sampler(&hires, parameters.sampler_choice())).transpose()?;
-        Ok(Painting { parameters, prompts, sampler, hires_sampler, warnings, has_previews: false })
+        let Parameters { prompt, negative_prompt, hires, .. } = &parameters;
+        let (calls, steps) = (sampler.timesteps().len(), (steps, strength));
+        let prompts = self.read(&parameters, [prompt, negative_prompt], steps, calls, &mut warnings)?;
+        let (mut hires_sampler, mut hires_prompts) = (None, None);
+        if let Some(hires) = hires {
+            let choice = hires.sampler_choice(parameters.sampler_choice());
+            if hires.schedule.is_some() && choice.unused_keys().any(|key| key == "scheduler") {
+                warnings.push(Warning::UnusedBySampler { field: "hires.scheduler", sampler: choice.kind });
+            }
+            let sampler = self.hires_sampler(hires, choice)?;
+            if hires.prompt.is_some() || hires.negative_prompt.is_some() {
+                let prompt = hires.prompt.as_ref().unwrap_or(prompt);
+                let negative_prompt = hires.negative_prompt.as_ref().unwrap_or(negative_prompt);
+                let (texts, calls) = ([prompt, negative_prompt], sampler.timesteps().len());
+                hires_prompts = Some(self.read(&parameters, texts, (hires.steps, None), calls, &mut warnings)?);
+            }
+            hires_sampler = Some(sampler);
+        }
+        Ok(Painting { parameters, prompts, hires_prompts, sampler, hires_sampler, warnings, has_previews: false })
     }
 
     /// Makes just the second pass's steps, the last of its schedule.
@@ -208,12 +236,19 @@ impl Resolver {
         })
     }
 
-    /// What the UNet, which is called so often, attends to.
-    fn read(&self, parameters: &Parameters, calls: usize, warnings: &mut Vec<Warning>) -> Result<Prompts> {
-        let Parameters { prompt, negative_prompt, steps, strength, prompt_syntax: syntax, .. } = parameters;
+    /// What the UNet attends to in a pass of so many `steps`, of which the strength takes a part, and `calls`: the prompt and
+    /// the negative prompt.
+    fn read(
+        &self,
+        parameters: &Parameters,
+        [prompt, negative_prompt]: [&String; 2],
+        (steps, strength): (usize, Option<f64>),
+        calls: usize,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Prompts> {
         let (tokenizer, sizes) = (&self.tokenizer, &self.manifest.text);
-        let steps_of_calls = steps * calls_per_step(calls, *steps, *strength);
-        let reader = PromptReader { tokenizer, sizes, syntax: *syntax, steps: steps_of_calls };
+        let steps_of_calls = steps * calls_per_step(calls, steps, strength);
+        let reader = PromptReader { tokenizer, sizes, syntax: parameters.prompt_syntax, steps: steps_of_calls };
         // What several prompts add is measured from the negative one.
         let guided = parameters.is_guided(&self.manifest) || reader.is_joined(prompt);
         if !guided && !negative_prompt.trim().is_empty() {

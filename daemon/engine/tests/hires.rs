@@ -5,7 +5,7 @@ mod common;
 use diffused_engine::error::Error;
 use diffused_engine::hires::{HiresRequest, HiresUpscaler, SamplingPass};
 use diffused_engine::request::{NoObserver, Observer, PaintingProgress, Request, Stage, Start};
-use diffused_engine::sampler::SamplerKind;
+use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use diffused_engine::{Options, Painting, StepCheckpoint};
 
 use common::{Studio, demo};
@@ -141,6 +141,78 @@ fn the_second_pass_needs_no_more_weights() {
     let [plain, twice] = [None, Some(hires)].map(|hires| studio.resolver.resolve(&large(hires), None).unwrap());
     let [plain, twice] = [plain, twice].map(|painting| studio.engine.plan(&painting).unwrap().peak());
     assert!(twice - plain < 1 << 20, "{plain} and {twice} bytes");
+}
+
+/// A second pass of scaled pixels is image to image: with a prompt, a sampler and a guidance scale of its own, image to
+/// image with these.
+#[test]
+fn a_second_pass_of_its_own_is_image_to_image_with_it() {
+    let mut ample = studio(None);
+    let (sampler, schedule) = (Some(SamplerKind::Dpmpp2m), Some(NoiseSchedule::Karras));
+    let base = Request { hires: None, cfg_scale: Some(3.0), ..request(HiresUpscaler::Lanczos) };
+    let resolve = |studio: &Studio, request: &Request, size| studio.resolver.resolve(request, size).unwrap();
+    let plain = resolve(&ample, &base, None);
+    let plain = ample.engine.paint(&plain, Start::Noise, &mut NoObserver).unwrap();
+    let scaled = image::imageops::resize(&plain, 96, 64, image::imageops::FilterType::Lanczos3);
+    let prompt = "a blue boat on the sea, a black cat on a meadow, ".repeat(5);
+    for (prompt, cfg_scale, exact) in [(&*prompt, 5.0, true), ("a (black:1.2) cat", 1.0, false), ("", 3.0, true)] {
+        let hires = HiresRequest {
+            prompt: Some(prompt.to_owned()),
+            negative_prompt: Some("snow".into()),
+            cfg_scale: Some(cfg_scale),
+            sampler,
+            schedule,
+            ..request(HiresUpscaler::Lanczos).hires.unwrap()
+        };
+        let painting = resolve(&ample, &Request { hires: Some(hires), ..base.clone() }, None);
+        let parameters = painting.parameters().hires.clone().unwrap();
+        assert_eq!(parameters.prompt.is_none(), prompt.is_empty());
+        let prompt = parameters.prompt.unwrap_or(base.prompt.clone());
+        // 3 steps of strength 0.75 are the last of 4.
+        let (steps, strength, cfg_scale) = (Some(4), Some(0.75), Some(cfg_scale));
+        let negative_prompt = "snow".into();
+        let (width, height) = (None, None);
+        let from_image = Request {
+            prompt,
+            negative_prompt,
+            steps,
+            strength,
+            cfg_scale,
+            sampler,
+            schedule,
+            width,
+            height,
+            ..base.clone()
+        };
+        let from_image = resolve(&ample, &from_image, Some((96, 64)));
+        let wanted = ample.engine.paint(&from_image, Start::InitImage(scaled.clone()), &mut NoObserver).unwrap();
+        let mut whole = PassRecorder::default();
+        let found = ample.engine.paint(&painting, Start::Noise, &mut whole).unwrap();
+        let near = found.as_raw().iter().zip(wanted.as_raw()).filter(|(a, b)| a.abs_diff(**b) <= 2).count();
+        // A guidance scale of 1 beside a guided pass is the prompt's prediction but for rounding.
+        assert!(if exact { found == wanted } else { near * 100 >= 99 * found.as_raw().len() }, "{near}");
+        check_progress(&whole.seen);
+        for bytes in [&whole.checkpoints[1], &whole.checkpoints[5]] {
+            let start = Start::Checkpoint(StepCheckpoint::from_bytes(bytes).unwrap());
+            assert!(ample.engine.paint(&painting, start, &mut NoObserver).unwrap() == found);
+        }
+        let smallest = ample.engine.smallest_budget(&painting).unwrap();
+        assert!(studio(Some(smallest)).engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap() == found);
+    }
+}
+
+#[test]
+fn a_schedule_that_the_second_sampler_does_not_know_is_told() {
+    let studio = studio(None);
+    let hires = |schedule| HiresRequest { sampler: Some(SamplerKind::Lcm), schedule, ..HiresRequest::default() };
+    let warnings = |schedule| {
+        let request = Request { hires: Some(hires(schedule)), ..request(HiresUpscaler::Latent) };
+        let painting = studio.resolver.resolve(&request, None).unwrap();
+        painting.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings(None), [""; 0]);
+    let told = warnings(Some(NoiseSchedule::Karras));
+    assert!(told.len() == 1 && told[0].contains("hires.scheduler"), "{told:?}");
 }
 
 #[test]

@@ -184,18 +184,31 @@ pub struct HiresArgs {
     /// What enlarges the image before it: Latent, "Latent (nearest-exact)", "Latent (bicubic)", …, Lanczos, or Model, its upscaler
     #[arg(long, value_name = "NAME", requires = "hires", help_heading = "Sampling")]
     pub hires_upscaler: Option<HiresUpscaler>,
+    /// What the second pass paints; the prompt if not given
+    #[arg(long, value_name = "TEXT", requires = "hires", help_heading = "Sampling")]
+    pub hires_prompt: Option<String>,
+    /// The second pass's sampler; as the first one's if not given
+    #[arg(long, value_name = "NAME", value_parser = sampler, requires = "hires", help_heading = "Sampling")]
+    pub hires_sampler: Option<SamplerChoice>,
+    /// The second pass's guidance scale; as the first one's if not given
+    #[arg(long, value_name = "SCALE", requires = "hires", help_heading = "Sampling")]
+    pub hires_cfg_scale: Option<f64>,
 }
 
 impl HiresArgs {
     /// What is asked for, if anything.
     pub fn request(&self) -> Option<HiresRequest> {
-        let HiresArgs { hires, hires_steps: steps, hires_strength: denoising_strength, hires_upscaler: upscaler } =
-            *self;
-        hires.map(|scale| HiresRequest {
-            scale: Some(scale),
-            steps,
-            denoising_strength,
-            upscaler,
+        let scale = Some(self.hires?);
+        let sampler = self.hires_sampler;
+        Some(HiresRequest {
+            scale,
+            steps: self.hires_steps,
+            denoising_strength: self.hires_strength,
+            upscaler: self.hires_upscaler,
+            prompt: self.hires_prompt.clone(),
+            sampler: sampler.map(|choice| choice.kind),
+            schedule: sampler.and_then(|choice| choice.schedule),
+            cfg_scale: self.hires_cfg_scale,
             ..HiresRequest::default()
         })
     }

@@ -163,8 +163,8 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestFlag>"))]
     pub preview: Option<bool>,
-    /// A second pass at a larger size: an object, or how many times the width and the height. The web API's `enable_hr`,
-    /// `hr_scale`, `hr_resize_x`, `hr_resize_y`, `hr_second_pass_steps` and `hr_upscaler` are taken, too.
+    /// A second pass at a larger size: an object, or how many times the width and the height. The web API's `enable_hr`
+    /// and its keys, which begin with `hr_`, are taken, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestHires>"))]
     pub hires: Option<HiresRequest>,

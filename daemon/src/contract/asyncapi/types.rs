@@ -2,6 +2,7 @@
 //! write in several ways.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use diffused_engine::bundle::AutoencoderKind;
 use diffused_engine::hires::HiresUpscaler;
@@ -56,12 +57,11 @@ schema!(SamplerName, json_schema!({"type": "string", "enum": SamplerKind::ALL}))
 
 /// A sampler, as clients may write it. More spellings are taken; these are those that are documented.
 pub(in crate::contract) struct RequestSampler;
-schema!(RequestSampler, {
-    let ours = SamplerKind::ALL.map(SamplerKind::name);
-    let web = SamplerKind::ALL.map(SamplerKind::label);
-    let all = [&ours[..], &web].concat();
-    json_schema!({"type": "string", "enum": all})
-});
+schema!(RequestSampler, json_schema!({"type": "string", "enum": sampler_names()}));
+
+fn sampler_names() -> Vec<&'static str> {
+    SamplerKind::ALL.map(SamplerKind::name).into_iter().chain(SamplerKind::ALL.map(SamplerKind::label)).collect()
+}
 
 /// A noise schedule, as the daemon writes it.
 pub(in crate::contract) struct ScheduleName;
@@ -69,11 +69,12 @@ schema!(ScheduleName, json_schema!({"type": "string", "enum": NoiseSchedule::ALL
 
 /// A noise schedule, as clients may write it. More spellings are taken; these are those that are documented.
 pub(in crate::contract) struct RequestSchedule;
-schema!(RequestSchedule, {
+schema!(RequestSchedule, json_schema!({"type": "string", "enum": schedule_names()}));
+
+fn schedule_names() -> BTreeSet<&'static str> {
     let names = NoiseSchedule::ALL.into_iter().flat_map(|schedule| [schedule.name(), schedule.label()]);
-    let all: std::collections::BTreeSet<&str> = names.chain(["automatic", "Automatic"]).collect();
-    json_schema!({"type": "string", "enum": all})
-});
+    names.chain(["automatic", "Automatic"]).collect()
+}
 
 /// An autoencoder, as the daemon writes it.
 pub(in crate::contract) struct DecoderName;
@@ -145,6 +146,8 @@ schema!(RequestHires, {
 /// The keys of a second pass.
 fn hires_keys() -> Value {
     let names: Vec<&str> = HiresUpscaler::NAMES.iter().map(|(_, name)| *name).chain(["None"]).collect();
+    let samplers: Vec<&str> = sampler_names().into_iter().chain(["Use same sampler"]).collect();
+    let schedules: Vec<&str> = schedule_names().into_iter().chain(["Use same scheduler"]).collect();
     let side = json!({"type": "integer", "minimum": 0, "maximum": 2048, "multipleOf": 8});
     json!({
         "scale": {"type": "number", "minimum": 1, "maximum": 4},
@@ -153,6 +156,11 @@ fn hires_keys() -> Value {
         "steps": {"type": "integer", "minimum": 0, "maximum": 1000},
         "denoising_strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         "upscaler": {"type": "string", "enum": names},
+        "prompt": {"type": "string", "maxLength": 20_000},
+        "negative_prompt": {"type": "string", "maxLength": 20_000},
+        "sampler_name": {"type": "string", "enum": samplers},
+        "scheduler": {"type": "string", "enum": schedules},
+        "cfg_scale": {"type": "number", "minimum": 0, "maximum": 50},
     })
 }
 
@@ -166,6 +174,11 @@ pub(super) fn web_hires(properties: &mut Value) {
         ("hr_resize_y", "height"),
         ("hr_second_pass_steps", "steps"),
         ("hr_upscaler", "upscaler"),
+        ("hr_prompt", "prompt"),
+        ("hr_negative_prompt", "negative_prompt"),
+        ("hr_sampler_name", "sampler_name"),
+        ("hr_scheduler", "scheduler"),
+        ("hr_cfg", "cfg_scale"),
     ] {
         properties[key] = hires[ours].clone();
         properties[key]["description"] = format!("With `enable_hr`: `{ours}` of `hires`.").into();
@@ -186,6 +199,23 @@ pub(in crate::contract) struct PaintedHires {
     /// What made it larger.
     #[schemars(with = "UpscalerName")]
     upscaler: String,
+    /// What was painted in the second pass, where that was something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    /// What was avoided in the second pass, where that was something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_prompt: Option<String>,
+    /// The second pass's sampler, where it was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<SamplerName>")]
+    sampler_name: Option<String>,
+    /// Its noise schedule, where it was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ScheduleName>")]
+    scheduler: Option<String>,
+    /// The second pass's guidance scale, where it was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cfg_scale: Option<f64>,
 }
 
 /// True or false, as clients may write it.

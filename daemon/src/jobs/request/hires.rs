@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::contract::fault::Fault;
 use crate::jobs::request::fields::{Fields, shown};
+use crate::jobs::request::{MAX_PROMPT, values};
 
 /// The second pass, if one is asked for.
 pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
@@ -23,6 +24,8 @@ pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> 
                 steps: own.size("steps").map_err(at)?,
                 denoising_strength: own.number("denoising_strength").map_err(at)?,
                 upscaler: own.text("upscaler").and_then(|name| upscaler("upscaler", name)).map_err(at)?,
+                ..others(&mut own, ["prompt", "negative_prompt", "sampler_name", "scheduler", "cfg_scale"])
+                    .map_err(at)?
             };
             fields.put_back("hires", own);
             Ok(Some(hires))
@@ -45,10 +48,30 @@ fn enable_hr(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
         width: fields.size("hr_resize_x")?,
         height: fields.size("hr_resize_y")?,
         steps: fields.size("hr_second_pass_steps")?,
-        denoising_strength: None,
         upscaler: upscaler("hr_upscaler", fields.text("hr_upscaler")?)?,
+        ..others(fields, ["hr_prompt", "hr_negative_prompt", "hr_sampler_name", "hr_scheduler", "hr_cfg"])?
     };
     Ok(enabled.then_some(hires))
+}
+
+/// What the second pass paints, and with which sampler, under these keys. What is empty is as in the first pass, and so is
+/// what the web interface calls "Use same sampler" and "Use same scheduler".
+fn others(
+    fields: &mut Fields,
+    [prompt, negative_prompt, sampler, schedule, cfg_scale]: [&str; 5],
+) -> Result<HiresRequest, Fault> {
+    let mut text = |key: &str| {
+        let text = fields.text(key)?;
+        let len = text.as_ref().map_or(0, String::len);
+        if len > MAX_PROMPT {
+            return Err(Fault::too_large(key, format!("{len} bytes; {MAX_PROMPT} are allowed")));
+        }
+        Ok(text)
+    };
+    let (prompt, negative_prompt) = (text(prompt)?, text(negative_prompt)?);
+    let cfg_scale = fields.number(cfg_scale)?;
+    let (sampler, schedule) = values::sampler_under(fields, [sampler, schedule])?;
+    Ok(HiresRequest { prompt, negative_prompt, sampler, schedule, cfg_scale, ..HiresRequest::default() })
 }
 
 fn upscaler(key: &str, name: Option<String>) -> Result<Option<HiresUpscaler>, Fault> {
@@ -58,6 +81,7 @@ fn upscaler(key: &str, name: Option<String>) -> Result<Option<HiresUpscaler>, Fa
 
 #[cfg(test)]
 mod tests {
+    use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
     use serde_json::json;
 
     use super::*;
@@ -82,7 +106,7 @@ mod tests {
             "enable_hr": true, "hr_scale": 1.5, "hr_second_pass_steps": 12, "hr_upscaler": "Latent (nearest)"
         });
         for request in [object, flat] {
-            assert_eq!(read(request), (Ok(Some(expected)), vec![]));
+            assert_eq!(read(request), (Ok(Some(expected.clone())), vec![]));
         }
         for (short, scale) in [(json!({"hires": 3}), Some(3.0)), (json!({"hires": true}), None)] {
             assert_eq!(read(short), (Ok(Some(HiresRequest { scale, ..HiresRequest::default() })), vec![]));
@@ -90,6 +114,34 @@ mod tests {
         let sides = json!({"enable_hr": true, "hr_resize_x": 1024, "hr_resize_y": 0});
         let expected = HiresRequest { width: Some(1024), height: Some(0), ..HiresRequest::default() };
         assert_eq!(read(sides), (Ok(Some(expected)), vec![]));
+    }
+
+    #[test]
+    fn the_second_pass_may_have_another_prompt_sampler_and_guidance() {
+        let expected = HiresRequest {
+            prompt: Some("a cat".into()),
+            negative_prompt: Some(String::new()),
+            sampler: Some(SamplerKind::Dpmpp2m),
+            schedule: Some(NoiseSchedule::Karras),
+            cfg_scale: Some(3.0),
+            ..HiresRequest::default()
+        };
+        let object = json!({"hires": {
+            "prompt": "a cat", "negative_prompt": "", "sampler_name": "DPM++ 2M", "scheduler": "Karras", "cfg_scale": 3
+        }});
+        let flat = json!({
+            "enable_hr": true, "hr_prompt": "a cat", "hr_negative_prompt": "", "hr_sampler_name": "DPM++ 2M Karras",
+            "hr_cfg": 3.0
+        });
+        for request in [object, flat] {
+            assert_eq!(read(request), (Ok(Some(expected.clone())), vec![]));
+        }
+        let same = json!({
+            "enable_hr": true, "hr_prompt": null, "hr_sampler_name": "Use same sampler", "hr_scheduler": "Use same scheduler"
+        });
+        assert_eq!(read(same), (Ok(Some(HiresRequest::default())), vec![]));
+        let automatic = json!({"hires": {"scheduler": "Automatic"}});
+        assert_eq!(read(automatic), (Ok(Some(HiresRequest::default())), vec![]));
     }
 
     #[test]
@@ -109,6 +161,11 @@ mod tests {
             (json!({"hires": {"scale": "2"}}), "hires.scale"),
             (json!({"hires": {"upscaler": "R-ESRGAN 4x+"}}), "hires.upscaler"),
             (json!({"enable_hr": "yes"}), "enable_hr"),
+            (json!({"hires": {"prompt": 7}}), "hires.prompt"),
+            (json!({"hires": {"prompt": "x".repeat(20_001)}}), "hires.prompt"),
+            (json!({"hires": {"sampler_name": "magic"}}), "hires.sampler_name"),
+            (json!({"enable_hr": true, "hr_scheduler": "turbo"}), "hr_scheduler"),
+            (json!({"enable_hr": true, "hr_cfg": "7"}), "hr_cfg"),
             (json!({"enable_hr": true, "hr_scale": "2"}), "hr_scale"),
             (json!({"enable_hr": true, "hr_upscaler": "SwinIR 4x"}), "hr_upscaler"),
         ] {

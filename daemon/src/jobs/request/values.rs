@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use diffused_engine::bundle::AutoencoderKind;
+use diffused_engine::error::Error;
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::sampler::{NoiseSchedule, SamplerChoice, SamplerKind};
 
@@ -14,13 +15,29 @@ use crate::display::spec::{self, OutputRequest};
 use crate::jobs::request::fields::{self, Fields};
 use crate::random;
 
-/// The sampler and its noise schedule: a schedule at the end of the sampler's name goes before the key of its own, as in
-/// the web interface.
+/// The sampler and its noise schedule.
 pub(super) fn sampler(fields: &mut Fields) -> Result<(Option<SamplerKind>, Option<NoiseSchedule>), Fault> {
-    let short = |name: String| name.chars().take(80).collect::<String>();
-    let choice: Option<SamplerChoice> = fields.text("sampler_name")?.map(|name| short(name).parse()).transpose()?;
-    let named = fields.text("scheduler")?.map(short).filter(|name| !name.trim().eq_ignore_ascii_case("automatic"));
-    let schedule: Option<NoiseSchedule> = named.map(|name| name.parse()).transpose()?;
+    sampler_under(fields, ["sampler_name", "scheduler"])
+}
+
+/// The same under these keys: a schedule at the end of the sampler's name goes before the key of its own, as in the web
+/// interface, where "Use same …" is what there is without them.
+pub(super) fn sampler_under(
+    fields: &mut Fields,
+    [sampler, schedule]: [&str; 2],
+) -> Result<(Option<SamplerKind>, Option<NoiseSchedule>), Fault> {
+    let mut named = |key: &str, silent: &[&str]| {
+        let name = fields.text(key)?.map(|name| name.chars().take(80).collect::<String>());
+        Ok::<_, Fault>(name.filter(|name| !silent.iter().any(|silent| name.trim().eq_ignore_ascii_case(silent))))
+    };
+    let at = |key: &str| {
+        let field = Some(key.to_owned());
+        move |error: Error| Fault { field, ..Fault::from(error) }
+    };
+    let choice = named(sampler, &["use same sampler"])?;
+    let choice: Option<SamplerChoice> = choice.map(|name| name.parse().map_err(at(sampler))).transpose()?;
+    let named = named(schedule, &["automatic", "use same scheduler"])?;
+    let schedule: Option<NoiseSchedule> = named.map(|name| name.parse().map_err(at(schedule))).transpose()?;
     let kind = choice.map(|choice| choice.kind);
     Ok((kind, choice.and_then(|choice| choice.schedule).or(schedule)))
 }

@@ -80,13 +80,8 @@ pub fn infotext(parameters: &Parameters) -> String {
     if let Some(strength) = strength {
         text += &format!(", Denoising strength: {strength}");
     }
-    if let Some(Hires { width, height, steps, denoising_strength, upscaler }) = &parameters.hires {
-        let own = parameters.upscaler.as_deref().filter(|_| *upscaler == HiresUpscaler::Model);
-        let upscaler = own.map_or_else(|| upscaler.to_string(), quoted);
-        text += &format!(
-            ", Denoising strength: {denoising_strength}, Hires resize: {width}x{height}, Hires steps: {steps}, \
-             Hires upscaler: {upscaler}"
-        );
+    if let Some(hires) = &parameters.hires {
+        text += &second_pass(hires, parameters.upscaler.as_deref());
     }
     if let Some(inpainting) = &parameters.inpainting {
         text += &masking(inpainting);
@@ -106,6 +101,28 @@ pub fn infotext(parameters: &Parameters) -> String {
         }
     }
     text + &format!(", Version: diffused {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The second pass, in which the model's upscaler of this name may have a part.
+fn second_pass(hires: &Hires, model_upscaler: Option<&str>) -> String {
+    let Hires { width, height, steps, denoising_strength, upscaler, .. } = hires;
+    let own = model_upscaler.filter(|_| *upscaler == HiresUpscaler::Model);
+    let upscaler = own.map_or_else(|| upscaler.to_string(), quoted);
+    let mut text = format!(
+        ", Denoising strength: {denoising_strength}, Hires resize: {width}x{height}, Hires steps: {steps}, \
+         Hires upscaler: {upscaler}"
+    );
+    let others = [
+        ("sampler", hires.sampler.map(|sampler| sampler.label().to_owned())),
+        ("schedule type", hires.schedule.map(|schedule| schedule.label().to_owned())),
+        ("CFG Scale", hires.cfg_scale.map(|scale| scale.to_string())),
+        ("prompt", hires.prompt.as_deref().map(quoted)),
+        ("negative prompt", hires.negative_prompt.as_deref().map(quoted)),
+    ];
+    for (name, value) in others {
+        text += &value.map_or_else(String::new, |value| format!(", Hires {name}: {value}"));
+    }
+    text
 }
 
 /// A value as the web interface writes it: quoted where it would end before its end.
@@ -132,9 +149,13 @@ fn masking(inpainting: &Inpainting) -> String {
 
 #[cfg(test)]
 mod tests {
-    use diffused_engine::sampler::SamplerKind;
+    use diffused_engine::Options;
+    use diffused_engine::hires::HiresRequest;
+    use diffused_engine::request::Request;
+    use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 
     use super::*;
+    use crate::painting::model::Model;
 
     fn parameters(prompt: &str, strength: Option<f64>) -> Parameters {
         Parameters {
@@ -197,15 +218,41 @@ mod tests {
 
     #[test]
     fn a_second_pass_is_told_as_the_web_interface_does() {
-        let upscaler = HiresUpscaler::LatentNearest;
-        let hires = Some(Hires { width: 32, height: 16, steps: 9, denoising_strength: 0.7, upscaler });
-        let text = infotext(&Parameters { hires, ..parameters("a house", None) });
-        let hires = "Denoising strength: 0.7, Hires resize: 32x16, Hires steps: 9, Hires upscaler: Latent (nearest)";
-        assert!(text.contains(&format!("Size: 16x8, {hires}, Version")), "{text}");
-        let hires = Hires { width: 32, height: 16, steps: 9, denoising_strength: 0.7, upscaler: HiresUpscaler::Model };
-        let upscaler = Some("realesr-general-x4v3".to_owned());
-        let text = infotext(&Parameters { hires: Some(hires), upscaler, ..parameters("a house", None) });
-        assert!(text.contains(", Hires upscaler: realesr-general-x4v3, Version"), "{text}");
+        let request = HiresRequest {
+            steps: Some(9),
+            denoising_strength: Some(0.7),
+            upscaler: Some(HiresUpscaler::LatentNearest),
+            ..HiresRequest::default()
+        };
+        let text = |request: HiresRequest| {
+            let resolver = Model::new(None, Options::default()).unwrap().resolver().unwrap();
+            let request = Request { width: Some(64), height: Some(32), hires: Some(request), ..Request::default() };
+            let hires = resolver.resolve(&request, None).unwrap().parameters().hires.clone();
+            infotext(&Parameters { hires, ..parameters("a house", None) })
+        };
+        let hires = "Denoising strength: 0.7, Hires resize: 128x64, Hires steps: 9, Hires upscaler: Latent (nearest)";
+        let plain = text(request.clone());
+        assert!(plain.contains(&format!("Size: 16x8, {hires}, Version")), "{plain}");
+        let other = text(HiresRequest {
+            prompt: Some("a cat, asleep".into()),
+            sampler: Some(SamplerKind::Dpmpp2m),
+            schedule: Some(NoiseSchedule::Karras),
+            cfg_scale: Some(3.0),
+            ..request
+        });
+        let more =
+            "Hires sampler: DPM++ 2M, Hires schedule type: Karras, Hires CFG Scale: 3, Hires prompt: \"a cat, asleep\"";
+        assert!(other.contains(&format!("{hires}, {more}, Version")), "{other}");
+    }
+
+    #[test]
+    fn the_models_upscaler_is_named_in_a_second_pass() {
+        let hires = serde_json::json!({
+            "width": 32, "height": 16, "steps": 9, "denoising_strength": 0.7, "upscaler": "Model"
+        });
+        let hires: Hires = serde_json::from_value(hires).unwrap();
+        let text = second_pass(&hires, Some("realesr-general-x4v3"));
+        assert!(text.ends_with(", Hires upscaler: realesr-general-x4v3"), "{text}");
     }
 
     #[test]
