@@ -11,6 +11,7 @@ mod doctor;
 mod durable;
 mod fleet;
 mod jobs;
+mod larger;
 mod muse;
 mod panels;
 mod previews;
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         jobs::answers_go_to_the_response_topic_too,
         jobs::messages_travel_as_the_document_says,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
+        larger::a_second_pass_keeps_to_its_plan,
+        larger::an_upscaler_keeps_to_its_plan,
         muse::a_muse_paints_by_itself_and_knows_its_turn_after_a_restart,
         refusals::an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path,
         scripted::a_broker_that_hangs_up_on_images_gets_all_else,
