@@ -140,7 +140,7 @@ fn a_second_pass_begins_with_an_enlarged_image() {
     let from_image = resolve(&from_image, Some(scaled.dimensions()));
     let wanted = paint(&bundle, &from_image, Start::InitImage(scaled), None).0;
     for factor in [None, Some(2)] {
-        let painting = resolve(&Request { hires: Some(hires), upscale: factor, ..first.clone() }, None);
+        let painting = resolve(&Request { hires: Some(hires.clone()), upscale: factor, ..first.clone() }, None);
         let wanted = factor.map_or(wanted.clone(), |factor| upscale(&bundle, &wanted, factor, None));
         let (found, smallest) = paint(&bundle, &painting, Start::Noise, None);
         assert!(found == wanted && paint(&bundle, &painting, Start::Noise, Some(smallest)).0 == wanted, "{factor:?}");

@@ -52,7 +52,10 @@ impl<'a> Pipeline<'a> {
         match self.painting.parameters().upscale {
             Some(factor) => {
                 self.stage_ended();
-                let image = unmasked.map_or(image, |(whole, mask)| mask.doubled().overlay(whole, &image));
+                let image = match unmasked {
+                    Some((whole, mask)) => mask.doubled().overlay(whole, &image),
+                    None => image,
+                };
                 self.upscale(self.painting.last_pass(), &image, factor)
             }
             None => Ok(image),

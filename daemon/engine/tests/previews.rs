@@ -117,7 +117,7 @@ fn previews_change_neither_the_picture_nor_its_checkpoints() {
             studio.engine.paint(&painting, Start::Noise, &mut all).unwrap();
             all.seen.iter().map(RgbImage::dimensions).collect()
         };
-        let end = if hires.is_some() { (16, 8) } else { (8, 4) };
+        let end = if upscaler.is_some() { (16, 8) } else { (8, 4) };
         assert_eq!((sizes[0], *sizes.last().unwrap()), ((8, 4), end));
         // A painting that goes on has previews of what is left.
         let checkpoint = without.checkpoints[1].clone();

@@ -46,7 +46,7 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
     print_line(format!(
         "The image takes {}.",
-        work_of(work, parameters.steps + parameters.hires.map_or(0, |hires| hires.steps))
+        work_of(work, parameters.steps + parameters.hires.as_ref().map_or(0, |hires| hires.steps))
     ));
     Ok(())
 }
