@@ -136,7 +136,8 @@ fn a_second_pass_begins_with_an_enlarged_image() {
     let plain = paint(&bundle, &resolve(&first, None), Start::Noise, None).0;
     let enlarged = upscale(&bundle, &plain, 4, None);
     let scaled = image::imageops::resize(&enlarged, 72, 48, image::imageops::FilterType::Lanczos3);
-    let from_image = Request { steps: Some(6), strength: Some(0.5), ..request };
+    let (width, height) = (Some(72), Some(48));
+    let from_image = Request { steps: Some(6), strength: Some(0.5), width, height, ..request };
     let from_image = resolve(&from_image, Some(scaled.dimensions()));
     let wanted = paint(&bundle, &from_image, Start::InitImage(scaled), None).0;
     for factor in [None, Some(2)] {
@@ -165,8 +166,16 @@ fn a_masked_image_is_enlarged_as_a_whole() {
         let mask = Mask::new(white.clone(), &inpainting);
         let start = || Start::Masked { image: image.clone(), mask: mask.clone(), checkpoint: None };
         let painting = |upscale| {
-            let inpainting = Some(inpainting);
-            let request = Request { prompt: "a".into(), steps: Some(3), inpainting, upscale, ..Request::default() };
+            let (inpainting, width, height) = (Some(inpainting), Some(48), Some(32));
+            let request = Request {
+                prompt: "a".into(),
+                steps: Some(3),
+                inpainting,
+                upscale,
+                width,
+                height,
+                ..Request::default()
+            };
             resolver.resolve(&request, Some((48, 32))).unwrap()
         };
         let painted = paint(&bundle, &painting(None), start(), None).0;

@@ -41,11 +41,11 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), bytes);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&path, folder.path().join("kept")).unwrap();
         std::fs::create_dir_all(path.join("in the way")).unwrap();
         file.write(b"three");
         assert!(file.0.is_none());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
         let error = PreviewFile::check(Some(&path)).unwrap_err().to_string();
         assert!(error.starts_with("--preview: ") && error.contains("is a folder"), "{error}");
         PreviewFile::check(None).unwrap().write(b"nowhere");

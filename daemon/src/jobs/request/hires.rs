@@ -17,16 +17,7 @@ pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> 
         Some(Value::Object(object)) => {
             let mut own = Fields::new(object);
             let at = |fault: Fault| Fault { field: fault.field.map(|key| format!("hires.{key}")), ..fault };
-            let hires = HiresRequest {
-                scale: own.number("scale").map_err(at)?,
-                width: own.size("width").map_err(at)?,
-                height: own.size("height").map_err(at)?,
-                steps: own.size("steps").map_err(at)?,
-                denoising_strength: own.number("denoising_strength").map_err(at)?,
-                upscaler: own.text("upscaler").and_then(|name| upscaler("upscaler", name)).map_err(at)?,
-                ..others(&mut own, ["prompt", "negative_prompt", "sampler_name", "scheduler", "cfg_scale"])
-                    .map_err(at)?
-            };
+            let hires = own_keys(&mut own).map_err(at)?;
             fields.put_back("hires", own);
             Ok(Some(hires))
         }
@@ -37,41 +28,57 @@ pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> 
     }
 }
 
+/// The keys of the object.
+fn own_keys(own: &mut Fields) -> Result<HiresRequest, Fault> {
+    let (sampler, schedule) = (("sampler_name", own.text("sampler_name")?), ("scheduler", own.text("scheduler")?));
+    let (sampler, schedule) = values::sampler_named(sampler, schedule)?;
+    Ok(HiresRequest {
+        scale: own.number("scale")?,
+        width: own.size("width")?,
+        height: own.size("height")?,
+        steps: own.size("steps")?,
+        denoising_strength: own.number("denoising_strength")?,
+        upscaler: upscaler("upscaler", own.text("upscaler")?)?,
+        prompt: prompt("prompt", own.text("prompt")?)?,
+        negative_prompt: prompt("negative_prompt", own.text("negative_prompt")?)?,
+        sampler,
+        schedule,
+        cfg_scale: own.number("cfg_scale")?,
+    })
+}
+
 /// The web API's keys. Its clients send all of them and switch them on with one.
 fn enable_hr(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
     let Some(value) = fields.take("enable_hr") else { return Ok(None) };
     let Value::Bool(enabled) = value else {
         return Err(Fault::param("enable_hr", format!("expected true or false, got {}", shown(&value))));
     };
+    let sampler = ("hr_sampler_name", fields.text("hr_sampler_name")?);
+    let schedule = ("hr_scheduler", fields.text("hr_scheduler")?);
+    let (sampler, schedule) = values::sampler_named(sampler, schedule)?;
     let hires = HiresRequest {
         scale: fields.number("hr_scale")?,
         width: fields.size("hr_resize_x")?,
         height: fields.size("hr_resize_y")?,
         steps: fields.size("hr_second_pass_steps")?,
+        denoising_strength: None,
         upscaler: upscaler("hr_upscaler", fields.text("hr_upscaler")?)?,
-        ..others(fields, ["hr_prompt", "hr_negative_prompt", "hr_sampler_name", "hr_scheduler", "hr_cfg"])?
+        prompt: prompt("hr_prompt", fields.text("hr_prompt")?)?,
+        negative_prompt: prompt("hr_negative_prompt", fields.text("hr_negative_prompt")?)?,
+        sampler,
+        schedule,
+        cfg_scale: fields.number("hr_cfg")?,
     };
     Ok(enabled.then_some(hires))
 }
 
-/// What the second pass paints, and with which sampler, under these keys. What is empty is as in the first pass, and so is
-/// what the web interface calls "Use same sampler" and "Use same scheduler".
-fn others(
-    fields: &mut Fields,
-    [prompt, negative_prompt, sampler, schedule, cfg_scale]: [&str; 5],
-) -> Result<HiresRequest, Fault> {
-    let mut text = |key: &str| {
-        let text = fields.text(key)?;
-        let len = text.as_ref().map_or(0, String::len);
-        if len > MAX_PROMPT {
-            return Err(Fault::too_large(key, format!("{len} bytes; {MAX_PROMPT} are allowed")));
-        }
-        Ok(text)
-    };
-    let (prompt, negative_prompt) = (text(prompt)?, text(negative_prompt)?);
-    let cfg_scale = fields.number(cfg_scale)?;
-    let (sampler, schedule) = values::sampler_under(fields, [sampler, schedule])?;
-    Ok(HiresRequest { prompt, negative_prompt, sampler, schedule, cfg_scale, ..HiresRequest::default() })
+/// A text that is as long as a prompt may be.
+fn prompt(key: &str, text: Option<String>) -> Result<Option<String>, Fault> {
+    let len = text.as_ref().map_or(0, String::len);
+    if len > MAX_PROMPT {
+        return Err(Fault::too_large(key, format!("{len} bytes; {MAX_PROMPT} are allowed")));
+    }
+    Ok(text)
 }
 
 fn upscaler(key: &str, name: Option<String>) -> Result<Option<HiresUpscaler>, Fault> {
@@ -121,16 +128,16 @@ mod tests {
         let expected = HiresRequest {
             prompt: Some("a cat".into()),
             negative_prompt: Some(String::new()),
-            sampler: Some(SamplerKind::Dpmpp2m),
+            sampler: Some(SamplerKind::Euler),
             schedule: Some(NoiseSchedule::Karras),
             cfg_scale: Some(3.0),
             ..HiresRequest::default()
         };
         let object = json!({"hires": {
-            "prompt": "a cat", "negative_prompt": "", "sampler_name": "DPM++ 2M", "scheduler": "Karras", "cfg_scale": 3
+            "prompt": "a cat", "negative_prompt": "", "sampler_name": "Euler", "scheduler": "Karras", "cfg_scale": 3
         }});
         let flat = json!({
-            "enable_hr": true, "hr_prompt": "a cat", "hr_negative_prompt": "", "hr_sampler_name": "DPM++ 2M Karras",
+            "enable_hr": true, "hr_prompt": "a cat", "hr_negative_prompt": "", "hr_sampler_name": "Euler Karras",
             "hr_cfg": 3.0
         });
         for request in [object, flat] {

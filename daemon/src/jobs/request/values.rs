@@ -1,5 +1,6 @@
 //! Keys whose values are names, times or seeds.
 
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use diffused_engine::bundle::AutoencoderKind;
@@ -17,29 +18,27 @@ use crate::random;
 
 /// The sampler and its noise schedule.
 pub(super) fn sampler(fields: &mut Fields) -> Result<(Option<SamplerKind>, Option<NoiseSchedule>), Fault> {
-    sampler_under(fields, ["sampler_name", "scheduler"])
+    sampler_named(("sampler_name", fields.text("sampler_name")?), ("scheduler", fields.text("scheduler")?))
 }
 
-/// The same under these keys: a schedule at the end of the sampler's name goes before the key of its own, as in the web
-/// interface, where "Use same …" is what there is without them.
-pub(super) fn sampler_under(
-    fields: &mut Fields,
-    [sampler, schedule]: [&str; 2],
+/// The sampler and the noise schedule of these names, each with its key: a schedule at the end of the sampler's name goes
+/// before the other, as in the web interface, where "Use same …" is what there is without them.
+pub(super) fn sampler_named(
+    sampler: (&str, Option<String>),
+    schedule: (&str, Option<String>),
 ) -> Result<(Option<SamplerKind>, Option<NoiseSchedule>), Fault> {
-    let mut named = |key: &str, silent: &[&str]| {
-        let name = fields.text(key)?.map(|name| name.chars().take(80).collect::<String>());
-        Ok::<_, Fault>(name.filter(|name| !silent.iter().any(|silent| name.trim().eq_ignore_ascii_case(silent))))
-    };
-    let at = |key: &str| {
-        let field = Some(key.to_owned());
-        move |error: Error| Fault { field, ..Fault::from(error) }
-    };
-    let choice = named(sampler, &["use same sampler"])?;
-    let choice: Option<SamplerChoice> = choice.map(|name| name.parse().map_err(at(sampler))).transpose()?;
-    let named = named(schedule, &["automatic", "use same scheduler"])?;
-    let schedule: Option<NoiseSchedule> = named.map(|name| name.parse().map_err(at(schedule))).transpose()?;
+    let choice: Option<SamplerChoice> = named(sampler, &["use same sampler"])?;
+    let schedule: Option<NoiseSchedule> = named(schedule, &["automatic", "use same scheduler"])?;
     let kind = choice.map(|choice| choice.kind);
     Ok((kind, choice.and_then(|choice| choice.schedule).or(schedule)))
+}
+
+/// What a name means, unless it is one of those that stand for nothing.
+fn named<T: FromStr<Err = Error>>((key, name): (&str, Option<String>), silent: &[&str]) -> Result<Option<T>, Fault> {
+    let name = name.map(|name| name.chars().take(80).collect::<String>());
+    let name = name.filter(|name| !silent.iter().any(|silent| name.trim().eq_ignore_ascii_case(silent)));
+    let wrong = |error| Fault { field: Some(key.to_owned()), ..Fault::from(error) };
+    name.map(|name| name.parse().map_err(wrong)).transpose()
 }
 
 pub(super) fn decoder(fields: &mut Fields) -> Result<Option<AutoencoderKind>, Fault> {
