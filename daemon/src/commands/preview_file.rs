@@ -41,7 +41,8 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), bytes);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        std::fs::rename(&path, folder.path().join("kept")).unwrap();
+        let path = folder.path().join("q.jpg");
+        let mut file = PreviewFile::check(Some(&path)).unwrap();
         std::fs::create_dir_all(path.join("in the way")).unwrap();
         file.write(b"three");
         assert!(file.0.is_none());
