@@ -25,7 +25,7 @@ struct Channel {
     messages: &'static [&'static str],
 }
 
-const CHANNELS: [Channel; 18] = [
+const CHANNELS: [Channel; 19] = [
     Channel {
         name: "status",
         root: DEVICE,
