@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod generate;
 pub mod list;
 mod output;
+pub mod page;
 pub mod plan;
 mod preview_file;
 mod progress_line;

@@ -279,3 +279,14 @@ fn a_large_init_image_stays_within_the_memory_and_a_larger_one_is_refused() {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
 }
+
+#[test]
+fn the_page_is_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = run(&["page", "--into", "web/diffused"], folder.path());
+    assert_eq!((code, stdout.as_str()), (Some(0), "web/diffused/index.html\n"), "{stderr}");
+    let page = fs::read_to_string(folder.path().join("web/diffused/index.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"), "{} bytes", page.len());
+    check(&["page", "--into", "/proc/none"], &[], 1, &["/proc/none/index.html"]);
+    assert_eq!(run(&["page", "--into", "web/diffused"], folder.path()).0, Some(0), "again, over the first");
+}

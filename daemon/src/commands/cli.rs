@@ -64,6 +64,8 @@ pub enum Command {
     Resume(DeviceArgs),
     /// Show how a device is
     Status(DeviceArgs),
+    /// Write the page in the browser, for a broker or a web server to serve
+    Page(PageArgs),
     /// Show the whole way from an MQTT prompt to an image, with a built-in broker
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -89,6 +91,14 @@ pub struct DoctorArgs {
     /// Print lines of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `diffused page`
+#[derive(Debug, Args)]
+pub struct PageArgs {
+    /// The folder to write it into; it is made if it is missing
+    #[arg(long, value_name = "FOLDER")]
+    pub into: PathBuf,
 }
 
 /// The groups of options that paint, in their order.
