@@ -10,8 +10,7 @@ const FOLDERS: [&str; 10] =
     [".ci", ".github", "benches", "cross", "daemon", "docs", "model-prep", "systemd", "tests", ""];
 
 /// What a file of ours ends in; anything else (weights, pictures, vocabularies) is data.
-const TEXT: [&str; 13] =
-    ["rs", "toml", "md", "sh", "py", "service", "conf", "yml", "run", "ts", "tsx", "mjs", "css"];
+const TEXT: [&str; 13] = ["rs", "toml", "md", "sh", "py", "service", "conf", "yml", "run", "ts", "tsx", "mjs", "css"];
 
 /// What builds put beside the sources.
 const BUILT: [&str; 2] = ["target", "node_modules"];
@@ -59,7 +58,9 @@ fn collect(folder: &Path, name: &str, deep: bool, found: &mut Vec<TextFile>) {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let path = if name.is_empty() { file_name.clone() } else { format!("{name}/{file_name}") };
         match entry.file_type().expect("a file type") {
-            kind if kind.is_dir() && deep && !BUILT.contains(&file_name.as_str()) => collect(&entry.path(), &path, true, found),
+            kind if kind.is_dir() && deep && !BUILT.contains(&file_name.as_str()) => {
+                collect(&entry.path(), &path, true, found)
+            }
             kind if kind.is_file() && is_text(&entry.path()) => {
                 let text = fs::read_to_string(entry.path()).unwrap_or_else(|e| panic!("{path}: {e}"));
                 found.push(TextFile { path, text });
