@@ -10,6 +10,6 @@ export const LANGUAGES: Record<string, Text> = { en, de };
 
 /** The first of the browser's languages that the page has. */
 export function ownLanguage(): string {
-  const wanted = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase());
-  return wanted.find((tag) => tag in LANGUAGES) ?? "en";
+    const wanted = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase());
+    return wanted.find((tag) => tag in LANGUAGES) ?? "en";
 }

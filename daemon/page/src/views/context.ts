@@ -10,10 +10,10 @@ export const useApp = (): App => useContext(AppContext);
 
 /** Draws the component anew every `milliseconds`. */
 export function useTick(milliseconds: number | undefined): void {
-  const [, tick] = useReducer((n: number) => n + 1, 0);
-  useEffect(() => {
-    if (milliseconds === undefined) return undefined;
-    const timer = setInterval(() => tick(undefined), milliseconds);
-    return () => clearInterval(timer);
-  }, [milliseconds]);
+    const [, tick] = useReducer((n: number) => n + 1, 0);
+    useEffect(() => {
+        if (milliseconds === undefined) return undefined;
+        const timer = setInterval(() => tick(undefined), milliseconds);
+        return () => clearInterval(timer);
+    }, [milliseconds]);
 }

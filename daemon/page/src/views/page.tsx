@@ -15,33 +15,33 @@ import { Queue } from "./queue";
 import { Setup } from "./setup";
 
 export function Page({ app }: { app: App }) {
-  const [, redraw] = useReducer((n: number) => n + 1, 0);
-  useEffect(() => app.listen(() => redraw(undefined)), [app]);
-  const { language, theme } = app.preferences;
-  useEffect(() => {
-    document.documentElement.lang = language;
-    document.documentElement.dataset.theme = theme;
-  }, [language, theme]);
-  const { text, open, device } = app;
-  return (
-    <AppContext.Provider value={app}>
-      <a class="skip" href="#prompt">
-        {text.skip}
-      </a>
-      <Header />
-      <Banner />
-      <main>
-        <Form />
-        <div class="side">
-          <Now />
-          <Queue />
-        </div>
-        <Gallery />
-        {device && <Board device={device} />}
-      </main>
-      {open?.is === "picture" && <PictureView id={open.key} />}
-      {open?.is === "mask" && <MaskEditor />}
-      {open?.is === "setup" && <Setup />}
-    </AppContext.Provider>
-  );
+    const [, redraw] = useReducer((n: number) => n + 1, 0);
+    useEffect(() => app.listen(() => redraw(undefined)), [app]);
+    const { language, theme } = app.preferences;
+    useEffect(() => {
+        document.documentElement.lang = language;
+        document.documentElement.dataset.theme = theme;
+    }, [language, theme]);
+    const { text, open, device } = app;
+    return (
+        <AppContext.Provider value={app}>
+            <a class="skip" href="#prompt">
+                {text.skip}
+            </a>
+            <Header />
+            <Banner />
+            <main>
+                <Form />
+                <div class="side">
+                    <Now />
+                    <Queue />
+                </div>
+                <Gallery />
+                {device && <Board device={device} />}
+            </main>
+            {open?.is === "picture" && <PictureView id={open.key} />}
+            {open?.is === "mask" && <MaskEditor />}
+            {open?.is === "setup" && <Setup />}
+        </AppContext.Provider>
+    );
 }
