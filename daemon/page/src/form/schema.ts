@@ -175,6 +175,17 @@ function adapt(field: Field, info: Info | undefined): void {
             field.kind = "choice";
             field.choices = (model.upscaler?.factors ?? []).map(String);
             break;
+        case "preview":
+            field.standard = "true";
+            break;
+        case "hires":
+            for (const part of field.fields) {
+                if (part.key === "sampler_name") part.choices = info.samplers;
+                if (part.key === "scheduler") part.choices = info.schedulers ?? part.choices;
+                if (part.key === "upscaler" && !model.upscaler)
+                    part.choices = part.choices.filter((name) => name !== "Model");
+            }
+            break;
         case "output":
             for (const part of field.fields.filter((inner) => inner.key === "panel")) {
                 Object.assign(part, { kind: "choice", choices: info.panels ?? [] });
