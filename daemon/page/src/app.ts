@@ -27,6 +27,8 @@ export interface Preferences {
 
 const STORE = "diffused-page";
 const DRAFT = "diffused-draft";
+/** MQTT's reason code of a message that nobody has subscribed to. */
+const NOBODY_LISTENS = 0x10;
 /** How much of a picture a variation repaints. */
 const VARIATION = 0.5;
 /** What a request that was made from a picture does not take over. */
@@ -89,6 +91,8 @@ export class App {
     #broker: Broker;
     /** The form's latest job, whose refusal marks the field that was wrong. */
     #formJob = "";
+    /** Requests that no device heard, published again when it is there. */
+    #unheard: { device: string; publish: () => void }[] = [];
     #listeners = new Set<() => void>();
     #scheduled = false;
 
@@ -166,6 +170,9 @@ export class App {
         return new Devices(this.preferences.base, this.changed, (device) => {
             this.command(device, "list");
             this.command(device, "health");
+            const mine = this.#unheard.filter((request) => request.device === device);
+            this.#unheard = this.#unheard.filter((request) => request.device !== device);
+            for (const request of mine) request.publish();
         });
     }
 
@@ -174,6 +181,8 @@ export class App {
     }
 
     cancel(device: string, id: string | undefined): void {
+        const unheard = id === undefined ? undefined : this.devices.device(device).jobs.get(id);
+        if (unheard?.state === "sent") unheard.state = "cancelled";
         this.#broker.publish(
             this.devices.topic(device, "cancel"),
             JSON.stringify(id === undefined ? { all: true } : { id }),
@@ -220,16 +229,24 @@ export class App {
     send(device: string, request: Parameters, imageToImage: boolean): string {
         const random = crypto.getRandomValues(new Uint32Array(2));
         const id = String(request.id ?? `page-${[...random].map((part) => part.toString(36)).join("")}`);
-        const whole = { ...request, id };
+        // Who looks at the page wants to see it come; devices of older versions do not know the key.
+        const sees = this.fields.some((field) => field.key === "preview");
+        const whole = { ...(sees ? { preview: true } : {}), ...request, id };
         this.devices.sent(device, id, whole);
         const topic = this.devices.topic(device, imageToImage ? "img2img" : "txt2img");
-        this.#broker.publish(topic, toJson(whole), (code) => {
-            const job = this.devices.job(device, id);
-            if (code === 0 || job.state !== "sent") return;
-            job.state = "rejected";
-            job.error = { code: "mqtt", field: null, message: this.text.queue.notSent(code) };
-            this.changed();
-        });
+        const job = this.devices.job(device, id);
+        const publish = () => {
+            if (job.state !== "sent") return;
+            this.#broker.publish(topic, toJson(whole), (code) => {
+                if (code === 0 || job.state !== "sent") return;
+                // A broker that was restarted does not know yet what the device listens to.
+                if (code === NOBODY_LISTENS) return void this.#unheard.push({ device, publish });
+                job.state = "rejected";
+                job.error = { code: "mqtt", field: null, message: this.text.queue.notSent(code) };
+                this.changed();
+            });
+        };
+        publish();
         return id;
     }
 

@@ -49,7 +49,7 @@ async function settings(tab, values) {
 
 async function paint(tab, prompt, values = {}) {
     await settings(tab, values);
-    await tab.getByLabel("Prompt", { exact: true }).fill(prompt);
+    await tab.locator("#prompt").fill(prompt);
     await tab.locator("form.paint button[type=submit]").click();
 }
 
@@ -73,23 +73,32 @@ async function shoot(tab, name, options = {}) {
     await tab.screenshot({ path: `${shots}/${name}.png`, ...options });
 }
 
-test("a prompt becomes a picture, with progress and parameters", async () => {
+test("a prompt becomes a picture, with progress, previews and parameters", async () => {
     const tab = await ready();
-    await paint(tab, WORDS, { steps: "60", seed: "7" });
+    await paint(tab, WORDS, { steps: "200", seed: "7" });
     const bar = tab.getByRole("progressbar");
     await bar.waitFor();
-    const seen = new Set();
+    const [seen, previews] = [new Set(), new Set()];
     await until("progress is seen and the picture comes", async () => {
-        if (await bar.isVisible()) seen.add(await bar.getAttribute("aria-valuenow").catch(() => null));
+        const now = await tab.evaluate(() => [
+            document.querySelector("[role=progressbar]")?.getAttribute("aria-valuenow"),
+            document.querySelector("img.preview")?.naturalWidth,
+        ]);
+        seen.add(now[0]);
+        previews.add(now[1]);
         return (await pictures(tab).count()) === 1;
     });
-    assert.ok(seen.size >= 2, `progress: ${[...seen]}`);
+    assert.ok(seen.size >= 3, `progress: ${[...seen]}`);
+    assert.ok(
+        [...previews].some((width) => width >= 128),
+        `previews: ${[...previews]}`,
+    );
     await tab.getByText("Nothing is being painted.").waitFor();
     await pictures(tab).click();
     const dialog = tab.getByRole("dialog");
     await dialog.getByText("ddim").waitFor();
     const about = await dialog.textContent();
-    for (const part of ["a large red house at night with a moon", "Steps60", "Seed7", "Deviceframe"])
+    for (const part of ["a large red house at night with a moon", "Steps200", "Seed7", "Deviceframe"])
         assert.ok(about.includes(part), about);
     const picture = await dialog.locator("img").evaluate((image) => [image.naturalWidth, image.naturalHeight]);
     assert.deepEqual(picture, [128, 128]);

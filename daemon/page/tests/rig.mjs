@@ -15,7 +15,7 @@ const program = process.env.DIFFUSED_PROGRAM ?? join(root, "target/release/diffu
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Waits until `probe` gives something true. */
-export async function until(what, probe, milliseconds = 60_000) {
+export async function until(what, probe, milliseconds = 180_000) {
     for (const end = Date.now() + milliseconds; Date.now() < end; await sleep(50)) {
         const found = await probe();
         if (found) return found;

@@ -136,11 +136,9 @@ export const de: Text = {
         askAgain: "Holen",
         askAgainMore: "Das Gerät sendet, was es noch hat, oder malt es noch einmal.",
         notSent: (code) =>
-            code === 0x10
-                ? "Der Broker kennt kein Gerät, das dort zuhört."
-                : code === 0x87
-                  ? "Der Broker lässt diese Anmeldung dort nichts senden: Seine Zugriffsregeln müssen es erlauben."
-                  : refused(code, undefined),
+            code === 0x87
+                ? "Der Broker lässt diese Anmeldung dort nichts senden: Seine Zugriffsregeln müssen es erlauben."
+                : refused(code, undefined),
     },
 
     form: {
@@ -149,7 +147,6 @@ export const de: Text = {
         paintMore: "Hinten anstellen",
         reset: "Formular leeren",
         more: "Alle Einstellungen",
-        standard: (value) => `${value}`,
         byDefault: "wie das Gerät",
         yes: "ja",
         no: "nein",
@@ -211,6 +208,11 @@ export const de: Text = {
             "hires.steps": "Schritte",
             "hires.denoising_strength": "Anteil, der neu ist",
             "hires.upscaler": "Vergrößert durch",
+            "hires.prompt": "Prompt",
+            "hires.negative_prompt": "Vermeiden",
+            "hires.sampler_name": "Sampler",
+            "hires.scheduler": "Rauschplan",
+            "hires.cfg_scale": "Führung",
             upscale: "Hochskalieren",
             format: "Datei",
             output: "Display",

@@ -136,11 +136,9 @@ export const en = {
         askAgain: "Fetch",
         askAgainMore: "The device sends what it has kept, or paints it again.",
         notSent: (code: number) =>
-            code === 0x10
-                ? "The broker knows no device that listens there."
-                : code === 0x87
-                  ? "The broker does not let this login publish there: its access rules must grant it."
-                  : refused(code, undefined),
+            code === 0x87
+                ? "The broker does not let this login publish there: its access rules must grant it."
+                : refused(code, undefined),
     },
 
     form: {
@@ -149,7 +147,6 @@ export const en = {
         paintMore: "Add to the queue",
         reset: "Empty the form",
         more: "All settings",
-        standard: (value: string) => `${value}`,
         byDefault: "device's choice",
         yes: "yes",
         no: "no",
@@ -211,6 +208,11 @@ export const en = {
             "hires.steps": "Steps",
             "hires.denoising_strength": "Repainted share",
             "hires.upscaler": "Enlarged by",
+            "hires.prompt": "Prompt",
+            "hires.negative_prompt": "Avoid",
+            "hires.sampler_name": "Sampler",
+            "hires.scheduler": "Noise schedule",
+            "hires.cfg_scale": "Guidance",
             upscale: "Upscale",
             format: "File",
             output: "Display",

@@ -61,7 +61,7 @@ function Control({ field, common }: { field: Field; common: Record<string, unkno
         case "choice":
         case "switch": {
             const names: Record<string, string> = { true: text.form.yes, false: text.form.no };
-            const empty = standard ? text.form.standard(standard) : text.form.byDefault;
+            const empty = names[standard] ?? (standard || text.form.byDefault);
             return (
                 <select {...common}>
                     <option value="">{empty}</option>
