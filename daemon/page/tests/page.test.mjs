@@ -255,6 +255,7 @@ test("the broker goes and comes back", async () => {
     await shoot(tab, "lost");
     await paint(tab, "a red kite", { steps: "5" });
     await tab.getByText("sent as soon as the connection is back").waitFor();
+    await tab.getByRole("button", { name: "Try now" }).click();
     await broker.up();
     await tab.getByText("Connected", { exact: true }).waitFor();
     await until("what was asked for meanwhile is painted", async () => (await pictures(tab).count()) === 1, 60_000);

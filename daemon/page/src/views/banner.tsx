@@ -16,7 +16,7 @@ export function Banner() {
                 <p class="actions">
                     {seconds !== undefined && <span class="muted">{text.link.again(seconds)}</span>}
                     {link.is === "down" && (
-                        <button type="button" onClick={() => app.connect()}>
+                        <button type="button" onClick={app.retry}>
                             {text.link.now}
                         </button>
                     )}
