@@ -100,6 +100,9 @@ fn memory_for_small_images_alone_is_a_warning() {
 
 #[test]
 fn a_missing_or_edited_model() {
+    let hidden = format!("model = {:?}", Path::new("/home").join("no/such"));
+    let parts = ["no/such/bundle.json", "no access to /home: move it to"];
+    check(&["check", "--config", "c.toml"], &[("c.toml", &hidden)], 3, &parts);
     let folder = tempfile::tempdir().unwrap();
     let [model, config] = ["m", "c.toml"].map(|name| folder.path().join(name));
     fs::write(&config, format!("model = {model:?}")).unwrap();

@@ -46,7 +46,10 @@ pub fn prepare(path: Option<&Path>) -> Result<Prepared, Failure> {
     config.check_folders().map_err(|error| wrong_key(path, &error))?;
     let options = budget::for_service(&config, budget::or_free(config.memory));
     let model = Model::new(config.model.as_deref(), options)?;
-    let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}"));
+    let hidden = config.model.as_deref().is_some_and(is_hidden_from_units);
+    let hint =
+        if hidden { " (the service's unit has no access to /home: move it to /var/lib/diffused/models)" } else { "" };
+    let unusable = |error| Failure::Model(format!("the model cannot be opened: {error}{hint}"));
     let (resolver, mut engine) = (model.resolver().map_err(unusable)?, model.open().map_err(unusable)?);
     let resolver = with_defaults(resolver, &config).map_err(|error| wrong_key(path, &error))?;
     check_muses(&config, &resolver).map_err(|error| wrong_key(path, &error))?;
@@ -59,6 +62,11 @@ pub fn prepare(path: Option<&Path>) -> Result<Prepared, Failure> {
 pub(super) fn with_defaults(resolver: Resolver, config: &Config) -> anyhow::Result<Resolver> {
     let resolver = resolver.with_decoder(config.decoder)?.with_prompt_syntax(config.prompt_syntax);
     Ok(resolver.with_upscale(config.upscale.map(|factor| factor.0 as usize))?)
+}
+
+/// Whether systemd's `ProtectHome=` hides a folder from the service.
+pub(super) fn is_hidden_from_units(folder: &Path) -> bool {
+    ["/home", "/root", "/run/user"].iter().any(|hidden| folder.starts_with(hidden))
 }
 
 /// What is wrong with the configuration at `path`, with the line of the key with which `error` begins.

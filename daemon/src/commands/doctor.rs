@@ -89,7 +89,7 @@ impl Examination {
         let access = BrokerAccess::of(&config);
         let opened = Opened::open(&config, options);
         let model = match &opened {
-            Ok(opened) => model::describe(&opened.engine),
+            Ok(opened) => model::describe(&opened.engine, config.model.as_deref()),
             Err(error) => unusable(error),
         };
         let settled = opened.ok().map(|opened| opened.settled(&config)).transpose();
@@ -154,7 +154,10 @@ impl Examination {
         self.add(model::checksums(&model));
         self.add(model::read_speed(config.model.as_deref(), &mut engine, &resolver));
         if budget.is_none_or(|budget| budget >= least) {
-            self.add(model::smoke_test(&mut engine, &resolver));
+            self.add(match budget::free() {
+                Some(free) if free < least => model::no_room(free, least),
+                _ => model::smoke_test(&mut engine, &resolver),
+            });
         }
         drop(engine);
         diffused_heap::trim();
@@ -211,7 +214,8 @@ fn configured(path: Option<&Path>, config: &Config) -> Finding {
 }
 
 fn unusable(error: &str) -> Finding {
-    let advice = "set `model` to a bundle's folder, as `model-prep convert` writes it, that the service can read";
+    let advice =
+        "set `model` to a bundle's folder, as `model-prep convert` writes it, that the service can read (not in /home)";
     Finding::error("model", error, advice)
 }
 

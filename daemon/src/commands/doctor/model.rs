@@ -12,6 +12,7 @@ use diffused_engine::{Engine, Resolver};
 use rustix::fs::{Advice, fadvise};
 
 use super::finding::{Finding, amount};
+use crate::commands::check;
 use crate::painting::model::Model;
 
 /// Bytes that are read at once, as painting reads them.
@@ -22,12 +23,20 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Seconds a step that reading may take before it is worth a warning.
 const SLOW: f64 = 10.0;
 
-/// What it is.
-pub(super) fn describe(engine: &Engine) -> Finding {
+/// What it is. The unit has no access to people's own folders.
+pub(super) fn describe(engine: &Engine, folder: Option<&Path>) -> Finding {
     let manifest = engine.manifest();
     let (side, steps) = (manifest.picture.default, manifest.sampling.steps);
     let sha256 = engine.model_sha256();
-    Finding::ok("model", format!("{}, {side} x {side} in {steps} steps, sha256 {sha256}", manifest.name))
+    let found = format!("{}, {side} x {side} in {steps} steps, sha256 {sha256}", manifest.name);
+    match folder {
+        Some(folder) if check::is_hidden_from_units(folder) => {
+            let advice =
+                "move it to /var/lib/diffused/models and set `model`: the service's unit has no access to /home";
+            Finding::warning("model", format!("{found}, in {}", folder.display()), advice)
+        }
+        _ => Finding::ok("model", found),
+    }
 }
 
 /// Whether all files are as `bundle.json` says.
@@ -85,6 +94,13 @@ fn rate(path: &Path) -> io::Result<f64> {
     Ok(at as f64 / seconds)
 }
 
+/// Painting would take memory that something else holds, the service perhaps.
+pub(super) fn no_room(free: u64, least: u64) -> Finding {
+    let found = format!("left out: it needs {}, and {} are free", amount(least), amount(free));
+    let advice = "end other programs; where the service paints just now, ask again when it is done";
+    Finding::warning("smoke_test", found, advice)
+}
+
 /// Paints the model's smallest image in one step.
 pub(super) fn smoke_test(engine: &mut Engine, resolver: &Resolver) -> Finding {
     let side = resolver.manifest().picture.smallest;
@@ -139,6 +155,26 @@ mod tests {
         assert_eq!(checksums(&model).severity, Severity::Ok);
         let none = read_speed(None, &mut engine, &resolver);
         assert!(none.severity == Severity::Ok && none.found.contains("part of the program"), "{none:?}");
+    }
+
+    #[test]
+    fn what_others_hold_is_not_taken() {
+        let found = no_room(30 << 20, 60 << 20);
+        assert!(
+            found.severity == Severity::Warning && found.found.contains("needs 60 MiB, and 30 MiB are free"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_model_in_a_persons_folder_is_a_warning() {
+        let Ok(model) = Model::new(None, diffused_engine::Options { threads: Some(1), ..Default::default() }) else {
+            return;
+        };
+        let engine = model.open().unwrap();
+        let severity = |folder: &str| describe(&engine, Some(Path::new(folder))).severity;
+        let folders = ["/home", "/root", "/homes/m", "/var/lib/diffused/models/m"];
+        assert_eq!(folders.map(severity), [Severity::Warning, Severity::Warning, Severity::Ok, Severity::Ok]);
     }
 
     #[test]
