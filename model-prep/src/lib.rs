@@ -7,6 +7,7 @@
 
 mod adapters;
 mod arch;
+pub mod cli;
 mod convert;
 mod error;
 mod files;

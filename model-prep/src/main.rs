@@ -1,20 +1,19 @@
-//! The command line of model-prep.
+//! What the commands of model-prep do.
 
 #![warn(clippy::unwrap_used)]
 
 mod print;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use diffused_engine::bundle::AutoencoderKind;
-use diffused_engine::byte_size::ByteSize;
+use clap::Parser;
 use diffused_engine::request::Request;
 use indicatif::{ProgressBar, ProgressStyle};
-use model_prep::{Arch, Dtype, Error, Format, Options, SourceOptions};
+use model_prep::cli::{ArchArg, Cli, Command, Convert, DtypeArg, PlanArguments, SourceArgs};
+use model_prep::{Arch, Dtype, Error, Options, SourceOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -22,165 +21,6 @@ use signal_hook::low_level::emulate_default_handler;
 /// Gives back large blocks, so that the pictures of `--calibrate` keep to their memory.
 #[global_allocator]
 static HEAP: diffused_heap::Heap = diffused_heap::Heap;
-
-/// Turns Stable Diffusion models into bundles that diffused runs.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Convert a model to a bundle.
-    Convert(Convert),
-    /// Show what a model is and what its bundle would hold; or check a bundle and show what it holds.
-    Inspect(SourceArgs),
-    /// Show how much memory a model would take, without converting it.
-    Plan(PlanArguments),
-    /// Compare a bundle with its source, tensor by tensor.
-    Verify {
-        /// The bundle's folder.
-        bundle: PathBuf,
-        /// The model that it was made from; with the options that it was made with.
-        source: PathBuf,
-        /// The least signal to noise of a tensor, decibels.
-        #[arg(long, value_name = "DB", default_value_t = 30.0)]
-        min_snr: f64,
-        #[command(flatten)]
-        options: SourceOptions,
-    },
-    /// Write a model of true shapes and random weights, to try memory and speed with.
-    Synth {
-        /// Whose shapes it has.
-        #[arg(long, value_enum)]
-        arch: ArchArg,
-        /// Where the diffusers folder goes.
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        /// Seed of the weights.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// How values are stored.
-        #[arg(long, value_enum, value_name = "f16|f32", default_value = "f16", hide_possible_values = true)]
-        dtype: DtypeArg,
-    },
-}
-
-/// A model and how it would be converted.
-#[derive(Args)]
-struct SourceArgs {
-    /// A file (.safetensors, .ckpt, .gguf), a diffusers folder, or a hub's cache of one.
-    source: PathBuf,
-    /// How weights are stored.
-    #[arg(long, value_enum, value_name = "int8|f16|f32", default_value = "int8", hide_possible_values = true)]
-    weights: WeightsArg,
-    #[command(flatten)]
-    options: SourceOptions,
-}
-
-#[derive(Args)]
-struct PlanArguments {
-    /// The most memory to use, for example 200M or 1.5G [default: as much as it takes].
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<ByteSize>,
-    /// Width in pixels [default: the model's own].
-    #[arg(long, value_name = "PIXELS")]
-    width: Option<usize>,
-    /// Height in pixels [default: the model's own].
-    #[arg(long, value_name = "PIXELS")]
-    height: Option<usize>,
-    /// Guidance scale; above 1 each step computes two batch entries.
-    #[arg(long, value_name = "SCALE")]
-    cfg_scale: Option<f64>,
-    /// Sampling steps [default: the model's own].
-    #[arg(long, value_name = "N")]
-    steps: Option<usize>,
-    /// The decoder, where the bundle would have both [default: full].
-    #[arg(long, value_name = "full|tiny")]
-    decoder: Option<AutoencoderKind>,
-    /// How many times as wide and high the image becomes by the upscaler.
-    #[arg(long, value_name = "N")]
-    upscale: Option<usize>,
-    /// Plan for an init image (img2img).
-    #[arg(long)]
-    image_to_image: bool,
-    /// Worker threads, 1 to 256 [default: one for each CPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
-    #[command(flatten)]
-    source: SourceArgs,
-}
-
-#[derive(Args)]
-struct Convert {
-    /// A file (.safetensors, .ckpt, .gguf), a diffusers folder, or a hub's cache of one.
-    source: PathBuf,
-    /// Where the bundle goes.
-    #[arg(short, long, value_name = "BUNDLE")]
-    output: PathBuf,
-    /// The model's name [default: the source's].
-    #[arg(long)]
-    name: Option<String>,
-    /// How weights are stored.
-    #[arg(long, value_enum, value_name = "int8|f16|f32", default_value = "int8", hide_possible_values = true)]
-    weights: WeightsArg,
-    /// Even channels out by what two small pictures show, painted for it.
-    #[arg(long)]
-    calibrate: bool,
-    /// Replace a bundle that is already there, and nothing else.
-    #[arg(long)]
-    force: bool,
-    #[command(flatten)]
-    options: SourceOptions,
-    /// Steps [default: 20, or what a few-step model needs].
-    #[arg(long, value_name = "N", help_heading = "Defaults of requests")]
-    steps: Option<usize>,
-    /// Guidance scale [default: 7.5, or what a few-step model needs].
-    #[arg(long, value_name = "SCALE", help_heading = "Defaults of requests")]
-    cfg_scale: Option<f64>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum WeightsArg {
-    Int8,
-    F16,
-    F32,
-}
-
-impl WeightsArg {
-    fn format(self) -> Format {
-        match self {
-            WeightsArg::Int8 => Format::Int8,
-            WeightsArg::F16 => Format::F16,
-            WeightsArg::F32 => Format::F32,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ArchArg {
-    Sd15,
-    Sd21,
-    BkSdmTiny,
-    SdTurbo,
-    Sdxl,
-    SdxlTurbo,
-    #[value(name = "ssd-1b")]
-    Ssd1b,
-    Sdxs,
-    Taesd,
-    Taesdxl,
-    RealesrGeneral,
-    RealesrAnime,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DtypeArg {
-    F16,
-    F32,
-}
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();

@@ -19,6 +19,7 @@ mod net_op;
 mod order;
 mod segment;
 mod shared;
+mod standard;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tract_onnx::Onnx;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceModel};
@@ -139,7 +141,7 @@ impl Graph {
 }
 
 fn parse(bytes: &[u8]) -> TractResult<InferenceModel> {
-    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let mut onnx = Onnx { op_register: standard::register(), ignore_value_info: true, ..Onnx::default() };
     for name in Layer::NAMES {
         onnx.op_register.insert(name, net_op::build);
     }

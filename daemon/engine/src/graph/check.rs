@@ -8,27 +8,9 @@ use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, ValueInfoProto, type_pr
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
+use super::standard;
 use crate::layer::Layer;
 use crate::layer_onnx;
-
-/// The standard operators that a bundle may use. Every CPU gives the same bits for them, which is not so for tract's sums,
-/// exponentials and their like, and none divides integers.
-const STANDARD: [&str; 14] = [
-    "Add",
-    "Cast",
-    "Concat",
-    "Flatten",
-    "Identity",
-    "Max",
-    "Min",
-    "Mul",
-    "Neg",
-    "Relu",
-    "Reshape",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-];
 
 /// Most nodes, and most dimensions of a tensor; Stable Diffusion 1.5's UNet has some 700 nodes.
 const MAX_NODES: usize = 1 << 12;
@@ -97,8 +79,9 @@ fn operator(node: &NodeProto) -> TractResult<()> {
     if Layer::NAMES.contains(&&*node.op_type) {
         outputs =
             if layer_onnx::from_node(node).map_err(|message| format_err!("{message}"))?.quantizes() { 2 } else { 1 };
-    } else if !STANDARD.contains(&&*node.op_type) {
-        bail!("unknown operator; besides those of diffused a bundle may use {}", STANDARD.join(", "));
+    } else if !standard::OPERATORS.iter().any(|(name, _)| *name == node.op_type) {
+        let names: Vec<&str> = standard::OPERATORS.iter().map(|(name, _)| *name).collect();
+        bail!("unknown operator; besides those of diffused a bundle may use {}", names.join(", "));
     }
     ensure!(!node.input.is_empty(), "it has no inputs");
     ensure!(node.output.len() == outputs, "it has {} outputs where {outputs} are needed", node.output.len());

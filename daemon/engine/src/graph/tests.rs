@@ -128,7 +128,7 @@ fn a_cancelled_run_and_a_failing_operator_say_so() {
 /// The demo model's decoder, changed by `change`; what is said of it.
 fn broken(change: impl FnOnce(&mut GraphProto)) -> String {
     let bundle = demo();
-    let mut model = tract_onnx::onnx().proto_model_for_read(&mut &*bundle.read("vae_decoder.onnx").unwrap()).unwrap();
+    let mut model = Onnx::default().proto_model_for_read(&mut &*bundle.read("vae_decoder.onnx").unwrap()).unwrap();
     change(model.graph.as_mut().unwrap());
     let graph = open(&model, &weights("vae_decoder"));
     let Err(error) = graph.and_then(|mut graph| graph.schedule(&decoding(vec![1, 16, 16, 4]), true)) else {
@@ -154,7 +154,7 @@ fn broken_graphs_are_refused_by_file_and_node() {
     let named = |op_type: &str| {
         let bundle = demo();
         let bytes = bundle.read("vae_decoder.onnx").unwrap();
-        let mut model = tract_onnx::onnx().proto_model_for_read(&mut &*bytes).unwrap();
+        let mut model = Onnx::default().proto_model_for_read(&mut &*bytes).unwrap();
         first(model.graph.as_mut().unwrap(), op_type).name.clone()
     };
     let (conv_name, norm_name) = (named("Conv2d"), named("GroupNorm"));
