@@ -17,6 +17,7 @@ mod input;
 mod layers;
 mod net_op;
 mod order;
+mod repeat;
 mod segment;
 mod shared;
 mod standard;
@@ -197,7 +198,9 @@ impl Schedule {
         for (index, shape) in signature.inputs.iter().enumerate() {
             model.set_input_fact(index, shape.fact())?;
         }
-        let places: HashMap<String, usize> = model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
+        let mut places: HashMap<String, usize> =
+            model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
+        repeat::insert(&mut model, signature, &mut places)?;
         let mut model = model.into_optimized()?;
         let result = model.output_fact(0)?;
         let fits = result.datum_type == DatumType::F32 && concrete(result)?[..] == signature.output[..];

@@ -13,6 +13,7 @@ mod norm;
 mod pointwise;
 mod pool;
 mod quantize;
+mod repeat;
 mod shapes;
 mod values;
 
@@ -27,6 +28,7 @@ pub(crate) use conv::rectifier;
 pub(crate) use glue::Glue;
 pub(crate) use memory::OperatorMemory;
 pub(crate) use pool::Pool;
+pub(crate) use repeat::run as repeat;
 pub(crate) use shapes::{Operand, conv_shape, macs, outputs};
 
 /// Runs `layer` on `inputs`; what it is the last to use goes to the pool.

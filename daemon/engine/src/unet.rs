@@ -1,4 +1,5 @@
-//! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once.
+//! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once, and
+//! what they have in common is computed once (`graph::repeat`).
 
 use crate::bundle::{Bundle, PictureSizes, Text};
 use crate::error::Result;
@@ -74,9 +75,10 @@ impl Unet {
         self.network.check(&signature, &format!("picture.latent_channels {latents} and text.channels {channels}"))
     }
 
-    /// A prediction has the shape of the latents.
+    /// A prediction has the shape of the latents, of which all prompts see one image.
     fn signature(&self, latents: Vec<usize>, embeddings: Vec<usize>) -> Signature {
         let (batch, mut input) = (latents[0], latents.clone());
+        input[0] = 1;
         if let Some(channels) = input.last_mut().filter(|_| self.inpainting) {
             *channels = MaskedImage::input_channels(*channels);
         }
@@ -131,13 +133,12 @@ impl Steps<'_> {
     /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
     pub fn predict(&mut self, latents: Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
         let (own, pixels) = (latents.values.len(), latents.height * latents.width);
-        let mut shape = latents.shape(self.batch);
+        let mut shape = latents.shape(1);
         let values = match &self.masked {
-            Some(masked) => masked.beside(&latents).repeat(self.batch),
-            None => latents.values.repeat(self.batch),
+            Some(masked) => masked.beside(&latents),
+            None => latents.values,
         };
-        drop(latents);
-        shape[3] = values.len() / (self.batch * pixels);
+        shape[3] = values.len() / pixels;
         let input = InputValues::F32(shape, values);
         let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {
@@ -170,7 +171,66 @@ fn guide(unconditional: &mut [f32], conditional: &[f32], scales: &[f32]) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::bundle::Source;
+
+    const LATENTS: [usize; 4] = [1, 24, 16, 4];
+
+    fn numbers(shape: &[usize], seed: usize) -> InputValues {
+        let number = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
+        InputValues::F32(shape.to_vec(), (0..shape.iter().product()).map(number).collect())
+    }
+
+    /// What the demo model's UNet makes of one image for each of these prompts.
+    fn predicted(unet: &mut Unet, prompts: &[InputValues]) -> Vec<f32> {
+        let (mut shape, mut texts) = (vec![], vec![]);
+        for prompt in prompts {
+            let InputValues::F32(own, values) = prompt else { panic!("embeddings are numbers") };
+            (shape, texts) = (own.clone(), [texts, values.clone()].concat());
+        }
+        shape[0] = prompts.len();
+        let timestep = InputValues::F32(vec![1], vec![701.0]);
+        let inputs = vec![numbers(&LATENTS, 1), timestep, InputValues::F32(shape, texts)];
+        let output = [&[prompts.len()], &LATENTS[1..]].concat();
+        unet.network.run(inputs, output, RunBudget::streamed(), &mut |_| ()).unwrap()
+    }
+
+    fn demo() -> (Unet, [usize; 3]) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+        let bundle = Bundle::open(Source::Folder(folder)).unwrap();
+        let text = &bundle.manifest.text;
+        (Unet::open(&bundle).unwrap(), [1, text.tokens, text.channels])
+    }
+
+    #[test]
+    fn each_prompt_gets_what_it_would_get_alone() {
+        let (mut unet, text) = demo();
+        let prompts = [2, 3, 4].map(|seed| numbers(&text, seed));
+        for prompts in [&prompts[..2], &prompts] {
+            let alone = prompts.iter().flat_map(|prompt| predicted(&mut unet, std::slice::from_ref(prompt)));
+            let alone: Vec<f32> = alone.collect();
+            assert!(predicted(&mut unet, prompts) == alone, "{} prompts", prompts.len());
+        }
+    }
+
+    #[test]
+    fn what_prompts_share_takes_work_and_memory_once() {
+        let (mut unet, [_, tokens, channels]) = demo();
+        let texts = vec![2, tokens, channels];
+        let latents = vec![2, 64, 64, LATENTS[3]];
+        let shared = unet.demand(latents.clone(), texts.clone()).unwrap();
+        let mut signature = unet.signature(latents.clone(), texts);
+        signature.inputs[0] = InputShape::F32(latents);
+        let each = unet.network.demand(&signature).unwrap();
+        println!(
+            "{} of {} multiply-adds, {} of {} bytes",
+            shared.macs, each.macs, shared.activations, each.activations
+        );
+        assert!(shared.macs < each.macs - each.macs / 100, "{} of {} multiply-adds", shared.macs, each.macs);
+        assert!(shared.activations <= each.activations, "{} of {} bytes", shared.activations, each.activations);
+    }
 
     #[test]
     fn guidance_goes_past_the_prompt() {

@@ -2,6 +2,7 @@
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::repeat::RepeatOp;
 use super::shared::Shared;
 use crate::ops::Glue;
 
@@ -22,24 +23,31 @@ pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {
     join_halves(model)
 }
 
-/// Lets a `Concat` read in f16 what was cast to f32 for it alone: the cast would be a copy twice as large, beside it at
-/// the worst moment of a UNet.
+/// Lets a `Concat` read as it is what was cast to f32 or repeated for it alone: that would be a copy twice as large, beside
+/// it at the worst moment of a UNet.
 fn join_halves(model: &mut TypedModel) -> TractResult<()> {
     let is = |node: &TypedNode, glue: Glue| node.op_as::<GlueOp>().is_some_and(|op| op.0 == glue);
+    let for_one = |input: &OutletId| {
+        let copy = model.node(input.node);
+        let only = copy.outputs.iter().all(|output| output.successors.len() == 1);
+        (is(copy, Glue::ToSingle) || copy.op_is::<RepeatOp>()) && only && !model.outputs.contains(input)
+    };
     let mut joins = Vec::new();
     for node in model.nodes().iter().filter(|node| is(node, Glue::Concat)) {
         for (slot, input) in node.inputs.iter().enumerate() {
-            let cast = model.node(input.node);
-            let only = cast.outputs.iter().all(|output| output.successors.len() == 1);
-            if is(cast, Glue::ToSingle) && only && !model.outputs.contains(input) {
-                joins.push((cast.inputs[0], InletId::new(node.id, slot)));
+            let mut source = *input;
+            while for_one(&source) {
+                source = model.node(source.node).inputs[0];
+            }
+            if source != *input {
+                joins.push((source, InletId::new(node.id, slot)));
             }
         }
     }
     if joins.is_empty() {
         return Ok(());
     }
-    joins.into_iter().try_for_each(|(half, inlet)| model.add_edge(half, inlet))?;
+    joins.into_iter().try_for_each(|(source, inlet)| model.add_edge(source, inlet))?;
     model.compact()
 }
 

@@ -27,6 +27,16 @@ pub(crate) struct Signature {
     pub(crate) output: Vec<usize>,
 }
 
+impl Signature {
+    /// How many prompts there are beside one image, where there are several: then the first input, an image, is alone, and
+    /// the result has one image for each prompt.
+    pub(super) fn prompts(&self) -> Option<usize> {
+        let images = self.inputs.first()?.dims().first()?;
+        let results = *self.output.first()?;
+        (*images == 1 && results > 1).then_some(results)
+    }
+}
+
 impl InputValues {
     /// Their type and shape.
     pub(crate) fn shape(&self) -> InputShape {
@@ -45,6 +55,11 @@ impl InputValues {
 }
 
 impl InputShape {
+    pub(super) fn dims(&self) -> &[usize] {
+        let (InputShape::F32(shape) | InputShape::I64(shape)) = self;
+        shape
+    }
+
     pub(super) fn fact(&self) -> InferenceFact {
         match self {
             InputShape::F32(shape) => InferenceFact::dt_shape(DatumType::F32, shape),

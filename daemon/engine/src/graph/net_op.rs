@@ -154,6 +154,7 @@ impl InferenceOp for NetOp {
     as_op!();
 }
 
-fn concrete_shape(fact: &InferenceFact) -> Option<TVec<usize>> {
+/// The dimensions of a value, if all are known.
+pub(super) fn concrete_shape(fact: &InferenceFact) -> Option<TVec<usize>> {
     fact.shape.concretize()?.iter().map(|dim| dim.to_usize().ok()).collect()
 }

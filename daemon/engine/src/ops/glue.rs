@@ -26,7 +26,8 @@ pub(crate) enum Glue {
     ToHalf,
     /// f16 to f32.
     ToSingle,
-    /// Tensors side by side along their last axis, as f32; those that waited in f16 may come as they are.
+    /// Tensors side by side along their last axis, as f32; those that waited in f16 may come as they are, and those that
+    /// all images of the batch share once.
     Concat,
 }
 
@@ -53,7 +54,7 @@ impl Glue {
             Glue::ToHalf => Ok((DatumType::F16, first.clone())),
             Glue::ToSingle => Ok((DatumType::F32, first.clone())),
             Glue::Concat => {
-                let mut shape = first.clone();
+                let mut shape = inputs.iter().max_by_key(|input| input.first()).unwrap_or(first).clone();
                 if let Some(last) = shape.last_mut() {
                     *last = inputs.iter().filter_map(|input| input.last()).sum();
                 }
@@ -90,37 +91,62 @@ fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
 }
 
 /// Rows that go side by side with others.
-enum JoinedRows<'a> {
+struct JoinedRows<'a> {
+    values: JoinedValues<'a>,
+    /// Values of a row.
+    width: usize,
+    /// How many there are; if the result has more, they are repeated.
+    count: usize,
+}
+
+enum JoinedValues<'a> {
     Single(&'a [f32]),
     Half(&'a [f16]),
 }
 
 impl JoinedRows<'_> {
     fn of(tensor: &Tensor) -> Result<JoinedRows<'_>> {
-        match tensor.datum_type() {
-            DatumType::F16 => Ok(JoinedRows::Half(values(tensor)?)),
-            _ => Ok(JoinedRows::Single(values(tensor)?)),
-        }
+        let values = match tensor.datum_type() {
+            DatumType::F16 => JoinedValues::Half(values(tensor)?),
+            _ => JoinedValues::Single(values(tensor)?),
+        };
+        let count = leading(tensor.shape()).iter().product();
+        Ok(JoinedRows { values, width: channels(tensor.shape()), count })
     }
 
-    /// Some of the values; those in f16 by way of `buffer`.
-    fn part<'a>(&'a self, part: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        match self {
-            JoinedRows::Single(values) => &values[part],
-            JoinedRows::Half(values) => {
+    /// Some of the rows; those in f16 by way of `buffer`.
+    fn part<'a>(&'a self, rows: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let part = rows.start * self.width..rows.end * self.width;
+        match self.values {
+            JoinedValues::Single(values) => &values[part],
+            JoinedValues::Half(values) => {
                 buffer.resize(part.len(), 0.0);
                 Level::current().f16_to_f32(&values[part], 1.0, buffer);
                 buffer
             }
         }
     }
+
+    /// Writes the rows `rows` of the result into `out`, rows of `width` values, from the value `at` of each row on.
+    fn write(&self, mut rows: Range<usize>, at: usize, width: usize, out: &mut [f32], buffer: &mut Vec<f32>) {
+        let mut out = out.chunks_exact_mut(width);
+        while !rows.is_empty() {
+            let first = rows.start % self.count;
+            let last = self.count.min(first + rows.len());
+            let from = self.part(first..last, buffer).chunks_exact(self.width);
+            for (from, out) in from.zip(&mut out) {
+                out[at..at + self.width].copy_from_slice(from);
+            }
+            rows.start += last - first;
+        }
+    }
 }
 
 /// The channels of each input in turn.
 fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
-    let widths: Vec<usize> = inputs.iter().map(|input| channels(input.shape())).collect();
-    let width: usize = widths.iter().sum();
-    let shape: Vec<usize> = leading(inputs[0].shape()).iter().copied().chain([width]).collect();
+    let shapes: Vec<TVec<usize>> = inputs.iter().map(|input| input.shape().into()).collect();
+    let (_, shape) = Glue::Concat.output(&shapes)?;
+    let width = channels(&shape);
     let sources: Vec<JoinedRows> = inputs.iter().map(|input| JoinedRows::of(input)).collect::<Result<_>>()?;
     let mut out = pool.take::<f32>(&shape)?;
     let rows = PART.div_ceil(width.max(1));
@@ -131,12 +157,9 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
                 return;
             }
             let (first, count, mut at) = (part * rows, out.len() / width, 0);
-            for (source, &own) in sources.iter().zip(&widths) {
-                let from = source.part(first * own..(first + count) * own, buffer);
-                for (out, from) in out.chunks_exact_mut(width).zip(from.chunks_exact(own)) {
-                    out[at..at + own].copy_from_slice(from);
-                }
-                at += own;
+            for source in &sources {
+                source.write(first..first + count, at, width, out, buffer);
+                at += source.width;
             }
         },
     );
@@ -181,6 +204,16 @@ mod tests {
         let concat =
             |second: &TValue| Glue::Concat.run(tvec![single.clone(), second.clone()], &mut Pool::default()).unwrap();
         assert_eq!(concat(&half), concat(&cast));
+    }
+
+    #[test]
+    fn what_the_images_share_goes_beside_each() {
+        let numbers = |shape: [usize; 3]| -> Vec<f32> { (0..shape.iter().product()).map(|i| i as f32 / 7.0).collect() };
+        let value = |shape: [usize; 3]| -> TValue { Tensor::from_shape(&shape, &numbers(shape)).unwrap().into() };
+        let (own, shared) = (value([2, 5, 7000]), value([1, 5, 3000]));
+        let twice: TValue = Tensor::from_shape(&[2, 5, 3000], &numbers([1, 5, 3000]).repeat(2)).unwrap().into();
+        let concat = |second: TValue| Glue::Concat.run(tvec![own.clone(), second], &mut Pool::default()).unwrap();
+        assert_eq!(concat(shared), concat(twice));
     }
 
     #[test]
