@@ -11,6 +11,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod pages;
+mod program;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
@@ -221,8 +222,9 @@ pub fn configure_malloc() {
     }
 }
 
-/// Gives all free memory back to the system.
+/// Gives all free memory back to the system, and the pages of the program that it can map again when it uses them.
 pub fn trim() {
+    program::release();
     let mut cache = cache();
     while cache.free > 0 {
         cache.release_oldest();
