@@ -70,7 +70,7 @@ fn run(bundle: &Bundle, inputs: &SafeTensors) -> Result<[Output; 4], Box<dyn Err
     let embeddings = Embeddings { batch: 1, tokens: shape[1], channels: shape[2], values, pooled };
     let mut unet = Unet::open(bundle)?;
     let noise =
-        unet.start(&latents, embeddings, None, 1.0, 1, streamed())?.predict(latents, timestep.into(), &mut go_on)?;
+        unet.start(&latents, embeddings, None, 1.0, &[timestep.into()], streamed())?.predict(latents, &mut go_on)?;
 
     let latents = PlainTensor::read(inputs, "decode.in")?.latents();
     let pixels = VaeDecoder::open(bundle, AutoencoderKind::Full)?.decode(&latents, streamed(), &mut go_on)?;

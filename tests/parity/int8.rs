@@ -42,8 +42,9 @@ fn a_pass_of_the_demo_unet_is_near() {
         let mut predict = |case: &String| {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
-            steps.predict(input, timestep, &mut |_| {}).unwrap()
+            let mut steps =
+                unet.start(&input, goldens.embeddings(), None, GUIDANCE, &[timestep], RunBudget::ample()).unwrap();
+            steps.predict(input, &mut |_| {}).unwrap()
         };
         goldens.cases("unet").iter().map(&mut predict).collect::<Vec<_>>()
     });

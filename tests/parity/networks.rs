@@ -121,8 +121,9 @@ fn unets_agree() {
         for case in goldens.cases("unet") {
             let input = goldens.get(&format!("{case}.in")).latents();
             let timestep = case.split('.').nth(1).unwrap().parse().unwrap();
-            let mut steps = unet.start(&input, goldens.embeddings(), None, GUIDANCE, 1, RunBudget::ample()).unwrap();
-            let output = steps.predict(input, timestep, &mut go_on).unwrap();
+            let mut steps =
+                unet.start(&input, goldens.embeddings(), None, GUIDANCE, &[timestep], RunBudget::ample()).unwrap();
+            let output = steps.predict(input, &mut go_on).unwrap();
             check(&format!("{model} {case}"), &output, &goldens.get(&format!("{case}.out")).latents().values, 1e-3);
         }
     }

@@ -31,22 +31,14 @@ fn distinct(prompts: &Prompts) -> (HashMap<&PromptTokens, usize>, Vec<PromptToke
     (places, distinct)
 }
 
-/// Copies of the embeddings in use beside the texts' own: in the UNet's inputs, and in those of one call.
-const COPIES: usize = 3;
+/// Copies of the embeddings in use beside the texts' own and those in the graph: what each call copies its inputs from.
+const COPIES: usize = 1;
 
-/// Bytes of embeddings that a painting with `prompts` holds beyond those of a prompt of one chunk, which are part of the
-/// process's own.
+/// Bytes of embeddings that a painting with `prompts` holds.
 pub(crate) fn held(prompts: &Prompts, sizes: &Text) -> u64 {
     let texts: usize = prompts.rows.iter().map(|row| row.texts.len() * row.chunks()).sum();
     let (rows, chunk) = (prompts.rows.len(), sizes.tokens * sizes.channels * size_of::<f32>());
-    let all = texts + COPIES * rows * prompts.chunks;
-    ((all - (1 + COPIES) * rows) * chunk) as u64
-}
-
-/// The same of the second pass's own prompts, which are held beside the first pass's.
-pub(crate) fn held_beside(prompts: &Prompts, sizes: &Text) -> u64 {
-    let (rows, chunk) = (prompts.rows.len(), sizes.tokens * sizes.channels * size_of::<f32>());
-    held(prompts, sizes) + (rows * chunk) as u64
+    ((texts + COPIES * rows * prompts.chunks) * chunk) as u64
 }
 
 /// The embeddings of a painting's texts, until the last of them is in use.
@@ -202,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_beyond_a_chunk_are_counted() {
+    fn embeddings_of_all_texts_and_of_a_call_are_counted() {
         let (second, words, added, clip_skip) = (None, None, vec![], None);
         let sizes = Text { tokens: 77, bos: 0, eos: 1, pad: 1, channels: 768, second, words, added, clip_skip };
         let tokens = PromptTokens { first: vec![0; 77], second: vec![], absent: false };
@@ -215,10 +207,10 @@ mod tests {
         let held = |rows: Vec<ReadPrompt>, chunks| {
             held(&Prompts { rows, chunks, weights: vec![1.0], left_out: 0 }, &sizes) / (77 * 768 * 4)
         };
-        assert_eq!(held(vec![row(1, 1), row(1, 1)], 1), 0);
-        // Two chunks more of one prompt, and both prompts' copies, of which each has three chunks.
-        assert_eq!(held(vec![row(1, 1), row(1, 3)], 3), 2 + 3 * 2 * 2);
-        assert_eq!(held(vec![row(4, 1)], 1), 3);
+        assert_eq!(held(vec![row(1, 1), row(1, 1)], 1), 2 + 2);
+        // Three chunks of one prompt, and both prompts in a call, of which each has three chunks.
+        assert_eq!(held(vec![row(1, 1), row(1, 3)], 3), 4 + 2 * 3);
+        assert_eq!(held(vec![row(4, 1)], 1), 4 + 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! as whatever lies in tract's `TurnShared` must be; so it is called by the walk's callback, which hands every other
 //! node on to tract's evaluation.
 
+mod ahead;
 mod check;
 mod footprint;
 mod glue_op;
@@ -34,6 +35,7 @@ use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceModel};
 use tract_onnx::tract_hir::internal::{DimLike, EvalContext, OpState, SimpleState, TractErrorContext, ensure};
 
+use ahead::AheadNodes;
 use net_op::NetOp;
 use segment::SegmentOp;
 
@@ -48,6 +50,7 @@ use crate::weights::WeightsFile;
 /// Schedules that are kept for their input shapes.
 const KEPT_SCHEDULES: usize = 4;
 
+pub(crate) use ahead::{Ahead, KnownInput, RUNS_AHEAD};
 pub(crate) use input::{InputShape, InputValues, Signature};
 pub(crate) use shared::Shared;
 
@@ -184,6 +187,7 @@ pub fn check_graph(onnx: &[u8], index: &[u8], inputs: &[Vec<usize>], output: &[u
 pub(crate) struct Schedule {
     plan: Arc<TypedSimplePlan>,
     matrices: Vec<Arc<str>>,
+    ahead: AheadNodes,
     /// Multiply-adds of each operator outside of the segment in strips, in order.
     operator_macs: Vec<u64>,
     segment: Option<Arc<Segment>>,
@@ -207,7 +211,7 @@ impl Schedule {
         ensure!(fits, "it makes {result:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
         glue_op::replace(&mut model)?;
         let mut plan = order::plan(model, &places)?;
-        let tables = net_ops(&plan).map(NetOp::table_bytes).sum();
+        let tables = net_ops(&plan).map(|(_, op)| op.table_bytes()).sum();
         let macs = operator_macs(&plan)?.iter().sum();
         let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
         if let Some(model) = striped {
@@ -216,10 +220,12 @@ impl Schedule {
         let order = plan.order_without_consts();
         let segment = order.iter().find_map(|id| Some(plan.model().node(*id).op_as::<SegmentOp>()?.0.clone()));
         let operator_macs = operator_macs(&plan)?;
-        let matrices = net_ops(&plan).flat_map(NetOp::matrices).map(Arc::from).collect();
+        let ahead = AheadNodes::of(plan.model(), order, signature)?;
+        let each_run = net_ops(&plan).filter(|(id, _)| !ahead.contains(*id));
+        let matrices = each_run.flat_map(|(_, op)| op.matrices()).map(Arc::from).collect();
         let activations = footprint::peak(plan.model(), order)?;
         let standard = footprint::standard_outputs(plan.model(), order)?;
-        Ok(Schedule { matrices, operator_macs, segment, tables, activations, standard, macs, plan })
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, standard, macs, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
@@ -254,12 +260,29 @@ impl Schedule {
         self.segment().filter(|_| computing.count() == 1)
     }
 
-    /// The matrices that a run reads outside of the segment in strips, in order.
+    /// The matrices that each run reads outside of the segment in strips, in order.
     pub(crate) fn matrices(&self) -> &[Arc<str>] {
         &self.matrices
     }
 
-    /// Runs the graph once; a segment in strips as `strips` has it. `tick` is called before each of our operators, with
+    /// The matrices that are read ahead of the runs, in order.
+    pub(crate) fn matrices_ahead(&self) -> Vec<Arc<str>> {
+        self.ahead.matrices(self.plan.model()).collect()
+    }
+
+    /// Bytes that are held for each run that is looked ahead to.
+    pub(crate) fn ahead_bytes(&self) -> usize {
+        self.ahead.row_bytes()
+    }
+
+    /// What the runs with these inputs have in it that can be computed ahead of them.
+    pub(crate) fn look_ahead(&self, inputs: &[KnownInput], shared: &Shared) -> Result<Ahead> {
+        let ahead = self.ahead.rows(self.plan.model(), inputs, shared).map_err(into_ours)?;
+        cancel::check()?;
+        Ok(ahead)
+    }
+
+    /// Runs the graph once; a segment in strips as `strips` has it, with what was computed `ahead`. `tick` is called before each of our operators, with
     /// the part of the multiply-adds that is done: their time is nearly all of a run's.
     ///
     /// # Errors
@@ -269,9 +292,11 @@ impl Schedule {
         &self,
         inputs: Vec<InputValues>,
         strips: Option<&StripPlan>,
+        ahead: &mut Ahead,
         shared: &Shared,
         tick: &mut Tick,
     ) -> Result<Vec<f32>> {
+        ahead.next_run();
         let inputs =
             inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<TVec<_>>>().map_err(into_ours)?;
         let mut resources = shared.lock();
@@ -292,6 +317,9 @@ impl Schedule {
                 cancel::check()?;
                 tick(done as f64 / all);
                 done += operators.next().unwrap_or(&0);
+            }
+            if self.ahead.contains(node.id) {
+                return Ok(tvec![ahead.row(node.id)?]);
             }
             let outputs = eval(context, state, node, inputs)?;
             if let Some(counts) = &quantized {
@@ -321,16 +349,15 @@ fn count(counts: &QuantizedValues, node: &TypedNode, outputs: &TVec<TValue>) -> 
     Ok(())
 }
 
-/// The operators of ours that a plan runs one by one, in its order.
-fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = &NetOp> {
-    plan.order_without_consts().iter().filter_map(|id| plan.model().node(*id).op_as())
+/// The operators of ours that a plan runs one by one, in its order, with their nodes.
+fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = (usize, &NetOp)> {
+    plan.order_without_consts().iter().filter_map(|&id| Some((id, plan.model().node(id).op_as()?)))
 }
 
 /// Multiply-adds of the operators of ours that a plan runs one by one, in its order.
 fn operator_macs(plan: &TypedSimplePlan) -> TractResult<Vec<u64>> {
     let model = plan.model();
-    let ops = plan.order_without_consts().iter().filter_map(|&id| Some((id, model.node(id).op_as::<NetOp>()?)));
-    ops.map(|(id, op)| op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)).collect()
+    net_ops(plan).map(|(id, op)| op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)).collect()
 }
 
 fn run_segment(

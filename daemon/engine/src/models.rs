@@ -31,8 +31,9 @@ pub(crate) struct Models {
     upscaler: Option<Upscaler>,
     /// Of previews, once there was one, for this autoencoder.
     pub(crate) colours: Option<(AutoencoderKind, LatentColours)>,
-    /// Bytes that large graphs take beyond what the process's own memory covers.
-    graphs: u64,
+    /// Bytes that the bundle itself takes: large graphs beyond what the process's own memory covers, and, of a bundle that
+    /// is part of the program, its pages.
+    bundle: u64,
 }
 
 impl Models {
@@ -50,7 +51,7 @@ impl Models {
             encoders: encoders.collect::<Result<_>>()?,
             upscaler: Upscaler::open(bundle)?,
             colours: None,
-            graphs: graphs(bundle)?,
+            bundle: graphs(bundle)? + bundle.source.embedded_bytes(),
         };
         models.check()?;
         Ok(models)
@@ -140,7 +141,7 @@ impl Models {
         }
         let mut embeddings = conditioning::held(prompts, &self.manifest.text);
         if painting.has_other_prompts() {
-            embeddings += conditioning::held_beside(painting.prompts(SamplingPass::Hires), &self.manifest.text);
+            embeddings += conditioning::held(painting.prompts(SamplingPass::Hires), &self.manifest.text);
         }
         demands.iter_mut().for_each(|of| of.demand.beside += embeddings);
         demands.push(self.decoder_demand(painting, painting.last_pass())?);
@@ -152,7 +153,7 @@ impl Models {
         let put_back = parameters.is_put_back_before_upscaling();
         let unmasked = if put_back { Inpainting::held(pixels) } else { 0 };
         for of in &mut demands {
-            of.demand.beside += self.graphs + unmasked + self.held(painting, of.pass).bytes(of.stage);
+            of.demand.beside += self.bundle + unmasked + self.held(painting, of.pass).bytes(of.stage);
         }
         Ok(demands)
     }
@@ -175,11 +176,12 @@ impl Models {
         let batch = prompts.rows.len();
         let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(painting.size(pass));
-        let mut demand = self.unet.demand(vec![batch, height, width, channels], embeddings)?;
+        let runs = painting.calls_of(pass);
+        let mut demand = self.unet.demand(vec![batch, height, width, channels], embeddings, runs)?;
         if painting.has_previews() {
             demand.beside += preview::memory(height, width);
         }
-        Ok(StageDemand { pass, stage: Stage::Unet, runs: painting.calls_of(pass), demand })
+        Ok(StageDemand { pass, stage: Stage::Unet, runs, demand })
     }
 
     fn decoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {

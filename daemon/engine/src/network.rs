@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 pub use crate::graph::Tick;
-use crate::graph::{Graph, InputValues, Schedule, Shared, Signature};
+use crate::graph::{Ahead, Graph, InputValues, KnownInput, RUNS_AHEAD, Schedule, Shared, Signature};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
 use crate::strips::{self, RowSink, Segment, StripPlan};
-use crate::weights::Weights;
+use crate::weights::{Residency, Weights};
 
 /// One of a bundle's networks.
 pub(crate) struct Network {
@@ -47,32 +47,51 @@ impl Network {
         self.graph.leave_out(layers)
     }
 
-    /// What a run of these shapes needs.
-    pub(crate) fn demand(&mut self, signature: &Signature) -> Result<Demand> {
+    /// What so many runs of these shapes need.
+    pub(crate) fn demand(&mut self, signature: &Signature, runs: usize) -> Result<Demand> {
         let schedule = self.graph.schedule(signature, true)?;
         let shared = self.shared.lock();
-        let (mut matrices, mut largest_block) = (Vec::new(), 0);
-        for name in schedule.matrices() {
+        let mut largest_block = 0;
+        let mut sized = |name: &Arc<str>| {
             let entry = shared.weights.file().entry(name)?;
-            matrices.push((name.clone(), entry.bytes() as u64));
             largest_block = largest_block.max(entry.block_len(0) as u64);
-        }
+            Ok((name.clone(), entry.bytes() as u64))
+        };
+        let matrices = schedule.matrices().iter().map(&mut sized).collect::<Result<_>>()?;
+        let ahead = schedule.matrices_ahead().iter().map(sized).collect::<Result<Vec<_>>>()?;
+        let weights_ahead = ahead.iter().map(|(_, bytes)| bytes).sum();
+        let beside = (runs.min(RUNS_AHEAD) * schedule.ahead_bytes()) as u64;
         // At the end the result is copied out of the graph's own memory.
         let result = 2 * size_of::<f32>() * signature.output.iter().product::<usize>();
         let (activations, tables) = (schedule.activations().max(result) as u64, schedule.tables() as u64);
         let (strips, macs) = (schedule.segment().cloned(), schedule.macs());
-        Ok(Demand { activations, strips, tables, beside: 0, matrices, largest_block, macs })
+        Ok(Demand { activations, strips, tables, beside, matrices, weights_ahead, largest_block, macs })
     }
 
-    /// Starts reading weights for `runs` runs of these shapes.
-    pub(crate) fn start(&mut self, signature: &Signature, runs: usize, budget: RunBudget) -> Result<NetworkRun<'_>> {
+    /// Starts reading weights for `runs` runs of these shapes, of whose inputs of one number `known` has all that there are.
+    pub(crate) fn start(
+        &mut self,
+        signature: &Signature,
+        runs: usize,
+        known: Vec<KnownInput>,
+        budget: RunBudget,
+    ) -> Result<NetworkRun<'_>> {
         let schedule = self.graph.schedule(signature, budget.strips.is_some())?;
         let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
-        let mut shared = self.shared.lock();
-        shared.weights.begin(schedule.matrices(), runs, budget.weights)?;
-        shared.pool = Pool::new(schedule.pooled() + budget.spare);
-        drop(shared);
-        Ok(NetworkRun { schedule, strips, name: self.name, shared: &mut self.shared })
+        self.shared.lock().pool = Pool::new(schedule.pooled() + budget.spare);
+        let residency = budget.weights;
+        let mut run = NetworkRun {
+            schedule,
+            strips,
+            known,
+            residency,
+            left: runs,
+            ahead: Ahead::none(),
+            name: self.name,
+            shared: &mut self.shared,
+        };
+        run.look_ahead()?;
+        Ok(run)
     }
 
     /// Runs once; the result has the shape `output`.
@@ -84,7 +103,8 @@ impl Network {
         tick: &mut Tick,
     ) -> Result<Vec<f32>> {
         let signature = Signature { inputs: inputs.iter().map(InputValues::shape).collect(), output };
-        self.start(&signature, 1, budget)?.run(inputs, tick)
+        let known = inputs.iter().enumerate().filter_map(|(index, input)| input.number(index));
+        self.start(&signature, 1, known.collect(), budget)?.run(inputs, tick)
     }
 
     /// Runs once, a network all of which works row by row; the result's rows go to `sink` from top to bottom, and are
@@ -130,6 +150,7 @@ impl Network {
             tables,
             beside: 0,
             matrices: vec![],
+            weights_ahead: 0,
             largest_block: 0,
             macs,
         })
@@ -154,6 +175,12 @@ impl Network {
 pub(crate) struct NetworkRun<'a> {
     schedule: Arc<Schedule>,
     strips: Option<StripPlan>,
+    /// Inputs of one number, for all runs.
+    known: Vec<KnownInput>,
+    residency: Residency,
+    ahead: Ahead,
+    /// Runs that are still to come.
+    left: usize,
     name: &'static str,
     shared: &'a mut Shared,
 }
@@ -162,7 +189,24 @@ impl NetworkRun<'_> {
     /// The next run.
     pub(crate) fn run(&mut self, inputs: Vec<InputValues>, tick: &mut Tick) -> Result<Vec<f32>> {
         tracing::debug!(network = self.name, "run");
-        self.schedule.run(inputs, self.strips.as_ref(), self.shared, tick)
+        if self.ahead.is_over() {
+            self.look_ahead()?;
+        }
+        self.left = self.left.saturating_sub(1);
+        self.schedule.run(inputs, self.strips.as_ref(), &mut self.ahead, self.shared, tick)
+    }
+
+    /// Computes what can be computed ahead of the next runs, and starts reading weights for them.
+    fn look_ahead(&mut self) -> Result<()> {
+        let (matrices, residency) = (self.schedule.matrices_ahead(), &self.residency);
+        let mut runs = self.left;
+        if !matrices.is_empty() {
+            runs = runs.min(RUNS_AHEAD);
+            self.shared.lock().weights.begin(&matrices, 1, residency.clone())?;
+            let known: Vec<KnownInput> = self.known.iter().map(|input| input.before(self.left)).collect();
+            self.ahead = self.schedule.look_ahead(&known, self.shared)?;
+        }
+        self.shared.lock().weights.begin(self.schedule.matrices(), runs, residency.clone())
     }
 }
 

@@ -7,6 +7,7 @@ mod attention;
 mod conv;
 mod embedding;
 mod glue;
+mod joined;
 mod linear;
 mod memory;
 mod norm;
@@ -47,9 +48,14 @@ pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, po
         Layer::Attention { .. } => attention::run(layer, inputs, pool)?,
         Layer::Affine { factor, offset } => pointwise::affine(inputs, *factor, *offset, pool)?,
         Layer::SoftClamp { limit } => pointwise::soft_clamp(inputs, *limit, pool)?,
-        Layer::Quantize {} => return quantize::rows(inputs.value()?, pool),
+        Layer::Quantize {} => return quantize::joined(inputs.rest(), pool),
     };
     if layer.quantizes() { quantize::rows(output.into(), pool) } else { Ok(tvec![output.into()]) }
+}
+
+/// Whether `layer` may have instead of its input several that lie side by side.
+pub(crate) fn reads_joined(layer: &Layer) -> bool {
+    matches!(layer, Layer::GroupNorm { quantize: true, .. } | Layer::Quantize {})
 }
 
 /// The memory that `run` takes for `layer` with so many inputs and a result of shape `output`.
@@ -57,13 +63,12 @@ pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[
     match layer {
         Layer::Linear { .. } => linear::memory(layer, weights, inputs, output),
         Layer::Conv2d { residual, .. } => conv::memory(*residual, inputs),
-        Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize),
+        Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize, inputs, output),
+        Layer::Quantize {} => quantize::memory(inputs, output),
         Layer::Attention { quantize, .. } => attention::memory(*quantize, output),
         Layer::Affine { .. } | Layer::SoftClamp { .. } => pointwise::memory(),
-        Layer::Embedding { .. }
-        | Layer::TimeEmbedding { .. }
-        | Layer::AddSilu {}
-        | Layer::LayerNorm { .. }
-        | Layer::Quantize {} => OperatorMemory::default(),
+        Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::LayerNorm { .. } => {
+            OperatorMemory::default()
+        }
     }
 }

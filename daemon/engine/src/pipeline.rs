@@ -250,14 +250,15 @@ impl<'a> Pipeline<'a> {
             return Err(Error::Internal("nothing to attend to".into()));
         };
         let budget = plan.budget.clone();
-        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, calls - made, budget)?;
+        let to_come = &sampler.timesteps()[made..];
+        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, to_come, budget)?;
         unet.weigh(&self.painting.prompts(pass).weights);
         for index in made..calls {
             if let Some(embeddings) = conditioning.at(turn + index) {
                 unet.attend(embeddings);
             }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
-            let predict = |tick: &mut Tick| unet.predict(input, sampler.timesteps()[index], tick);
+            let predict = |tick: &mut Tick| unet.predict(input, tick);
             let output = self.tracker.run(plan.stage, plan.macs, predict)?;
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)

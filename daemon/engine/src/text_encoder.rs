@@ -128,10 +128,10 @@ impl TextEncoder {
     /// What encoding `prompts` prompts needs.
     pub(crate) fn demand(&mut self, prompts: usize) -> Result<Demand> {
         let [first, second] = self.signatures(prompts);
-        let demand = self.network.demand(&first)?;
+        let demand = self.network.demand(&first, 1)?;
         match &mut self.second {
             None => Ok(demand),
-            Some((network, _)) => Ok(demand.then(network.demand(&second)?)),
+            Some((network, _)) => Ok(demand.then(network.demand(&second, 1)?)),
         }
     }
 

@@ -2,8 +2,8 @@
 //! what they have in common is computed once (`graph::repeat`).
 
 use crate::bundle::{Bundle, PictureSizes, Text};
-use crate::error::Result;
-use crate::graph::{InputShape, InputValues, Signature};
+use crate::error::{Error, Result};
+use crate::graph::{InputShape, InputValues, KnownInput, Signature};
 use crate::inpainting::MaskedImage;
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
@@ -35,7 +35,7 @@ impl Unet {
         Ok(Unet { network, guidance_embedding, pooled, factor, inpainting })
     }
 
-    /// Gets ready for `steps` predictions of latents of this shape.
+    /// Gets ready for predictions of latents of this shape at `timesteps`.
     ///
     /// `embeddings` holds the prompt alone, or the negative prompt and the prompt: then predictions are guided. An
     /// inpainting model also needs `masked`, of the latents' size.
@@ -45,7 +45,7 @@ impl Unet {
         embeddings: Embeddings,
         masked: Option<MaskedImage>,
         guidance: f64,
-        steps: usize,
+        timesteps: &[f64],
         budget: RunBudget,
     ) -> Result<Steps<'_>> {
         let Embeddings { batch, tokens, channels, .. } = embeddings;
@@ -58,14 +58,30 @@ impl Unet {
             InputValues::F32(vec![batch, TIME_IDS], ids)
         });
         let (text, pooled) = text_inputs(embeddings);
-        let running = self.network.start(&signature, steps, budget)?;
-        Ok(Steps { running, text, pooled, time_ids, masked, batch, guidance, guidance_embedding, weights: vec![1.0] })
+        let mut known = vec![KnownInput { index: 1, numbers: timesteps.iter().map(|at| *at as f32).collect() }];
+        if guidance_embedding {
+            known.push(KnownInput { index: 3, numbers: vec![guidance_input(guidance); timesteps.len()] });
+        }
+        let running = self.network.start(&signature, timesteps.len(), known, budget)?;
+        let timesteps = timesteps.to_vec().into_iter();
+        Ok(Steps {
+            running,
+            timesteps,
+            text,
+            pooled,
+            time_ids,
+            masked,
+            batch,
+            guidance,
+            guidance_embedding,
+            weights: vec![1.0],
+        })
     }
 
-    /// What a step needs, given the shapes of latents and embeddings, batch first.
-    pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>) -> Result<Demand> {
+    /// What so many predictions need, given the shapes of latents and embeddings, batch first.
+    pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>, runs: usize) -> Result<Demand> {
         let signature = self.signature(latents, embeddings);
-        self.network.demand(&signature)
+        self.network.demand(&signature, runs)
     }
 
     /// Checks that latents and embeddings of the manifest's sizes give latents again.
@@ -100,6 +116,8 @@ impl Unet {
 /// A UNet in the middle of its steps.
 pub struct Steps<'a> {
     running: NetworkRun<'a>,
+    /// Those that are still to come.
+    timesteps: std::vec::IntoIter<f64>,
     text: InputValues,
     pooled: InputValues,
     /// The picture's sizes; they and the pooled embeddings are inputs of SDXL.
@@ -130,8 +148,10 @@ impl Steps<'_> {
         self.weights = weights.to_vec();
     }
 
-    /// What the model predicts for `latents` (already scaled by the sampler) at `timestep`, guidance applied.
-    pub fn predict(&mut self, latents: Latents, timestep: f64, tick: &mut Tick) -> Result<Vec<f32>> {
+    /// What the model predicts for `latents` (already scaled by the sampler) at the next timestep, guidance applied.
+    pub fn predict(&mut self, latents: Latents, tick: &mut Tick) -> Result<Vec<f32>> {
+        let more = || Error::Internal("a prediction beyond the last timestep".into());
+        let timestep = self.timesteps.next().ok_or_else(more)?;
         let (own, pixels) = (latents.values.len(), latents.height * latents.width);
         let mut shape = latents.shape(1);
         let values = match &self.masked {
@@ -142,7 +162,7 @@ impl Steps<'_> {
         let input = InputValues::F32(shape, values);
         let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
         if self.guidance_embedding {
-            inputs.push(InputValues::F32(vec![1], vec![((self.guidance - 1.0) * 1000.0) as f32]));
+            inputs.push(InputValues::F32(vec![1], vec![guidance_input(self.guidance)]));
         }
         inputs.extend(self.time_ids.iter().flat_map(|ids| [self.pooled.clone(), ids.clone()]));
         let mut predicted = self.running.run(inputs, tick)?;
@@ -155,6 +175,11 @@ impl Steps<'_> {
         }
         Ok(predicted)
     }
+}
+
+/// The guidance scale as LCM's UNet takes it.
+fn guidance_input(scale: f64) -> f32 {
+    ((scale - 1.0) * 1000.0) as f32
 }
 
 /// Classifier-free guidance (Ho & Salimans 2022): `u + scale · (c - u)`, written over `u`; with several scales, the sum of
@@ -175,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::bundle::Source;
+    use crate::graph::RUNS_AHEAD;
 
     const LATENTS: [usize; 4] = [1, 24, 16, 4];
 
@@ -216,14 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_are_looked_ahead_to_are_those_taken_one_by_one() {
+        let (mut unet, text) = demo();
+        let latents = Latents { values: vec![0.25; 4 * 8 * 8], height: 8, width: 8, channels: 4 };
+        let timesteps: Vec<f64> = (0..RUNS_AHEAD + 2).map(|i| (7 * i % 1000) as f64 + 0.5).collect();
+        let mut predictions = |timesteps: &[f64]| -> Vec<Vec<f32>> {
+            let [batch, tokens, channels] = text;
+            let InputValues::F32(_, values) = numbers(&text, 5) else { panic!("embeddings are numbers") };
+            let embeddings = Embeddings { batch, tokens, channels, values, pooled: vec![] };
+            let budget = RunBudget::streamed();
+            let mut steps = unet.start(&latents, embeddings, None, 1.0, timesteps, budget).unwrap();
+            timesteps.iter().map(|_| steps.predict(latents.clone(), &mut |_| ()).unwrap()).collect()
+        };
+        let together = predictions(&timesteps);
+        let alone: Vec<_> = timesteps.iter().flat_map(|at| predictions(&[*at])).collect();
+        assert!(together == alone);
+        assert_ne!(together[0], together[1]);
+    }
+
+    #[test]
     fn what_prompts_share_takes_work_and_memory_once() {
         let (mut unet, [_, tokens, channels]) = demo();
         let texts = vec![2, tokens, channels];
         let latents = vec![2, 64, 64, LATENTS[3]];
-        let shared = unet.demand(latents.clone(), texts.clone()).unwrap();
+        let shared = unet.demand(latents.clone(), texts.clone(), 1).unwrap();
         let mut signature = unet.signature(latents.clone(), texts);
         signature.inputs[0] = InputShape::F32(latents);
-        let each = unet.network.demand(&signature).unwrap();
+        let each = unet.network.demand(&signature, 1).unwrap();
         println!(
             "{} of {} multiply-adds, {} of {} bytes",
             shared.macs, each.macs, shared.activations, each.activations

@@ -42,7 +42,7 @@ impl VaeDecoder {
     pub(crate) fn demand(&mut self, height: usize, width: usize) -> Result<Demand> {
         let latents = vec![1, height, width, self.sizes.latent_channels];
         let output = self.image(height, width);
-        self.network.demand(&Signature { inputs: vec![InputShape::F32(latents)], output })
+        self.network.demand(&Signature { inputs: vec![InputShape::F32(latents)], output }, 1)
     }
 
     /// The shape of the image of latents of this size.
@@ -111,7 +111,7 @@ impl VaeEncoder {
     pub(crate) fn demand(&mut self, width: usize, height: usize) -> Result<Demand> {
         let output = self.moments(width, height);
         let inputs = vec![InputShape::F32(vec![1, height, width, COLOURS])];
-        self.network.demand(&Signature { inputs, output })
+        self.network.demand(&Signature { inputs, output }, 1)
     }
 
     /// The shape of the distribution of an image of this size.

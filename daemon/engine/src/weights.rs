@@ -106,9 +106,10 @@ impl Weights {
         Ok(self.file.entry(name)?.shape())
     }
 
-    /// Starts reading ahead for `passes` runs of a plan that uses its matrices in the order of `names`.
+    /// Starts reading ahead for `passes` runs of a plan that uses its matrices in the order of `names`. Of what is kept so far
+    /// stays what is to be kept.
     pub(crate) fn begin(&mut self, names: &[Arc<str>], passes: usize, residency: Residency) -> Result<()> {
-        self.end();
+        self.stream = None;
         self.residency = residency;
         self.kept.retain(|name, _| self.residency.keep.keeps(name));
         let mut seen = HashSet::new();

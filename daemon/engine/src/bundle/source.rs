@@ -31,6 +31,14 @@ impl Source {
         }
     }
 
+    /// Bytes of it that are part of the program: its pages, which are in memory once they were read.
+    pub(crate) fn embedded_bytes(&self) -> u64 {
+        match self {
+            Source::Folder(_) => 0,
+            Source::Embedded(files) => files.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        }
+    }
+
     /// Opens `file`, a path within the bundle.
     pub(crate) fn open(&self, file: &str) -> Result<SourceFile> {
         let path = self.path(file);

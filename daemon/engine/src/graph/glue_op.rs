@@ -2,9 +2,10 @@
 
 use tract_onnx::tract_hir::internal::*;
 
+use super::net_op::NetOp;
 use super::repeat::RepeatOp;
 use super::shared::Shared;
-use crate::ops::Glue;
+use crate::ops::{self, Glue};
 
 /// An operator of ours that a bundle has as standard ONNX.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,30 @@ pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {
             model.node_mut(id).op = Box::new(GlueOp(glue));
         }
     }
-    join_halves(model)
+    join_halves(model)?;
+    read_joined(model)
+}
+
+/// Lets what norms and quantizes joined tensors read them side by side: the joined tensor, twice as large as what it is
+/// made from, is then never held whole. It would be at the worst moment of a UNet.
+fn read_joined(model: &mut TypedModel) -> TractResult<()> {
+    let reads = |inlet: &InletId| {
+        inlet.slot == 0 && model.node(inlet.node).op_as::<NetOp>().is_some_and(|op| ops::reads_joined(&op.layer))
+    };
+    let mut reading = Vec::new();
+    for node in model.nodes().iter().filter(|node| node.op_as::<GlueOp>().is_some_and(|op| op.0 == Glue::Concat)) {
+        let readers = &node.outputs[0].successors;
+        if readers.iter().all(reads) && !model.outputs.contains(&node.id.into()) {
+            reading.extend(readers.iter().map(|reader| (node.inputs.clone(), reader.node)));
+        }
+    }
+    if reading.is_empty() {
+        return Ok(());
+    }
+    for (inputs, reader) in reading {
+        inputs.iter().enumerate().try_for_each(|(slot, input)| model.add_edge(*input, InletId::new(reader, slot)))?;
+    }
+    model.compact()
 }
 
 /// Lets a `Concat` read as it is what was cast to f32 or repeated for it alone: that would be a copy twice as large, beside

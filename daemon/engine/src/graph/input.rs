@@ -2,6 +2,8 @@
 
 use tract_onnx::prelude::*;
 
+use super::ahead::KnownInput;
+
 /// An input of a graph: its shape and its values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum InputValues {
@@ -43,6 +45,16 @@ impl InputValues {
         match self {
             InputValues::F32(shape, _) => InputShape::F32(shape.clone()),
             InputValues::I64(shape, _) => InputShape::I64(shape.clone()),
+        }
+    }
+
+    /// The input at this place among a graph's, if it is one number.
+    pub(crate) fn number(&self, index: usize) -> Option<KnownInput> {
+        match self {
+            InputValues::F32(shape, numbers) if shape[..] == [1] => {
+                Some(KnownInput { index, numbers: numbers.clone() })
+            }
+            _ => None,
         }
     }
 

@@ -3,21 +3,16 @@
 //! A bundle has them as standard ONNX. tract's own would work on one thread and in new memory, which it fills with
 //! zeros first; these do the same on all threads and through the pool.
 
-use std::ops::Range;
-
-use diffused_kernels::{Level, cancel};
+use diffused_kernels::Level;
 use half::f16;
-use rayon::prelude::*;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::array::TypedConcat;
 use tract_onnx::tract_core::ops::cast::Cast;
 
+use super::joined::{self, Joined};
 use super::pool::Pool;
-use super::values::{channels, leading, values, values_mut};
+use super::values::{values, values_mut};
 use crate::error::{Error, Result};
-
-/// Values that a thread copies at a time.
-const PART: usize = 16 << 10;
 
 /// One of these operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +48,7 @@ impl Glue {
         match self {
             Glue::ToHalf => Ok((DatumType::F16, first.clone())),
             Glue::ToSingle => Ok((DatumType::F32, first.clone())),
-            Glue::Concat => {
-                let mut shape = inputs.iter().max_by_key(|input| input.first()).unwrap_or(first).clone();
-                if let Some(last) = shape.last_mut() {
-                    *last = inputs.iter().filter_map(|input| input.last()).sum();
-                }
-                Ok((DatumType::F32, shape))
-            }
+            Glue::Concat => Ok((DatumType::F32, joined::shape(inputs).unwrap_or_else(|| first.clone()))),
         }
     }
 
@@ -90,79 +79,11 @@ fn to_single(x: &Tensor, pool: &mut Pool) -> Result<Tensor> {
     Ok(out)
 }
 
-/// Rows that go side by side with others.
-struct JoinedRows<'a> {
-    values: JoinedValues<'a>,
-    /// Values of a row.
-    width: usize,
-    /// How many there are; if the result has more, they are repeated.
-    count: usize,
-}
-
-enum JoinedValues<'a> {
-    Single(&'a [f32]),
-    Half(&'a [f16]),
-}
-
-impl JoinedRows<'_> {
-    fn of(tensor: &Tensor) -> Result<JoinedRows<'_>> {
-        let values = match tensor.datum_type() {
-            DatumType::F16 => JoinedValues::Half(values(tensor)?),
-            _ => JoinedValues::Single(values(tensor)?),
-        };
-        let count = leading(tensor.shape()).iter().product();
-        Ok(JoinedRows { values, width: channels(tensor.shape()), count })
-    }
-
-    /// Some of the rows; those in f16 by way of `buffer`.
-    fn part<'a>(&'a self, rows: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        let part = rows.start * self.width..rows.end * self.width;
-        match self.values {
-            JoinedValues::Single(values) => &values[part],
-            JoinedValues::Half(values) => {
-                buffer.resize(part.len(), 0.0);
-                Level::current().f16_to_f32(&values[part], 1.0, buffer);
-                buffer
-            }
-        }
-    }
-
-    /// Writes the rows `rows` of the result into `out`, rows of `width` values, from the value `at` of each row on.
-    fn write(&self, mut rows: Range<usize>, at: usize, width: usize, out: &mut [f32], buffer: &mut Vec<f32>) {
-        let mut out = out.chunks_exact_mut(width);
-        while !rows.is_empty() {
-            let first = rows.start % self.count;
-            let last = self.count.min(first + rows.len());
-            let from = self.part(first..last, buffer).chunks_exact(self.width);
-            for (from, out) in from.zip(&mut out) {
-                out[at..at + self.width].copy_from_slice(from);
-            }
-            rows.start += last - first;
-        }
-    }
-}
-
 /// The channels of each input in turn.
 fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
-    let shapes: Vec<TVec<usize>> = inputs.iter().map(|input| input.shape().into()).collect();
-    let (_, shape) = Glue::Concat.output(&shapes)?;
-    let width = channels(&shape);
-    let sources: Vec<JoinedRows> = inputs.iter().map(|input| JoinedRows::of(input)).collect::<Result<_>>()?;
-    let mut out = pool.take::<f32>(&shape)?;
-    let rows = PART.div_ceil(width.max(1));
-    values_mut::<f32>(&mut out)?.par_chunks_mut(rows * width).enumerate().for_each_init(
-        Vec::new,
-        |buffer, (part, out)| {
-            if cancel::is_cancelled() {
-                return;
-            }
-            let (first, count, mut at) = (part * rows, out.len() / width, 0);
-            for source in &sources {
-                source.write(first..first + count, at, width, out, buffer);
-                at += source.width;
-            }
-        },
-    );
+    let joined = Joined::of(inputs)?;
+    let mut out = pool.take::<f32>(joined.shape())?;
+    joined.read(0, values_mut(&mut out)?);
     Ok(out)
 }
 

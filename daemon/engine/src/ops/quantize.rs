@@ -5,6 +5,8 @@ use std::ops::Range;
 use diffused_kernels::Level;
 use tract_onnx::prelude::*;
 
+use super::joined::{self, Joined};
+use super::memory::OperatorMemory;
 use super::pool::Pool;
 use super::values::{channels, leading, values, values_mut};
 use crate::error::Result;
@@ -15,6 +17,29 @@ pub(super) fn rows(x: TValue, pool: &mut Pool) -> Result<TVec<TValue>> {
     Level::current().quantize_rows(values(&x)?, channels(x.shape()), values_mut(&mut q)?, values_mut(&mut scale)?);
     pool.give(x);
     Ok(tvec![q.into(), scale.into()])
+}
+
+/// `q` and `scale` of what lies side by side.
+pub(super) fn joined(mut parts: Vec<TValue>, pool: &mut Pool) -> Result<TVec<TValue>> {
+    if let [_] = parts[..] {
+        return rows(parts.remove(0), pool);
+    }
+    let joined = Joined::of(&parts)?;
+    let (shape, block) = (joined.shape().to_vec(), joined::block_rows(joined.shape()));
+    pool.reserve(joined::block_bytes(&shape));
+    let outputs = in_blocks(&shape, block, pool, |rows, out| {
+        joined.read(rows.start, out);
+        Ok(())
+    })?;
+    pool.release(joined::block_bytes(&shape));
+    parts.into_iter().for_each(|part| pool.give(part));
+    Ok(outputs)
+}
+
+/// Memory of `joined`.
+pub(super) fn memory(inputs: usize, output: &[usize]) -> OperatorMemory {
+    let scratch = if inputs > 1 { joined::block_bytes(output) } else { 0 };
+    OperatorMemory { scratch, ..OperatorMemory::default() }
 }
 
 /// `q` and `scale` of a tensor of `shape` that `compute` makes, `block` rows at a time.

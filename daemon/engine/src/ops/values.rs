@@ -22,6 +22,11 @@ impl OperatorInputs {
         self.0.next().ok_or_else(|| Error::Internal("an operator's input is missing".into()))
     }
 
+    /// The inputs that are left.
+    pub(super) fn rest(&mut self) -> Vec<TValue> {
+        self.0.by_ref().collect()
+    }
+
     /// The next input, f32, as our own: without a copy where nobody else holds it.
     pub(super) fn tensor(&mut self, pool: &mut Pool) -> Result<Tensor> {
         let value = self.value()?;

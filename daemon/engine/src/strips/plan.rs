@@ -190,7 +190,7 @@ mod tests {
     fn segment(network: &'static str, shape: Vec<usize>, output: Vec<usize>) -> Segment {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
         let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), network, 1).unwrap();
-        network.demand(&Signature { inputs: vec![InputShape::F32(shape)], output }).unwrap().strips.unwrap()
+        network.demand(&Signature { inputs: vec![InputShape::F32(shape)], output }, 1).unwrap().strips.unwrap()
     }
 
     #[test]

@@ -99,6 +99,20 @@ fn what_is_kept_is_there_in_the_next_job() {
 }
 
 #[test]
+fn what_is_kept_stays_when_other_reading_begins() {
+    let (folder, source) = bundle();
+    let mut weights = Weights::open(&source, "net").unwrap();
+    let residency = Residency { keep: Keep::Only(["b".to_owned()].into()), ring: 0 };
+    weights.begin(&names()[1..2], 1, residency.clone()).unwrap();
+    weights.panels("b", |_| ()).unwrap();
+    fs::write(folder.path().join("net.weights"), "").unwrap();
+    weights.begin(&names()[1..2], 1, residency).unwrap();
+    weights.panels("b", |panels| assert_eq!(panels.count(), 5)).unwrap();
+    weights.end();
+    assert!(weights.kept.is_empty());
+}
+
+#[test]
 fn a_stopped_pass_leaves_nothing_behind() {
     let (_folder, source) = bundle();
     let mut weights = Weights::open(&source, "net").unwrap();
