@@ -1,4 +1,4 @@
-"""The packages inside `diffused`, in the format CycloneDX 1.5: cargo metadata ... | python3 package/sbom.py VERSION"""
+"""The packages inside `diffused`, in the format CycloneDX 1.5: cargo metadata ... | python3 cross/package/sbom.py VERSION"""
 import json
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Debian's file `copyright`, with the licences of all that is inside: cargo metadata ... | python3 package/copyright.py
+"""Debian's file `copyright`, with the licences of all that is inside: cargo metadata ... | python3 cross/package/copyright.py
 
 Packages whose licence is the same text share a paragraph. Apache's licence is on every Debian system.
 """
