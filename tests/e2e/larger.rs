@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use diffused::budget;
+use diffused::config::{Bounded, Config};
+use diffused::jobs::request::{Job, RequestMode};
+use diffused::painting::model::Model;
 use model_prep::{Options, SourceOptions, convert};
 use serde_json::{Value, json};
 
@@ -10,21 +14,23 @@ use diffused_tests::{demo_bundle, root};
 
 const MIB: u64 = 1 << 20;
 
-fn start(memory: &str, model: &Path) -> Harness {
-    Harness::start_configured("", &format!("memory = \"{memory}\"\nthreads = 1\nmodel = {model:?}\n"), "")
+/// The least memory in which the service paints `request`, on one thread, MiB.
+fn least(request: &Value, model: &Path) -> u64 {
+    let config = Config { threads: Some(Bounded(1)), ..Config::default() };
+    let options = budget::for_service(&config, None);
+    let model = Model::new(Some(model), options).unwrap();
+    let (job, _) = Job::parse(request.to_string().as_bytes(), RequestMode::Txt2Img, Path::new("")).unwrap();
+    let painting = job.resolve(&model.resolver().unwrap(), options).unwrap().remove(0);
+    let painting = painting.with_previews(job.preview == Some(true));
+    model.open().unwrap().smallest_budget(&painting).unwrap() / MIB
 }
 
-/// Paints `request` in the least memory that a refusal names, and gives the image's size and the result. The model is a
-/// folder: of the one in the program the pages that were read count as held, though the system may take them back.
+/// Paints `request` in the least memory, and gives the image's size and the result. The model is a folder: of the one in
+/// the program the pages that were read count as held, though the system may take them back.
 fn paint_in_least(request: &Value, model: &Path) -> ((u32, u32), Value) {
-    let mut harness = start("20M", model);
-    harness.peer.publish("txt2img", request.to_string());
-    let id = request["id"].as_str().unwrap();
-    let failed = harness.peer.wait_state(id, "failed").pop().unwrap().json();
-    assert_eq!(failed["error"]["code"], "out_of_memory", "{failed}");
-    let message = failed["error"]["message"].as_str().unwrap();
-    let least: u64 = message.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    let mut harness = start(&format!("{least}M"), model);
+    let (id, least) = (request["id"].as_str().unwrap(), least(request, model));
+    let keys = format!("memory = \"{least}M\"\nthreads = 1\nmodel = {model:?}\n");
+    let mut harness = Harness::start_configured("", &keys, "");
     let messages = harness.peer.paint(request);
     let find = |name: &str| -> &Delivery {
         let topic = format!("job/{id}/{name}");
