@@ -120,13 +120,18 @@ fn an_enlarged_image() {
     let source = SourceOptions { upscaler: Some(upscaler), ..SourceOptions::default() };
     let options = model_prep::Options { source, ..model_prep::Options::default() };
     convert(&root().join("model-prep/demo/model"), &bundle, &options, &mut |_| ()).unwrap();
-    let options = ["--model", bundle.to_str().unwrap(), "--upscale", "4"];
+    let model = ["--model", bundle.to_str().unwrap()];
+    let case = || PaintingCase { model: Some(&bundle), ..PaintingCase::default() };
     check(
         "boat.png",
         (72, 40),
-        &options,
-        &PaintingCase { model: Some(&bundle), upscale: Some(4), ..PaintingCase::default() },
+        &[&model[..], &["--upscale", "4"]].concat(),
+        &PaintingCase { upscale: Some(4), ..case() },
     );
+    let (scale, upscaler) = (Some(1.5), Some(HiresUpscaler::Model));
+    let hires = Some(HiresRequest { scale, upscaler, ..HiresRequest::default() });
+    let options = [&model[..], &["--hires", "1.5", "--hires-upscaler", "Model"]].concat();
+    check("boat.png", (64, 48), &options, &PaintingCase { hires, ..case() });
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use diffused_engine::hires::{HiresRequest, HiresUpscaler, SamplingPass};
 use diffused_engine::inpainting::{Inpainting, Mask};
 use diffused_engine::memory_plan::RunBudget;
-use diffused_engine::request::{NoObserver, Request, Stage, Start};
+use diffused_engine::request::{NoObserver, Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::upscaler::Upscaler;
-use diffused_engine::{Engine, Options, Painting, Resolver};
+use diffused_engine::{Engine, Options, Painting, Resolver, StepCheckpoint};
 use image::RgbImage;
 use model_prep::{Format, SourceOptions};
 use safetensors::SafeTensors;
@@ -116,6 +116,37 @@ fn paint(bundle: &Fresh, painting: &Painting, start: Start, memory: Option<u64>)
     (engine.paint(painting, start, &mut NoObserver).unwrap(), smallest)
 }
 
+/// Keeps what a painting can go on from, and what was reported.
+#[derive(Default)]
+struct UpscalingRecorder {
+    checkpoints: Vec<StepCheckpoint>,
+    done: Vec<f64>,
+}
+
+impl Observer for UpscalingRecorder {
+    fn tick(&mut self, progress: PaintingProgress) {
+        self.done.push(progress.done);
+    }
+
+    fn step_done(&mut self, checkpoint: &StepCheckpoint) {
+        self.checkpoints.push(checkpoint.clone());
+    }
+}
+
+/// A painting goes on from each of its checkpoints, given to `start`, to `wanted`; progress grows to 1.
+fn goes_on(bundle: &Fresh, painting: &Painting, start: impl Fn(Option<StepCheckpoint>) -> Start, wanted: &RgbImage) {
+    let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
+    let mut whole = UpscalingRecorder::default();
+    engine.paint(painting, start(None), &mut whole).unwrap();
+    for checkpoint in whole.checkpoints.clone() {
+        let mut rest = UpscalingRecorder::default();
+        assert!(engine.paint(painting, start(Some(checkpoint)), &mut rest).unwrap() == *wanted);
+        for seen in [&whole, &rest] {
+            assert!(seen.done.is_sorted() && (seen.done.last().unwrap() - 1.0).abs() < 1e-9, "{:?}", seen.done);
+        }
+    }
+}
+
 /// As A1111 has it: all that the network makes of the first pass's image, scaled to the second pass's size, which then is
 /// image to image. An upscaler in the end is another run.
 #[test]
@@ -145,6 +176,7 @@ fn a_second_pass_begins_with_an_enlarged_image() {
         let wanted = factor.map_or(wanted.clone(), |factor| upscale(&bundle, &wanted, factor, None));
         let (found, smallest) = paint(&bundle, &painting, Start::Noise, None);
         assert!(found == wanted && paint(&bundle, &painting, Start::Noise, Some(smallest)).0 == wanted, "{factor:?}");
+        goes_on(&bundle, &painting, |from| from.map_or(Start::Noise, Start::Checkpoint), &wanted);
         let mut engine = Engine::open(bundle.source(), Options::default()).unwrap();
         let plan = engine.plan(&painting).unwrap();
         let runs: Vec<_> =
@@ -164,7 +196,7 @@ fn a_masked_image_is_enlarged_as_a_whole() {
     for keep_unmasked in [true, false] {
         let inpainting = Inpainting { blur_x: 2.0, keep_unmasked, ..Inpainting::default() };
         let mask = Mask::new(white.clone(), &inpainting);
-        let start = || Start::Masked { image: image.clone(), mask: mask.clone(), checkpoint: None };
+        let start = |checkpoint| Start::Masked { image: image.clone(), mask: mask.clone(), checkpoint };
         let painting = |upscale| {
             let (inpainting, width, height) = (Some(inpainting), Some(48), Some(32));
             let request = Request {
@@ -178,10 +210,11 @@ fn a_masked_image_is_enlarged_as_a_whole() {
             };
             resolver.resolve(&request, Some((48, 32))).unwrap()
         };
-        let painted = paint(&bundle, &painting(None), start(), None).0;
+        let painted = paint(&bundle, &painting(None), start(None), None).0;
         let whole = if keep_unmasked { mask.clone().doubled().overlay(image.clone(), &painted) } else { painted };
         let wanted = upscale(&bundle, &whole, 4, None);
-        let (found, smallest) = paint(&bundle, &painting(Some(4)), start(), None);
-        assert!(found == wanted && paint(&bundle, &painting(Some(4)), start(), Some(smallest)).0 == wanted);
+        let (found, smallest) = paint(&bundle, &painting(Some(4)), start(None), None);
+        assert!(found == wanted && paint(&bundle, &painting(Some(4)), start(None), Some(smallest)).0 == wanted);
+        goes_on(&bundle, &painting(Some(4)), start, &wanted);
     }
 }
