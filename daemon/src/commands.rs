@@ -15,6 +15,7 @@ pub mod plan;
 mod preview_file;
 mod progress_line;
 pub mod run;
+pub mod starts;
 pub mod status;
 pub mod submit;
 pub mod watch;

@@ -26,6 +26,7 @@ use values::whole_path;
 mod folders;
 mod muse;
 mod places;
+mod reload;
 mod secrets;
 mod values;
 
@@ -59,6 +60,11 @@ pub struct Config {
     pub panels: BTreeMap<String, PanelEntry>,
     /// The most memory to use.
     pub memory: Option<ByteSize>,
+    /// The temperature above which painting pauses between layers, °C; `None`: it never does.
+    pub max_temperature: Option<Bounded<40, 110>>,
+    /// Where the temperature is read, in thousandths of °C; `None`: the processor's thermal zone.
+    #[serde(deserialize_with = "whole_path")]
+    pub temperature_file: Option<PathBuf>,
     /// Worker threads; `None`: one for each CPU.
     pub threads: Option<Bounded<1, 256>>,
     /// Where images are kept; `None`: see `Config::state_dir`.
@@ -147,6 +153,8 @@ impl Default for Config {
             preview: false,
             panels: BTreeMap::new(),
             memory: None,
+            max_temperature: None,
+            temperature_file: None,
             threads: None,
             state_dir: None,
             keep_pictures: Bounded(100),

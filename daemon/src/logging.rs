@@ -1,27 +1,60 @@
-//! The log goes to stderr, so that what a command prints on stdout is that alone. Under the journal each line begins with
-//! its severity, as systemd reads it; elsewhere with the time. `DIFFUSED_LOG` sets the filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
+//! The log goes to stderr, so that what a command prints on stdout is that alone. Under the journal each line begins
+//! with its severity, as systemd reads it; elsewhere with the time, on a terminal in colours. `DIFFUSED_LOG` sets the
+//! filter, as in `DIFFUSED_LOG=debug` or `DIFFUSED_LOG=diffused::mqtt=debug`.
+//!
+//! Passwords are in no line at any level: what writes packets to the log as they are, the websockets, is left out.
+//! Prompts are in lines of the level `debug` alone.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
-use tracing::{Event, Level, Subscriber};
+use rustix::fs::fstat;
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Starts the log with the filter of `DIFFUSED_LOG`, or `default` where it is not set.
+/// Parts that write whole packets to the log, the one with the password among them.
+const TALKATIVE: [&str; 3] = ["tungstenite", "async_tungstenite", "ws_stream_tungstenite"];
+
+/// Starts the log with the filter of `DIFFUSED_LOG`, or `default` where it is not set or wrong.
 pub fn start(default: &str) {
-    let filter = EnvFilter::try_from_env("DIFFUSED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = env::var("DIFFUSED_LOG").ok().filter(|text| !text.is_empty());
+    let parsed = wanted.as_ref().map(EnvFilter::try_new);
+    let (filter, wrong) = match parsed {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(default), Some(error)),
+        None => (EnvFilter::new(default), None),
+    };
+    let quiet = TALKATIVE.iter().filter_map(|name| format!("{name}=warn").parse::<Directive>().ok());
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(quiet.fold(filter, EnvFilter::add_directive))
         .with_target(false)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(wants_colours(std::io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()));
     // A second start in one process, as in tests, fails and changes nothing.
-    let _ = match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => builder.event_format(Journal).try_init(),
-        None => builder.try_init(),
+    let _ = match is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) {
+        true => builder.event_format(Journal).try_init(),
+        false => builder.try_init(),
     };
+    if let Some(error) = wrong {
+        warn!("DIFFUSED_LOG is left aside: {error}; a filter is a level as `debug`, or `diffused::mqtt=debug`");
+    }
+}
+
+/// Terminals show colours, unless `NO_COLOR` is set to anything (no-color.org).
+fn wants_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// Whether stderr is the `stream` that systemd has named, by device and inode. It may lead elsewhere since.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
+    let file = fstat(std::io::stderr());
+    file.is_ok_and(|file| device.parse() == Ok(file.st_dev) && inode.parse() == Ok(file.st_ino))
 }
 
 /// `<6>message key=value`: the journal adds its own times and parses the severity.
@@ -51,5 +84,26 @@ fn severity(level: Level) -> u8 {
         Level::WARN => 4,
         Level::INFO => 6,
         _ => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        assert!(wants_colours(true, None) && wants_colours(true, Some(OsStr::new(""))));
+        assert!(!wants_colours(false, None) && !wants_colours(true, Some(OsStr::new("1"))));
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_stream() {
+        let file = fstat(std::io::stderr()).unwrap();
+        let (device, inode) = (file.st_dev, file.st_ino);
+        assert!(is_journal(Some(&format!("{device}:{inode}"))));
+        for other in [None, Some(""), Some("x:y"), Some(&*format!("{device}:{}", inode + 1))] {
+            assert!(!is_journal(other), "{other:?}");
+        }
     }
 }

@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use diffused::commands::cli::{Cli, Command};
+use diffused::commands::starts::Starts;
 use diffused::commands::{cancel, check, doctor, generate, list, page, plan, run, status, submit, watch};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let is_start = matches!(command, Command::Run(_) | Command::Check(_));
+    let outcome = match command {
         Command::Run(arguments) => run::run(arguments.config.as_deref()),
         Command::Check(arguments) => check::run(arguments.config.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
@@ -31,6 +34,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("diffused: {failure}");
+            if is_start {
+                Starts::from_environment().fail_slowly(&failure.to_string());
+            }
             failure.exit_code()
         }
     }

@@ -11,6 +11,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -154,14 +155,19 @@ impl Mqtt {
         self.lock().problems.now()
     }
 
+    /// Goes on with `outbox_limit` and `greetings`; of these, those that are new are sent over this connection too.
+    pub fn reconfigure(&self, outbox_limit: u64, greetings: Vec<Message>) {
+        self.lock().reconfigure(outbox_limit, greetings);
+    }
+
     /// Takes shared work, or leaves it to others. What the broker has sent already comes all the same.
     pub fn share(&self, takes: bool) {
         self.lock().share(takes);
     }
 
-    /// When the client was last polled.
-    pub fn last_poll(&self) -> Instant {
-        self.lock().last_poll
+    /// When the task that polls the client was last seen alive.
+    pub fn last_beat(&self) -> Instant {
+        self.lock().last_beat
     }
 
     /// Waits until all is sent and acknowledged; returns false if that takes longer than `timeout` or there is no connection.
@@ -206,7 +212,7 @@ impl Mqtt {
 async fn poll(mqtt: Mqtt, mut connection: Connection) {
     let mut backoff = Backoff::default();
     loop {
-        let trouble = match connection.poll().await {
+        let trouble = match beating(&mqtt, connection.poll()).await {
             Ok(event) => {
                 let finished = mqtt.lock().handle(event);
                 mqtt.sent.notify_waiters();
@@ -231,6 +237,20 @@ async fn poll(mqtt: Mqtt, mut connection: Connection) {
                 "connections end soon after they begin: is there another client of this id, or a device of this name?"
             );
         }
-        tokio::time::sleep(backoff.next(lasted)).await;
+        beating(&mqtt, tokio::time::sleep(backoff.next(lasted))).await;
+    }
+}
+
+/// How often the polling task says that it is alive while it waits.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Waits for `event`, which has a time limit of its own, and says meanwhile that this task is alive.
+async fn beating<T>(mqtt: &Mqtt, event: impl Future<Output = T>) -> T {
+    let mut event = pin!(event);
+    loop {
+        mqtt.lock().last_beat = Instant::now();
+        if let Ok(event) = tokio::time::timeout(BEAT, &mut event).await {
+            return event;
+        }
     }
 }

@@ -14,22 +14,25 @@ use crate::config::Config;
 use crate::contract::fault::Fault;
 use crate::contract::messages::{Health, JobResult};
 use crate::contract::topics::InputTopic;
-use crate::health;
+use crate::health::{self, ReadMeter, Resource, TemperatureSensor};
 use crate::jobs::journal::{EndedJobs, Record};
 use crate::jobs::queue::{Event, Queue};
 use crate::jobs::record::JobRecord;
 use crate::jobs::request::RequestMode;
 use crate::mqtt::{Mqtt, Received, WireEvent};
 use crate::painting::checkpoint::CheckpointFile;
+use crate::painting::cooling::Cooling;
 use crate::painting::model::Model;
 use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
 use intake::Intake;
 use muse::Muses;
 pub(crate) use muse::check as check_muses;
-use notify::Watchdog;
+pub(crate) use notify::{Loading, status as tell_systemd};
+use notify::{Readiness, Watchdog};
 use publisher::Publisher;
 pub(crate) use publisher::SESSION;
+pub(crate) use reload::with_defaults;
 use storage::Storage;
 pub(crate) use storage::is_in_use;
 
@@ -43,6 +46,7 @@ mod muse;
 mod notify;
 mod publisher;
 mod refusals;
+mod reload;
 mod restore;
 mod storage;
 
@@ -86,6 +90,8 @@ pub struct Service {
     /// Whether images may have become superfluous.
     prune: bool,
     seconds_per_step: Option<f64>,
+    read_meter: ReadMeter,
+    readiness: Readiness,
     watchdog: Watchdog,
     muses: Muses,
 }
@@ -97,6 +103,22 @@ struct RunningState {
     result: Option<JobResult>,
     /// Why the service ends it.
     fault: Option<Fault>,
+    /// Whether it pauses because the processor is hot.
+    is_cooling: bool,
+    /// What the process had written when it was started, bytes.
+    written_before: Option<u64>,
+}
+
+/// When painting pauses for heat.
+fn cooling(config: &Config) -> Cooling {
+    let sensor = TemperatureSensor::find(config.temperature_file.as_deref());
+    let limit = config.max_temperature.map(|degrees| f64::from(degrees.0));
+    if let (Some(limit), None) = (limit, sensor.read()) {
+        warn!(
+            "max_temperature is {limit} °C, but no temperature can be read: painting never pauses; see temperature_file"
+        );
+    }
+    Cooling { sensor, limit }
 }
 
 impl Service {
@@ -119,8 +141,9 @@ impl Service {
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
         folder.remove_leftovers();
         let checkpoints = CheckpointFile::new(&state_dir, Duration::from_secs(config.checkpoint_interval.0.into()));
+        let cooling = cooling(&config);
         let (worker, reports) =
-            Worker::start(model, engine, folder.clone(), checkpoints).context("the worker thread")?;
+            Worker::start(model, engine, folder.clone(), checkpoints, cooling).context("the worker thread")?;
         let broker = config.mqtt.url.to_string();
         info!(model = resolver.manifest().name, broker, topic = topics.of("txt2img"), "started");
         let mut service = Service {
@@ -143,6 +166,8 @@ impl Service {
             reports,
             folder,
             seconds_per_step: None,
+            read_meter: ReadMeter::start(Instant::now()),
+            readiness: Readiness::default(),
             watchdog: Watchdog::from_environment(),
         };
         service.restore(journal);
@@ -155,8 +180,7 @@ impl Service {
         let mut health = interval(HEALTH_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         health.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        notify::ready();
-        notify::status("connecting");
+        notify::status("connecting to the broker");
         loop {
             self.storage.flush().await;
             self.publisher.release();
@@ -169,12 +193,15 @@ impl Service {
                     self.storage.recover().await;
                     self.muse().await;
                 }
-                _ = health.tick() => self.send_health(),
+                _ = health.tick() => {
+                    self.read_meter.measure(Instant::now());
+                    self.send_health();
+                }
                 signal = signals.recv() => match signal {
-                    Some(Signal::Reload) => match self.reload() {
-                        Ok(_) => info!("the configuration is unchanged"),
-                        Err(error) => warn!("{error}"),
-                    },
+                    Some(Signal::Reload) => {
+                        // The log says what came of it.
+                        let _ = self.reload();
+                    }
                     Some(Signal::Stop) | None => break,
                 },
             }
@@ -209,7 +236,7 @@ impl Service {
                 if !session_present {
                     self.begin_session();
                 }
-                notify::status("connected");
+                self.readiness.tried(&format!("connected to {}", self.config.mqtt.url));
                 self.send_health();
             }
             WireEvent::Disconnected { reason, is_news } => {
@@ -217,7 +244,7 @@ impl Service {
                     true => warn!("no connection to the broker: {reason}; trying again"),
                     false => debug!("no connection to the broker: {reason}; trying again"),
                 }
-                notify::status("no connection to the broker");
+                self.readiness.tried(&format!("no connection to the broker: {reason}; trying again"));
             }
             WireEvent::Refused(refused) => self.refused(*refused).await,
             WireEvent::Left(message) => {
@@ -254,7 +281,7 @@ impl Service {
     fn on_tick(&mut self) {
         self.apply(Event::Tick);
         self.prune_images();
-        let activity = [Some(self.publisher.last_poll()), self.worker.last_activity()];
+        let activity = [Some(self.publisher.last_beat()), self.worker.last_activity()];
         let activity: Vec<Instant> = activity.into_iter().flatten().collect();
         self.watchdog.ping(&activity, Instant::now());
     }
@@ -269,9 +296,14 @@ impl Service {
             rss: memory.resident,
             peak_rss: memory.peak,
             memory_limit: self.memory,
-            memory_pressure: health::memory_pressure(),
-            temperature: health::temperature(),
+            memory_pressure: health::pressure(Resource::Memory),
+            io_pressure: health::pressure(Resource::Io),
+            cpu_pressure: health::pressure(Resource::Cpu),
+            temperature: self.worker.cooling.sensor.read(),
             throttled: health::throttled(),
+            cooling: self.running.is_cooling,
+            read_rate: self.read_meter.rate(),
+            bytes_written: health::storage().map(|storage| storage.written),
             disk_free: health::disk_free(&self.state_dir),
             queue: self.queue.waiting(),
             busy: self.worker.last_activity().is_some(),
@@ -282,20 +314,15 @@ impl Service {
         }
     }
 
-    /// What is wrong with the disk, the broker and the muses now.
+    /// What is wrong with the disk, the processor, the broker and the muses now.
     fn problems(&self) -> Vec<String> {
         let disk = self.storage.problem().map(str::to_owned);
-        disk.into_iter().chain(self.publisher.mqtt().problems()).chain(self.muses.problems()).collect()
-    }
-
-    /// Reads the configuration again; returns whether it has changed. A difference is not applied: the answer asks for a
-    /// restart.
-    fn reload(&self) -> Result<bool, String> {
-        let fresh = Config::load(self.config_path.as_deref()).map_err(|error| format!("{error:#}"))?;
-        if fresh == self.config {
-            return Ok(false);
-        }
-        Err("the configuration has changed and is right; restart the service to use it".into())
+        let cooling = &self.worker.cooling;
+        let heat =
+            cooling.limit.zip(cooling.resumes_at()).filter(|_| self.running.is_cooling).map(|(limit, resumes)| {
+                format!("the processor is hotter than {limit} °C (max_temperature): painting goes on at {resumes} °C")
+            });
+        disk.into_iter().chain(heat).chain(self.publisher.mqtt().problems()).chain(self.muses.problems()).collect()
     }
 
     /// Puts the running job aside, to go on with at the next start, then disconnects. Waiting jobs are in the journal.

@@ -33,6 +33,19 @@ fn is_picture(entry: &fs::DirEntry) -> bool {
     entry.path().extension().is_some_and(|extension| extension == "png")
 }
 
+/// systemd's unit has a folder for that, in memory.
+#[test]
+fn starts_that_fail_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.toml"), "devise = 1").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diffused"));
+    command.args(["check", "--config", "c.toml"]).current_dir(folder.path()).env("RUNTIME_DIRECTORY", folder.path());
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+    let starts: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("starts")).unwrap()).unwrap();
+    assert_eq!(starts["failed"], 1);
+    assert!(starts["reason"].as_str().unwrap().contains("unknown field `devise`"), "{starts}");
+}
+
 #[test]
 fn a_wrong_configuration() {
     let config = |text: &'static str| vec![("c.toml", text)];

@@ -20,6 +20,7 @@ mod requests;
 mod scripted;
 mod secure;
 mod times;
+mod unit;
 mod verbs;
 mod versions;
 
@@ -119,6 +120,14 @@ fn main() -> ExitCode {
         times::a_reload_with_a_broken_file_changes_nothing,
         times::state_and_info_greet_a_new_client,
         times::a_model_that_is_damaged_while_the_service_runs_fails_its_jobs_alone,
+        unit::it_is_ready_once_it_has_a_broker_and_tells_of_reloads,
+        unit::a_board_without_a_broker_is_ready_too,
+        unit::a_worker_that_hangs_is_not_covered_up_before_the_watchdog,
+        unit::a_reload_takes_over_what_it_can_and_names_the_rest,
+        unit::heat_makes_a_job_pause_and_changes_nothing_else,
+        unit::no_password_is_in_the_log_and_no_prompt_below_debug,
+        unit::a_job_writes_little_to_the_card,
+        unit::an_idle_service_holds_little_memory,
         verbs::submit_waits_and_writes_the_images,
         verbs::the_same_submission_again_fetches_the_image,
         verbs::a_smaller_copy_is_named_after_its_format,

@@ -141,6 +141,13 @@ impl Program {
         (value("VmHWM:"), value("VmRSS:"))
     }
 
+    /// The bytes that it has written to storage.
+    pub fn written(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        bytes.expect("a program that runs").parse().unwrap()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;

@@ -107,7 +107,7 @@ impl Painting {
 
 /// Resolves requests for one model. It holds the manifest and the tokenizer, about 3 MiB with
 /// Stable Diffusion's vocabulary.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resolver {
     manifest: Manifest,
     model_sha256: String,

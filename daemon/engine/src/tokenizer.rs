@@ -30,7 +30,7 @@ pub struct EncodedPrompt {
 }
 
 /// CLIP's tokenizer. With the 48,894 merges of Stable Diffusion it takes 2 MiB of memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     start: u32,
     end: u32,

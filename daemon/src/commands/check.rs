@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
-use crate::service::check_muses;
+use crate::service::{check_muses, with_defaults};
 
 /// What the service starts with.
 pub struct Prepared {
@@ -44,7 +44,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Failure> {
 pub fn prepare(path: Option<&Path>) -> Result<Prepared, Failure> {
     let config = Config::load(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     config.check_folders().map_err(|error| wrong_key(path, &error))?;
-    let options = budget::for_service(&config, budget::or_free(config.memory));
+    let options = budget::for_service(&config, budget::of_service(config.memory));
     let model = Model::new(config.model.as_deref(), options)?;
     let hidden = config.model.as_deref().is_some_and(is_hidden_from_units);
     let hint =
@@ -56,12 +56,6 @@ pub fn prepare(path: Option<&Path>) -> Result<Prepared, Failure> {
     let warning = budget::check(&config, &resolver, &mut engine).map_err(|error| wrong_key(path, &error))?;
     let warning = warning.map(|warning| Config::located(path, &warning));
     Ok(Prepared { config, model, resolver, engine, warning })
-}
-
-/// With what the configuration says for requests that are silent.
-pub(super) fn with_defaults(resolver: Resolver, config: &Config) -> anyhow::Result<Resolver> {
-    let resolver = resolver.with_decoder(config.decoder)?.with_prompt_syntax(config.prompt_syntax);
-    Ok(resolver.with_upscale(config.upscale.map(|factor| factor.0 as usize))?)
 }
 
 /// Whether systemd's `ProtectHome=` hides a folder from the service.

@@ -8,7 +8,6 @@ use diffused_engine::{Engine, Options, Resolver};
 use serde_json::json;
 
 use crate::budget;
-use crate::commands::check::with_defaults;
 use crate::commands::cli::{DoctorArgs, print_line};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::failure::Failure;
@@ -58,7 +57,7 @@ impl Opened {
 
     /// With what the configuration says for requests that are silent, if the model can do it.
     fn settled(self, config: &Config) -> anyhow::Result<Opened> {
-        let resolver = with_defaults(self.resolver, config)?;
+        let resolver = service::with_defaults(self.resolver, config)?;
         service::check_muses(config, &resolver)?;
         Ok(Opened { resolver, ..self })
     }
@@ -79,7 +78,7 @@ impl Examination {
             }
         };
         let readable = self.worst.is_none();
-        let budget = budget::or_free(config.memory);
+        let budget = budget::of_service(config.memory);
         let options = budget::for_service(&config, budget);
         self.machine(root, &config, options);
         self.add(memory::control_group(root, budget));

@@ -87,7 +87,7 @@ fn condition(health: &Health) -> Vec<(&'static str, String)> {
     let most = health.memory_limit.map(|most| format!(", for painting at most {}", amount(most))).unwrap_or_default();
     let peak = health.peak_rss.map(|peak| format!(", at its peak {}", amount(peak))).unwrap_or_default();
     let slowed = health.throttled == Some(true);
-    let slowed = if slowed { ", slowed down by the firmware for heat or low voltage" } else { "" };
+    let slowed = if slowed { ", slowed down for heat or low voltage" } else { "" };
     let parts = [
         ("memory", health.rss.map(|held| format!("{}{peak}{most}", amount(held)))),
         ("processor", health.temperature.map(|degrees| format!("{degrees:.0} °C{slowed}"))),
@@ -116,7 +116,7 @@ mod tests {
             lines,
             [
                 "memory: 52 MiB, at its peak 60 MiB, for painting at most 200 MiB",
-                "processor: 81 °C, slowed down by the firmware for heat or low voltage",
+                "processor: 81 °C, slowed down for heat or low voltage",
                 "disk: 1.5 GiB free",
                 "speed: 0.08 s a step in the last job",
                 "unsent: 2 messages wait for the broker",

@@ -1,5 +1,6 @@
 //! What proves to the broker who we are, and to us who it is: the password and the files of TLS. Each is named by a key
-//! or is a credential of systemd (`LoadCredential=mqtt-password:…`), which only the service can read.
+//! or is a credential of systemd (`LoadCredential=mqtt-password:…`), which only the service can read. The unit gives
+//! those that nobody has set up an empty line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,8 +80,11 @@ fn credentials() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
+/// The credential's file, if there is more in it than an empty line.
 fn credential(folder: Option<&Path>, name: &str) -> Option<PathBuf> {
-    folder.map(|folder| folder.join(name)).filter(|path| path.exists())
+    let path = folder?.join(name);
+    let is_empty = fs::read(&path).is_ok_and(|bytes| bytes.trim_ascii().is_empty());
+    (path.exists() && !is_empty).then_some(path)
 }
 
 #[cfg(test)]
@@ -124,6 +128,22 @@ mod tests {
         assert_eq!(tls.ca, Some("/own.pem".into()), "a key goes before a credential");
         assert_eq!(tls.identity, Some((folder.path().join("mqtt-cert"), folder.path().join("mqtt-key"))));
         assert_eq!(config("").tls_files_with(credentials).unwrap(), None);
+    }
+
+    #[test]
+    fn credentials_that_nobody_has_set_up_are_as_if_they_were_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = Some(folder.path());
+        for name in ["mqtt-password", "mqtt-ca", "mqtt-cert", "mqtt-key"] {
+            fs::write(folder.path().join(name), "\n").unwrap();
+        }
+        assert_eq!(config("").login_with(credentials).unwrap(), None);
+        assert_eq!(
+            config("username = \"frame\"").login_with(credentials).unwrap(),
+            Some(("frame".into(), String::new()))
+        );
+        let tls = config("url = \"mqtts://broker\"").tls_files_with(credentials).unwrap();
+        assert_eq!(tls, Some(TlsFiles { ca: None, identity: None }));
     }
 
     #[test]

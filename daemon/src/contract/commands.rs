@@ -106,8 +106,11 @@ pub struct CancelledJobs {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reloaded {
-    /// Whether the configuration has changed.
+    /// Whether the configuration has changed since the start, or since what `reload` took over last.
     pub changed: bool,
+    /// The keys that have changed and that only a restart takes over; all others are in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<String>,
 }
 
 /// What `self_test` has queued: an image whose bytes are the same on every device that has the model.

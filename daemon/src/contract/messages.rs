@@ -145,6 +145,9 @@ pub struct Timings {
     /// Pixels to more pixels; only where an image was enlarged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upscaler: Option<f64>,
+    /// In pauses to cool down (`max_temperature`); only where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling: Option<f64>,
     /// From the job's start to its end, files included.
     pub total: f64,
     /// The most memory that the process has held since it was started, bytes.
@@ -209,10 +212,21 @@ pub struct Health {
     pub memory_limit: Option<u64>,
     /// Share of the last 10 s in which some process waited for memory, percent.
     pub memory_pressure: Option<f64>,
+    /// The same for reading and writing.
+    pub io_pressure: Option<f64>,
+    /// The same for processors.
+    pub cpu_pressure: Option<f64>,
     /// Of the processor, °C.
     pub temperature: Option<f64>,
-    /// Whether a Raspberry Pi's firmware slows the processor down now, for heat or low voltage.
+    /// Whether the processor is slowed down now: for heat, or by a Raspberry Pi's firmware for low voltage.
     pub throttled: Option<bool>,
+    /// Whether painting pauses now until the processor has cooled down (`max_temperature`).
+    #[serde(default)]
+    pub cooling: bool,
+    /// What the program read from the card in the last minute, bytes a second.
+    pub read_rate: Option<f64>,
+    /// What the program has written to the card since its start, bytes.
+    pub bytes_written: Option<u64>,
     /// Where images are kept, bytes.
     pub disk_free: Option<u64>,
     /// Waiting jobs.

@@ -140,6 +140,11 @@ impl<W> Queue<W> {
         Queue { capacity, waiting: vec![], running: None, paused: false }
     }
 
+    /// From now on so many jobs may wait; those that wait already stay.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// Puts jobs of an earlier run into the empty queue, in the order of `tickets`: those that were started before, then by
     /// priority. Stops starting jobs where `paused` is.
     /// Their positions are reported as those of any others, but for those that are not at the front.

@@ -22,7 +22,7 @@ pub(super) struct Link {
     pub(super) client: PacketSender,
     pub(super) outbox: Outbox,
     pub(super) problems: Problems,
-    pub(super) last_poll: Instant,
+    pub(super) last_beat: Instant,
     /// Whether we have disconnected for good.
     pub(super) finished: bool,
     settings: MqttSettings,
@@ -46,7 +46,7 @@ impl Link {
             client,
             outbox: Outbox::new(settings.outbox_limit),
             problems: Problems::default(),
-            last_poll: Instant::now(),
+            last_beat: Instant::now(),
             finished: false,
             settings,
             receipts: Receipts::default(),
@@ -65,7 +65,6 @@ impl Link {
 
     /// Returns whether the connection was ended by us.
     pub(super) fn handle(&mut self, event: ClientEvent) -> bool {
-        self.last_poll = Instant::now();
         match event {
             ClientEvent::Welcomed(welcome) => self.welcomed(welcome),
             ClientEvent::Received(incoming) => self.receive(*incoming),
@@ -162,6 +161,15 @@ impl Link {
         self.emit(WireEvent::Connected { session_present });
     }
 
+    /// Goes on with `outbox_limit` and `greetings`.
+    pub(super) fn reconfigure(&mut self, outbox_limit: u64, greetings: Vec<Message>) {
+        self.outbox.set_image_limit(outbox_limit);
+        let earlier = std::mem::replace(&mut self.settings.greetings, greetings.clone());
+        for greeting in greetings.into_iter().filter(|greeting| !earlier.contains(greeting)) {
+            self.publish(greeting);
+        }
+    }
+
     /// Takes shared work from now on, or none.
     pub(super) fn share(&mut self, takes: bool) {
         let changed = std::mem::replace(&mut self.shares, takes) != takes;
@@ -186,7 +194,6 @@ impl Link {
 
     /// Returns how long the connection had held.
     pub(super) fn disconnect(&mut self, trouble: &Trouble) -> Duration {
-        self.last_poll = Instant::now();
         self.receipts.forget();
         self.unconfirmed = None;
         let refused = self.outbox.disconnect(trouble.loss());

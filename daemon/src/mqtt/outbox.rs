@@ -94,6 +94,11 @@ enum Head {
 }
 
 impl Outbox {
+    /// From the next image on, images of so many bytes may wait.
+    pub fn set_image_limit(&mut self, image_limit: u64) {
+        self.image_limit = image_limit;
+    }
+
     /// An empty outbox, in which images of `image_limit` bytes may wait.
     pub fn new(image_limit: u64) -> Outbox {
         Outbox {

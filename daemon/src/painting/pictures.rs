@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diffused_engine::request::Parameters;
@@ -84,7 +85,7 @@ const RECORD: &str = ".diffused-pictures";
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
-    keep: usize,
+    keep: Arc<AtomicUsize>,
     /// Held by who writes the record.
     record: Arc<Mutex<()>>,
 }
@@ -92,7 +93,7 @@ pub struct Folder {
 impl Folder {
     /// `path` exists; `keep` images stay in it.
     pub fn new(path: PathBuf, keep: usize) -> Folder {
-        Folder { path, keep, record: Arc::default() }
+        Folder { path, keep: Arc::new(keep.into()), record: Arc::default() }
     }
 
     /// Where it is.
@@ -100,9 +101,14 @@ impl Folder {
         &self.path
     }
 
+    /// From now on so many images stay in it.
+    pub fn set_keep(&self, keep: usize) {
+        self.keep.store(keep, Ordering::Relaxed);
+    }
+
     /// Whether images stay for longer than it takes to send them.
     pub fn keeps(&self) -> bool {
-        self.keep > 0
+        self.keep.load(Ordering::Relaxed) > 0
     }
 
     /// Writes an image under a name that begins with `stem` and that no file has yet.
@@ -164,7 +170,7 @@ impl Folder {
 
     /// Returns the names of those that stay.
     fn remove_surplus(&self, names: Vec<String>, newest: usize, in_use: &HashSet<PathBuf>) -> Vec<String> {
-        let mut surplus = names.len().saturating_sub(self.keep.max(newest));
+        let mut surplus = names.len().saturating_sub(self.keep.load(Ordering::Relaxed).max(newest));
         let mut stays = |name: &String| {
             let path = self.path.join(name);
             if surplus == 0 || in_use.contains(&path) {

@@ -36,6 +36,8 @@ pub struct Meter {
     images: u64,
     /// How much of the job earlier runs of the program have done, 0 to 1, once it is known.
     before: Option<f64>,
+    /// In pauses to cool down.
+    paused: Duration,
 }
 
 impl Meter {
@@ -50,7 +52,14 @@ impl Meter {
             image: painted,
             images,
             before: None,
+            paused: Duration::ZERO,
         }
+    }
+
+    /// The processor has cooled down until `now`: no stage's time.
+    pub fn paused(&mut self, now: Instant) {
+        self.paused += now - self.last;
+        self.last = now;
     }
 
     /// The engine has come this far with the image.
@@ -90,6 +99,7 @@ impl Meter {
             unet: seconds(2),
             vae_decoder: seconds(3),
             upscaler: (!self.spent[4].is_zero()).then(|| seconds(4)),
+            cooling: (!self.paused.is_zero()).then(|| rounded(self.paused.as_secs_f64())),
             total: rounded((now - self.started).as_secs_f64()),
             peak_rss: crate::health::memory().peak,
         };
@@ -164,9 +174,10 @@ mod tests {
         meter.tick(at(Stage::Unet, 0.8, 5), after(10));
         let half = meter.tick(at(Stage::VaeDecoder, 0.9, 5), after(11));
         assert!(half.eta_relative.unwrap() > 0.0);
-        let JobTimes { timings, seconds_per_step } = meter.times(after(12));
-        assert_eq!(seconds_per_step, Some(7.0 / 5.0));
+        meter.paused(after(15));
+        let JobTimes { timings, seconds_per_step } = meter.times(after(15));
+        assert_eq!((seconds_per_step, timings.cooling), (Some(7.0 / 5.0), Some(4.0)));
         let stages = (timings.text_encoder, timings.vae_encoder, timings.unet, timings.vae_decoder);
-        assert_eq!((stages, timings.total), ((1.0, 2.0, 7.0, 1.0), 12.0));
+        assert_eq!((stages, timings.total), ((1.0, 2.0, 7.0, 1.0), 15.0));
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diffused_engine::error::Error;
-use diffused_engine::request::{Observer, PaintingProgress, Parameters, Start};
+use diffused_engine::request::{Parameters, Start};
 use diffused_engine::{Engine, Painting, StepCheckpoint};
 use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,15 +21,17 @@ use crate::display::spec::DisplaySpec;
 use crate::health;
 use crate::jobs::request::Job;
 use crate::painting::checkpoint::{CheckpointFile, CheckpointKeeper};
+use crate::painting::cooling::{Cooler, Cooling};
 use crate::painting::model::Model;
 use crate::painting::output::{self, PaintedOutput};
 use crate::painting::pictures::{self, Folder};
 use crate::painting::placed::PlacedImage;
-use crate::painting::preview::{self, PreviewClock};
+use crate::painting::preview::PreviewClock;
 use crate::painting::progress::{JobTimes, Meter};
+use observer::JobObserver;
 
-/// The contract's "at most one a second".
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+mod observer;
+
 /// How long the engine stays open without work: one job after the other finds everything in place.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,8 @@ pub enum Report {
     Preview(Vec<u8>),
     /// The job can go on from a later step than before, even after a power cut.
     Checkpointed,
+    /// The job pauses until the processor has cooled down, or goes on.
+    Cooling(bool),
     /// An image is ready.
     Painted(Painted),
     /// The job ended.
@@ -79,6 +83,8 @@ pub struct EarlierRuns {
 /// The service's end of the thread.
 #[derive(Debug)]
 pub struct Worker {
+    /// When jobs pause: holds from the next job on.
+    pub cooling: Cooling,
     tasks: mpsc::Sender<WorkerTask>,
     last_activity: Arc<Mutex<Option<Instant>>>,
     /// Set when the running job is to end.
@@ -95,6 +101,7 @@ impl Worker {
         engine: Engine,
         folder: Folder,
         checkpoints: CheckpointFile,
+        cooling: Cooling,
     ) -> std::io::Result<(Worker, UnboundedReceiver<Report>)> {
         let (tasks, incoming) = mpsc::channel();
         let (reports, received) = unbounded_channel();
@@ -103,7 +110,7 @@ impl Worker {
         let last = last_activity.clone();
         let painter = Painter { model, model_sha256, folder, checkpoints, reports, last_activity: last };
         thread::Builder::new().name("worker".into()).spawn(move || painter.run(engine, &incoming))?;
-        Ok((Worker { tasks, last_activity, stop: Arc::default(), aside: Arc::default() }, received))
+        Ok((Worker { cooling, tasks, last_activity, stop: Arc::default(), aside: Arc::default() }, received))
     }
 
     /// Starts to paint `paintings`, which `job` was resolved to, from the first on that was not painted `earlier`, which
@@ -121,7 +128,8 @@ impl Worker {
         (self.stop, self.aside) = Default::default();
         // The thread ends only after this end of the channel is gone.
         let (stop, aside) = (self.stop.clone(), self.aside.clone());
-        let _ = self.tasks.send(WorkerTask { job, paintings, earlier, display, limit, stop, aside });
+        let cooling = self.cooling.clone();
+        let _ = self.tasks.send(WorkerTask { job, paintings, earlier, display, limit, cooling, stop, aside });
     }
 
     /// Ends the running job within a moment; `Report::Finished` will follow.
@@ -162,6 +170,7 @@ struct WorkerTask {
     earlier: EarlierRuns,
     display: Option<DisplaySpec>,
     limit: Option<usize>,
+    cooling: Cooling,
     stop: Arc<AtomicBool>,
     aside: Arc<AtomicBool>,
 }
@@ -221,6 +230,7 @@ impl Painter {
         let mut observer = JobObserver {
             meter: Meter::new(task.job.count, task.earlier.images, now),
             checkpoints: CheckpointKeeper::new(&self.checkpoints, &task.job, task.earlier.interrupted, now),
+            cooler: Cooler::new(task.cooling.clone()),
             stop: task.stop.clone(),
             reported: None,
             previews: PreviewClock::default(),
@@ -375,53 +385,6 @@ impl Painter {
     fn report(&self, report: Report) {
         // The service has gone only when the program ends.
         let _ = self.reports.send(report);
-    }
-}
-
-/// Follows the engine through one job.
-struct JobObserver<'a> {
-    meter: Meter,
-    checkpoints: CheckpointKeeper<'a>,
-    stop: Arc<AtomicBool>,
-    reported: Option<Instant>,
-    previews: PreviewClock,
-    painter: &'a Painter,
-}
-
-impl Observer for JobObserver<'_> {
-    fn tick(&mut self, progress: PaintingProgress) {
-        let now = Instant::now();
-        let progress = self.meter.tick(progress, now);
-        *lock(&self.painter.last_activity) = Some(now);
-        if self.reported.is_none_or(|at| now - at >= PROGRESS_INTERVAL) {
-            self.reported = Some(now);
-            self.painter.report(Report::Progress(progress));
-        }
-    }
-
-    fn step_done(&mut self, checkpoint: &StepCheckpoint) {
-        if self.checkpoints.step_done(checkpoint, Instant::now()) {
-            self.painter.report(Report::Checkpointed);
-        }
-    }
-
-    fn wants_preview(&mut self) -> bool {
-        self.previews.is_due(Instant::now())
-    }
-
-    fn preview(&mut self, image: RgbImage) {
-        match preview::jpeg(&image) {
-            Ok(file) => self.painter.report(Report::Preview(file)),
-            Err(error) => warn!("a preview could not be made: {error}"),
-        }
-    }
-
-    fn cancel_flag(&self) -> Arc<AtomicBool> {
-        self.stop.clone()
-    }
-
-    fn memory_freed(&mut self) {
-        diffused_heap::trim();
     }
 }
 

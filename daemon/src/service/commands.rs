@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Service;
-use crate::contract::commands::{CancelledJobs, JobList, Reloaded, Response, ResponseData, SelfTestJob};
+use crate::contract::commands::{CancelledJobs, JobList, Response, ResponseData, SelfTestJob};
 use crate::jobs::journal::Record;
 use crate::jobs::queue::Event;
 use crate::jobs::request::{RequestMode, trimmed};
@@ -40,7 +40,7 @@ impl Service {
                 self.storage.note_urgently(&Record::Paused { paused });
                 self.apply(if paused { Event::Pause } else { Event::Resume });
             }
-            "reload" => return self.reload().map(|changed| ResponseData::Reload(Reloaded { changed })),
+            "reload" => return self.reload().map(ResponseData::Reload),
             "health" => return Ok(ResponseData::Health(Box::new(self.health()))),
             _ => {
                 return Err(format!(

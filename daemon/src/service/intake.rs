@@ -84,6 +84,20 @@ impl Intake {
         }
     }
 
+    /// Goes on with `resolver` and with what the configuration has for the requests to come.
+    pub(super) fn reconfigure(&mut self, resolver: Resolver, config: &Config) {
+        self.resolver = resolver;
+        self.wildcards = Wildcards::new(config.wildcards.clone());
+        self.panels = config.panels();
+        self.output = config.output.clone();
+        self.preview = config.preview;
+    }
+
+    /// What resolves requests.
+    pub(super) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
     /// Parses and resolves a request; gives its images with their bytes, too.
     fn read(&self, received: &Received, mode: RequestMode) -> Result<(Job, SourceBytes), Rejection> {
         if received.payload.len() > self.max_payload {
@@ -166,6 +180,7 @@ impl Service {
             let Job { id, transaction, .. } = job;
             return self.reject(mark, Rejection { id: Some(id), transaction, fault }, reply, received.receipt);
         }
+        debug!(id = job.id, prompt = job.request.prompt, "a request");
         let record = JobRecord::new(self.storage.number(), job, mark, reply, expiry);
         let is_large = !sources.is_empty();
         self.intake.candidates.push(CheckedRequest { record, deadline, sources, receipt: received.receipt });

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::{RunningState, Service};
 use crate::contract::fault::{Code, Fault};
 use crate::contract::messages::{Ending, Image, JobResult, State, Timings};
+use crate::health;
 use crate::jobs::journal::Record;
 use crate::jobs::queue::{Effect, Event, Now};
 use crate::jobs::record::{EndedJob, JobRecord};
@@ -61,7 +62,8 @@ impl Service {
         self.publisher.send(self.publisher.state(record, State::Running, None));
         let limit = self.publisher.image_limit(id);
         self.worker.run(record.job.clone(), paintings, earlier, display, limit);
-        self.running = RunningState { painting: Some(painting), ..RunningState::default() };
+        let written_before = health::storage().map(|storage| storage.written);
+        self.running = RunningState { painting: Some(painting), written_before, ..RunningState::default() };
         Ok(())
     }
 
@@ -79,6 +81,11 @@ impl Service {
             Report::Progress(progress) => self.publisher.progress(&id, &progress),
             Report::Preview(file) => self.publisher.preview(&id, file),
             Report::Checkpointed => self.advanced(),
+            Report::Cooling(is_cooling) => {
+                debug!(id, is_cooling, "the processor is hot");
+                self.running.is_cooling = is_cooling;
+                self.send_health();
+            }
             Report::Painted(painted) => self.painted(&id, painted),
             Report::Finished(outcome) => self.finished(&id, outcome),
         }
@@ -117,6 +124,7 @@ impl Service {
             (_, Some(fault)) => Ending::Failed(fault),
             (Ok(times), None) => {
                 self.seconds_per_step = times.seconds_per_step.or(self.seconds_per_step);
+                self.log_done(id, &times);
                 self.running.result = self.result(id, times.timings);
                 Ending::Done
             }
@@ -126,6 +134,29 @@ impl Service {
             (Err(fault), None) => Ending::Failed(fault),
         };
         self.apply(Event::Finished(ending));
+    }
+
+    /// The one line that the log has of a job that went well.
+    fn log_done(&self, id: &str, times: &JobTimes) {
+        let Timings { text_encoder, vae_encoder, unet, vae_decoder, upscaler, cooling, total, peak_rss } =
+            times.timings;
+        let written =
+            health::storage().zip(self.running.written_before).map(|(now, before)| (now.written - before) >> 10);
+        info!(
+            id,
+            images = self.queue.get(id).map(|record| record.images.len()),
+            seconds = total,
+            text_encoder,
+            vae_encoder = (vae_encoder > 0.0).then_some(vae_encoder),
+            unet,
+            seconds_per_step = times.seconds_per_step.map(|seconds| (seconds * 1000.0).round() / 1000.0),
+            vae_decoder,
+            upscaler,
+            cooling,
+            peak_mib = peak_rss.map(|bytes| bytes >> 20),
+            written_kib = written,
+            "done"
+        );
     }
 
     fn result(&self, id: &str, timings: Timings) -> Option<JobResult> {
@@ -145,7 +176,8 @@ impl Service {
     pub(super) fn end(&mut self, record: JobRecord, ending: Ending) {
         let id = &record.job.id;
         match &ending {
-            Ending::Done => info!(id, "done"),
+            // Its line is written with its times.
+            Ending::Done => {}
             Ending::Cancelled(fault) => info!(id, "ended: {}", fault.one_line()),
             Ending::Failed(fault) | Ending::Rejected(fault) => warn!(id, "ended: {}", fault.one_line()),
         }

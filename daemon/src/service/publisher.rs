@@ -44,6 +44,13 @@ impl Publisher {
         Publisher { mqtt, topics, retain_image, held: Mutex::default() }
     }
 
+    /// Goes on with what the configuration has, and tells clients of it.
+    pub(super) fn reconfigure(&mut self, config: &Config, info: &DeviceInfo) {
+        self.topics = config.topics();
+        self.retain_image = config.mqtt.retain_image;
+        self.mqtt.reconfigure(config.mqtt.outbox.0, greetings(&self.topics, info));
+    }
+
     pub(super) fn topics(&self) -> &Topics {
         &self.topics
     }
@@ -56,9 +63,9 @@ impl Publisher {
         self.mqtt.acknowledge(receipt);
     }
 
-    /// When the MQTT client was last polled.
-    pub(super) fn last_poll(&self) -> Instant {
-        self.mqtt.last_poll()
+    /// When the task that polls the MQTT client was last seen alive.
+    pub(super) fn last_beat(&self) -> Instant {
+        self.mqtt.last_beat()
     }
 
     /// Where to answer the client that published `received`, or a warning why its response topic is refused.
@@ -249,6 +256,11 @@ fn status(topics: &Topics, text: &'static str) -> Message {
     Message { retain: true, ..Message::new(topics.of("status"), payload, "text/plain") }
 }
 
+/// What is published first over each connection.
+fn greetings(topics: &Topics, info: &DeviceInfo) -> Vec<Message> {
+    vec![status(topics, "online"), Message { retain: true, ..Message::json(topics.of("info"), info) }]
+}
+
 /// How to connect, and what is published at each connection and when it breaks.
 pub(super) fn mqtt_options(
     config: &Config,
@@ -256,7 +268,6 @@ pub(super) fn mqtt_options(
     info: &DeviceInfo,
     client_id: String,
 ) -> Result<mqtt::MqttSettings> {
-    let info = Message { retain: true, ..Message::json(topics.of("info"), info) };
     Ok(mqtt::MqttSettings {
         access: BrokerAccess::of(config)?,
         client_id,
@@ -264,7 +275,7 @@ pub(super) fn mqtt_options(
         outbox_limit: config.mqtt.outbox.0,
         filters: topics.filters(),
         shared_filters: topics.shared_filters(&config.fleet.group.0),
-        greetings: vec![status(topics, "online"), info],
+        greetings: greetings(topics, info),
         last_will: Some(status(topics, "offline")),
         session: SESSION,
     })

@@ -74,7 +74,9 @@ fn info() -> Value {
 fn health() -> Value {
     json!({
         "rss": 53_264_384, "peak_rss": 60_264_448, "memory_limit": 209_715_200, "memory_pressure": 0.0,
-        "temperature": 54.5, "throttled": false, "disk_free": 21_474_836_480_u64, "queue": 0, "busy": false,
+        "io_pressure": 1.5, "cpu_pressure": 40.25, "temperature": 54.5, "throttled": false, "cooling": false,
+        "read_rate": 20_971_520.0, "bytes_written": 1_048_576,
+        "disk_free": 21_474_836_480_u64, "queue": 0, "busy": false,
         "paused": false, "seconds_per_step": 0.08, "undelivered": 0, "problems": [],
     })
 }
