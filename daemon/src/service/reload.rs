@@ -22,8 +22,9 @@ impl Service {
     /// Reads the configuration again. One that is wrong changes nothing. The log says what came of it.
     pub(super) fn reload(&mut self) -> Result<Reloaded, String> {
         notify::reloading();
-        let wrong = |error| Config::located(self.config_path.as_deref(), &format!("{error:#}"));
-        let outcome = self.take_over().map_err(wrong);
+        let outcome = self.take_over();
+        let path = self.config_path.as_deref();
+        let outcome = outcome.map_err(|error| Config::located(path, &format!("{error:#}")));
         notify::reloaded();
         match &outcome {
             Ok(Reloaded { changed: false, .. }) => info!("the configuration is unchanged"),
