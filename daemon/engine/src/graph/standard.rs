@@ -11,10 +11,11 @@ use tract_onnx::tract_hir::ops::binary::Nary;
 use tract_onnx::tract_hir::ops::{cast, identity, math};
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+type OperatorBuilder = fn(&ParsingContext, &NodeProto) -> Built;
 
 /// Name and builder of each. Every CPU gives the same bits for them, which is not so for tract's sums, exponentials and
 /// their like, and none divides integers.
-pub(super) const OPERATORS: [(&str, fn(&ParsingContext, &NodeProto) -> Built); 13] = [
+pub(super) const OPERATORS: [(&str, OperatorBuilder); 13] = [
     ("Add", |_, _| built(math::Add.into_hir())),
     ("Cast", |_, node| built(Box::new(cast::cast(datum_type(node)?)))),
     ("Concat", |_, node| built(expand(Concat::new(node.get_attr("axis")?)))),
