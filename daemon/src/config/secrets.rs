@@ -21,7 +21,13 @@ pub struct TlsFiles {
 impl Config {
     /// User name and password for the broker; the password is read from its file, without the line break at its end.
     pub fn login(&self) -> Result<Option<(String, String)>> {
-        self.login_with(credentials().as_deref())
+        self.login_between(credentials(), Path::new(UNITS))
+    }
+
+    /// With the credentials that systemd has `given`, or else, for who has a login, those of the unit.
+    fn login_between(&self, given: Option<PathBuf>, units: &Path) -> Result<Option<(String, String)>> {
+        let by_hand = self.mqtt.username.as_ref().map(|_| units.to_owned());
+        self.login_with(given.or(by_hand).as_deref())
     }
 
     fn login_with(&self, credentials: Option<&Path>) -> Result<Option<(String, String)>> {
@@ -41,7 +47,7 @@ impl Config {
 
     /// What TLS is set up from; `None` where the address needs none.
     pub fn tls_files(&self) -> Result<Option<TlsFiles>> {
-        self.tls_files_with(credentials().as_deref())
+        self.tls_files_with(Some(&credentials().unwrap_or(UNITS.into())))
     }
 
     fn tls_files_with(&self, credentials: Option<&Path>) -> Result<Option<TlsFiles>> {
@@ -74,6 +80,9 @@ impl Config {
         }
     }
 }
+
+/// Where the unit takes them from. Outside of the service they are read there, by root, who alone can.
+const UNITS: &str = "/etc/diffused/credentials";
 
 /// Where systemd puts the service's credentials.
 fn credentials() -> Option<PathBuf> {
@@ -144,6 +153,16 @@ mod tests {
         );
         let tls = config("url = \"mqtts://broker\"").tls_files_with(credentials).unwrap();
         assert_eq!(tls, Some(TlsFiles { ca: None, identity: None }));
+    }
+
+    #[test]
+    fn outside_of_the_service_those_of_the_unit_are_read() {
+        let [units, given] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        fs::write(units.path().join("mqtt-password"), "geheim\n").unwrap();
+        let login = |mqtt: &str, given| config(mqtt).login_between(given, units.path()).unwrap();
+        assert_eq!(login("username = \"frame\"", None), Some(("frame".into(), "geheim".into())));
+        assert_eq!(login("username = \"frame\"", Some(given.path().into())), Some(("frame".into(), String::new())));
+        assert_eq!(login("", None), None);
     }
 
     #[test]
