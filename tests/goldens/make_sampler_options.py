@@ -3,6 +3,8 @@
 Run with torch, diffusers, scipy and torchsde installed: python tests/goldens/make_sampler_options.py
 The "model" is that of make_samplers.py. A case has the timesteps and the last latents alone.
 """
+import contextlib
+import inspect
 import json
 import pathlib
 
@@ -31,19 +33,48 @@ CLASSES = {
     "unipc": (schedulers.UniPCMultistepScheduler, {}),
     "deis": (schedulers.DEISMultistepScheduler, {}),
     "tcd": (schedulers.TCDScheduler, {}),
+    "lcm": (schedulers.LCMScheduler, {}),
 }
 IN_SIGMA = ["euler", "heun", "lms", "dpm2", "dpm2_ancestral", "dpmpp_sde"]
 SOLVERS = ["dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis"]
 CURVES = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 
 
-def trajectory(name, config, steps, strength=None, eta=None, sigmas=None):
+@contextlib.contextmanager
+def nearest_f32():
+    """Tensors' logarithms, exponentials and roots as the f32 nearest to the true value. torch's are another neighbour for
+    some values, and others on other CPUs."""
+    def rounded(function):
+        return lambda tensor, *rest: function(tensor.double(), *rest).to(tensor.dtype)
+
+    own = {name: getattr(torch.Tensor, name) for name in ["log", "exp", "expm1", "__pow__"]}
+    for name, function in own.items():
+        setattr(torch.Tensor, name, rounded(function))
+    try:
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(torch.Tensor, name, function)
+
+
+def trajectory(name, *rest, **more):
+    """DPM++ SDE asks for its noise at sigmas of which the sixth digit counts, and so the last bit of logarithms."""
+    with nearest_f32() if name == "dpmpp_sde" else contextlib.nullcontext():
+        return plain_trajectory(name, *rest, **more)
+
+
+def plain_trajectory(name, config, steps, strength=None, eta=None, sigmas=None, exponential=None):
+    """`exponential`: the sigmas that the scheduler takes for those of `use_exponential_sigmas`."""
     kind, own = CLASSES[name]
     scheduler = kind(**{**STABLE, **own, **config})
+    if exponential:
+        scheduler._convert_to_exponential = lambda **_: numpy.array(exponential)
     scheduler.set_timesteps(**({"sigmas": sigmas} if sigmas else {"num_inference_steps": steps}))
     draws = iter(range(1000, 2000))
     timesteps = scheduler.timesteps
-    noise, image = wave(1)[None, :SIZE], wave(2)[None, :SIZE]
+    # A sample, its channels, and a row of it.
+    shape = (1, SIZE, 1)
+    noise, image = wave(1)[:SIZE].reshape(shape), wave(2)[:SIZE].reshape(shape)
     if strength is None:
         latents = noise * scheduler.init_noise_sigma
     else:
@@ -56,10 +87,10 @@ def trajectory(name, config, steps, strength=None, eta=None, sigmas=None):
     module.randn_tensor = lambda shape, **_: wave(next(draws))[:SIZE].reshape(shape)
     extra = {} if eta is None else {"eta": eta}
     for call, t in enumerate(timesteps):
-        output = 0.1 * scheduler.scale_model_input(latents, t) + 0.9 * wave(10 + call)[:SIZE]
+        output = 0.1 * scheduler.scale_model_input(latents, t) + 0.9 * wave(10 + call)[:SIZE].reshape(shape)
         latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
     assert torch.isfinite(latents).all()
-    return {"timesteps": [round(float(t), 4) for t in timesteps], "last": [float(f"{x:.8g}") for x in latents[0].tolist()]}
+    return {"timesteps": [round(float(t), 4) for t in timesteps], "last": [float(f"{x:.8g}") for x in latents.flatten().tolist()]}
 
 
 class Cases:
@@ -82,7 +113,7 @@ class Cases:
         case = {"sampler": sampler, "steps": steps, "sampling": {**ours, **(sampling or {})}}
         extra = [("strength", strength), ("scheduler", scheduler), ("eta", eta), ("seed", config.get("noise_sampler_seed"))]
         case |= {key: value for key, value in extra if value is not None}
-        parameters = CLASSES[sampler][0].__init__.__wrapped__.__code__.co_varnames
+        parameters = inspect.signature(CLASSES[sampler][0].__init__).parameters
         reference_config = {key: value for key, value in config.items() if key in parameters}
         try:
             self.cases.append(case | trajectory(sampler, reference_config, steps, strength, eta, **reference))
@@ -90,8 +121,8 @@ class Cases:
             print("refused:", case, type(error).__name__, error)
 
     def plain(self):
-        """Every sampler on every spacing, with each prediction."""
-        for name in CLASSES:
+        """Every sampler but LCM, which samplers.json has, on every spacing, with each prediction."""
+        for name in [name for name in CLASSES if name != "lcm"]:
             for spacing in ["leading", "trailing", "linspace"]:
                 for prediction in ["epsilon", "v_prediction"]:
                     config = {"prediction_type": prediction, "timestep_spacing": spacing}
@@ -244,11 +275,90 @@ class Cases:
                                       "last": [float(f"{x:.8g}") for x in latents.tolist()]})
 
 
+    def clipping(self):
+        """A predicted image within bounds, where the reference's classes heed that."""
+        def add(name, steps, options=None, strength=None, **config):
+            bounds = {"range": config.get("clip_sample_range", 1.0)}
+            if config.get("thresholding"):
+                bounds = {"quantile": {"ratio": config.get("dynamic_thresholding_ratio", 0.995),
+                                       "largest": config.get("sample_max_value", 1.0)}}
+            self.add(name, steps, config, strength, sampling={"options": {"clipping": bounds, **(options or {})}})
+
+        for name in ["ddim", "lcm", "heun"]:
+            for prediction in ["epsilon", "v_prediction"]:
+                add(name, 6, clip_sample=True, prediction_type=prediction)
+                add(name, 5, strength=0.6, clip_sample=True, clip_sample_range=0.7, prediction_type=prediction)
+        for name in ["ddim", "lcm", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "unipc", "deis"]:
+            for prediction in ["epsilon", "v_prediction"]:
+                add(name, 6, thresholding=True, prediction_type=prediction)
+                add(name, 6, thresholding=True, prediction_type=prediction, sample_max_value=1.8,
+                    dynamic_thresholding_ratio=0.6)
+        # The singlestep class fails there: it mixes the sigmas of all timesteps.
+        add("dpmpp_2m", 6, {"dpm_multistep": {"noise_prediction": True, "final_sigma": "sigma_min"}}, thresholding=True,
+            algorithm_type="dpmsolver", final_sigmas_type="sigma_min")
+
+    def align_your_steps_elsewhere(self):
+        """The sigmas in place of exponential ones, on which the reference's classes go alike."""
+        sigmas = [float(sigma) for sigma in AysSchedules["StableDiffusionSigmas"][:-1]]
+        for name in [name for name in IN_SIGMA + SOLVERS + ["dpmpp_2s"] if name != "euler"]:
+            config = {"use_exponential_sigmas": True, "timestep_spacing": "linspace"}
+            self.add(name, 10, config, scheduler="align_your_steps", exponential=sigmas)
+
+    def written_out(self, sampler, on, steps, step, **case):
+        """A sampler whose options no class of the reference has: `step` goes from a call's sigma to the next one's."""
+        draws, calls, timesteps = iter(range(1000, 2000)), iter(range(10, 1000)), []
+        log_sigmas = numpy.log(((1 - on.alphas_cumprod) / on.alphas_cumprod).numpy() ** 0.5)
+
+        def model(latents, sigma, timestep=None):
+            timestep = on._sigma_to_t(numpy.array(float(sigma)), log_sigmas) if timestep is None else timestep
+            timesteps.append(round(float(timestep), 4))
+            return 0.1 * latents / (sigma**2 + 1) ** 0.5 + 0.9 * wave(next(calls))[:SIZE]
+
+        latents = wave(1)[:SIZE] * on.init_noise_sigma
+        for at, sigma, to in zip(on.timesteps, on.sigmas, on.sigmas[1:]):
+            latents = step(model, latents, at, sigma, to, lambda: wave(next(draws))[:SIZE])
+        assert torch.isfinite(latents).all()
+        self.cases.append({"sampler": sampler, "steps": steps, "sampling": {}} | case |
+                          {"timesteps": timesteps, "last": [float(f"{x:.8g}") for x in latents.tolist()]})
+
+    def ancestral(self):
+        """By k-diffusion's sample_euler_ancestral and sample_dpm_2_ancestral."""
+        def ends(sigma, to, eta):
+            up = min(to, eta * (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5)
+            return (to**2 - up**2) ** 0.5, up
+
+        def euler(model, latents, at, sigma, to, noise):
+            down, up = ends(sigma, to, 1.0)
+            return latents + model(latents, sigma, at) * (down - sigma) + up * noise()
+
+        def dpm2(eta):
+            def step(model, latents, at, sigma, to, noise):
+                down, up = ends(sigma, to, eta)
+                derivative = model(latents, sigma, at)
+                if down == 0:
+                    return latents + derivative * (down - sigma)
+                middle = (sigma.log().lerp(down.log(), 0.5)).exp()
+                return latents + model(latents + derivative * (middle - sigma), middle) * (down - sigma) + up * noise()
+            return step
+
+        def on(sigmas=None, **config):
+            scheduler = schedulers.EulerDiscreteScheduler(**STABLE, **config)
+            scheduler.set_timesteps(**({"sigmas": sigmas} if sigmas else {"num_inference_steps": 6}))
+            return scheduler
+
+        for curve in ["karras", "exponential", "beta"]:
+            self.written_out("euler_ancestral", on(**{CURVES[curve]: True}), 6, euler, scheduler=curve)
+        sigmas = AysSchedules["StableDiffusionSigmas"]
+        self.written_out("euler_ancestral", on(sigmas), 10, euler, scheduler="align_your_steps")
+        for eta in [0.0, 0.5, 1.0]:
+            self.written_out("dpm2_ancestral", on(), 6, dpm2(eta), eta=eta)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = Cases()
     for part in [made.plain, made.curves, made.align_your_steps, made.multistep, made.unipc, made.others,
-                 made.ancestral_eta]:
+                 made.ancestral_eta, made.clipping, made.align_your_steps_elsewhere, made.ancestral]:
         part()
     path = pathlib.Path(__file__).with_name("sampler_options.json")
     path.write_text("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in made.cases) + "\n]\n")

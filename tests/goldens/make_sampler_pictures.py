@@ -51,7 +51,7 @@ if __name__ == "__main__":
     pipe.img2img.set_progress_bar_config(disable=True)
     pictures = []
     for sampler in CLASSES:
-        if sampler not in ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m"]:
+        if sampler not in ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "lcm"]:
             paint(pipe, sampler, pictures, init=False)
             paint(pipe, sampler, pictures, init=True)
     for sampler, scheduler in [("euler", "karras"), ("heun", "beta"),

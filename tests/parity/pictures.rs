@@ -107,3 +107,9 @@ fn second_passes_agree() {
         Fresh::new(model, Format::F32)
     });
 }
+
+/// LatentConsistencyModelPipeline and SDXL's leave `clip_sample` on.
+#[test]
+fn pictures_of_clipping_pipelines_agree() {
+    check_pictures("pictures-clipped.json", &["lcm-clipped", "sdxl-clipped"], |model| Fresh::new(model, Format::F32));
+}

@@ -7,6 +7,7 @@
 mod beta_distribution;
 mod brownian;
 mod choice;
+mod clipping;
 mod config;
 mod ddim;
 mod deis;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 pub use choice::SamplerChoice;
+pub use clipping::Clipping;
 pub use config::{BetaSchedule, Prediction, SamplingConfig, Spacing};
 pub use deis::DeisOptions;
 pub use dpm::DpmSolverType;

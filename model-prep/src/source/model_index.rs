@@ -87,9 +87,14 @@ impl ModelIndex {
         Ok(ModelIndex { pipeline, scheduler, second_encoder, zeros_without_prompt })
     }
 
-    /// The pipeline sets `steps_offset` to 1 and turns `clip_sample` off, whatever the scheduler's file says.
+    /// The pipeline sets `steps_offset` to 1, whatever the scheduler's file says.
     pub(crate) fn corrects_scheduler(&self) -> bool {
         !self.pipeline.contains("XL") && !self.pipeline.starts_with("LatentConsistency")
+    }
+
+    /// The pipeline turns `clip_sample` off, whatever the scheduler's file says.
+    pub(crate) fn turns_clipping_off(&self) -> bool {
+        self.corrects_scheduler() && !self.is_inpainting()
     }
 
     /// The pipeline repaints parts of pictures.

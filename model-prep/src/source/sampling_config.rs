@@ -7,7 +7,9 @@
 
 use std::path::Path;
 
-use diffused_engine::sampler::{BetaSchedule, Prediction, SamplerKind, SamplerOptions, SamplingConfig, Spacing};
+use diffused_engine::sampler::{
+    BetaSchedule, Clipping, Prediction, SamplerKind, SamplerOptions, SamplingConfig, Spacing,
+};
 use serde_json::{Value, json};
 
 use super::keys::{ConfigFiles, Keys};
@@ -101,10 +103,10 @@ fn read(mut keys: Keys, context: SamplingContext, warnings: &mut Vec<String>) ->
     }
     let class = scheduler_class::known(name);
     let chosen = class.unwrap_or_else(scheduler_class::unknown);
-    let choice = scheduler_options::read(&mut keys, chosen);
+    let mut choice = scheduler_options::read(&mut keys, chosen);
+    choice.options.clipping = clipping(&mut keys, index, chosen, &choice.options)?;
     let (kind, missing) = (choice.kind, &choice.missing);
     if options.sampler.is_none() {
-        refuse_clipping(&mut keys, index, chosen)?;
         let kind = kind.name();
         let told = match class {
             None => format!("there is no sampler for {name:?}"),
@@ -123,17 +125,31 @@ fn read(mut keys: Keys, context: SamplingContext, warnings: &mut Vec<String>) ->
     Ok(config)
 }
 
-/// What clips the predicted image, which our samplers do not: `thresholding`, and `clip_sample` in those pipelines that
-/// do not turn it off whatever the file says, as Stable Diffusion's do.
-fn refuse_clipping(keys: &mut Keys, index: &ModelIndex, class: SchedulerClass) -> Result<()> {
-    let way_out = "false, or a sampler that does not clip: --sampler NAME";
-    if let Some(value) = keys.some("thresholding").filter(|value| *value != json!(false)) {
-        return Err(keys.refuse("thresholding", &value, way_out));
+/// What bounds the predicted image, of the classes whose steps heed it: `thresholding`, and `clip_sample` in those
+/// pipelines that do not turn it off whatever the file says.
+fn clipping(
+    keys: &mut Keys,
+    index: &ModelIndex,
+    class: SchedulerClass,
+    options: &SamplerOptions,
+) -> Result<Option<Clipping>> {
+    let kind = class.kind;
+    let (cuts, thresholds) = match kind {
+        _ if !class.same => (false, false),
+        SamplerKind::Ddim | SamplerKind::Lcm => (true, true),
+        SamplerKind::Heun => (true, false),
+        SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2s | SamplerKind::Deis => (false, true),
+        SamplerKind::Unipc => (false, options.unipc.predict_x0),
+        _ => (false, false),
+    };
+    if thresholds && keys.optional_flag("thresholding")?.unwrap_or(false) {
+        let ratio = keys.number("dynamic_thresholding_ratio", 0.995)?;
+        return Ok(Some(Clipping::Quantile { ratio, largest: keys.number("sample_max_value", 1.0)? }));
     }
-    let value = keys.some("clip_sample").unwrap_or(json!(class.clips));
-    match value == json!(true) && !index.corrects_scheduler() {
-        true => Err(keys.refuse("clip_sample", &value, way_out)),
-        false => Ok(()),
+    let cuts = cuts && !index.turns_clipping_off();
+    match cuts && keys.optional_flag("clip_sample")?.unwrap_or(kind == SamplerKind::Ddim) {
+        true => Ok(Some(Clipping::Range(keys.number("clip_sample_range", 1.0)?))),
+        false => Ok(None),
     }
 }
 

@@ -13,8 +13,6 @@ pub(super) struct SchedulerClass {
     pub(super) same: bool,
     /// `beta_start`, `beta_end` and `beta_schedule` where the file is silent.
     pub(super) betas: (f64, f64, BetaSchedule),
-    /// It clips the predicted image to -1..1 unless `clip_sample` is false.
-    pub(super) clips: bool,
 }
 
 const LINEAR: (f64, f64, BetaSchedule) = (0.0001, 0.02, BetaSchedule::Linear);
@@ -22,11 +20,11 @@ const STABLE_LINEAR: (f64, f64, BetaSchedule) = (0.00085, 0.012, BetaSchedule::L
 const STABLE: (f64, f64, BetaSchedule) = (0.00085, 0.012, BetaSchedule::ScaledLinear);
 
 const fn same(name: &'static str, kind: SamplerKind, betas: (f64, f64, BetaSchedule)) -> SchedulerClass {
-    SchedulerClass { name, kind, same: true, betas, clips: matches!(kind, SamplerKind::Ddim) }
+    SchedulerClass { name, kind, same: true, betas }
 }
 
 const fn near(name: &'static str, kind: SamplerKind, betas: (f64, f64, BetaSchedule)) -> SchedulerClass {
-    SchedulerClass { name, kind, same: false, betas, clips: false }
+    SchedulerClass { name, kind, same: false, betas }
 }
 
 /// Every class that samples models of this kind. Solvers of the same order come nearest: DPM++ 2M for those that add no

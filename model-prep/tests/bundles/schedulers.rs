@@ -2,7 +2,7 @@
 
 use crate::changed::SourceCopy;
 use diffused_engine::bundle::Manifest;
-use diffused_engine::sampler::{SamplerKind, SamplerOptions, SamplingConfig, Spacing};
+use diffused_engine::sampler::{Clipping, SamplerKind, SamplerOptions, SamplingConfig, Spacing};
 use model_prep::{Options, SourceOptions, convert};
 use serde_json::{Value, json};
 
@@ -260,11 +260,36 @@ fn models_for_a_single_step_are_known_by_their_spacing() {
     }
 }
 
-/// LatentConsistencyModelPipeline leaves `clip_sample` on, StableDiffusionPipeline turns it off.
+/// StableDiffusionPipeline turns `clip_sample` off, the pipelines of inpainting, latent consistency and SDXL leave it on.
 #[test]
-fn clipping_is_refused_where_the_reference_clips() {
-    let lcm = [&class("LCMScheduler")[..], &[(FILE, "clip_sample", json!(true))]].concat();
-    let pipeline = (INDEX, "_class_name", json!("LatentConsistencyModelPipeline"));
-    check_refused(&[&lcm[..], &[pipeline]].concat(), &["clip_sample is true", "--sampler NAME"]);
-    check_told(&lcm, SamplerKind::Lcm, &[]);
+fn the_image_is_clipped_where_the_reference_clips() {
+    let clipping = |changes: &[(&str, &str, Value)], pipeline: &str, kind: SamplerKind| {
+        let pipeline = (INDEX, "_class_name", json!(pipeline));
+        check_told(&[changes, &[pipeline]].concat(), kind, &[]).options.clipping
+    };
+    let clip = [("clip_sample", json!(true)), ("clip_sample_range", json!(1.5))];
+    let (ddim, lcm) = (with("DDIMScheduler", &clip), with("LCMScheduler", &clip));
+    let (of_latents, plain) = ("LatentConsistencyModelPipeline", "StableDiffusionPipeline");
+    assert_eq!(clipping(&lcm, of_latents, SamplerKind::Lcm), Some(Clipping::Range(1.5)));
+    assert_eq!(clipping(&ddim, "StableDiffusionInpaintPipeline", SamplerKind::Ddim), Some(Clipping::Range(1.5)));
+    assert_eq!(clipping(&lcm, plain, SamplerKind::Lcm), None);
+    // Without the key DDIM clips, the others do not; null is as good as no key.
+    let silent = |name| with(name, &[("clip_sample", json!(null)), ("clip_sample_range", json!(1.0))]);
+    assert_eq!(clipping(&silent("DDIMScheduler"), of_latents, SamplerKind::Ddim), Some(Clipping::Range(1.0)));
+    assert_eq!(clipping(&silent("LCMScheduler"), of_latents, SamplerKind::Lcm), None);
+    assert_eq!(clipping(&silent("DDIMScheduler"), plain, SamplerKind::Ddim), None);
+    // A class without the key does not clip.
+    assert_eq!(clipping(&with("EulerDiscreteScheduler", &clip), of_latents, SamplerKind::Euler), None);
+    let thresholding = [("thresholding", json!(true)), ("sample_max_value", json!(2.0))];
+    let quantile = Some(Clipping::Quantile { ratio: 0.995, largest: 2.0 });
+    assert_eq!(clipping(&with("UniPCMultistepScheduler", &thresholding), plain, SamplerKind::Unipc), quantile);
+    let of_noise = [&thresholding[..], &[("predict_x0", json!(false))]].concat();
+    assert_eq!(clipping(&with("UniPCMultistepScheduler", &of_noise), plain, SamplerKind::Unipc), None);
+    assert_eq!(clipping(&with("PNDMScheduler", &thresholding), plain, SamplerKind::Pndm), None);
+    for (key, value) in
+        [("clip_sample", json!("yes")), ("clip_sample_range", json!(0)), ("clip_sample_range", json!("1"))]
+    {
+        let changes = [&lcm[..], &[(FILE, key, value), (INDEX, "_class_name", json!(of_latents))]].concat();
+        check_refused(&changes, &["clip"]);
+    }
 }

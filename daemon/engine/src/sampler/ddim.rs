@@ -1,6 +1,7 @@
 //! DDIM (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), as diffusers' `DDIMScheduler`.
 
-use super::method::{Alphas, Method, Mix, NoiseDraws};
+use super::clipping::Clipping;
+use super::method::{Alphas, Method, Mix, NoiseDraws, weighted};
 use super::{History, Prediction, SamplingConfig, Spacing, schedule};
 
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub(super) struct Ddim {
     stride: usize,
     /// How much new noise a step adds: 0 without, 1 as DDPM.
     eta: f64,
+    clipping: Option<Clipping>,
 }
 
 impl Ddim {
@@ -22,6 +24,7 @@ impl Ddim {
             timesteps: whole_timesteps(config, steps),
             stride: config.train_timesteps / steps,
             eta,
+            clipping: config.options.clipping,
         }
     }
 }
@@ -56,8 +59,17 @@ impl Method for Ddim {
         // Equation 16.
         let variance = self.eta * self.eta * (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
         let (signal, deviation) = (next.sqrt(), (1.0 - next - variance).sqrt());
-        let mix = Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1);
-        let moved = mix.of(latents, &output);
+        let moved = match self.clipping {
+            None => {
+                Mix(signal * image.0 + deviation * noise.0, signal * image.1 + deviation * noise.1).of(latents, &output)
+            }
+            // The noise stays what the UNet saw.
+            Some(clipping) => weighted(&[
+                (signal, &clipping.image(image, latents, &output)),
+                (deviation * noise.0, latents),
+                (deviation * noise.1, &output),
+            ]),
+        };
         if self.eta > 0.0 { Mix(1.0, variance.sqrt()).of(&moved, &draws.normals()) } else { moved }
     }
 }

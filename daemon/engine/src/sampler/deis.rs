@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dpm::{alpha_sigma, noised};
+use super::dpm::{Algorithm, alpha_sigma, noised};
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::options::FinalSigma;
 use super::sigmas::{Route, Sigmas, last_sigma};
@@ -36,6 +36,7 @@ pub(super) struct Deis {
     timesteps: Vec<f64>,
     /// Before each call and after the last.
     sigmas: Vec<f64>,
+    algorithm: Algorithm,
     options: DeisOptions,
 }
 
@@ -47,7 +48,13 @@ impl Deis {
             Some(_) => on.sigmas[on.sigmas.len() - 1],
             None => last_sigma(route.config, FinalSigma::SigmaMin),
         };
-        Deis { prediction: route.config.prediction, sigmas: on.up_to(last), timesteps: on.timesteps, options }
+        Deis {
+            prediction: route.config.prediction,
+            sigmas: on.up_to(last),
+            timesteps: on.timesteps,
+            algorithm: Algorithm { of_noise: true, stochastic: false, clipping: route.config.options.clipping },
+            options,
+        }
     }
 
     fn order(&self, call: usize, there: usize) -> usize {
@@ -80,7 +87,7 @@ impl Method for Deis {
     ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
         let (alpha, next_alpha) = (alpha_sigma(sigma).0, alpha_sigma(next).0);
-        let noise = self.prediction.noise(alpha * alpha).of(latents, &output);
+        let noise = self.algorithm.model_value(self.prediction, sigma, latents, &output);
         let order = self.order(call, history.outputs.len() + 1);
         let nodes: Vec<f64> = (0..order).map(|back| self.sigmas[call - back]).collect();
         let factor = |node: usize| next_alpha * lagrange_integral(&nodes, node, sigma, next);

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Prediction;
+use super::clipping::Clipping;
 use super::method::Mix;
 
 /// How the second order is reached.
@@ -18,13 +19,15 @@ pub enum DpmSolverType {
     Heun,
 }
 
-/// What is extrapolated, and whether noise is added.
+/// What is extrapolated, within which bounds, and whether noise is added.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Algorithm {
     /// The predicted noise, not the predicted image.
     pub(super) of_noise: bool,
     /// A step adds noise.
     pub(super) stochastic: bool,
+    /// Bounds of the predicted image.
+    pub(super) clipping: Option<Clipping>,
 }
 
 /// Signal and deviation of latents whose noise is `sigma` times their image.
@@ -45,10 +48,17 @@ pub(super) fn log_snr(sigma: f64) -> f64 {
 }
 
 impl Algorithm {
-    /// What is extrapolated, in latents at `sigma` and the UNet's output.
-    pub(super) fn model_value(self, prediction: Prediction, sigma: f64) -> Mix {
-        let alpha = alpha_sigma(sigma).0;
-        if self.of_noise { prediction.noise(alpha * alpha) } else { prediction.image(alpha * alpha) }
+    /// What is extrapolated, from latents at `sigma` and the UNet's output.
+    pub(super) fn model_value(self, prediction: Prediction, sigma: f64, latents: &[f32], output: &[f32]) -> Vec<f32> {
+        let (alpha, deviation) = alpha_sigma(sigma);
+        let (image, noise) = (prediction.image(alpha * alpha), prediction.noise(alpha * alpha));
+        match (self.clipping, self.of_noise) {
+            (None, of_noise) => if of_noise { noise } else { image }.of(latents, output),
+            (Some(clipping), false) => clipping.image(image, latents, output),
+            (Some(clipping), true) => {
+                Mix(1.0 / deviation, -alpha / deviation).of(latents, &clipping.image(image, latents, output))
+            }
+        }
     }
 
     /// The step from `sigma` to `next`.
@@ -57,7 +67,7 @@ impl Algorithm {
         let (next_alpha, next_deviation) = alpha_sigma(next);
         let h = log_snr(next) - log_snr(sigma);
         match self {
-            Algorithm { of_noise: false, stochastic: false } => {
+            Algorithm { of_noise: false, stochastic: false, .. } => {
                 let value = -next_alpha * libm::expm1(-h);
                 DpmStep {
                     h,
@@ -69,7 +79,7 @@ impl Algorithm {
                     noise: 0.0,
                 }
             }
-            Algorithm { of_noise: true, stochastic: false } => {
+            Algorithm { of_noise: true, stochastic: false, .. } => {
                 let value = -next_deviation * libm::expm1(h);
                 DpmStep {
                     h,
@@ -81,7 +91,7 @@ impl Algorithm {
                     noise: 0.0,
                 }
             }
-            Algorithm { of_noise: false, stochastic: true } => {
+            Algorithm { of_noise: false, stochastic: true, .. } => {
                 let twice = 2.0 * h;
                 let value = -next_alpha * libm::expm1(-twice);
                 DpmStep {
@@ -94,7 +104,7 @@ impl Algorithm {
                     noise: next_deviation * (-libm::expm1(-twice)).sqrt(),
                 }
             }
-            Algorithm { of_noise: true, stochastic: true } => {
+            Algorithm { of_noise: true, stochastic: true, .. } => {
                 let value = -2.0 * next_deviation * libm::expm1(h);
                 DpmStep {
                     h,

@@ -76,7 +76,7 @@ impl DpmMultistep {
             prediction: config.prediction,
             sigmas: on.up_to(last_sigma(config, options.final_sigma)),
             timesteps: on.timesteps,
-            algorithm: Algorithm { of_noise: options.noise_prediction, stochastic },
+            algorithm: Algorithm { of_noise: options.noise_prediction, stochastic, clipping: config.options.clipping },
             options,
         }
     }
@@ -113,7 +113,7 @@ impl Method for DpmMultistep {
         draws: &mut NoiseDraws,
     ) -> Vec<f32> {
         let (sigma, next) = (self.sigmas[call], self.sigmas[call + 1]);
-        let value = self.algorithm.model_value(self.prediction, sigma).of(latents, &output);
+        let value = self.algorithm.model_value(self.prediction, sigma, latents, &output);
         let earlier = |back: usize| history.outputs[history.outputs.len() - back].as_slice();
         let step = self.algorithm.step(sigma, next);
         // How long the step that ended `back` calls ago was, relative to this one.

@@ -17,7 +17,8 @@ pub(super) struct DpmSde {
 
 impl DpmSde {
     pub(super) fn new(route: &Route) -> DpmSde {
-        let space = SigmaSpace::new(route);
+        // The motion is asked for at sigmas that are rounded to six digits: the last bit counts.
+        let space = SigmaSpace::exact(route);
         // 0 for the last step.
         let middles = space.sigmas.windows(2).map(|pair| middle(pair[0], pair[1])).collect();
         DpmSde { halfway: HalfwaySteps::new(space, middles) }

@@ -72,7 +72,11 @@ impl DpmSinglestep {
             sigmas: on.up_to(last_sigma(config, options.final_sigma)),
             orders: orders(on.timesteps.len(), &options),
             timesteps: on.timesteps,
-            algorithm: Algorithm { of_noise: options.noise_prediction, stochastic: options.stochastic },
+            algorithm: Algorithm {
+                of_noise: options.noise_prediction,
+                stochastic: options.stochastic,
+                clipping: config.options.clipping,
+            },
             options,
         }
     }
@@ -117,7 +121,7 @@ impl Method for DpmSinglestep {
         latents: &[f32],
         draws: &mut NoiseDraws,
     ) -> Vec<f32> {
-        let newest = self.algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);
+        let newest = self.algorithm.model_value(self.prediction, self.sigmas[call], latents, &output);
         let order = self.orders[call].min(history.outputs.len() + 1);
         if order == 1 {
             history.sample = Some(Arc::new(latents.to_vec()));

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::History;
+use super::clipping::Clipping;
 use super::method::{Method, Mix, NoiseDraws, weighted};
 use super::sigma_space::{SigmaSpace, input_divisor};
 use super::sigmas::Route;
@@ -13,18 +14,30 @@ use super::sigmas::Route;
 pub(super) struct Heun {
     space: SigmaSpace,
     timesteps: Vec<f64>,
+    clipping: Option<Clipping>,
 }
 
 impl Heun {
     pub(super) fn new(route: &Route) -> Heun {
         let space = SigmaSpace::new(route);
         let twice = space.timesteps.iter().flat_map(|t| [*t, *t]);
-        Heun { timesteps: twice.skip(1).collect(), space }
+        Heun { timesteps: twice.skip(1).collect(), clipping: route.config.options.clipping, space }
     }
 
     /// The sigma of the latents that the UNet sees.
     fn sigma(&self, call: usize) -> f64 {
         self.space.sigmas[call.div_ceil(2)]
+    }
+
+    /// How latents change with sigma.
+    fn derivative(&self, sigma: f64, latents: &[f32], output: &[f32]) -> Vec<f32> {
+        match self.clipping {
+            None => self.space.derivative(sigma).of(latents, output),
+            Some(clipping) => {
+                let image = clipping.image(self.space.image(sigma), latents, output);
+                Mix(1.0 / sigma, -1.0 / sigma).of(latents, &image)
+            }
+        }
     }
 }
 
@@ -58,7 +71,7 @@ impl Method for Heun {
         _: &mut NoiseDraws,
     ) -> Vec<f32> {
         let (sigma, next) = (self.space.sigmas[call / 2], self.space.sigmas[call / 2 + 1]);
-        let derivative = self.space.derivative(self.sigma(call)).of(latents, &output);
+        let derivative = self.derivative(self.sigma(call), latents, &output);
         match (history.sample.take(), history.outputs.pop()) {
             (Some(sample), Some(first)) => {
                 let half = 0.5 * (next - sigma);

@@ -1,6 +1,7 @@
 //! Latent consistency sampling (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>, algorithm 3), as diffusers'
 //! `LCMScheduler`.
 
+use super::clipping::Clipping;
 use super::method::{Alphas, Method, Mix, NoiseDraws};
 use super::{History, Prediction, SamplingConfig};
 
@@ -13,6 +14,7 @@ pub(super) struct Lcm {
     prediction: Prediction,
     alphas: Alphas,
     timesteps: Vec<f64>,
+    clipping: Option<Clipping>,
 }
 
 /// The timesteps that the model was distilled with: the most steps that it can make.
@@ -35,6 +37,7 @@ impl Lcm {
             prediction: config.prediction,
             alphas: Alphas::new(config, config.set_alpha_to_one.unwrap_or(true)),
             timesteps: timesteps(config, steps),
+            clipping: config.options.clipping,
         }
     }
 }
@@ -62,7 +65,10 @@ impl Method for Lcm {
         let scaled = t * TIMESTEP_SCALE;
         let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
-        let denoised = Mix(out * image.0 + skip, out * image.1).of(latents, &output);
+        let denoised = match self.clipping {
+            None => Mix(out * image.0 + skip, out * image.1).of(latents, &output),
+            Some(clipping) => Mix(out, skip).of(&clipping.image(image, latents, &output), latents),
+        };
         match self.timesteps.get(call + 1) {
             Some(next) => Mix::of_alpha(self.alphas.at(*next)).of(&denoised, &draws.normals()),
             None => denoised,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clipping::Clipping;
 use super::deis::DeisOptions;
 use super::dpm_multistep::DpmMultistepOptions;
 use super::dpm_singlestep::DpmSinglestepOptions;
@@ -28,6 +29,9 @@ pub struct SamplerOptions {
     /// Of `unipc`.
     #[serde(skip_serializing_if = "is_default")]
     pub unipc: UnipcOptions,
+    /// Bounds of the predicted image: of `ddim`, `heun` and `lcm` of either kind, of the solvers a quantile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clipping: Option<Clipping>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -42,7 +46,8 @@ impl SamplerOptions {
 
     /// Every order is one that the solvers have, and the ways to the last sigma fit.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let SamplerOptions { euler, dpm_multistep, dpm_singlestep, deis, unipc } = self;
+        let SamplerOptions { euler, dpm_multistep, dpm_singlestep, deis, unipc, clipping } = self;
+        clipping.map_or(Ok(()), Clipping::check)?;
         let orders = [
             ("dpm_multistep", dpm_multistep.solver_order),
             ("dpm_singlestep", dpm_singlestep.solver_order),

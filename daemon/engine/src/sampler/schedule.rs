@@ -4,7 +4,11 @@ use super::{BetaSchedule, SamplingConfig, Spacing};
 
 /// Cumulative products of the alphas, one for each training timestep, as torch computes them: betas in f32, products in f64.
 pub(super) fn alphas_cumprod(config: &SamplingConfig) -> Vec<f64> {
-    let mut alphas: Vec<f64> = betas(config).iter().map(|beta| f64::from(1.0 - beta)).collect();
+    cumulative(config, &betas(config, evenly))
+}
+
+fn cumulative(config: &SamplingConfig, betas: &[f32]) -> Vec<f64> {
+    let mut alphas: Vec<f64> = betas.iter().map(|beta| f64::from(1.0 - beta)).collect();
     if config.rescale_betas_zero_snr {
         rescale_zero_terminal_snr(&mut alphas);
     }
@@ -18,20 +22,34 @@ pub(super) fn alphas_cumprod(config: &SamplingConfig) -> Vec<f64> {
         .collect()
 }
 
-fn betas(config: &SamplingConfig) -> Vec<f32> {
+/// `line` gives a number of values evenly from one to another.
+fn betas(config: &SamplingConfig, line: fn(f64, f64, usize) -> Vec<f32>) -> Vec<f32> {
     let count = config.train_timesteps;
-    let line = |from: f64, to: f64| {
-        let step = (to - from) / (count.max(2) - 1) as f64;
-        (0..count).map(move |i| from + step * i as f64)
-    };
     match config.beta_schedule {
-        BetaSchedule::Linear => line(config.beta_start, config.beta_end).map(|beta| beta as f32).collect(),
-        BetaSchedule::ScaledLinear => line(config.beta_start.sqrt(), config.beta_end.sqrt())
-            .map(|root| root as f32)
-            .map(|root| root * root)
-            .collect(),
+        BetaSchedule::Linear => line(config.beta_start, config.beta_end, count),
+        BetaSchedule::ScaledLinear => {
+            line(config.beta_start.sqrt(), config.beta_end.sqrt(), count).iter().map(|root| root * root).collect()
+        }
         BetaSchedule::SquaredcosCapV2 => (0..count).map(|i| squared_cosine_beta(i, count) as f32).collect(),
     }
+}
+
+/// Each the nearest f32.
+fn evenly(from: f64, to: f64, count: usize) -> Vec<f32> {
+    let step = (to - from) / (count.max(2) - 1) as f64;
+    (0..count).map(|i| (from + step * i as f64) as f32).collect()
+}
+
+/// As `torch.linspace` in f32: from both ends, each value with one rounding after the step's.
+fn evenly_in_f32(from: f64, to: f64, count: usize) -> Vec<f32> {
+    let (from, to) = (from as f32, to as f32);
+    let last = count.max(2) - 1;
+    let step = f64::from((to - from) / last as f32);
+    let value = |i: usize| match i < count / 2 {
+        true => (f64::from(from) + step * i as f64) as f32,
+        false => (f64::from(to) - step * (last - i) as f64) as f32,
+    };
+    (0..count).map(value).collect()
 }
 
 /// Nichol & Dhariwal 2021, equation 17, capped as there.
@@ -101,6 +119,13 @@ pub(super) fn training_sigmas(config: &SamplingConfig) -> Vec<f64> {
     alphas_cumprod.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
 }
 
+/// The same with each operation rounded to f32, as torch rounds.
+pub(super) fn training_sigmas_f32(config: &SamplingConfig) -> Vec<f64> {
+    let sigma = |alpha: f32| ((1.0 - alpha) / alpha).sqrt();
+    let alphas = cumulative(config, &betas(config, evenly_in_f32));
+    alphas.into_iter().map(|alpha| f64::from(sigma(alpha as f32))).collect()
+}
+
 /// The sigmas at `timesteps`.
 pub(super) fn sigmas(config: &SamplingConfig, timesteps: &[f64]) -> Vec<f64> {
     let all = training_sigmas(config);
@@ -108,7 +133,7 @@ pub(super) fn sigmas(config: &SamplingConfig, timesteps: &[f64]) -> Vec<f64> {
 }
 
 /// The value at a fractional timestep.
-fn interpolate(values: &[f64], t: f64) -> f64 {
+pub(super) fn interpolate(values: &[f64], t: f64) -> f64 {
     let low = (t.max(0.0) as usize).min(values.len() - 1);
     let high = (low + 1).min(values.len() - 1);
     values[low] + (t - low as f64) * (values[high] - values[low])

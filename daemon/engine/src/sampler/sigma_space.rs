@@ -28,7 +28,15 @@ impl SigmaSpace {
 
     /// Ends at `last`; `bounds` are a curve's smallest and largest sigma.
     pub(super) fn within(route: &Route, bounds: (Option<f64>, Option<f64>), last: FinalSigma) -> SigmaSpace {
-        let on = Sigmas::between_spaced(route, bounds);
+        SigmaSpace::of(route, Sigmas::between_spaced(route, bounds), last)
+    }
+
+    /// Ends without noise, with the reference's sigmas to the last bit.
+    pub(super) fn exact(route: &Route) -> SigmaSpace {
+        SigmaSpace::of(route, Sigmas::between_spaced_exactly(route), FinalSigma::Zero)
+    }
+
+    fn of(route: &Route, on: Sigmas, last: FinalSigma) -> SigmaSpace {
         SigmaSpace {
             prediction: route.config.prediction,
             sigmas: on.up_to(last_sigma(route.config, last)),

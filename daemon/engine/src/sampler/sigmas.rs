@@ -27,14 +27,26 @@ impl Sigmas {
     /// For samplers whose latents are the image plus sigma times noise: a curve lies between the sigmas of the first and
     /// the last spaced timestep, or within `bounds`, the smallest and the largest, where they say otherwise.
     pub(super) fn between_spaced(route: &Route, bounds: (Option<f64>, Option<f64>)) -> Sigmas {
-        let Route { config, curve, steps } = *route;
-        let spacing = config.spacing.unwrap_or(Spacing::Linspace);
-        let timesteps: Vec<f64> =
-            schedule::timesteps(config, spacing, steps).into_iter().map(|t| f64::from(t as f32)).collect();
-        let sigmas = schedule::sigmas(config, &timesteps);
-        let Some(curve) = curve else { return Sigmas { timesteps, sigmas } };
+        let timesteps = spaced(route).into_iter().map(|t| f64::from(t as f32)).collect();
+        Sigmas::between(route, timesteps, &schedule::training_sigmas(route.config), bounds)
+    }
+
+    /// The same to the last bit of the reference's f32, which has the training sigmas in f32 and the timesteps in f64.
+    pub(super) fn between_spaced_exactly(route: &Route) -> Sigmas {
+        Sigmas::between(route, spaced(route), &schedule::training_sigmas_f32(route.config), (None, None))
+    }
+
+    /// The sigmas at `timesteps` among those of training, or a curve between them.
+    fn between(
+        route: &Route,
+        timesteps: Vec<f64>,
+        training: &[f64],
+        (low, high): (Option<f64>, Option<f64>),
+    ) -> Sigmas {
+        let sigmas: Vec<f64> = timesteps.iter().map(|t| schedule::interpolate(training, *t)).collect();
+        let Some(curve) = route.curve else { return Sigmas { timesteps, sigmas } };
         let (first, last) = (sigmas[0], sigmas[sigmas.len() - 1]);
-        Sigmas::on(config, spread(curve, bounds.1.unwrap_or(first), bounds.0.unwrap_or(last), steps))
+        Sigmas::on(route.config, spread(curve, high.unwrap_or(first), low.unwrap_or(last), route.steps))
     }
 
     /// For solvers in the logarithm of sigma (DPM-Solver, DEIS, UniPC): spaced timesteps divide the way to the timestep
@@ -70,6 +82,11 @@ impl Sigmas {
     pub(super) fn up_to(&self, last: f64) -> Vec<f64> {
         self.sigmas.iter().chain([&last]).map(|sigma| f64::from(*sigma as f32)).collect()
     }
+}
+
+/// The timesteps before each step, evenly from the last to the first unless the model says otherwise.
+fn spaced(route: &Route) -> Vec<f64> {
+    schedule::timesteps(route.config, route.config.spacing.unwrap_or(Spacing::Linspace), route.steps)
 }
 
 /// The sigma after the last step: 0, or that of the first training timestep.

@@ -60,6 +60,7 @@ pub(super) struct Unipc {
     timesteps: Vec<f64>,
     /// Before each call and after the last.
     sigmas: Vec<f64>,
+    algorithm: Algorithm,
     options: UnipcOptions,
 }
 
@@ -70,7 +71,14 @@ impl Unipc {
             (FinalSigma::SigmaMin, Some(curve)) if curve != SigmaCurve::Lu => on.sigmas[on.sigmas.len() - 1],
             (last, _) => last_sigma(route.config, last),
         };
-        Unipc { prediction: route.config.prediction, sigmas: on.up_to(last), timesteps: on.timesteps, options }
+        let of_noise = !options.predict_x0;
+        Unipc {
+            prediction: route.config.prediction,
+            sigmas: on.up_to(last),
+            timesteps: on.timesteps,
+            algorithm: Algorithm { of_noise, stochastic: false, clipping: route.config.options.clipping },
+            options,
+        }
     }
 
     /// Of the step from `call`, where `there` model values are known.
@@ -206,9 +214,8 @@ impl Method for Unipc {
         latents: &[f32],
         _: &mut NoiseDraws,
     ) -> Vec<f32> {
-        let UnipcOptions { solver_order, predict_x0, disable_corrector, .. } = &self.options;
-        let algorithm = Algorithm { of_noise: !predict_x0, stochastic: false };
-        let value = algorithm.model_value(self.prediction, self.sigmas[call]).of(latents, &output);
+        let UnipcOptions { solver_order, disable_corrector, .. } = &self.options;
+        let value = self.algorithm.model_value(self.prediction, self.sigmas[call], latents, &output);
         let sample = match &history.sample {
             Some(before) if !disable_corrector.contains(&(call - 1)) => {
                 let order = self.order(call - 1, history.outputs.len());
