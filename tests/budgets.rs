@@ -42,3 +42,21 @@ fn smallest_budgets_hold_where_latents_are_large() {
     paint_in_smallest("sdxl", Format::F32, image.to_str());
     paint_in_smallest("sdxl", Format::Int8, None);
 }
+
+/// Chunks of a long prompt are encoded together as far as the budget allows, and a second prompt makes the UNet's batch
+/// larger.
+#[test]
+fn the_smallest_budget_holds_for_a_long_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/models/ssd-1b");
+    convert(&source, &folder.path().join("bundle"), &Options::default(), &mut |_| {}).unwrap();
+    let prompt = "a [red:blue:0.5] house on a hill, ".repeat(60) + "AND a blue boat";
+    let size = ["--width", "256", "--height", "256", "--steps", "2", "--threads", "1"];
+    let generate = [&["generate", &prompt, "--model", "bundle"][..], &size, &["--memory"]].concat();
+    let (_, _, refusal) = run(&[&generate[..], &["1M"]].concat(), folder.path());
+    let smallest: u64 = refusal.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let done = json(&[&generate[..], &[&format!("{smallest}M"), "--json"]].concat(), folder.path());
+    let held = done["timings"]["peak_rss"].as_u64().unwrap();
+    println!("a long prompt: {:.1} MiB held of {smallest}", held as f64 / f64::from(1 << 20));
+    assert!(held <= smallest << 20, "{held} bytes held of {smallest} MiB");
+}

@@ -16,14 +16,18 @@ use model_prep::{SourceOptions, convert};
 /// Width and height, pixels.
 type Size = (u32, u32);
 
-/// A PNG that the program paints, kept in `folder` as `name`.
-fn paint(folder: &Path, name: &str, level: Level, options: &[&str]) -> Vec<u8> {
+const PROMPT: &str = "a small yellow boat on the sea";
+
+/// A PNG that the program paints, kept in `folder` as `name`, and what a display shows of it, if one is asked for.
+fn paint(folder: &Path, name: &str, level: Level, options: &[&str], case: &PaintingCase) -> [Vec<u8>; 2] {
     let file = folder.join(name);
     let mut command = Command::new(program());
-    command.args(["generate", "a small yellow boat on the sea", "--seed", "11", "--steps", "2", "-o"]).arg(&file);
+    let prompt = case.prompt.unwrap_or(PROMPT);
+    command.args(["generate", prompt, "--seed", "11", "--steps", "2", "-o"]).arg(&file);
     let output = command.args(options).env("DIFFUSED_CPU", level.name()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(file).unwrap()
+    let shown = file.with_extension("").with_file_name(format!("{}-panel.png", file.file_stem().unwrap().display()));
+    [std::fs::read(file).unwrap(), std::fs::read(shown).unwrap_or_default()]
 }
 
 /// What is painted beside the size.
@@ -36,16 +40,19 @@ struct PaintingCase<'a> {
     model: Option<&'a Path>,
     upscale: Option<usize>,
     hires: Option<HiresRequest>,
+    /// Another prompt than the usual.
+    prompt: Option<&'a str>,
 }
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size.
 fn smallest_budget((width, height): Size, case: &PaintingCase) -> String {
-    let PaintingCase { strength, inpainting, model, upscale, ref hires } = *case;
+    let PaintingCase { strength, inpainting, model, upscale, ref hires, prompt } = *case;
     let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
     let hires = hires.clone();
-    let request = Request { width, height, strength, inpainting, upscale, hires, ..Request::default() };
+    let prompt = prompt.unwrap_or_default().to_owned();
+    let request = Request { prompt, width, height, strength, inpainting, upscale, hires, ..Request::default() };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
         panic!("one byte cannot be enough")
@@ -59,11 +66,12 @@ fn check(name: &str, size: Size, options: &[&str], case: &PaintingCase) {
     let (width, height) = (size.0.to_string(), size.1.to_string());
     let mut options = options.to_vec();
     options.extend(["--width", &width, "--height", &height]);
-    let wanted = paint(folder.path(), name, Level::Scalar, &options);
+    let wanted = paint(folder.path(), name, Level::Scalar, &options, case);
+    assert_eq!(wanted[1].is_empty(), !options.contains(&"--panel"));
     for level in Level::ALL.into_iter().filter(|level| level.available()) {
         for threads in ["1", "2", "3", "4"] {
             let options = [&options[..], &["--threads", threads]].concat();
-            assert!(paint(folder.path(), name, level, &options) == wanted, "{level}, {threads} threads");
+            assert!(paint(folder.path(), name, level, &options, case) == wanted, "{level}, {threads} threads");
             if level == Level::Scalar {
                 break; // one is enough of the slowest
             }
@@ -71,7 +79,7 @@ fn check(name: &str, size: Size, options: &[&str], case: &PaintingCase) {
     }
     for memory in [&smallest_budget(size, case), "64M", "2G"] {
         let options = [&options[..], &["--memory", memory]].concat();
-        assert!(paint(folder.path(), name, Level::detected(), &options) == wanted, "a budget of {memory}");
+        assert!(paint(folder.path(), name, Level::detected(), &options, case) == wanted, "a budget of {memory}");
     }
 }
 
@@ -141,4 +149,13 @@ fn two_passes_of_latents_and_of_pixels() {
         let options = ["--hires", "1.5", "--hires-upscaler", &upscaler.to_string()];
         check("boat.png", (64, 48), &options, &PaintingCase { hires: Some(hires), ..PaintingCase::default() });
     }
+}
+
+/// Three chunks of words, changes from step to step and a second prompt; and a display's picture.
+#[test]
+fn long_and_joined_prompts_and_what_a_display_shows() {
+    let long = "a [red:blue:0.5] house on a (hill:1.3), [day|night], ".repeat(16) + "AND a boat:0.7";
+    let panel = r#"{"width": 48, "height": 32, "palette": "spectra-6"}"#;
+    let case = PaintingCase { prompt: Some(&long), ..PaintingCase::default() };
+    check("boat.png", (64, 48), &["--panel", panel], &case);
 }

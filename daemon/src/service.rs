@@ -27,7 +27,7 @@ use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
 use intake::Intake;
 use muse::Muses;
-pub(crate) use muse::check as check_muses;
+pub(crate) use muse::{check as check_muses, unreadable_prompts};
 pub(crate) use notify::{Loading, status as tell_systemd};
 use notify::{Readiness, Watchdog};
 use publisher::Publisher;

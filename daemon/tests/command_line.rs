@@ -142,6 +142,36 @@ fn a_model_that_is_not_converted() {
 }
 
 #[test]
+fn a_muse_without_prompts_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.txt");
+    let muse = format!("[[muse]]\nname = \"wall\"\nevery = \"1h\"\nprompts_file = {file:?}\n");
+    fs::write(folder.path().join("c.toml"), format!("state_dir = {:?}\n{muse}", folder.path().join("state"))).unwrap();
+    let told = |why: &str| {
+        let (code, _, stderr) = run(&["check", "--config", "c.toml"], folder.path());
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.contains("muse `wall`: prompts_file: ") && stderr.contains(why), "{stderr}");
+    };
+    told("p.txt: No such file");
+    fs::write(&file, "# none\n\n").unwrap();
+    told("p.txt: there is no prompt in it");
+}
+
+#[test]
+fn a_display_of_the_configuration_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let hall = "[panels.hall]\nwidth = 32\nheight = 24\npalette = \"black-white\"\npacking = \"1bpp\"\n";
+    fs::write(folder.path().join("c.toml"), hall).unwrap();
+    let generate =
+        ["generate", "a", "--steps", "1", "--width", "64", "--height", "64", "-o", "a.png", "--panel", "hall"];
+    let (code, _, stderr) = run(&generate, folder.path());
+    assert!(code == Some(2) && stderr.contains("--panel: ") && stderr.contains("hall"), "{code:?}: {stderr}");
+    let (code, _, stderr) = run(&[&generate[..], &["--config", "c.toml"]].concat(), folder.path());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(image::image_dimensions(folder.path().join("a-panel.png")).unwrap(), (32, 24));
+}
+
+#[test]
 fn a_wrong_command_line() {
     check(&["generate"], &[], 2, &["PROMPT"]);
     check(&["generate", "a", "--width", "7"], &[], 2, &["--width", "32"]);

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         larger::a_second_pass_keeps_to_its_plan,
         larger::an_upscaler_keeps_to_its_plan,
         muse::a_muse_paints_by_itself_and_knows_its_turn_after_a_restart,
+        muse::wildcards_are_drawn_from_the_seed,
         refusals::an_image_over_a_limit_that_was_not_announced_comes_as_a_smaller_one_or_as_its_path,
         scripted::a_broker_that_hangs_up_on_images_gets_all_else,
         scripted::a_broker_whose_refusals_are_unknown_gets_all_else,

@@ -47,7 +47,7 @@ pub(crate) fn kill_in_an_image(dice: &mut Dice) -> String {
             let mut request = request(id, sampler);
             if round % 2 == 1 {
                 (request["init_images"], request["denoising_strength"]) = (json!([init_image()]), json!(0.8));
-                if round % 4 == 3 {
+                if round % 4 == 1 {
                     (request["mask"], request["mask_blur"]) = (json!(mask()), json!(3));
                 }
                 rig.peer.publish("img2img", request.to_string());

@@ -86,7 +86,7 @@ def masks(width, height):
     return found
 
 
-def paint(pictures, pipe, model, sampler, init, mask, strength, seed, size=None, padding=None):
+def paint(pictures, pipe, model, sampler, init, mask, strength, seed, size=None, padding=None, name=None):
     kind, own = SAMPLERS[sampler]
     pipe.scheduler = kind.from_config(pipe.original, **own)
     image, shape = Image.open(HERE / init).convert("RGB"), Image.open(HERE / mask).convert("L")
@@ -95,7 +95,7 @@ def paint(pictures, pipe, model, sampler, init, mask, strength, seed, size=None,
     picture = pipe(prompt=PROMPT, negative_prompt=NEGATIVE, image=image, mask_image=shape, strength=strength,
                    width=width, height=height, num_inference_steps=5, guidance_scale=4.0, output_type="pil",
                    generator=torch.Generator("cpu").manual_seed(seed), **crop).images[0]
-    file = f"inpaint/{model}-{len(pictures)}.png"
+    file = f"inpaint/{name or model}-{len(pictures)}.png"
     picture.save(HERE / file, optimize=True)
     request = {"model": model, "sampler": sampler, "prompt": PROMPT, "negative_prompt": NEGATIVE, "seed": seed, "steps": 5,
                "cfg_scale": 4.0, "width": width, "height": height, "init_image": init, "strength": strength, "mask": mask,

@@ -69,10 +69,21 @@ impl MaskedGolden {
 
 #[test]
 fn pictures_agree() {
-    let list = std::fs::read_to_string(goldens().join("pictures-inpaint.json")).unwrap();
+    check_pictures("pictures-inpaint.json", &["sd1", "inpaint", "sdxl", "sdxl-inpaint"]);
+}
+
+/// Unmasked latents follow between the calls of a step, too.
+#[test]
+fn pictures_of_two_calls_a_step_agree() {
+    check_pictures("pictures-inpaint-two-calls.json", &["sd1"]);
+}
+
+/// Paints the pictures of the list `file` by these models, and holds them against the reference's.
+fn check_pictures(file: &str, models: &[&str]) {
+    let list = std::fs::read_to_string(goldens().join(file)).unwrap();
     let list: Vec<MaskedGolden> = serde_json::from_str(&list).unwrap();
     let (mut wrong, mut painted) = (vec![], 0);
-    for model in ["sd1", "inpaint", "sdxl", "sdxl-inpaint"] {
+    for &model in models {
         let fresh = Fresh::new(model, Format::F32);
         let resolver = Resolver::open(fresh.source()).unwrap();
         let mut engine = Engine::open(fresh.source(), Options::default()).unwrap();

@@ -103,6 +103,7 @@ fn pictures_agree() {
 
 #[test]
 fn second_passes_agree() {
+    check_pictures("pictures-hires-two-calls.json", &["sd1"], |model| Fresh::new(model, Format::F32));
     check_pictures("pictures-hires.json", &["sd1", "sd2", "lcm", "sdxl", "demo"], |model| {
         Fresh::new(model, Format::F32)
     });

@@ -5,8 +5,9 @@
 //! where the checksum and every length fit, and an engine goes on only with what the same program made of the same
 //! painting and model.
 
-use std::fmt::Debug;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::hash::xxh3;
@@ -45,12 +46,15 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Of what this program makes of a painting with the model of this checksum; `parameters` say all of it.
-    pub(crate) fn new(model_sha256: &str, parameters: &impl Debug) -> Origin {
+    /// Of what this program makes of a painting with the model of this checksum. The parameters count as results show
+    /// them, so that one that is new and not used leaves the checksum as it was.
+    pub(crate) fn new(model_sha256: &str, parameters: &impl Serialize) -> Origin {
+        let parameters =
+            serde_json::to_vec(parameters).expect("parameters have only strings as keys, and finite numbers");
         Origin {
             program: xxh3(env!("CARGO_PKG_VERSION").as_bytes()),
             model: xxh3(model_sha256.as_bytes()),
-            painting: xxh3(format!("{parameters:?}").as_bytes()),
+            painting: xxh3(&parameters),
         }
     }
 }
@@ -192,4 +196,29 @@ fn read(
         history,
         noise,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct ParametersOfBefore {
+        steps: usize,
+    }
+
+    #[derive(Serialize)]
+    struct ParametersOfToday {
+        steps: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        more: Option<usize>,
+    }
+
+    #[test]
+    fn a_new_parameter_counts_where_it_is_used() {
+        let before = Origin::new("model", &ParametersOfBefore { steps: 7 });
+        let today = |more| Origin::new("model", &ParametersOfToday { steps: 7, more });
+        assert_eq!(today(None), before);
+        assert_ne!(today(Some(1)), before);
+    }
 }

@@ -52,6 +52,7 @@ const KEPT_SCHEDULES: usize = 4;
 
 pub(crate) use ahead::{Ahead, KnownInput, RUNS_AHEAD};
 pub(crate) use input::{InputShape, InputValues, Signature};
+pub(crate) use layers::blocks_before_embeddings;
 pub(crate) use shared::Shared;
 
 /// Called before each layer with the part of the run's multiply-adds that is done, from 0 to 1.

@@ -4,6 +4,7 @@
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
 use crate::error::{Error, Result};
+use crate::graph;
 use crate::hires::{self, Hires, SamplingPass};
 use crate::inpainting::MaskedContent;
 use crate::parameters::{self, Defaults};
@@ -112,6 +113,8 @@ pub struct Resolver {
     manifest: Manifest,
     model_sha256: String,
     tokenizer: Tokenizer,
+    /// How many layers before the one of the embeddings every text encoder has.
+    earlier_layers: Option<usize>,
     defaults: Defaults,
 }
 
@@ -125,7 +128,7 @@ fn without_init_image(request: &Request, init_size: Option<(u32, u32)>) -> Vec<W
 }
 
 impl Resolver {
-    /// Opens a bundle's manifest and its tokenizer.
+    /// Opens a bundle's manifest and its tokenizer, and counts the text encoders' layers.
     ///
     /// # Errors
     ///
@@ -135,7 +138,11 @@ impl Resolver {
         let (vocab, merges) = (bundle.read("tokenizer/vocab.json")?, bundle.read("tokenizer/merges.txt")?);
         let tokenizer = Tokenizer::new(&vocab, &merges, &bundle.manifest.text.added)
             .map_err(|message| Error::ModelCorrupt { path: bundle.source.path("tokenizer"), message })?;
+        let encoders = ["text_encoder", "text_encoder_2"].into_iter().filter(|name| bundle.manifest.has(name));
+        let layers = encoders.map(|name| Ok(graph::blocks_before_embeddings(&bundle.read(&format!("{name}.onnx"))?)));
+        let earlier_layers = layers.collect::<Result<Vec<_>>>()?.into_iter().flatten().min();
         Ok(Resolver {
+            earlier_layers,
             manifest: bundle.manifest,
             model_sha256: bundle.sha256,
             tokenizer,
@@ -255,9 +262,21 @@ impl Resolver {
             warnings.push(Warning::NegativePromptUnused { cfg_scale: parameters.cfg_scale });
         }
         let prompts = reader.read(prompt, Some(negative_prompt.as_str()).filter(|_| guided), warnings)?;
-        let left_out = |skip: Option<usize>| (skip.unwrap_or(1) - 1).max(usize::from(sizes.second.is_some()));
-        let left_out = left_out(parameters.clip_skip.or(sizes.clip_skip)) - left_out(sizes.clip_skip);
-        Ok(Prompts { left_out, ..prompts })
+        Ok(Prompts { left_out: self.left_out(parameters.clip_skip)?, ..prompts })
+    }
+
+    /// How many of the layers that the bundle's text encoders have are left out at the end.
+    fn left_out(&self, clip_skip: Option<usize>) -> Result<usize> {
+        let sizes = &self.manifest.text;
+        let of = |skip: Option<usize>| (skip.unwrap_or(1) - 1).max(usize::from(sizes.second.is_some()));
+        let (left_out, of_bundle) = (of(clip_skip.or(sizes.clip_skip)), of(sizes.clip_skip));
+        let most = self.earlier_layers.map_or(left_out, |layers| of_bundle + layers);
+        if left_out > most {
+            let message =
+                format!("{} is out of range; this model's text encoder allows 1 to {}", left_out + 1, most + 1);
+            return Err(Error::InvalidParam { field: "clip_skip", message });
+        }
+        Ok(left_out - of_bundle)
     }
 }
 
@@ -266,4 +285,27 @@ impl Resolver {
 fn calls_per_step(calls: usize, steps: usize, strength: Option<f64>) -> usize {
     let taken = strength.map_or(steps, |strength| (steps as f64 * strength) as usize).max(1);
     calls.div_ceil(taken + 1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The demo model's text encoder has four layers.
+    #[test]
+    fn a_layer_that_the_text_encoder_does_not_have_is_refused() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+        let resolver = Resolver::open(Source::Folder(demo)).unwrap();
+        let resolve = |skip| resolver.resolve(&Request { clip_skip: Some(skip), ..Request::default() }, None);
+        for skip in 1..=4 {
+            assert_eq!(resolve(skip).unwrap().prompts.left_out, skip - 1);
+        }
+        let Err(Error::InvalidParam { field, message }) = resolve(5) else { panic!("a fifth layer") };
+        assert_eq!(
+            (field, message.as_str()),
+            ("clip_skip", "5 is out of range; this model's text encoder allows 1 to 4")
+        );
+    }
 }

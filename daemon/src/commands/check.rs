@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
-use crate::service::{check_muses, with_defaults};
+use crate::service::{check_muses, unreadable_prompts, with_defaults};
 
 /// What the service starts with.
 pub struct Prepared {
@@ -32,9 +32,8 @@ pub struct Prepared {
 pub fn run(path: Option<&Path>) -> Result<(), Failure> {
     let Prepared { config, resolver, warning, .. } = prepare(path)?;
     BrokerAccess::of(&config).map_err(|error| wrong_key(path, &error))?;
-    if let Some(warning) = warning {
-        eprintln!("diffused: warning: {warning}");
-    }
+    let prompts = unreadable_prompts(&config).into_iter().map(|wrong| Config::located(path, &wrong));
+    warning.into_iter().chain(prompts).for_each(|warning| eprintln!("diffused: warning: {warning}"));
     let (model, broker) = (&resolver.manifest().name, &config.mqtt.url);
     print_line(format!("the configuration is valid: model `{model}`, broker {broker}"));
     Ok(())

@@ -237,6 +237,9 @@ pub struct GenerateArgs {
     /// png or jpeg; by the output's name if not given, else png
     #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
     pub format: Option<FileFormat>,
+    /// A configuration whose panels --panel knows too
+    #[arg(long, value_name = "FILE", requires = "panel", help_heading = OUTPUT)]
+    pub config: Option<PathBuf>,
     /// Print progress and result as lines of JSON
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,

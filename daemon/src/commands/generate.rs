@@ -14,6 +14,7 @@ use crate::commands::cli::{GenerateArgs, PaintArgs, print_line};
 use crate::commands::output::{self, ImageSink};
 use crate::commands::preview_file::PreviewFile;
 use crate::commands::progress_line::ProgressLine;
+use crate::config::Config;
 use crate::contract::messages::JobProgress;
 use crate::contract::request::FileFormat;
 use crate::display::panels::KnownPanels;
@@ -45,7 +46,7 @@ fn paint(arguments: &GenerateArgs) -> Result<(), Failure> {
     let [init_image, mask] = files(&arguments.paint)?;
     let sources = Sources { init_image: init_image.as_ref(), mask: mask.as_ref() };
     let mut request = request(&arguments.paint);
-    let display = display(&arguments.paint, arguments.output.as_deref())?;
+    let display = display(arguments)?;
     let own_format = arguments.format.unwrap_or(FileFormat::Png);
     let own_name = || free_name(Path::new(""), &arguments.paint.prompt, request.seed, own_format);
     let path = arguments.output.clone().unwrap_or_else(own_name);
@@ -106,12 +107,15 @@ fn draw(request: Request, resolver: &Resolver, arguments: &GenerateArgs) -> Resu
     Ok(drawn_request(&request, &drawn, request.seed))
 }
 
-/// What a display is to show, of those that the program knows.
-fn display(paint: &PaintArgs, output: Option<&Path>) -> Result<Option<DisplaySpec>, Failure> {
+/// What a display is to show, of those that the program and the configuration know.
+fn display(arguments: &GenerateArgs) -> Result<Option<DisplaySpec>, Failure> {
+    let Some(wanted) = &arguments.paint.panel else { return Ok(None) };
     let wrong = |error: String| Failure::Usage(format!("--panel: {error}"));
-    let resolved =
-        paint.panel.as_ref().map_or(Ok(None), |wanted| wanted.resolve(&KnownPanels::default())).map_err(wrong)?;
-    if resolved.is_some() && output.is_some_and(output::is_stdout) {
+    let config = arguments.config.as_deref().map(|path| Config::load(Some(path))).transpose();
+    let config = config.map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let panels = config.map_or_else(KnownPanels::default, |config| config.panels());
+    let resolved = wanted.resolve(&panels).map_err(wrong)?;
+    if resolved.is_some() && arguments.output.as_deref().is_some_and(output::is_stdout) {
         return Err(wrong("stdout has no place for a second file; name a file with --output".into()));
     }
     Ok(resolved)

@@ -26,6 +26,9 @@ pub struct DeviceInfo {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, schemars(with = "Vec<ScheduleName>"))]
     pub schedulers: Vec<NoiseSchedule>,
+    /// The names of the muses, which paint by themselves: their jobs' ids begin with `muse-<name>-`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub muses: Vec<String>,
     /// What a request that leaves these out is painted with.
     pub defaults: SamplingDefaults,
     /// The images' sides, pixels.

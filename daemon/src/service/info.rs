@@ -25,6 +25,7 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
         samplers: SamplerKind::ALL.to_vec(),
         panels: config.panels().names().into_iter().map(str::to_owned).collect(),
         schedulers: NoiseSchedule::ALL.to_vec(),
+        muses: config.muse.iter().enumerate().map(|(index, muse)| muse.name_at(index)).collect(),
         defaults: SamplingDefaults {
             sampler_name: sampling.default,
             steps: sampling.steps,

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use super::Service;
-use crate::config::Config;
+use crate::config::{Config, MuseConfig};
 use crate::files::write_atomically;
 use crate::jobs::muse::{Muse, MuseMemory, prompts_of};
 use crate::jobs::request::{Job, RequestMode};
@@ -71,6 +71,17 @@ pub(crate) fn check(config: &Config, resolver: &Resolver) -> Result<()> {
     Ok(())
 }
 
+/// What is wrong with the files of prompts as they are now. The service tries them again each time.
+pub(crate) fn unreadable_prompts(config: &Config) -> Vec<String> {
+    let muses = config.muse.iter().enumerate();
+    let wrong = |(index, muse): (usize, &MuseConfig)| {
+        let path = muse.prompts_file.as_deref()?;
+        let why = prompts_in(path).err()?;
+        Some(format!("muse `{}`: {why}", muse.name_at(index)))
+    };
+    muses.filter_map(wrong).collect()
+}
+
 impl Service {
     /// Queues what is due.
     pub(super) async fn muse(&mut self) {
@@ -104,13 +115,11 @@ impl Service {
         let prompts = match muse.config.prompts_file.clone() {
             None => muse.config.prompts.clone(),
             Some(path) => {
-                let shown = path.display().to_string();
-                let read =
-                    spawn_blocking(move || read(&path)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-                read.map_err(|error| format!("prompts_file: {shown}: {error}"))?
+                let read = spawn_blocking(move || prompts_in(&path)).await;
+                read.unwrap_or_else(|error| Err(error.to_string()))?
             }
         };
-        let Some(prompt) = muse.prompt(&prompts) else { return Err("prompts_file: there is no prompt in it".into()) };
+        let Some(prompt) = muse.prompt(&prompts) else { return Err("there is no prompt".into()) };
         let request = muse.request(prompt, due);
         self.propose(request.to_string().as_bytes()).await.map_err(|fault| fault.one_line())?;
         muse.handled(due, true);
@@ -139,8 +148,15 @@ impl Service {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<String>> {
+/// The prompts in a file, at least one.
+fn prompts_in(path: &Path) -> Result<Vec<String>, String> {
+    let wrong = |why: String| format!("prompts_file: {}: {why}", path.display());
     let mut text = String::new();
-    File::open(path)?.take(MAX_PROMPTS).read_to_string(&mut text)?;
-    Ok(prompts_of(&text))
+    let read = File::open(path).and_then(|file| file.take(MAX_PROMPTS).read_to_string(&mut text));
+    read.map_err(|error| wrong(error.to_string()))?;
+    let prompts = prompts_of(&text);
+    if prompts.is_empty() {
+        return Err(wrong("there is no prompt in it".into()));
+    }
+    Ok(prompts)
 }

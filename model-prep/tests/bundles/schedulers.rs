@@ -199,11 +199,6 @@ fn how_the_model_was_trained_is_not_guessed() {
     );
     check_refused(&one("beta_schedule", json!("sigmoid")), &["supported: \"linear\""]);
     check_refused(&one("trained_betas", json!([0.1])), &["supported: null"]);
-    check_refused(&one("thresholding", json!(true)), &["supported: false, or", "--sampler NAME"]);
-    let euler = SourceOptions { sampler: Some(SamplerKind::Euler), ..SourceOptions::default() };
-    let options = Options { source: euler, ..Options::default() };
-    let (sampling, warnings) = taken(&changed(&one("thresholding", json!(true))), &options);
-    assert_eq!((sampling.default, warnings), (SamplerKind::Euler, String::new()));
 }
 
 #[test]
@@ -286,6 +281,10 @@ fn the_image_is_clipped_where_the_reference_clips() {
     let of_noise = [&thresholding[..], &[("predict_x0", json!(false))]].concat();
     assert_eq!(clipping(&with("UniPCMultistepScheduler", &of_noise), plain, SamplerKind::Unipc), None);
     assert_eq!(clipping(&with("PNDMScheduler", &thresholding), plain, SamplerKind::Pndm), None);
+    let euler = SourceOptions { sampler: Some(SamplerKind::Euler), ..SourceOptions::default() };
+    let options = Options { source: euler, ..Options::default() };
+    let (sampling, warnings) = taken(&changed(&with("UniPCMultistepScheduler", &thresholding)), &options);
+    assert_eq!((sampling.options.clipping, warnings), (None, String::new()));
     for (key, value) in
         [("clip_sample", json!("yes")), ("clip_sample_range", json!(0)), ("clip_sample_range", json!("1"))]
     {

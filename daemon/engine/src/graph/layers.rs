@@ -13,6 +13,20 @@ const BLOCK: (&str, &str) = ("encoder.layers.", ".mlp.fc2");
 /// neither.
 const READERS: [&str; 2] = ["embeddings_and_projections", "final_layer_norm"];
 
+/// How many blocks of a text encoder's graph come before the one that makes its embeddings; `None` where the graph is not
+/// one that model-prep writes.
+pub(crate) fn blocks_before_embeddings(onnx: &[u8]) -> Option<usize> {
+    let graph = tract_onnx::onnx().proto_model_for_read(&mut &*onnx).ok()?.graph?;
+    let reader = READERS.into_iter().find_map(|name| graph.node.iter().find(|node| node.name == name));
+    let embeddings = reader.map_or_else(|| Some(&graph.output.first()?.name), |reader| reader.input.first())?;
+    block(&graph.node.iter().find(|node| node.output.contains(embeddings))?.name)
+}
+
+/// The number of the block whose last node has this name.
+fn block(name: &str) -> Option<usize> {
+    name.strip_prefix(BLOCK.0)?.strip_suffix(BLOCK.1)?.parse().ok()
+}
+
 /// Makes the embeddings those of the block `left_out` before the last one that makes any; now they are those of the one that
 /// is `before` before it.
 ///
@@ -26,8 +40,7 @@ pub(super) fn take_embeddings_earlier(model: &mut InferenceModel, before: usize,
         Some(reader) => model.node(reader).inputs.first().copied(),
         None => model.outputs.first().copied(),
     };
-    let number = |name: &str| name.strip_prefix(BLOCK.0)?.strip_suffix(BLOCK.1)?.parse::<usize>().ok();
-    let current = current.and_then(|outlet| number(&model.node(outlet.node).name));
+    let current = current.and_then(|outlet| block(&model.node(outlet.node).name));
     let Some(last) = current.map(|block| block + before) else {
         return Err(Error::Internal("the text encoder's graph has no layers of the usual names".into()));
     };
