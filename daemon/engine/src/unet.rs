@@ -63,7 +63,7 @@ impl Unet {
             known.push(KnownInput { index: 3, numbers: vec![guidance_input(guidance); timesteps.len()] });
         }
         let running = self.network.start(&signature, timesteps.len(), known, budget)?;
-        let timesteps = timesteps.to_vec().into_iter();
+        let timesteps = Vec::from(timesteps).into_iter();
         Ok(Steps {
             running,
             timesteps,
