@@ -11,6 +11,7 @@ use crate::budget;
 use crate::commands::cli::{DoctorArgs, print_line};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::failure::Failure;
+use crate::health::TemperatureSensor;
 use crate::mqtt::BrokerAccess;
 use crate::painting::model::Model;
 use crate::service;
@@ -122,7 +123,7 @@ impl Examination {
         let program = std::env::current_exe().and_then(|program| program.metadata()?.modified());
         let needed = config.mqtt.url.transport.is_tls() || config.muse.iter().any(|muse| !muse.at.is_empty());
         self.add(machine::clock(root, SystemTime::now(), program.unwrap_or(SystemTime::UNIX_EPOCH), needed));
-        self.add(machine::temperature(root));
+        self.add(machine::temperature(&TemperatureSensor::find(config.temperature_file.as_deref())));
         self.add(machine::power(root));
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use diffused_engine::cpu::{self, Level};
 
 use super::finding::Finding;
+use crate::health::TemperatureSensor;
 
 /// Degrees Celsius from which boards slow down, or soon will: a Raspberry Pi does from 80 on.
 const HOT: f64 = 80.0;
@@ -52,15 +53,13 @@ pub(super) fn clock(root: &Path, now: SystemTime, made: SystemTime, needed: bool
     }
 }
 
-/// The hottest thermal zone.
-pub(super) fn temperature(root: &Path) -> Finding {
-    let degrees = |zone: PathBuf| fs::read_to_string(zone.join("temp")).ok()?.trim().parse::<f64>().ok();
-    let zones = entries(&root.join("sys/class/thermal"), "thermal_zone");
-    let hottest = zones.into_iter().filter_map(degrees).max_by(f64::total_cmp).map(|thousandths| thousandths / 1000.0);
-    match hottest {
+/// The processor's.
+pub(super) fn temperature(sensor: &TemperatureSensor) -> Finding {
+    match sensor.read() {
         None => Finding::ok("temperature", "this machine shows none"),
         Some(degrees) if degrees >= HOT => {
-            let advice = "give it a heat sink or a fan, or lower `threads`: a hot board slows down";
+            let advice =
+                "give it a heat sink or a fan, lower `threads`, or set `max_temperature`: a hot board slows down";
             Finding::warning("temperature", format!("{degrees:.0} °C"), advice)
         }
         Some(degrees) => Finding::ok("temperature", format!("{degrees:.0} °C")),
@@ -143,14 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn the_hottest_zone_counts() {
-        let root = root_with("sys/class/thermal/thermal_zone0/temp", "45277\n");
-        check(&temperature(root.path()), Severity::Ok, "45 °C");
-        let second = root.path().join("sys/class/thermal/thermal_zone1");
-        fs::create_dir(&second).unwrap();
-        fs::write(second.join("temp"), "81000\n").unwrap();
-        check(&temperature(root.path()), Severity::Warning, "heat sink");
-        check(&temperature(Path::new("/no/such/root")), Severity::Ok, "shows none");
+    fn a_hot_processor_is_a_warning() {
+        let root = root_with("temp", "45277\n");
+        let file = root.path().join("temp");
+        let found = || temperature(&TemperatureSensor::find(Some(&file)));
+        check(&found(), Severity::Ok, "45 °C");
+        fs::write(&file, "81000\n").unwrap();
+        check(&found(), Severity::Warning, "heat sink");
+        let none = temperature(&TemperatureSensor::find(Some(&root.path().join("missing"))));
+        check(&none, Severity::Ok, "shows none");
     }
 
     #[test]
