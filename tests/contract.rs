@@ -77,7 +77,7 @@ fn the_schema_takes_the_requests_that_the_daemon_takes() {
         ("resize_mode", vec![json!(0), json!(2.0)]),
         ("background", vec![json!("#ff8000"), json!("#FF8000"), json!("White")]),
         ("override_settings", vec![json!({"CLIP_stop_at_last_layers": 2, "eta": 1}), json!({}), json!(null)]),
-        ("clip_skip", vec![json!(1), json!(12), json!(2.0)]),
+        ("clip_skip", vec![json!(1), json!(4), json!(2.0)]),
         ("prompt_syntax", vec![json!("a1111"), json!("Plain"), json!(null)]),
         ("upscale", vec![json!(1), json!(1.0), json!(null)]),
         ("priority", vec![json!(-100), json!(0.0), json!(100)]),
