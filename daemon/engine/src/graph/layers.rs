@@ -16,7 +16,7 @@ const READERS: [&str; 2] = ["embeddings_and_projections", "final_layer_norm"];
 /// How many blocks of a text encoder's graph come before the one that makes its embeddings; `None` where the graph is not
 /// one that model-prep writes.
 pub(crate) fn blocks_before_embeddings(onnx: &[u8]) -> Option<usize> {
-    let graph = tract_onnx::onnx().proto_model_for_read(&mut &*onnx).ok()?.graph?;
+    let graph = tract_onnx::Onnx::default().proto_model_for_read(&mut &*onnx).ok()?.graph?;
     let reader = READERS.into_iter().find_map(|name| graph.node.iter().find(|node| node.name == name));
     let embeddings = reader.map_or_else(|| Some(&graph.output.first()?.name), |reader| reader.input.first())?;
     block(&graph.node.iter().find(|node| node.output.contains(embeddings))?.name)
