@@ -156,7 +156,8 @@ fn pages() -> Vec<PathBuf> {
     let mut folders = [".github", "daemon", "docs", "model-prep", "tests"].map(|name| root().join(name)).to_vec();
     while let Some(folder) = folders.pop() {
         let (inner, files): (Vec<_>, Vec<_>) = listed(&folder).into_iter().partition(|path| path.is_dir());
-        folders.extend(inner);
+        // Packages of npm, where the page has been built, have pages of their own.
+        folders.extend(inner.into_iter().filter(|folder| !folder.ends_with("node_modules")));
         found.extend(files.into_iter().filter(is_page));
     }
     assert!(found.len() > 10, "the pages were not found: {found:?}");
