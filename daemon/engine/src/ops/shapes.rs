@@ -24,7 +24,7 @@ const I8: DatumType = DatumType::I8;
 /// Most channels of a timestep's embedding.
 const MAX_EMBEDDING: usize = 1 << 16;
 /// Most values of an operator's result: arithmetic with sizes stays far from overflow.
-const MAX_VALUES: usize = 1 << 36;
+const MAX_VALUES: usize = 1 << if usize::BITS > 32 { 36 } else { 28 };
 
 /// The outputs of `layer`, or what is wrong with its inputs.
 pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> Checked<TVec<Operand>> {
