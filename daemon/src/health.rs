@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use board::{TemperatureSensor, throttled};
+pub use board::{TemperatureSensor, firmware_word, throttled};
 
 mod board;
 

@@ -53,12 +53,17 @@ fn throttled_below(root: &Path) -> Option<bool> {
 
 /// The low four bits of the firmware's word are what holds now.
 fn firmware_throttles(root: &Path) -> Option<bool> {
+    firmware_word(root).map(|bits| bits & 0xf != 0)
+}
+
+/// What the firmware of a Raspberry Pi tells of low voltage and throttling (`vcgencmd get_throttled`): in the low four bits
+/// what holds now, in those from 16 on what has been since the start.
+pub fn firmware_word(root: &Path) -> Option<u32> {
     // `soc`, on a Pi 5 `soc@107c000000`
     let chips = entries(&root.join("sys/devices/platform"), "soc");
     let mut words = chips.into_iter().flat_map(|chip| entries(&chip, "soc")).map(|part| part.join("get_throttled"));
     let text = words.find_map(|file| fs::read_to_string(file).ok())?;
-    let bits = u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()?;
-    Some(bits & 0xf != 0)
+    u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
 }
 
 /// Whether the kernel holds a processor's frequency down, as its cooling devices say.

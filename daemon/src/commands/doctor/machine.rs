@@ -1,13 +1,12 @@
 //! The board itself: its processor, clock, heat and power.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use diffused_engine::cpu::{self, Level};
 
 use super::finding::Finding;
-use crate::health::TemperatureSensor;
+use crate::health::{self, TemperatureSensor};
 
 /// Degrees Celsius from which boards slow down, or soon will: a Raspberry Pi does from 80 on.
 const HOT: f64 = 80.0;
@@ -66,16 +65,9 @@ pub(super) fn temperature(sensor: &TemperatureSensor) -> Finding {
     }
 }
 
-/// Low voltage and throttling, as the firmware of a Raspberry Pi tells them: the low four bits hold now, those from 16 on
-/// since the start (`vcgencmd get_throttled`).
+/// Low voltage and throttling, now and since the start.
 pub(super) fn power(root: &Path) -> Finding {
-    let read = |folder: PathBuf| {
-        let firmware = entries(&folder, "").into_iter().map(|path| path.join("get_throttled"));
-        firmware.filter_map(|path| fs::read_to_string(path).ok()).next()
-    };
-    let platform = entries(&root.join("sys/devices/platform"), "soc");
-    let bits = platform.into_iter().find_map(read);
-    let Some(bits) = bits.and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()) else {
+    let Some(bits) = health::firmware_word(root) else {
         return Finding::ok("power", "this machine does not tell of low voltage");
     };
     let seen = |bit: u32, name: &str| match (bits >> bit & 1, bits >> (bit + 16) & 1) {
@@ -95,14 +87,10 @@ pub(super) fn power(root: &Path) -> Finding {
     Finding::warning("power", format!("the firmware saw {}", found.join(", ")), advice)
 }
 
-/// What lies in `folder` under names that begin so.
-fn entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::finding::Severity;
     use super::*;
 
