@@ -179,7 +179,9 @@ impl Bench {
         println!("\nA step: {:.3} s streamed, {:.3} s resident, ratio {ratio:.3}", best[0], best[1]);
         println!("Read in a step: {:.2} MiB; streamed weights: {:.2} MiB", read / MIB, streamed / MIB);
         println!("From the start to the first step, text encoder included: {load:.2} s");
-        self.check((read / streamed - 1.0).abs() < 0.01, format!("{read} bytes read in a step, {streamed} streamed"));
+        // What timesteps alone decide, up to 6 % of the weights, is read once in eight steps.
+        let share = read / streamed;
+        self.check(share > 0.93 && share < 1.01, format!("{read} bytes read in a step, {streamed} streamed"));
         self.check(ratio < 1.1 || self.smoke, format!("streaming costs {ratio:.3}"));
         self.check(load < 2.0 || self.smoke, format!("{load:.2} s from the start to the first step"));
         Ok(())
