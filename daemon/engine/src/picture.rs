@@ -8,6 +8,7 @@ pub use fit::Fit;
 
 mod colour;
 mod fit;
+pub(crate) mod lanczos;
 
 /// Colour channels of an image.
 pub(crate) const COLOURS: usize = 3;

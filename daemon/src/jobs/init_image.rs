@@ -39,8 +39,6 @@ const PROGRESSIVE: u64 = 4 * 2 + RGB;
 const WEBP: u64 = 16;
 /// Bytes for each pixel while a GIF is unpacked, at most: a frame beside the whole image, RGBA.
 const GIF: u64 = 8;
-/// Bytes for each of its columns in each row of the image that it is scaled to: four channels in f32.
-const SCALING: u64 = 16;
 /// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover
 /// them.
 const DECODER: u64 = 2 << 20;
@@ -225,8 +223,8 @@ impl InitImage {
 
     fn needs_in(&self, width: u32, height: u32, target: (usize, usize)) -> u64 {
         let (width, height) = (u64::from(width), u64::from(height));
-        let (_, rows) = self.header.upright(target.0, target.1);
-        let scaling = width * (RGB * height + SCALING * rows as u64);
+        let (columns, rows) = self.header.upright(target.0 as u64, target.1 as u64);
+        let scaling = RGB * width * height + Fit::held((width, height), (columns, rows));
         self.len + scaling.max(self.header.unpacking * width * height)
     }
 

@@ -1,10 +1,10 @@
 //! The part of an image that is painted where the mask covers little of it: cut out, scaled to the size that is painted,
 //! and put back. diffusers' `get_crop_region`, `_resize_and_fill` and `_resize_and_crop`, which are the web interface's.
 
-use image::imageops::{self, FilterType};
-use image::{GrayImage, ImageBuffer, Pixel, RgbImage};
+use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 
 use super::Mask;
+use crate::picture::lanczos;
 
 /// A part of an image, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ fn fitted<P: Pixel<Subpixel = u8> + 'static>(
     };
     let image = match image.dimensions() == (across, down) {
         true => image,
-        false => imageops::resize(&image, across, down, FilterType::Lanczos3),
+        false => lanczos::resize(&image, across, down),
     };
     if image.dimensions() == (width, height) {
         return image;

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use image::imageops::{self, FilterType};
-use image::{GenericImageView, ImageBuffer, Pixel};
+use image::{ImageBuffer, Pixel, imageops};
 use serde::{Deserialize, Serialize};
+
+use super::lanczos::resize;
 
 /// How an image becomes one of another shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,8 +24,7 @@ impl Fit {
     /// All, in the order in which documents list them.
     pub const ALL: [Fit; 3] = [Fit::Stretch, Fit::Cover, Fit::Contain];
 
-    /// `image` in `width` × `height` pixels (Lanczos); where it does not reach, `background`. It takes no more than 16
-    /// bytes for each of the image's columns in each row of the result, and the result.
+    /// `image` in `width` × `height` pixels (Lanczos); where it does not reach, `background`.
     pub fn place<P>(
         self,
         image: ImageBuffer<P, Vec<u8>>,
@@ -41,15 +41,15 @@ impl Fit {
             return image;
         }
         match self {
-            Fit::Stretch => scale(&image, width, height),
+            Fit::Stretch => resize(&image, width, height),
             Fit::Cover => {
                 let (cut_width, cut_height) = within((width, height), (own_width, own_height));
                 let (left, top) = ((own_width - cut_width) / 2, (own_height - cut_height) / 2);
-                scale(&*imageops::crop_imm(&image, left, top, cut_width, cut_height), width, height)
+                resize(&*imageops::crop_imm(&image, left, top, cut_width, cut_height), width, height)
             }
             Fit::Contain => {
                 let (inner_width, inner_height) = within((own_width, own_height), (width, height));
-                let inner = scale(&image, inner_width, inner_height);
+                let inner = resize(&image, inner_width, inner_height);
                 drop(image);
                 let mut placed = ImageBuffer::from_pixel(width, height, background);
                 let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);
@@ -57,6 +57,14 @@ impl Fit {
                 placed
             }
         }
+    }
+
+    /// Bytes that [`Fit::place`] takes at most beside an image of this width and height, in four channels: the result, and
+    /// rows as wide as that, a third more of them than the filter reaches, as sizes are whole numbers.
+    pub fn held((own_width, own_height): (u64, u64), (width, height): (u64, u64)) -> u64 {
+        let scale = own_width.div_ceil(width.max(1)).max(own_height.div_ceil(height.max(1)));
+        let rows = 8 * scale + 2;
+        4 * width * (rows.min(own_height) + height)
     }
 }
 
@@ -72,14 +80,6 @@ impl FromStr for Fit {
             _ => Err(format!("`{name}` is unknown; stretch, cover and contain are allowed")),
         }
     }
-}
-
-fn scale<I>(image: &I, width: u32, height: u32) -> ImageBuffer<I::Pixel, Vec<u8>>
-where
-    I: GenericImageView,
-    I::Pixel: Pixel<Subpixel = u8> + 'static,
-{
-    imageops::resize(image, width, height, FilterType::Lanczos3)
 }
 
 /// The largest size of the shape of `shape` that lies within `room`, in whole pixels that leave as many on one side as

@@ -1,0 +1,105 @@
+//! Lanczos resampling in Pillow's fixed-point arithmetic (`Resample.c`): an image becomes the bytes that the reference scales
+//! it to. Rows become as wide as the result, then columns as high; in between are bytes, of as many rows as a new row needs.
+
+use std::collections::VecDeque;
+
+use image::{GenericImageView, ImageBuffer, Pixel};
+
+/// Places after the point of a weight, binary.
+const PRECISION: u32 = 32 - 8 - 2;
+/// How far the filter reaches, in pixels of the smaller scale.
+const REACH: f64 = 3.0;
+
+/// The neighbours, from `first` on, that make one new pixel of a row or a column.
+struct Neighbours {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// `image` in `width` × `height` pixels. Beside both it holds a row for each neighbour of a new row.
+pub(crate) fn resize<I>(image: &I, width: u32, height: u32) -> ImageBuffer<I::Pixel, Vec<u8>>
+where
+    I: GenericImageView,
+    I::Pixel: Pixel<Subpixel = u8> + 'static,
+{
+    let channels = usize::from(I::Pixel::CHANNEL_COUNT);
+    let (own_width, own_height) = image.dimensions();
+    let (across, down) = (neighbours(own_width, width), neighbours(own_height, height));
+    let mut row = vec![0; own_width as usize * channels];
+    let mut wide = |y: u32| {
+        for (x, values) in (0..own_width).zip(row.chunks_exact_mut(channels)) {
+            values.copy_from_slice(image.get_pixel(x, y).channels());
+        }
+        widened(&row, &across, channels)
+    };
+    let mut result = ImageBuffer::new(width, height);
+    let (mut rows, mut first, mut next) = (VecDeque::new(), 0, 0);
+    for (neighbours, new_row) in down.iter().zip(result.chunks_exact_mut(width as usize * channels)) {
+        while next < neighbours.first + neighbours.weights.len() {
+            rows.push_back(wide(next as u32));
+            next += 1;
+        }
+        while first < neighbours.first {
+            rows.pop_front();
+            first += 1;
+        }
+        for (at, value) in new_row.iter_mut().enumerate() {
+            *value = mixed(rows.iter().map(|row: &Vec<u8>| row[at]), &neighbours.weights);
+        }
+    }
+    result
+}
+
+/// A row in another width.
+fn widened(row: &[u8], across: &[Neighbours], channels: usize) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(across.len() * channels);
+    for neighbours in across {
+        for channel in 0..channels {
+            let values = row[neighbours.first * channels + channel..].iter().step_by(channels).copied();
+            wide.push(mixed(values, &neighbours.weights));
+        }
+    }
+    wide
+}
+
+/// The sum of values, each times its weight, rounded half up.
+fn mixed(values: impl Iterator<Item = u8>, weights: &[i32]) -> u8 {
+    let half = 1 << (PRECISION - 1);
+    let sum = values.zip(weights).fold(half, |sum, (value, weight)| sum + i32::from(value) * weight);
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// Of each of `to` new pixels, made of `from`. Where both are as many, each is made of itself.
+fn neighbours(from: u32, to: u32) -> Vec<Neighbours> {
+    let scale = f64::from(from) / f64::from(to);
+    let stretch = scale.max(1.0);
+    let (support, shrink) = (REACH * stretch, 1.0 / stretch);
+    let of_new = |i: u32| {
+        let centre = (f64::from(i) + 0.5) * scale;
+        let first = (centre - support + 0.5).max(0.0) as usize;
+        let end = ((centre + support + 0.5) as usize).min(from as usize);
+        let weight = |x: usize| lanczos((x as f64 - centre + 0.5) * shrink);
+        let weights: Vec<f64> = (first..end).map(weight).collect();
+        let sum: f64 = weights.iter().sum();
+        Neighbours { first, weights: weights.iter().map(|weight| fixed(weight / sum)).collect() }
+    };
+    (0..to).map(of_new).collect()
+}
+
+/// Rounded half away from zero.
+fn fixed(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1 << PRECISION);
+    if weight < 0.0 { (scaled - 0.5) as i32 } else { (scaled + 0.5) as i32 }
+}
+
+fn lanczos(x: f64) -> f64 {
+    if (-REACH..REACH).contains(&x) { sinc(x) * sinc(x / REACH) } else { 0.0 }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let x = x * std::f64::consts::PI;
+    libm::sin(x) / x
+}
