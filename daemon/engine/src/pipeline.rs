@@ -170,7 +170,7 @@ impl<'a> Pipeline<'a> {
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, fit, background, .. } = *self.painting.parameters();
-        let pixels = picture::to_pixels(&fit.place(image, width, height, background.into()));
+        let pixels = picture::to_pixels(&fit.place(image, width, height, background.into(), false));
         let moments = self.encode(SamplingPass::First, pixels)?;
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);

@@ -109,13 +109,15 @@ impl Header {
 
     /// A width and a height of the stored pixels as those of the upright image, and the other way round.
     fn upright<T>(&self, width: T, height: T) -> (T, T) {
-        match self.orientation {
-            Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH => (height, width),
-            _ => (width, height),
-        }
+        if self.is_turned() { (height, width) } else { (width, height) }
+    }
+
+    /// Whether the pixels are stored a quarter turn from upright.
+    fn is_turned(&self) -> bool {
+        matches!(
+            self.orientation,
+            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        )
     }
 
     /// Unpacks the file that this is the header of, within the memory that `unpacking` allows. The pixels are as they
@@ -257,7 +259,8 @@ impl InitImage {
         DynamicImage: From<ImageBuffer<P, Vec<u8>>>,
     {
         let (width, height) = self.header.upright(size.0, size.1);
-        let mut image = DynamicImage::from(fit.place(image, width, height, beside));
+        let turned = self.header.is_turned();
+        let mut image = DynamicImage::from(fit.place(image, width, height, beside, turned));
         image.apply_orientation(self.header.orientation);
         image
     }

@@ -108,7 +108,7 @@ fn fitted<P: Pixel<Subpixel = u8> + 'static>(
     };
     let image = match image.dimensions() == (across, down) {
         true => image,
-        false => lanczos::resize(&image, across, down),
+        false => lanczos::resize(&image, across, down, false),
     };
     if image.dimensions() == (width, height) {
         return image;

@@ -24,13 +24,15 @@ impl Fit {
     /// All, in the order in which documents list them.
     pub const ALL: [Fit; 3] = [Fit::Stretch, Fit::Cover, Fit::Contain];
 
-    /// `image` in `width` × `height` pixels (Lanczos); where it does not reach, `background`.
+    /// `image` in `width` × `height` pixels (Lanczos); where it does not reach, `background`. `turned`: it is a quarter turn
+    /// from upright, and is scaled as the upright image would be.
     pub fn place<P>(
         self,
         image: ImageBuffer<P, Vec<u8>>,
         width: usize,
         height: usize,
         background: P,
+        turned: bool,
     ) -> ImageBuffer<P, Vec<u8>>
     where
         P: Pixel<Subpixel = u8> + 'static,
@@ -41,15 +43,15 @@ impl Fit {
             return image;
         }
         match self {
-            Fit::Stretch => resize(&image, width, height),
+            Fit::Stretch => resize(&image, width, height, turned),
             Fit::Cover => {
                 let (cut_width, cut_height) = within((width, height), (own_width, own_height));
                 let (left, top) = ((own_width - cut_width) / 2, (own_height - cut_height) / 2);
-                resize(&*imageops::crop_imm(&image, left, top, cut_width, cut_height), width, height)
+                resize(&*imageops::crop_imm(&image, left, top, cut_width, cut_height), width, height, turned)
             }
             Fit::Contain => {
                 let (inner_width, inner_height) = within((own_width, own_height), (width, height));
-                let inner = resize(&image, inner_width, inner_height);
+                let inner = resize(&image, inner_width, inner_height, turned);
                 drop(image);
                 let mut placed = ImageBuffer::from_pixel(width, height, background);
                 let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);
@@ -60,11 +62,11 @@ impl Fit {
     }
 
     /// Bytes that [`Fit::place`] takes at most beside an image of this width and height, in four channels: the result, and
-    /// rows as wide as that, a third more of them than the filter reaches, as sizes are whole numbers.
+    /// rows as wide as the wider of both, a third more of them than the filter reaches, as sizes are whole numbers.
     pub fn held((own_width, own_height): (u64, u64), (width, height): (u64, u64)) -> u64 {
         let scale = own_width.div_ceil(width.max(1)).max(own_height.div_ceil(height.max(1)));
         let rows = 8 * scale + 2;
-        4 * width * (rows.min(own_height) + height)
+        4 * (width.max(own_width) * rows.min(own_height) + width * height)
     }
 }
 
@@ -111,26 +113,26 @@ mod tests {
 
     #[test]
     fn stretching_scales_each_side() {
-        let image = Fit::Stretch.place(striped(), 40, 40, GREY);
+        let image = Fit::Stretch.place(striped(), 40, 40, GREY, false);
         assert_eq!((image.dimensions(), *image.get_pixel(2, 20), *image.get_pixel(20, 2)), ((40, 40), BLUE, RED));
     }
 
     #[test]
     fn covering_shows_the_middle() {
-        assert_eq!(Fit::Cover.place(striped(), 40, 40, GREY), RgbImage::from_pixel(40, 40, RED));
+        assert_eq!(Fit::Cover.place(striped(), 40, 40, GREY, false), RgbImage::from_pixel(40, 40, RED));
         let upright = imageops::rotate90(&striped());
-        assert_eq!(Fit::Cover.place(upright, 16, 16, GREY), RgbImage::from_pixel(16, 16, RED));
+        assert_eq!(Fit::Cover.place(upright, 16, 16, GREY, false), RgbImage::from_pixel(16, 16, RED));
     }
 
     #[test]
     fn containing_shows_everything_on_the_background() {
-        let image = Fit::Contain.place(striped(), 60, 60, GREY);
+        let image = Fit::Contain.place(striped(), 60, 60, GREY, false);
         let expected = RgbImage::from_fn(60, 60, |x, y| match y {
             20..40 => *striped().get_pixel(x, y - 20),
             _ => GREY,
         });
         assert_eq!(image, expected);
-        let upright = Fit::Contain.place(imageops::rotate90(&striped()), 60, 60, GREY);
+        let upright = Fit::Contain.place(imageops::rotate90(&striped()), 60, 60, GREY, false);
         assert_eq!(upright, imageops::rotate90(&expected));
     }
 
@@ -139,7 +141,7 @@ mod tests {
         for (width, height) in [(1, 1000), (1000, 1), (1, 1), (999, 1000)] {
             for fit in Fit::ALL {
                 let image = RgbImage::from_pixel(width, height, RED);
-                let placed = fit.place(image, 64, 32, RED);
+                let placed = fit.place(image, 64, 32, RED, false);
                 assert_eq!(placed, RgbImage::from_pixel(64, 32, RED), "{fit:?} of {width}×{height}");
             }
         }

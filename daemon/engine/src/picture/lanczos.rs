@@ -1,5 +1,6 @@
 //! Lanczos resampling in Pillow's fixed-point arithmetic (`Resample.c`): an image becomes the bytes that the reference scales
-//! it to. Rows become as wide as the result, then columns as high; in between are bytes, of as many rows as a new row needs.
+//! it to. In between are bytes too, so it matters whether rows or columns come first; here and there of as many rows as a new
+//! row needs.
 
 use std::collections::VecDeque;
 
@@ -16,8 +17,9 @@ struct Neighbours {
     weights: Vec<i32>,
 }
 
-/// `image` in `width` × `height` pixels. Beside both it holds a row for each neighbour of a new row.
-pub(crate) fn resize<I>(image: &I, width: u32, height: u32) -> ImageBuffer<I::Pixel, Vec<u8>>
+/// `image` in `width` × `height` pixels. `turned`: it is a quarter turn from upright, and becomes what the upright image would
+/// become. Beside both images it holds a row for each neighbour of a new row.
+pub(crate) fn resize<I>(image: &I, width: u32, height: u32, turned: bool) -> ImageBuffer<I::Pixel, Vec<u8>>
 where
     I: GenericImageView,
     I::Pixel: Pixel<Subpixel = u8> + 'static,
@@ -25,29 +27,45 @@ where
     let channels = usize::from(I::Pixel::CHANNEL_COUNT);
     let (own_width, own_height) = image.dimensions();
     let (across, down) = (neighbours(own_width, width), neighbours(own_height, height));
-    let mut row = vec![0; own_width as usize * channels];
-    let mut wide = |y: u32| {
+    let columns_first = columns_come_first((own_width, own_height), (width, height), turned);
+    let row = |y: u32| {
+        let mut row = vec![0; own_width as usize * channels];
         for (x, values) in (0..own_width).zip(row.chunks_exact_mut(channels)) {
             values.copy_from_slice(image.get_pixel(x, y).channels());
         }
-        widened(&row, &across, channels)
+        if columns_first { row } else { widened(&row, &across, channels) }
     };
     let mut result = ImageBuffer::new(width, height);
     let (mut rows, mut first, mut next) = (VecDeque::new(), 0, 0);
     for (neighbours, new_row) in down.iter().zip(result.chunks_exact_mut(width as usize * channels)) {
         while next < neighbours.first + neighbours.weights.len() {
-            rows.push_back(wide(next as u32));
+            rows.push_back(row(next as u32));
             next += 1;
         }
         while first < neighbours.first {
             rows.pop_front();
             first += 1;
         }
-        for (at, value) in new_row.iter_mut().enumerate() {
-            *value = mixed(rows.iter().map(|row: &Vec<u8>| row[at]), &neighbours.weights);
+        let values = |at: usize| mixed(rows.iter().map(|row: &Vec<u8>| row[at]), &neighbours.weights);
+        if columns_first {
+            let mixed: Vec<u8> = (0..own_width as usize * channels).map(values).collect();
+            new_row.copy_from_slice(&widened(&mixed, &across, channels));
+        } else {
+            new_row.iter_mut().enumerate().for_each(|(at, value)| *value = values(at));
         }
     }
     result
+}
+
+/// Whether columns get their new height before rows get their new width, as in Pillow where the upright image becomes wider
+/// and less high.
+fn columns_come_first(own: (u32, u32), new: (u32, u32), turned: bool) -> bool {
+    let ((own_width, own_height), (width, height)) = if turned { (swapped(own), swapped(new)) } else { (own, new) };
+    turned != (width > own_width && height < own_height)
+}
+
+fn swapped((width, height): (u32, u32)) -> (u32, u32) {
+    (height, width)
 }
 
 /// A row in another width.
