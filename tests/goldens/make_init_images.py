@@ -5,7 +5,7 @@
 Writes init_images/. `turned-N` are files whose pixels are stored as a camera with EXIF orientation N stores them: upright,
 each of them is upright.png. Files with transparency have what Pillow pastes on white and on orange; NAME.EXTENSION.png is the first
 frame of a file on white. `wide-*` are wide.png in
-another shape, by diffusers' VaeImageProcessor. a1111.exif is what A1111 writes into a JPEG, by piexif 1.1.3.
+another shape, by diffusers' VaeImageProcessor and Pillow's `ImageOps.pad`. a1111.exif is what A1111 writes into a JPEG, by piexif 1.1.3.
 """
 
 import struct
@@ -122,13 +122,15 @@ def fitted():
     wide = Image.fromarray(smooth(96, 48))
     wide.save(HERE / "wide.png", optimize=True)
     processor = VaeImageProcessor()
-    resized = {
-        "stretch": processor.resize(wide, 64, 64, resize_mode="default"),
-        "cover": processor.resize(wide, 64, 64, resize_mode="crop"),
-        "contain": ImageOps.pad(wide, (64, 64), Image.Resampling.LANCZOS, color=ORANGE),
-    }
-    for name, image in resized.items():
-        image.save(HERE / f"wide-{name}.png", optimize=True)
+    # The second leaves odd margins, halves to round.
+    for width, height in [(64, 64), (37, 50), (91, 17)]:
+        resized = {
+            "stretch": processor.resize(wide, height, width, resize_mode="default"),
+            "cover": processor.resize(wide, height, width, resize_mode="crop"),
+            "contain": ImageOps.pad(wide, (width, height), Image.Resampling.LANCZOS, color=ORANGE),
+        }
+        for name, image in resized.items():
+            image.save(HERE / f"wide-{name}-{width}x{height}.png", optimize=True)
 
 
 def commented():

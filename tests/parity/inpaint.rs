@@ -134,9 +134,9 @@ fn scaled_images_are_pillows() {
     let red = GrayImage::from_fn(noise.width(), noise.height(), |x, y| image::Luma([noise.get_pixel(x, y)[0]]));
     for (width, height) in [(16, 16), (64, 50), (37, 60), (11, 29), (90, 3), (1, 1), (36, 30)] {
         let size = format!("{width}x{height}");
-        let colours = Fit::Stretch.place(noise.clone(), width, height, image::Rgb([0; 3]), false);
+        let colours = Fit::Stretch.place(&noise, width, height, image::Rgb([0; 3]));
         assert!(colours == open(&format!("resized/RGB-{size}.png")), "{size}");
-        let greys = Fit::Stretch.place(red.clone(), width, height, image::Luma([0]), false);
+        let greys = Fit::Stretch.place(&red, width, height, image::Luma([0]));
         assert!(greys == grey(&format!("resized/L-{size}.png")), "{size} in grey");
     }
 }

@@ -3,6 +3,7 @@
 use diffused_engine::hires::{HiresRequest, HiresUpscaler, SamplingPass};
 use diffused_engine::inpainting::{Inpainting, Mask};
 use diffused_engine::memory_plan::RunBudget;
+use diffused_engine::picture::Fit;
 use diffused_engine::request::{NoObserver, Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::upscaler::Upscaler;
 use diffused_engine::{Engine, Options, Painting, Resolver, StepCheckpoint};
@@ -166,7 +167,7 @@ fn a_second_pass_begins_with_an_enlarged_image() {
     let resolve = |request: &Request, size| resolver.resolve(request, size).unwrap();
     let plain = paint(&bundle, &resolve(&first, None), Start::Noise, None).0;
     let enlarged = upscale(&bundle, &plain, 4, None);
-    let scaled = image::imageops::resize(&enlarged, 72, 48, image::imageops::FilterType::Lanczos3);
+    let scaled = Fit::Stretch.place(&enlarged, 72, 48, image::Rgb([0; 3]));
     let (width, height) = (Some(72), Some(48));
     let from_image = Request { steps: Some(6), strength: Some(0.5), width, height, ..request };
     let from_image = resolve(&from_image, Some(scaled.dimensions()));

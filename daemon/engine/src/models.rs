@@ -7,6 +7,7 @@ use crate::held::HeldValues;
 use crate::hires::{Hires, HiresUpscaler, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
 use crate::memory_plan::StageDemand;
+use crate::picture::Fit;
 use crate::preview::{self, LatentColours};
 use crate::request::{Parameters, Stage};
 use crate::resolver::Painting;
@@ -200,9 +201,10 @@ impl Models {
     ) -> Result<StageDemand> {
         let mut demand = self.encoder(painting.parameters().decoder)?.demand(hires.width, hires.height)?;
         let (wide, high) = Hires::covering((hires.width, hires.height), (width, height));
-        // Of `Fit::place` and of what is cut out of its image, all images included.
-        let scaling = 3 * width * height + 16 * width * high + 6 * wide * high;
-        demand.activations = demand.activations.max(scaling as u64);
+        // What is cut out of the scaled image is an image, too.
+        let [width, height, wide, high] = [width, height, wide, high].map(|side| side as u64);
+        let scaling = 3 * width * height + Fit::held((width, height), (wide, high)) + 3 * wide * high;
+        demand.activations = demand.activations.max(scaling);
         Ok(StageDemand { pass: SamplingPass::Hires, stage: Stage::VaeEncoder, runs: 1, demand })
     }
 

@@ -170,7 +170,12 @@ impl<'a> Pipeline<'a> {
     /// The beginning of image to image: the encoder's distribution is sampled before noise is added.
     fn image_state(&mut self, image: RgbImage) -> Result<StepCheckpoint> {
         let Parameters { width, height, seed, fit, background, .. } = *self.painting.parameters();
-        let pixels = picture::to_pixels(&fit.place(image, width, height, background.into(), false));
+        let image = match image.dimensions() == (width as u32, height as u32) {
+            true => image,
+            false => fit.place(&image, width, height, background.into()),
+        };
+        let pixels = picture::to_pixels(&image);
+        drop(image);
         let moments = self.encode(SamplingPass::First, pixels)?;
         let mut noise = Noise::new(seed);
         let latents = moments.sample(|| self.draw(&mut noise).values);

@@ -4,6 +4,7 @@ mod common;
 
 use diffused_engine::error::Error;
 use diffused_engine::hires::{HiresRequest, HiresUpscaler, SamplingPass};
+use diffused_engine::picture::Fit;
 use diffused_engine::request::{NoObserver, Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 use diffused_engine::{Options, Painting, StepCheckpoint};
@@ -153,7 +154,7 @@ fn a_second_pass_of_its_own_is_image_to_image_with_it() {
     let resolve = |studio: &Studio, request: &Request, size| studio.resolver.resolve(request, size).unwrap();
     let plain = resolve(&ample, &base, None);
     let plain = ample.engine.paint(&plain, Start::Noise, &mut NoObserver).unwrap();
-    let scaled = image::imageops::resize(&plain, 96, 64, image::imageops::FilterType::Lanczos3);
+    let scaled = Fit::Stretch.place(&plain, 96, 64, image::Rgb([0; 3]));
     let prompt = "a blue boat on the sea, a black cat on a meadow, ".repeat(5);
     for (prompt, cfg_scale, exact) in [(&*prompt, 5.0, true), ("a (black:1.2) cat", 1.0, false), ("", 3.0, true)] {
         let hires = HiresRequest {

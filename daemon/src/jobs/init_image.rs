@@ -20,8 +20,10 @@ use image::{
 
 use crate::contract::fault::{Code, Fault};
 use crate::files::write_atomically;
+use upright::Upright;
 
 mod container;
+mod upright;
 
 /// The formats that are read; of animations the first frame.
 const FORMATS: [ImageFormat; 5] =
@@ -104,20 +106,7 @@ impl Header {
 
     /// Width and height of the upright image, pixels.
     pub fn size(&self) -> (u32, u32) {
-        self.upright(self.width, self.height)
-    }
-
-    /// A width and a height of the stored pixels as those of the upright image, and the other way round.
-    fn upright<T>(&self, width: T, height: T) -> (T, T) {
-        if self.is_turned() { (height, width) } else { (width, height) }
-    }
-
-    /// Whether the pixels are stored a quarter turn from upright.
-    fn is_turned(&self) -> bool {
-        matches!(
-            self.orientation,
-            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
-        )
+        upright::turned(self.orientation, (self.width, self.height))
     }
 
     /// Unpacks the file that this is the header of, within the memory that `unpacking` allows. The pixels are as they
@@ -191,42 +180,38 @@ impl InitImage {
 
     /// Refuses an image that cannot be unpacked within the memory of `options`.
     pub fn check(&self, parameters: &Parameters, options: Options) -> Result<(), Fault> {
-        let needs = |(width, height)| options.process() + self.needs(width, height, parameters);
+        let target = (parameters.width, parameters.height);
+        let needs = |size| options.process() + self.needs(size, target);
         let fits = |size: &(u32, u32)| options.memory.is_none_or(|memory| needs(*size) <= memory);
-        let stored @ (width, height) = (self.header.width, self.header.height);
-        if fits(&stored) {
+        let (width, height) = self.size();
+        if fits(&(width, height)) {
             return Ok(());
         }
-        let needed = needs(stored).div_ceil(MIB);
+        let needed = needs((width, height)).div_ceil(MIB);
         let mut smaller = (1..1000).rev().map(|share| (width * share / 1000, height * share / 1000));
-        let most = match smaller.find(fits).map(|(width, height)| self.header.upright(width, height)) {
+        let most = match smaller.find(fits) {
             Some((width, height)) => format!("at most {width}×{height} fit"),
             None => "none fits".into(),
         };
-        let (have, (width, height)) = (options.memory.unwrap_or_default() / MIB, self.size());
+        let have = options.memory.unwrap_or_default() / MIB;
         let message = format!("the image's {width}×{height} pixels need {needed} MiB to unpack; in {have} MiB {most}");
         Err(Fault { field: Some(FIELD.into()), ..Fault::new(Code::OutOfMemory, message) })
     }
 
     /// The most memory that it takes to unpack and scale the image, bytes.
     pub fn memory(&self, parameters: &Parameters) -> u64 {
-        self.needs(self.header.width, self.header.height, parameters)
+        self.memory_in(parameters.width, parameters.height)
     }
 
     /// The same where it is scaled to `width` × `height` pixels.
     pub fn memory_in(&self, width: usize, height: usize) -> u64 {
-        self.needs_in(self.header.width, self.header.height, (width, height))
+        self.needs(self.size(), (width, height))
     }
 
-    /// The same of a file like this one, of this stored size.
-    fn needs(&self, width: u32, height: u32, parameters: &Parameters) -> u64 {
-        self.needs_in(width, height, (parameters.width, parameters.height))
-    }
-
-    fn needs_in(&self, width: u32, height: u32, target: (usize, usize)) -> u64 {
-        let (width, height) = (u64::from(width), u64::from(height));
-        let (columns, rows) = self.header.upright(target.0 as u64, target.1 as u64);
-        let scaling = RGB * width * height + Fit::held((width, height), (columns, rows));
+    /// The same of a file like this one, of this size.
+    fn needs(&self, (width, height): (u32, u32), target: (usize, usize)) -> u64 {
+        let size @ (width, height) = (u64::from(width), u64::from(height));
+        let scaling = RGB * width * height + Fit::held(size, (target.0 as u64, target.1 as u64));
         self.len + scaling.max(self.header.unpacking * width * height)
     }
 
@@ -238,31 +223,22 @@ impl InitImage {
 
     /// The same in another size.
     pub fn unpack_in(&self, width: usize, height: usize, fit: Fit, background: Colour) -> Result<RgbImage, Fault> {
-        let image = self.header.decode(self.file()?, background)?;
-        Ok(self.place(image, (width, height), fit, background.into()).into_rgb8())
+        let image = self.upright(self.header.decode(self.file()?, background)?);
+        Ok(fit.place(&image, width, height, background.into()))
     }
 
     /// The same of a mask; black beside it.
     pub fn unpack_mask(&self, width: usize, height: usize, fit: Fit) -> Result<GrayImage, Fault> {
-        let mask = self.header.decode_mask(self.file()?)?;
-        Ok(self.place(mask, (width, height), fit, Luma([0])).into_luma8())
+        let mask = self.upright(self.header.decode_mask(self.file()?)?);
+        Ok(fit.place(&mask, width, height, Luma([0])))
+    }
+
+    fn upright<P: Pixel>(&self, stored: ImageBuffer<P, Vec<P::Subpixel>>) -> Upright<P> {
+        Upright { stored, orientation: self.header.orientation }
     }
 
     fn file(&self) -> Result<BufReader<File>, Fault> {
         File::open(&self.path).map(BufReader::new).map_err(unreadable)
-    }
-
-    /// The stored `image` upright, in another size. It is scaled first and turned then, which takes less memory.
-    fn place<P>(&self, image: ImageBuffer<P, Vec<u8>>, size: (usize, usize), fit: Fit, beside: P) -> DynamicImage
-    where
-        P: Pixel<Subpixel = u8> + 'static,
-        DynamicImage: From<ImageBuffer<P, Vec<u8>>>,
-    {
-        let (width, height) = self.header.upright(size.0, size.1);
-        let turned = self.header.is_turned();
-        let mut image = DynamicImage::from(fit.place(image, width, height, beside, turned));
-        image.apply_orientation(self.header.orientation);
-        image
     }
 }
 

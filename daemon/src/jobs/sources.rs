@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use diffused_engine::inpainting::{Inpainting, Mask};
+use diffused_engine::picture::Fit;
 use diffused_engine::request::{Parameters, Start};
 use diffused_engine::{Options, StepCheckpoint};
 use image::RgbImage;
@@ -13,8 +14,8 @@ use crate::jobs::init_image::InitImage;
 
 const FIELD: &str = "mask";
 const MIB: u64 = 1 << 20;
-/// Bytes for each column of an image in each row of what it is scaled to.
-const SCALING: u64 = 16;
+/// Bytes of a pixel while it is scaled, at most.
+const SCALING: u64 = 4;
 /// Bytes of a pixel.
 const RGB: u64 = 3;
 
@@ -53,15 +54,16 @@ impl Sources<'_> {
             return image.memory(parameters);
         };
         let (width, height) = size(image, parameters, inpainting);
-        let (pixels, rows) = (width as u64 * height as u64, parameters.height as u64);
+        let own @ (across, down) = (width as u64, height as u64);
+        let target = (parameters.width as u64, parameters.height as u64);
         let factor = parameters.upscale.filter(|_| inpainting.region_only).unwrap_or(1) as u64;
-        let painted = RGB * factor * factor * parameters.width as u64 * rows;
-        // The mask and its copy before a blur, and what is painted, are held beside the greatest of these.
-        let cut_out = SCALING * width as u64 * rows;
-        let put_back = SCALING * factor * parameters.width as u64 * height as u64;
-        let scaling = if inpainting.region_only { 2 * RGB * pixels + cut_out.max(put_back) } else { 0 };
+        let painted = (factor * target.0, factor * target.1);
+        // The image, and a part of it as large at most; the rows of what is painted may all be needed for one.
+        let (cut_out, put_back) = (Fit::held(own, target), SCALING * across.max(painted.0) * painted.1);
+        let scaling = if inpainting.region_only { 2 * RGB * across * down + cut_out.max(put_back) } else { 0 };
         let unpacking = image.memory_in(width, height).max(mask.memory_in(width, height)).max(scaling);
-        painted + 2 * pixels + unpacking
+        // The mask and its copy before a blur, and what is painted, are held beside that.
+        RGB * painted.0 * painted.1 + 2 * across * down + unpacking
     }
 
     /// What the engine begins with, or goes on from `checkpoint` with.

@@ -106,14 +106,16 @@ fn fitted<P: Pixel<Subpixel = u8> + 'static>(
     } else {
         (width, scaled(own_height, width, own_width))
     };
-    let image = match image.dimensions() == (across, down) {
-        true => image,
-        false => lanczos::resize(&image, across, down, false),
-    };
-    if image.dimensions() == (width, height) {
-        return image;
-    }
     let (left, top) = (i64::from(width / 2) - i64::from(across / 2), i64::from(height / 2) - i64::from(down / 2));
-    let inside = |at: u32, offset: i64, len: u32| (i64::from(at) - offset).clamp(0, i64::from(len) - 1) as u32;
-    ImageBuffer::from_fn(width, height, |x, y| *image.get_pixel(inside(x, left, across), inside(y, top, down)))
+    let mut fitted = ImageBuffer::new(width, height);
+    lanczos::draw(&image, (across, down), &mut fitted, (left, top));
+    let inside = |at: u32, offset: i64, len: u32| i64::from(at).clamp(offset, offset + i64::from(len) - 1) as u32;
+    for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+        let nearest = (inside(x, left, across), inside(y, top, down));
+        if nearest != (x, y) {
+            let edge = *fitted.get_pixel(nearest.0, nearest.1);
+            fitted.put_pixel(x, y, edge);
+        }
+    }
+    fitted
 }

@@ -3,6 +3,7 @@
 //! row needs.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use image::{GenericImageView, ImageBuffer, Pixel};
 
@@ -17,27 +18,29 @@ struct Neighbours {
     weights: Vec<i32>,
 }
 
-/// `image` in `width` × `height` pixels. `turned`: it is a quarter turn from upright, and becomes what the upright image would
-/// become. Beside both images it holds a row for each neighbour of a new row.
-pub(crate) fn resize<I>(image: &I, width: u32, height: u32, turned: bool) -> ImageBuffer<I::Pixel, Vec<u8>>
+/// Draws `image`, scaled to the width and the height `size`, into `canvas`, its left upper corner at `at`. Of what lies outside
+/// nothing is computed. Beside both images it holds a row for each neighbour of a new row.
+pub(crate) fn draw<I>(image: &I, size: (u32, u32), canvas: &mut ImageBuffer<I::Pixel, Vec<u8>>, at: (i64, i64))
 where
     I: GenericImageView,
     I::Pixel: Pixel<Subpixel = u8> + 'static,
 {
     let channels = usize::from(I::Pixel::CHANNEL_COUNT);
-    let (own_width, own_height) = image.dimensions();
-    let (across, down) = (neighbours(own_width, width), neighbours(own_height, height));
-    let columns_first = columns_come_first((own_width, own_height), (width, height), turned);
+    let (own, canvas_width) = (image.dimensions(), canvas.width() as usize);
+    let (columns, lines) = (shown(size.0, canvas.width(), at.0), shown(size.1, canvas.height(), at.1));
+    let (left, top) = ((i64::from(columns.start) + at.0) as usize, (i64::from(lines.start) + at.1) as usize);
+    let (across, down) = (neighbours(own.0, size.0, columns), neighbours(own.1, size.1, lines));
+    let columns_first = columns_come_first(own, size);
     let row = |y: u32| {
-        let mut row = vec![0; own_width as usize * channels];
-        for (x, values) in (0..own_width).zip(row.chunks_exact_mut(channels)) {
+        let mut row = vec![0; own.0 as usize * channels];
+        for (x, values) in (0..own.0).zip(row.chunks_exact_mut(channels)) {
             values.copy_from_slice(image.get_pixel(x, y).channels());
         }
         if columns_first { row } else { widened(&row, &across, channels) }
     };
-    let mut result = ImageBuffer::new(width, height);
-    let (mut rows, mut first, mut next) = (VecDeque::new(), 0, 0);
-    for (neighbours, new_row) in down.iter().zip(result.chunks_exact_mut(width as usize * channels)) {
+    let mut first = down.first().map_or(0, |neighbours| neighbours.first);
+    let (mut rows, mut next) = (VecDeque::new(), first);
+    for (neighbours, canvas_row) in down.iter().zip(canvas.chunks_exact_mut(canvas_width * channels).skip(top)) {
         while next < neighbours.first + neighbours.weights.len() {
             rows.push_back(row(next as u32));
             next += 1;
@@ -47,25 +50,27 @@ where
             first += 1;
         }
         let values = |at: usize| mixed(rows.iter().map(|row: &Vec<u8>| row[at]), &neighbours.weights);
+        let new_row = &mut canvas_row[left * channels..][..across.len() * channels];
         if columns_first {
-            let mixed: Vec<u8> = (0..own_width as usize * channels).map(values).collect();
+            let mixed: Vec<u8> = (0..own.0 as usize * channels).map(values).collect();
             new_row.copy_from_slice(&widened(&mixed, &across, channels));
         } else {
             new_row.iter_mut().enumerate().for_each(|(at, value)| *value = values(at));
         }
     }
-    result
 }
 
-/// Whether columns get their new height before rows get their new width, as in Pillow where the upright image becomes wider
-/// and less high.
-fn columns_come_first(own: (u32, u32), new: (u32, u32), turned: bool) -> bool {
-    let ((own_width, own_height), (width, height)) = if turned { (swapped(own), swapped(new)) } else { (own, new) };
-    turned != (width > own_width && height < own_height)
+/// Whether columns get their new height before rows get their new width, as in Pillow 13: where the image loses rows, and
+/// more than twice as many as columns.
+fn columns_come_first(own: (u32, u32), size: (u32, u32)) -> bool {
+    let lost = |own: u32, new: u32| i64::from(own) - i64::from(new);
+    lost(own.1, size.1) > 0.max(2 * lost(own.0, size.0))
 }
 
-fn swapped((width, height): (u32, u32)) -> (u32, u32) {
-    (height, width)
+/// Which of `len` pixels lie within a canvas of `room` where the first is at `at`.
+fn shown(len: u32, room: u32, at: i64) -> Range<u32> {
+    let within = |place: i64| place.clamp(0, i64::from(len)) as u32;
+    within(-at)..within(i64::from(room) - at)
 }
 
 /// A row in another width.
@@ -87,8 +92,8 @@ fn mixed(values: impl Iterator<Item = u8>, weights: &[i32]) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Of each of `to` new pixels, made of `from`. Where both are as many, each is made of itself.
-fn neighbours(from: u32, to: u32) -> Vec<Neighbours> {
+/// Of those of `to` new pixels, made of `from`, that are shown. Where both are as many, each is made of itself.
+fn neighbours(from: u32, to: u32, shown: Range<u32>) -> Vec<Neighbours> {
     let scale = f64::from(from) / f64::from(to);
     let stretch = scale.max(1.0);
     let (support, shrink) = (REACH * stretch, 1.0 / stretch);
@@ -101,7 +106,7 @@ fn neighbours(from: u32, to: u32) -> Vec<Neighbours> {
         let sum: f64 = weights.iter().sum();
         Neighbours { first, weights: weights.iter().map(|weight| fixed(weight / sum)).collect() }
     };
-    (0..to).map(of_new).collect()
+    shown.map(of_new).collect()
 }
 
 /// Rounded half away from zero.

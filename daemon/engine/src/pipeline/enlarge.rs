@@ -43,7 +43,7 @@ impl Pipeline<'_> {
         }
         // Scaled to the whole size before it is cut: `Fit::Cover` would cut to whole pixels of the smaller image.
         let (wide, high) = Hires::covering((hires.width, hires.height), self.painting.size(SamplingPass::First));
-        let image = Fit::Stretch.place(image, wide, high, Rgb([0; 3]), false);
+        image = Fit::Stretch.place(&image, wide, high, Rgb([0; 3]));
         let (left, top) = ((wide - hires.width) / 2, (high - hires.height) / 2);
         let cut = [left, top, hires.width, hires.height].map(|side| side as u32);
         let shown = imageops::crop_imm(&image, cut[0], cut[1], cut[2], cut[3]).to_image();
