@@ -190,8 +190,8 @@ fn a_second_pass_of_its_own_is_image_to_image_with_it() {
         let mut whole = PassRecorder::default();
         let found = ample.engine.paint(&painting, Start::Noise, &mut whole).unwrap();
         let near = found.as_raw().iter().zip(wanted.as_raw()).filter(|(a, b)| a.abs_diff(**b) <= 2).count();
-        // A guidance scale of 1 beside a guided pass is the prompt's prediction but for rounding.
-        assert!(if exact { found == wanted } else { near * 100 >= 99 * found.as_raw().len() }, "{near}");
+        // A guidance scale of 1 beside a guided pass is the prompt's prediction but for rounding, which int8 makes more of.
+        assert!(if exact { found == wanted } else { near * 100 >= 95 * found.as_raw().len() }, "{near}");
         check_progress(&whole.seen);
         for bytes in [&whole.checkpoints[1], &whole.checkpoints[5]] {
             let start = Start::Checkpoint(StepCheckpoint::from_bytes(bytes).unwrap());
