@@ -1,5 +1,6 @@
 //! What the command line offers, one file a verb.
 
+mod arrivals;
 pub mod cancel;
 pub mod check;
 pub mod cli;
@@ -8,6 +9,7 @@ mod client;
 pub mod demo;
 pub mod doctor;
 pub mod generate;
+pub mod http;
 pub mod list;
 mod output;
 pub mod page;

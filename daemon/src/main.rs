@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use diffused::commands::cli::{Cli, Command};
 use diffused::commands::starts::Starts;
-use diffused::commands::{cancel, check, doctor, generate, list, page, plan, run, status, submit, watch};
+use diffused::commands::{cancel, check, doctor, generate, http, list, page, plan, run, status, submit, watch};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Resume(arguments) => list::run("resume", &arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Page(arguments) => page::run(&arguments),
+        Command::Http(arguments) => http::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => diffused::commands::demo::run(&arguments),
     };

@@ -23,6 +23,7 @@ mod times;
 mod unit;
 mod verbs;
 mod versions;
+mod web;
 
 /// Tests, named as their functions are.
 macro_rules! trials {
@@ -141,6 +142,14 @@ fn main() -> ExitCode {
         verbs::a_submission_survives_a_device_that_is_killed,
         verbs::a_submission_that_missed_its_images_gets_them_again,
         verbs::an_interrupted_submission_leaves_the_job,
+        web::pictures_are_painted_in_the_web_apis_words,
+        web::what_the_device_is_is_listed_and_settings_are_obeyed,
+        web::a_job_is_followed_and_interrupted,
+        web::two_clients_at_once_get_their_own_pictures,
+        web::what_strangers_send_is_answered_and_hurts_nobody,
+        web::elsewhere_a_token_is_needed,
+        web::a_client_that_hangs_up_leaves_its_job,
+        web::a_broker_or_device_that_is_gone_is_told_and_found_again,
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -16,7 +16,7 @@ use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::display::spec::OutputRequest;
 use crate::random;
-pub use client::{CancelArgs, DeviceArgs, SubmitArgs, WatchArgs};
+pub use client::{CancelArgs, DeviceArgs, HttpArgs, SubmitArgs, WatchArgs};
 pub use mask::MaskArgs;
 
 mod client;
@@ -66,6 +66,8 @@ pub enum Command {
     Status(DeviceArgs),
     /// Write the page in the browser, for a broker or a web server to serve
     Page(PageArgs),
+    /// Answer A1111's web API for a device, so that programs made for it paint there
+    Http(HttpArgs),
     /// Show the whole way from an MQTT prompt to an image, with a built-in broker
     #[cfg(feature = "demo")]
     Demo(DemoArgs),

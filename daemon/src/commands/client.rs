@@ -34,8 +34,8 @@ pub(super) enum Heard {
     Message(String, Bytes),
     /// The device went online or offline.
     Presence(bool),
-    /// The connection is gone; it comes back by itself.
-    Lost,
+    /// The connection is gone, or an attempt to connect failed, for this reason; it comes back by itself.
+    Lost(String),
     /// It is back.
     Back,
 }
@@ -47,7 +47,8 @@ pub(super) struct Client {
     topics: Topics,
     /// The device's name.
     pub(super) device: String,
-    broker: String,
+    /// Its broker's address.
+    pub(super) broker: String,
     /// The options by which another verb finds the same device.
     pub(super) options: String,
     timeout: Duration,
@@ -59,7 +60,16 @@ pub(super) struct Client {
 
 /// Runs a verb. Its failure is printed as JSON too, where that is wanted.
 pub(super) fn run<T>(json: bool, verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    logging::start("off");
+    run_logged("off", json, verb)
+}
+
+/// The same with the log's levels, where `DIFFUSED_LOG` does not say others.
+pub(super) fn run_logged<T>(
+    log: &str,
+    json: bool,
+    verb: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    logging::start(log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime: {error}")))?;
     runtime.block_on(verb).inspect_err(|failure| {
@@ -80,6 +90,13 @@ impl Client {
 
     /// The same without a look at the device.
     pub(super) async fn reach(arguments: &DeviceArgs, names: &[&str], session: Duration) -> Result<Client, Failure> {
+        let mut client = Client::open(arguments, names, session)?;
+        client.wait_for_broker().await?;
+        Ok(client)
+    }
+
+    /// The same without waiting for the broker, which is looked for until it is there.
+    pub(super) fn open(arguments: &DeviceArgs, names: &[&str], session: Duration) -> Result<Client, Failure> {
         let config = config(arguments)?;
         let topics = config.topics();
         let own = ["response/+"].iter().chain(names).map(|name| topics.of(name));
@@ -96,7 +113,7 @@ impl Client {
         };
         let broker = config.mqtt.url.to_string();
         let (mqtt, events) = Mqtt::start(settings);
-        let mut client = Client {
+        Ok(Client {
             mqtt,
             events,
             topics,
@@ -106,9 +123,7 @@ impl Client {
             timeout: Duration::from_secs(arguments.timeout),
             statuses: BTreeMap::new(),
             early: VecDeque::new(),
-        };
-        client.wait_for_broker().await?;
-        Ok(client)
+        })
     }
 
     async fn wait_for_broker(&mut self) -> Result<(), Failure> {
@@ -216,6 +231,11 @@ impl Client {
         ))
     }
 
+    /// How long broker and device may take to answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// When the patience with the device ends that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
@@ -234,7 +254,7 @@ impl Client {
             let gone = || Failure::Other("the connection has ended".to_owned());
             match self.events.recv().await.ok_or_else(gone)? {
                 WireEvent::Connected { .. } => return Ok(Heard::Back),
-                WireEvent::Disconnected { .. } => return Ok(Heard::Lost),
+                WireEvent::Disconnected { reason, .. } => return Ok(Heard::Lost(reason)),
                 WireEvent::Received(received) => {
                     self.mqtt.acknowledge(received.receipt);
                     if let Some(heard) = self.sort(&received.topic, received.payload) {
@@ -255,6 +275,11 @@ impl Client {
         }
         let name = topic.strip_prefix(&self.topics.of(""))?;
         Some(Heard::Message(name.to_owned(), payload))
+    }
+
+    /// The largest message that the broker takes, if it announced a limit, bytes.
+    pub(super) fn max_packet(&self) -> Option<usize> {
+        self.mqtt.max_packet()
     }
 
     /// Sends what is still to be sent, and disconnects.

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
+use crate::commands::arrivals::Arrivals;
 use crate::commands::cli::{SubmitArgs, print_line};
 use crate::commands::client::{self, Client, Heard, SESSION};
 use crate::commands::preview_file::PreviewFile;
@@ -16,9 +17,9 @@ use crate::contract::messages::{JobProgress, JobResult, JobState, State};
 use crate::contract::request::PaintRequest;
 use crate::failure::Failure;
 use crate::random;
-use arrivals::{Arrivals, Destination};
+use destination::Destination;
 
-mod arrivals;
+mod destination;
 
 /// After a reconnection: how long nothing is heard of the job before the request is published again.
 const REPEAT: std::time::Duration = std::time::Duration::from_secs(3);
@@ -80,7 +81,7 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
                     end => break end,
                 }
             }
-            Heard::Lost => job.connection(false),
+            Heard::Lost(_) => job.connection(false),
             Heard::Back => {
                 job.connection(true);
                 if job.heard {
@@ -96,7 +97,7 @@ async fn submit(arguments: &SubmitArgs) -> Result<(), Failure> {
         None => print_line(if job.json { json!({"event": "queued", "id": job.id}).to_string() } else { job.id }),
         Some(state) => {
             ended(&state)?;
-            job.arrivals.write(&destination, &arguments.paint.prompt, job.json)?;
+            destination.write(&job.arrivals, &arguments.paint.prompt, job.json)?;
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ async fn watch(arguments: &WatchArgs) -> Result<(), Failure> {
                 show(json, &json!({"event": status}), || Some(format!("the device is {status}")));
                 continue;
             }
-            Heard::Lost | Heard::Back => continue,
+            Heard::Lost(_) | Heard::Back => continue,
         };
         let Some((id, event)) = name.strip_prefix("job/").and_then(|rest| rest.split_once('/')) else { continue };
         match event {

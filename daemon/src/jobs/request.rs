@@ -23,6 +23,7 @@ use crate::jobs::sources::{SourceBytes, Sources, of_mask};
 use crate::jobs::wildcards::Wildcards;
 use crate::random;
 use fields::Fields;
+pub use fields::whole;
 pub use masks::PADDING;
 use payload::Payload;
 pub use payload::trimmed;

@@ -1,5 +1,6 @@
 //! The options of the verbs that reach a device over MQTT.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
@@ -88,6 +89,20 @@ pub struct CancelArgs {
     /// Cancel every job of the device
     #[arg(long)]
     pub all: bool,
+    /// Which device, and by which broker
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `diffused http`
+#[derive(Debug, Args)]
+pub struct HttpArgs {
+    /// Where to listen; another address than this machine's own needs --token-file
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7860")]
+    pub listen: SocketAddr,
+    /// A file whose first line is a secret that clients must give: as a password (Basic) or as a Bearer token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Which device, and by which broker
     #[command(flatten)]
     pub device: DeviceArgs,

@@ -1,19 +1,17 @@
-//! Images as they arrive, and the files that they become.
+//! The files that images become.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
+use crate::commands::arrivals::Arrivals;
 use crate::commands::cli::{SubmitArgs, print_line};
 use crate::commands::output::{self, ImageSink};
 use crate::contract::messages::{DisplayFile, Image, JobResult};
 use crate::contract::request::FileFormat;
 use crate::failure::Failure;
 use crate::files::write_atomically;
-use crate::painting::pictures::{free_name, hex, panel_path};
+use crate::painting::pictures::{free_name, panel_path};
 
 /// Where images are written.
 pub(super) enum Destination {
@@ -68,6 +66,44 @@ impl Destination {
             Destination::Folder(folder) => free_name(folder, prompt, seed.wrapping_add(number), format),
         }
     }
+
+    /// Writes the images of a job that is done and says where they are.
+    pub(super) fn write(&self, arrivals: &Arrivals, prompt: &str, json: bool) -> Result<(), Failure> {
+        let Some(result) = &arrivals.result else {
+            return Err(Failure::Other("the job is done, but its result did not arrive".to_owned()));
+        };
+        let (mut paths, mut panels, mut missing) = (vec![], vec![], vec![]);
+        for (number, image) in (0_u64..).zip(&result.images) {
+            match arrivals.get(number, image) {
+                Some(bytes) => paths.push(write(self, number, prompt, result, image, bytes)?),
+                None => missing.push(where_else("image", number, image.path.as_deref())),
+            }
+            // Stdout has place for the image alone.
+            let Some(output) = image.output.as_ref().filter(|_| !matches!(self, Destination::Stdout(_))) else {
+                continue;
+            };
+            match (arrivals.get_output(number, output), paths.last()) {
+                (Some(bytes), Some(image)) => panels.push(write_panel(image, output, bytes)?),
+                _ => missing.push(where_else("output", number, output.path.as_deref())),
+            }
+        }
+        if json {
+            let mut line = json!(result);
+            (line["event"], line["paths"]) = (json!("done"), json!(paths));
+            if !panels.is_empty() {
+                line["panel_paths"] = json!(panels);
+            }
+            print_line(line);
+        } else {
+            let mut lines = lines(&paths, result, self.format());
+            lines.extend(panels.iter().map(|path: &PathBuf| path.display().to_string()));
+            match self {
+                Destination::Stdout(_) => lines.iter().for_each(|line| eprintln!("{line}")),
+                _ => lines.iter().for_each(print_line),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Failure::Other(missing.join("; "))) }
+    }
 }
 
 /// The path, or the next that counts on from it and is free.
@@ -82,88 +118,6 @@ fn numbered(path: &Path, number: u64) -> PathBuf {
     match number {
         0 => path.to_owned(),
         _ => path.with_file_name(format!("{}-{}.{}", stem.display(), number + 1, extension.display())),
-    }
-}
-
-/// What has arrived of a job.
-#[derive(Default)]
-pub(super) struct Arrivals {
-    images: BTreeMap<u64, Bytes>,
-    /// What a display shows of them.
-    outputs: BTreeMap<u64, Bytes>,
-    /// The job's result.
-    pub(super) result: Option<JobResult>,
-}
-
-impl Arrivals {
-    /// An image, by its number; one that comes again replaces the first.
-    pub(super) fn add(&mut self, number: u64, bytes: Bytes) {
-        self.images.insert(number, bytes);
-    }
-
-    /// What a display shows of an image, likewise.
-    pub(super) fn add_output(&mut self, number: u64, bytes: Bytes) {
-        self.outputs.insert(number, bytes);
-    }
-
-    /// Whether everything is here that was published.
-    pub(super) fn are_complete(&self) -> bool {
-        self.result.as_ref().is_some_and(|result| {
-            let mut images = (0_u64..).zip(&result.images);
-            images.all(|(number, image)| {
-                let published = image.output.as_ref().filter(|output| output.topic.is_some());
-                let output = published.is_none_or(|output| self.get_output(number, output).is_some());
-                output && (image.topic.is_none() || self.get(number, image).is_some())
-            })
-        })
-    }
-
-    /// The bytes of an image, if they are those of the result.
-    fn get(&self, number: u64, image: &Image) -> Option<&Bytes> {
-        self.images.get(&number).filter(|bytes| hex(&Sha256::digest(bytes)) == image.sha256)
-    }
-
-    /// The bytes of what a display shows of an image, if they are those of the result.
-    fn get_output(&self, number: u64, output: &DisplayFile) -> Option<&Bytes> {
-        self.outputs.get(&number).filter(|bytes| hex(&Sha256::digest(bytes)) == output.sha256)
-    }
-
-    /// Writes the images and says where they are.
-    pub(super) fn write(&self, destination: &Destination, prompt: &str, json: bool) -> Result<(), Failure> {
-        let Some(result) = &self.result else {
-            return Err(Failure::Other("the job is done, but its result did not arrive".to_owned()));
-        };
-        let (mut paths, mut panels, mut missing) = (vec![], vec![], vec![]);
-        for (number, image) in (0_u64..).zip(&result.images) {
-            match self.get(number, image) {
-                Some(bytes) => paths.push(write(destination, number, prompt, result, image, bytes)?),
-                None => missing.push(where_else("image", number, image.path.as_deref())),
-            }
-            // Stdout has place for the image alone.
-            let Some(output) = image.output.as_ref().filter(|_| !matches!(destination, Destination::Stdout(_))) else {
-                continue;
-            };
-            match (self.get_output(number, output), paths.last()) {
-                (Some(bytes), Some(image)) => panels.push(write_panel(image, output, bytes)?),
-                _ => missing.push(where_else("output", number, output.path.as_deref())),
-            }
-        }
-        if json {
-            let mut line = json!(result);
-            (line["event"], line["paths"]) = (json!("done"), json!(paths));
-            if !panels.is_empty() {
-                line["panel_paths"] = json!(panels);
-            }
-            print_line(line);
-        } else {
-            let mut lines = lines(&paths, result, destination.format());
-            lines.extend(panels.iter().map(|path: &PathBuf| path.display().to_string()));
-            match destination {
-                Destination::Stdout(_) => lines.iter().for_each(|line| eprintln!("{line}")),
-                _ => lines.iter().for_each(print_line),
-            }
-        }
-        if missing.is_empty() { Ok(()) } else { Err(Failure::Other(missing.join("; "))) }
     }
 }
 

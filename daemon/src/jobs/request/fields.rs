@@ -87,7 +87,7 @@ impl Fields {
 
 /// A whole number; 20.0 is one too.
 #[expect(clippy::cast_possible_truncation, reason = "the float is a whole number below 1e15")]
-pub(super) fn whole(value: &Value) -> Option<i64> {
+pub fn whole(value: &Value) -> Option<i64> {
     let from_float = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e15).map(|n| n as i64);
     value.as_i64().or_else(from_float)
 }

@@ -1,0 +1,160 @@
+//! Connections: each serves one request, and has so many seconds for its headers, its body and for taking the answer. A
+//! picture may take as long as it takes. A client that hangs up leaves its job in the queue.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::answer::{Answer, HttpFault};
+use super::calls;
+use super::guard::Guard;
+use super::hub::Hub;
+
+/// Connections at a time; others wait for one to end.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for its headers, for its body, and to take the answer.
+const HEADERS: Duration = Duration::from_secs(10);
+const BODY: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(300);
+/// Bodies that are held at a time have as many bytes together as this many of the largest.
+const LARGEST_BODIES: usize = 4;
+/// What a request takes beside its bytes: it bounds how many small ones wait.
+const OVERHEAD: usize = 256 * 1024;
+/// Bytes of headers, all together.
+const HEADER_BYTES: usize = 16 * 1024;
+
+/// What all connections share.
+struct Server {
+    guard: Arc<Guard>,
+    hub: Arc<Hub>,
+    /// The bytes of bodies that are held.
+    held: Arc<AtomicUsize>,
+}
+
+/// A body's bytes among those that are held.
+struct Room {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Room for `bytes` more where at most `most` may be held.
+    fn take(held: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Room> {
+        let room = Room { held: held.clone(), bytes };
+        // What was added without success is subtracted with `room`.
+        (held.fetch_add(bytes, Ordering::Relaxed) + bytes <= most).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Serves for ever.
+pub(super) async fn serve(listener: TcpListener, guard: Arc<Guard>, hub: Arc<Hub>) {
+    let server = Arc::new(Server { guard, hub, held: Arc::default() });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(server.clone(), stream, place))),
+            Err(error) => {
+                // The process may have no file left: others may soon be closed.
+                warn!("a connection cannot be taken: {error}");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn connection(server: Arc<Server>, stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let answered = Notify::new();
+    let service = service_fn(|request| {
+        let (server, answered) = (server.clone(), &answered);
+        async move {
+            let answer = server.answer(request).await;
+            answered.notify_one();
+            Ok::<Answer, Infallible>(answer)
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(false).max_header_size(HEADER_BYTES);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // What is wrong with a connection is its client's affair.
+    tokio::select! {
+        _ = &mut connection => {}
+        () = answered.notified() => drop(timeout(ANSWER, connection).await),
+    }
+}
+
+impl Server {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = match self.serve(request).await {
+            Ok(answer) => answer,
+            Err(fault) => fault.answer(),
+        };
+        // What is asked for is on disk nowhere; the path may be anything.
+        let path: String = path.chars().filter(|c| c.is_ascii_graphic()).take(80).collect();
+        info!("{method} {path} {}", answer.status().as_u16());
+        answer
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Result<Answer, HttpFault> {
+        self.guard.check(request.headers())?;
+        let call = calls::find(request.method(), request.uri())?;
+        // The room is held until there is an answer: while a job waits, its request is kept.
+        let (body, _room) = self.body(request.into_body()).await?;
+        call.answer(&self.hub, &body).await
+    }
+
+    /// The whole body, and the room that it takes.
+    async fn body(&self, body: Incoming) -> Result<(Bytes, Room), HttpFault> {
+        let largest = self.hub.largest_request();
+        let announced = body.size_hint().exact();
+        let bytes = announced.map_or(largest, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let too_large = || HttpFault::too_large(format!("the device takes requests of up to {largest} bytes"));
+        if bytes > largest {
+            return Err(too_large());
+        }
+        let busy = || HttpFault::unavailable("other requests take all the memory that there is for them; try again");
+        let room = Room::take(&self.held, bytes + OVERHEAD, LARGEST_BODIES * (largest + OVERHEAD)).ok_or_else(busy)?;
+        let slow = |_| HttpFault::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the request did not come within 60 s");
+        let collected = timeout(BODY, Limited::new(body, largest).collect()).await.map_err(slow)?;
+        let broken = |error: Box<dyn std::error::Error + Send + Sync>| match error.is::<LengthLimitError>() {
+            true => too_large(),
+            false => HttpFault::new(StatusCode::BAD_REQUEST, "broken", format!("the body is broken: {error}")),
+        };
+        Ok((collected.map_err(broken)?.to_bytes(), room))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_given_back() {
+        let held = Arc::default();
+        let rooms = [Room::take(&held, 6, 10), Room::take(&held, 4, 10)];
+        assert!(rooms.iter().all(Option::is_some) && Room::take(&held, 1, 10).is_none());
+        drop(rooms);
+        assert!(Room::take(&held, 10, 10).is_some() && held.load(Ordering::Relaxed) == 0);
+    }
+}
