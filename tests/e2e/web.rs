@@ -273,11 +273,11 @@ pub(crate) fn what_strangers_send_is_answered_and_hurts_nobody() {
 pub(crate) fn elsewhere_a_token_is_needed() {
     let harness = Harness::start();
     let folder = harness.folder.path();
-    let (status, _, error) = program::run(&["http", "--listen", "0.0.0.0:0", "--device", "test"], folder);
+    let (status, _, error) = diffused_tests::run(&["http", "--listen", "0.0.0.0:0", "--device", "test"], folder);
     assert!(status == Some(2) && error.contains("--token-file"), "{error}");
     std::fs::write(folder.join("token"), "short\n").unwrap();
     let words = ["http", "--listen", "127.0.0.1:0", "--token-file", "token"];
-    let (status, _, error) = program::run(&words, folder);
+    let (status, _, error) = diffused_tests::run(&words, folder);
     assert!(status == Some(2) && error.contains("at least 16"), "{error}");
 
     let token = folder.join("token");

@@ -24,7 +24,7 @@ const REPEAT: Duration = Duration::from_secs(3);
 
 /// The device as the connections see it.
 pub(super) struct Hub {
-    known: Mutex<Known>,
+    known: Mutex<DeviceView>,
     outgoing: mpsc::UnboundedSender<Publication>,
     /// The device's name.
     device: String,
@@ -35,7 +35,7 @@ pub(super) struct Hub {
 type Publication = (String, Value);
 
 /// What is known.
-struct Known {
+struct DeviceView {
     /// Why there is no connection, if there is none.
     lost: Option<String>,
     /// Whether the device is online; `None`: it has said nothing.
@@ -54,7 +54,7 @@ impl Hub {
     /// The hub, and what drives it.
     pub(super) fn start(client: Client) -> (Arc<Hub>, impl Future<Output = ()>) {
         let (outgoing, publications) = mpsc::unbounded_channel();
-        let known = Known {
+        let known = DeviceView {
             lost: Some("it was not reached yet".to_owned()),
             online: None,
             info: None,
@@ -68,7 +68,7 @@ impl Hub {
         (hub.clone(), drive(hub, client, publications))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, DeviceView> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,7 +216,7 @@ fn current(jobs: &mut [WebJob]) -> Option<&mut WebJob> {
     jobs.get_mut(running)
 }
 
-impl Known {
+impl DeviceView {
     /// Takes a message in; gives what is to be published for it.
     fn message(&mut self, name: &str, payload: Bytes) -> Option<Publication> {
         if name == "info" {
