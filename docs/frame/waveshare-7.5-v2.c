@@ -1,12 +1,12 @@
-// Shows pictures on Waveshare's 7.5 inch e-paper V2 (black and white, 800 x 480) that hangs on a Raspberry Pi by its HAT:
+// Shows pictures on Waveshare's 7.5 inch e-paper V2 (black and white, 800 x 480) on a Raspberry Pi, by its HAT:
 //
 //   cc -O2 -o show-pictures waveshare-7.5-v2.c
 //   mosquitto_sub -h board.local -t diffused/frame/output -N -F '%l %p' | ./show-pictures
 //
-// Each message comes with its length before it. It is the 48,000 bytes that the device publishes for
-// `output = { panel = "waveshare-7.5-v2", format = "packed" }`: a pixel is a bit, the left one the highest, 1 is black. The
-// program needs the kernel's own drivers and nothing else: SPI (`dtparam=spi=on`) and GPIO. Another SPI or GPIO device is
-// named behind the program's name. The commands are those of the controller's data sheet (UC8179), the values of registers
+// Each message comes with its length before it. It is the 48,000 bytes that the device publishes for `output = { panel
+// = "waveshare-7.5-v2", format = "packed" }`: a pixel is a bit, the left one the highest, 1 is black. The program needs
+// the kernel's own drivers and nothing else: SPI (`dtparam=spi=on`) and GPIO. Another SPI or GPIO device is named
+// behind the program's name. The commands are those of the controller's data sheet (UC8179), the values of registers
 // those that Waveshare's own program sets.
 
 #include <errno.h>
@@ -120,8 +120,8 @@ static void sleep_well(void) {
 static int next(uint8_t *picture) {
     for (size_t length; scanf("%zu", &length) == 1 && getchar() == ' ';) {
         if (length == BYTES) return fread(picture, 1, BYTES, stdin) == BYTES;
-        fprintf(stderr, "show-pictures: %zu bytes instead of %d: is the device's output this panel's, as \"packed\"?\n", length,
-                BYTES);
+        const char *advice = "is the device's output this panel's, as \"packed\"?";
+        fprintf(stderr, "show-pictures: %zu bytes instead of %d: %s\n", length, BYTES, advice);
         while (length > 0 && getchar() != EOF) length--;
     }
     return 0;
@@ -132,7 +132,8 @@ int main(int count, char **words) {
     uint8_t mode = SPI_MODE_0;
     uint32_t speed = 4000000;
     spi = open(spi_name, O_RDWR);
-    if (spi < 0 || ioctl(spi, SPI_IOC_WR_MODE, &mode) < 0 || ioctl(spi, SPI_IOC_WR_MAX_SPEED_HZ, &speed) < 0) fail(spi_name);
+    if (spi < 0 || ioctl(spi, SPI_IOC_WR_MODE, &mode) < 0) fail(spi_name);
+    if (ioctl(spi, SPI_IOC_WR_MAX_SPEED_HZ, &speed) < 0) fail(spi_name);
     pins_out = lines(chip, outputs, 3, GPIO_V2_LINE_FLAG_OUTPUT);
     pins_in = lines(chip, inputs, 1, GPIO_V2_LINE_FLAG_INPUT);
     static uint8_t picture[BYTES];

@@ -1,6 +1,7 @@
-// A display that is not there: linked with docs/frame/waveshare-7.5-v2.c by `-Wl,--wrap=…`, it stands in for the kernel's SPI and
-// GPIO and writes what reaches the display to stdout, `C 13` for a command, `D` and its bytes for data. It ends the program
-// where a display would misunderstand it: a command while it is busy, or while it is off or asleep.
+// A display that is not there: linked with docs/frame/waveshare-7.5-v2.c by `-Wl,--wrap=…`, it stands in for the
+// kernel's SPI and GPIO and writes what reaches the display to stdout, `C 13` for a command, `D` and its bytes for
+// data. It ends the program where a display would misunderstand it: a command while it is busy, or while it is off or
+// asleep.
 
 #include <linux/gpio.h>
 #include <linux/spi/spidev.h>

@@ -82,20 +82,21 @@ class WebApi(unittest.TestCase):
         self.assertEqual((len(result.images), result.info["all_seeds"]), (4, [3, 4, 5, 6]))
 
     def test_hires(self):
+        latent = webuiapi.HiResUpscaler.Latent
         result = self.api.txt2img(
-            prompt="a cat", seed=3, width=64, height=64, enable_hr=True, hr_scale=2, hr_upscaler=webuiapi.HiResUpscaler.Latent
+            prompt="a cat", seed=3, width=64, height=64, enable_hr=True, hr_scale=2, hr_upscaler=latent
         )
         self.assertEqual(result.image.size, (128, 128))
 
     def test_img2img_and_inpainting(self):
         start = Image.new("RGB", (64, 64), "blue")
-        result = self.api.img2img(images=[start], prompt="a red house", width=64, height=64, denoising_strength=0.6, steps=4)
+        words = dict(images=[start], prompt="a red house", width=64, height=64, steps=4)
+        result = self.api.img2img(**words, denoising_strength=0.6)
         self.assertEqual(result.image.size, (64, 64))
         mask = Image.new("L", (64, 64), 0)
         ImageDraw.Draw(mask).rectangle((32, 0, 63, 63), fill=255)
         result = self.api.img2img(
-            images=[start], mask_image=mask, prompt="a red house", width=64, height=64, denoising_strength=0.9, steps=4,
-            mask_blur=0, inpainting_fill=1, inpaint_full_res=False, seed=5,
+            **words, mask_image=mask, denoising_strength=0.9, mask_blur=0, inpainting_fill=1, inpaint_full_res=False, seed=5
         )
         image = result.image.convert("RGB")
         self.assertEqual(image.crop((0, 0, 24, 64)).getextrema(), ((0, 0), (0, 0), (255, 255)), "it stayed as it was")
@@ -135,7 +136,12 @@ class WebApi(unittest.TestCase):
         painting.start()
         # A session of its own: that of the other thread waits for its answer.
         watch = webuiapi.WebUIApi(port=int(self.port), username="user", password=TOKEN)
-        seen = until("progress", lambda: (now := watch.get_progress())["progress"] > 0.05 and now["current_image"] and now)
+
+        def progress():
+            now = watch.get_progress()
+            return now["current_image"] and now["progress"] > 0.05 and now
+
+        seen = until("progress with an image", progress)
         self.assertEqual(seen["state"]["sampling_steps"], 1000)
         self.assertGreater(seen["eta_relative"], 0)
         watch.interrupt()
