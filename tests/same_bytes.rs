@@ -42,17 +42,31 @@ struct PaintingCase<'a> {
     hires: Option<HiresRequest>,
     /// Another prompt than the usual.
     prompt: Option<&'a str>,
+    guidance_interval: Option<[f64; 2]>,
+    cache_interval: Option<usize>,
 }
 
 /// What the refusal of a tiny budget calls the smallest, for a picture of this size.
 fn smallest_budget((width, height): Size, case: &PaintingCase) -> String {
-    let PaintingCase { strength, inpainting, model, upscale, ref hires, prompt } = *case;
+    let PaintingCase { strength, inpainting, model, upscale, ref hires, prompt, guidance_interval, cache_interval } =
+        *case;
     let model = Model::new(model, Options { memory: Some(1), ..Options::default() }).unwrap();
     let init_size = strength.map(|_| (width, height));
     let [width, height] = [width, height].map(|side| Some(side as usize));
     let hires = hires.clone();
     let prompt = prompt.unwrap_or_default().to_owned();
-    let request = Request { prompt, width, height, strength, inpainting, upscale, hires, ..Request::default() };
+    let request = Request {
+        prompt,
+        width,
+        height,
+        strength,
+        inpainting,
+        upscale,
+        hires,
+        guidance_interval,
+        cache_interval,
+        ..Request::default()
+    };
     let painting = model.resolver().unwrap().resolve(&request, init_size).unwrap();
     let Err(Error::OutOfMemory(message)) = model.open().unwrap().plan(&painting) else {
         panic!("one byte cannot be enough")
@@ -149,6 +163,16 @@ fn two_passes_of_latents_and_of_pixels() {
         let options = ["--hires", "1.5", "--hires-upscaler", &upscaler.to_string()];
         check("boat.png", (64, 48), &options, &PaintingCase { hires: Some(hires), ..PaintingCase::default() });
     }
+}
+
+/// A guided step and one without, and one that takes up what the one before it kept.
+#[test]
+fn steps_that_leave_something_out() {
+    let (guidance_interval, cache_interval) = (Some([0.0, 0.5]), Some(2));
+    let case = PaintingCase { guidance_interval, ..PaintingCase::default() };
+    check("boat.png", (104, 72), &["--guidance-interval", "0,0.5"], &case);
+    let case = PaintingCase { cache_interval, ..PaintingCase::default() };
+    check("boat.png", (104, 72), &["--cache-interval", "2"], &case);
 }
 
 /// Three chunks of words, changes from step to step and a second prompt; and a display's picture.

@@ -48,6 +48,10 @@ pub struct Config {
     pub prompt_syntax: PromptSyntax,
     /// How many times as wide and high images become for requests that do not say; `None`: they stay as they are.
     pub upscale: Option<Bounded<1, 8>>,
+    /// From which part of the way from noise to image to which there is guidance, for requests that do not say.
+    pub guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features are computed once, for requests that do not say.
+    pub cache_interval: Option<Bounded<1, 20>>,
     /// Where the files of wildcards in prompts are.
     #[serde(deserialize_with = "whole_path")]
     pub wildcards: Option<PathBuf>,
@@ -148,6 +152,8 @@ impl Default for Config {
             decoder: None,
             prompt_syntax: PromptSyntax::default(),
             upscale: None,
+            guidance_interval: None,
+            cache_interval: None,
             wildcards: None,
             output: None,
             preview: false,

@@ -205,7 +205,7 @@ mod tests {
             stretched: chunks,
         };
         let held = |rows: Vec<ReadPrompt>, chunks| {
-            held(&Prompts { rows, chunks, weights: vec![1.0], left_out: 0 }, &sizes) / (77 * 768 * 4)
+            held(&Prompts { rows, chunks, weights: vec![1.0], left_out: 0, alone: 1 }, &sizes) / (77 * 768 * 4)
         };
         assert_eq!(held(vec![row(1, 1), row(1, 1)], 1), 2 + 2);
         // Three chunks of one prompt, and both prompts in a call, of which each has three chunks.

@@ -36,6 +36,7 @@ mod strips;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
+mod unet_calls;
 pub mod upscaler;
 pub mod vae;
 mod warning;
@@ -154,7 +155,7 @@ impl Engine {
 
     /// Multiply-adds of all products in `painting`, every call of the UNet included.
     pub fn work(&mut self, painting: &Painting) -> Result<u64> {
-        Ok(self.models.demands(painting)?.iter().map(StageDemand::macs).sum())
+        Ok(self.models.demands(painting)?.iter().map(StageDemand::work).sum())
     }
 
     /// Paints `painting` from `start`, calling `observer` at each layer and step.
@@ -185,6 +186,7 @@ impl Engine {
             let pass = checkpoint.pass();
             let sampler = painting.sampler(pass).filter(|_| painting.calls_before(pass) == checkpoint.earlier);
             checkpoint.check(origin, sampler, self.models.latents(painting.size(pass)))?;
+            painting.check_start(checkpoint)?;
         }
         let plan = self.plan(painting)?;
         if !plan.keeps_all {

@@ -110,6 +110,22 @@ impl Demand {
         }
     }
 
+    /// Of one network of which runs take turns that need different things; the matrices of the first come first.
+    pub(crate) fn in_turns(mut self, other: Demand) -> Demand {
+        let names: HashSet<Arc<str>> = self.matrices.iter().map(|(name, _)| name.clone()).collect();
+        self.matrices.extend(other.matrices.into_iter().filter(|(name, _)| !names.contains(name)));
+        Demand {
+            activations: self.activations.max(other.activations),
+            strips: self.strips.or(other.strips),
+            tables: self.tables.max(other.tables),
+            beside: self.beside + other.beside,
+            matrices: self.matrices,
+            weights_ahead: self.weights_ahead.max(other.weights_ahead),
+            largest_block: self.largest_block.max(other.largest_block),
+            macs: self.macs.max(other.macs),
+        }
+    }
+
     /// Bytes that are held from the stage's beginning to its end.
     fn fixed(&self) -> u64 {
         self.tables + self.beside
@@ -157,16 +173,21 @@ impl Demand {
 pub(crate) struct StageDemand {
     pub(crate) pass: SamplingPass,
     pub(crate) stage: Stage,
-    /// How often its network runs.
-    pub(crate) runs: usize,
-    /// What each run needs.
+    /// What its network's runs need.
     pub(crate) demand: Demand,
+    /// The multiply-adds of each run.
+    pub(crate) macs: Vec<u64>,
 }
 
 impl StageDemand {
+    /// So many runs, all alike.
+    pub(crate) fn new(pass: SamplingPass, stage: Stage, runs: usize, demand: Demand) -> StageDemand {
+        StageDemand { pass, stage, macs: vec![demand.macs; runs], demand }
+    }
+
     /// Multiply-adds of all runs.
-    pub(crate) fn macs(&self) -> u64 {
-        self.runs as u64 * self.demand.macs
+    pub(crate) fn work(&self) -> u64 {
+        self.macs.iter().sum()
     }
 }
 
@@ -190,24 +211,26 @@ pub struct StagePlan {
     pub peak: u64,
     #[serde(skip)]
     pub(crate) budget: RunBudget,
-    /// Multiply-adds of a run.
+    /// Multiply-adds of each run of the stage's network.
     #[serde(skip)]
-    pub(crate) macs: u64,
-    /// How often the stage's network runs.
-    #[serde(skip)]
-    pub(crate) runs: usize,
+    pub(crate) macs: Vec<u64>,
 }
 
 impl StagePlan {
     /// A stage whose activations have `room` bytes; its peak is that of the engine's buffers.
     fn new(of: &StageDemand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
-        let StageDemand { pass, stage, runs, ref demand } = *of;
+        let StageDemand { pass, stage, ref demand, ref macs } = *of;
         let activations = demand.activations(room);
         let streamed = demand.weights().saturating_sub(resident);
         let weights = Residency { keep, ring: ring as usize };
         let budget = RunBudget { weights, strips: Some(demand.strip_room(room)), spare: 0 };
         let peak = activations + with_slack(resident) + ring;
-        StagePlan { pass, stage, activations, resident, streamed, ring, peak, budget, macs: demand.macs, runs }
+        StagePlan { pass, stage, activations, resident, streamed, ring, peak, budget, macs: macs.clone() }
+    }
+
+    /// Multiply-adds of the first `runs` runs.
+    pub(crate) fn macs_of(&self, runs: usize) -> u64 {
+        self.macs.iter().take(runs).sum()
     }
 
     /// With `spare` bytes for activations that are kept though nobody needs them.
@@ -266,7 +289,7 @@ impl MemoryPlan {
 
     /// Multiply-adds of all runs of all stages.
     pub(crate) fn work(&self) -> u64 {
-        self.stages.iter().map(|plan| plan.runs as u64 * plan.macs).sum()
+        self.stages.iter().map(|plan| plan.macs_of(plan.macs.len())).sum()
     }
 }
 
@@ -331,7 +354,7 @@ mod tests {
             largest_block: MIB / 4,
             macs: 0,
         };
-        let of = |stage, demand| StageDemand { pass: SamplingPass::First, stage, runs: 1, demand };
+        let of = |stage, demand| StageDemand::new(SamplingPass::First, stage, 1, demand);
         vec![
             of(Stage::TextEncoder, demand(1, 100)),
             of(Stage::Unet, demand(60, 800)),

@@ -106,7 +106,7 @@ impl Models {
     /// What the stages need that `painting` goes through, in their order.
     pub(crate) fn demands(&mut self, painting: &Painting) -> Result<Vec<StageDemand>> {
         let parameters = painting.parameters();
-        let first = |stage, runs, demand| StageDemand { pass: SamplingPass::First, stage, runs, demand };
+        let first = |stage, runs, demand| StageDemand::new(SamplingPass::First, stage, runs, demand);
         let prompts = &painting.prompts;
         self.text_encoder.leave_out(prompts.left_out)?;
         let mut demands = vec![self.text_encoder_demand(painting, SamplingPass::First)?];
@@ -149,7 +149,7 @@ impl Models {
         if let Some(factor) = parameters.upscale {
             let (width, height) = parameters.size();
             let demand = self.upscaler()?.demand(width, height, factor)?;
-            demands.push(StageDemand { pass: painting.last_pass(), stage: Stage::Upscaler, runs: 1, demand });
+            demands.push(StageDemand::new(painting.last_pass(), Stage::Upscaler, 1, demand));
         }
         let put_back = parameters.is_put_back_before_upscaling();
         let unmasked = if put_back { Inpainting::held(pixels) } else { 0 };
@@ -169,26 +169,27 @@ impl Models {
     fn text_encoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
         let prompts = painting.prompts(pass);
         let demand = self.text_encoder.demand(conditioning::together(prompts))?;
-        Ok(StageDemand { pass, stage: Stage::TextEncoder, runs: conditioning::runs(prompts), demand })
+        Ok(StageDemand::new(pass, Stage::TextEncoder, conditioning::runs(prompts), demand))
     }
 
     fn unet_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
         let prompts = painting.prompts(pass);
         let batch = prompts.rows.len();
-        let embeddings = vec![batch, prompts.chunks * self.manifest.text.tokens, self.manifest.text.channels];
+        let tokens = self.manifest.text.tokens;
+        let embeddings = [batch, prompts.chunks * tokens, self.manifest.text.channels];
         let (height, width, channels) = self.latents(painting.size(pass));
-        let runs = painting.calls_of(pass);
-        let mut demand = self.unet.demand(vec![batch, height, width, channels], embeddings, runs)?;
+        let (latents, calls) = ([batch, height, width, channels], painting.unet_calls(pass));
+        let (mut demand, macs) = self.unet.demand(&latents, embeddings, prompts.alone * tokens, calls)?;
         if painting.has_previews() {
             demand.beside += preview::memory(height, width);
         }
-        Ok(StageDemand { pass, stage: Stage::Unet, runs, demand })
+        Ok(StageDemand { pass, stage: Stage::Unet, demand, macs })
     }
 
     fn decoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
         let (height, width, _) = self.latents(painting.size(pass));
         let demand = self.decoder(painting.parameters().decoder)?.demand(height, width)?;
-        Ok(StageDemand { pass, stage: Stage::VaeDecoder, runs: 1, demand })
+        Ok(StageDemand::new(pass, Stage::VaeDecoder, 1, demand))
     }
 
     /// Of encoding the first pass's image, which has this width and height, after its pixels were scaled, which takes memory,
@@ -205,7 +206,7 @@ impl Models {
         let [width, height, wide, high] = [width, height, wide, high].map(|side| side as u64);
         let scaling = 3 * width * height + Fit::held((width, height), (wide, high)) + 3 * wide * high;
         demand.activations = demand.activations.max(scaling);
-        Ok(StageDemand { pass: SamplingPass::Hires, stage: Stage::VaeEncoder, runs: 1, demand })
+        Ok(StageDemand::new(SamplingPass::Hires, Stage::VaeEncoder, 1, demand))
     }
 
     /// Frees all weights.

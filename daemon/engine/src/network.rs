@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 pub use crate::graph::Tick;
-use crate::graph::{Ahead, Graph, InputValues, KnownInput, RUNS_AHEAD, Schedule, Shared, Signature};
+use crate::graph::{
+    Ahead, DeepFeatures, Graph, GraphPart, InputValues, KnownInput, RUNS_AHEAD, Schedule, Shared, Signature,
+};
 use crate::memory_plan::{Demand, RunBudget};
 use crate::ops::Pool;
 use crate::strips::{self, RowSink, Segment, StripPlan};
@@ -49,7 +51,12 @@ impl Network {
 
     /// What so many runs of these shapes need.
     pub(crate) fn demand(&mut self, signature: &Signature, runs: usize) -> Result<Demand> {
-        let schedule = self.graph.schedule(signature, true)?;
+        self.demand_part(signature, GraphPart::Whole, runs)
+    }
+
+    /// The same for a part of the graph.
+    pub(crate) fn demand_part(&mut self, signature: &Signature, part: GraphPart, runs: usize) -> Result<Demand> {
+        let schedule = self.graph.schedule_part(signature, part, true)?;
         let shared = self.shared.lock();
         let mut largest_block = 0;
         let mut sized = |name: &Arc<str>| {
@@ -68,30 +75,24 @@ impl Network {
         Ok(Demand { activations, strips, tables, beside, matrices, weights_ahead, largest_block, macs })
     }
 
-    /// Starts reading weights for `runs` runs of these shapes, of whose inputs of one number `known` has all that there are.
+    /// Gets ready for runs of these `kinds`, which come in the `order` of these indices.
     pub(crate) fn start(
         &mut self,
-        signature: &Signature,
-        runs: usize,
-        known: Vec<KnownInput>,
+        kinds: Vec<RunKind>,
+        order: Vec<usize>,
         budget: RunBudget,
     ) -> Result<NetworkRun<'_>> {
-        let schedule = self.graph.schedule(signature, budget.strips.is_some())?;
-        let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
-        self.shared.lock().pool = Pool::new(schedule.pooled() + budget.spare);
-        let residency = budget.weights;
-        let mut run = NetworkRun {
-            schedule,
-            strips,
-            known,
-            residency,
-            left: runs,
-            ahead: Ahead::none(),
-            name: self.name,
-            shared: &mut self.shared,
-        };
-        run.look_ahead()?;
-        Ok(run)
+        let mut prepared = Vec::new();
+        for (index, RunKind { signature, part, known }) in kinds.into_iter().enumerate() {
+            let schedule = self.graph.schedule_part(&signature, part, budget.strips.is_some())?;
+            let strips = schedule.segment().zip(budget.strips).map(|(segment, budget)| strips::plan(segment, budget));
+            let left = order.iter().filter(|kind| **kind == index).count();
+            prepared.push(PreparedKind { schedule, strips, known, ahead: None, left });
+        }
+        let pooled = prepared.iter().map(|kind| kind.schedule.pooled()).max().unwrap_or(0);
+        self.shared.lock().pool = Pool::new(pooled + budget.spare);
+        let (residency, name, shared) = (budget.weights, self.name, &mut self.shared);
+        Ok(NetworkRun { kinds: prepared, order, next: 0, deep: None, residency, name, shared })
     }
 
     /// Runs once; the result has the shape `output`.
@@ -104,7 +105,8 @@ impl Network {
     ) -> Result<Vec<f32>> {
         let signature = Signature { inputs: inputs.iter().map(InputValues::shape).collect(), output };
         let known = inputs.iter().enumerate().filter_map(|(index, input)| input.number(index));
-        self.start(&signature, 1, known.collect(), budget)?.run(inputs, tick)
+        let kind = RunKind { signature, part: GraphPart::Whole, known: known.collect() };
+        self.start(vec![kind], vec![0], budget)?.run(inputs, tick)
     }
 
     /// Runs once, a network all of which works row by row; the result's rows go to `sink` from top to bottom, and are
@@ -171,16 +173,37 @@ impl Network {
     }
 }
 
-/// A network whose weights are being read; dropping it stops that.
-pub(crate) struct NetworkRun<'a> {
+/// What runs of one kind have in common.
+pub(crate) struct RunKind {
+    /// Shapes of the inputs and the output.
+    pub(crate) signature: Signature,
+    /// What of the graph they run.
+    pub(crate) part: GraphPart,
+    /// Inputs of one number, for all runs of this kind.
+    pub(crate) known: Vec<KnownInput>,
+}
+
+/// A kind of runs, ready.
+struct PreparedKind {
     schedule: Arc<Schedule>,
     strips: Option<StripPlan>,
-    /// Inputs of one number, for all runs.
+    /// Inputs of one number, for all runs of this kind.
     known: Vec<KnownInput>,
-    residency: Residency,
-    ahead: Ahead,
+    /// What was computed ahead of the next ones.
+    ahead: Option<Ahead>,
     /// Runs that are still to come.
     left: usize,
+}
+
+/// A network whose weights are being read; dropping it stops that.
+pub(crate) struct NetworkRun<'a> {
+    kinds: Vec<PreparedKind>,
+    /// The kind of each run.
+    order: Vec<usize>,
+    next: usize,
+    /// What a run left for those after it.
+    deep: Option<DeepFeatures>,
+    residency: Residency,
     name: &'static str,
     shared: &'a mut Shared,
 }
@@ -189,24 +212,35 @@ impl NetworkRun<'_> {
     /// The next run.
     pub(crate) fn run(&mut self, inputs: Vec<InputValues>, tick: &mut Tick) -> Result<Vec<f32>> {
         tracing::debug!(network = self.name, "run");
-        if self.ahead.is_over() {
-            self.look_ahead()?;
-        }
-        self.left = self.left.saturating_sub(1);
-        self.schedule.run(inputs, self.strips.as_ref(), &mut self.ahead, self.shared, tick)
+        self.get_ready()?;
+        let beyond = || Error::Internal("a run beyond the last".into());
+        let kind = self.order.get(self.next).and_then(|kind| self.kinds.get_mut(*kind)).ok_or_else(beyond)?;
+        (self.next, kind.left) = (self.next + 1, kind.left.saturating_sub(1));
+        let ahead = kind.ahead.get_or_insert_with(Ahead::none);
+        kind.schedule.run(inputs, kind.strips.as_ref(), ahead, &mut self.deep, self.shared, tick)
     }
 
-    /// Computes what can be computed ahead of the next runs, and starts reading weights for them.
-    fn look_ahead(&mut self) -> Result<()> {
-        let (matrices, residency) = (self.schedule.matrices_ahead(), &self.residency);
-        let mut runs = self.left;
-        if !matrices.is_empty() {
-            runs = runs.min(RUNS_AHEAD);
-            self.shared.lock().weights.begin(&matrices, 1, residency.clone())?;
-            let known: Vec<KnownInput> = self.known.iter().map(|input| input.before(self.left)).collect();
-            self.ahead = self.schedule.look_ahead(&known, self.shared)?;
+    /// Before the first run of several of a kind, or where nothing is left of what was computed ahead of them: computes
+    /// that for the next ones, and starts reading weights for them.
+    fn get_ready(&mut self) -> Result<()> {
+        let (before, after) = self.order.split_at(self.next.min(self.order.len()));
+        let Some((index, kind)) = after.first().and_then(|index| Some((*index, self.kinds.get_mut(*index)?))) else {
+            return Ok(());
+        };
+        let begins = before.last() != Some(&index);
+        let is_over = kind.ahead.as_ref().is_none_or(|ahead| ahead.left() == 0);
+        if !begins && !is_over {
+            return Ok(());
         }
-        self.shared.lock().weights.begin(self.schedule.matrices(), runs, residency.clone())
+        let matrices = kind.schedule.matrices_ahead();
+        if is_over && !matrices.is_empty() {
+            self.shared.lock().weights.begin(&matrices, 1, self.residency.clone())?;
+            let known: Vec<KnownInput> = kind.known.iter().map(|input| input.before(kind.left)).collect();
+            kind.ahead = Some(kind.schedule.look_ahead(&known, self.shared)?);
+        }
+        let together = after.iter().take_while(|kind| **kind == index).count();
+        let runs = together.min(kind.ahead.as_ref().map_or(together, Ahead::left));
+        self.shared.lock().weights.begin(kind.schedule.matrices(), runs, self.residency.clone())
     }
 }
 

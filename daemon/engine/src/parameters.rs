@@ -8,6 +8,8 @@ use crate::inpainting::Inpainting;
 use crate::prompt::PromptSyntax;
 use crate::request::{Parameters, Request};
 use crate::sampler::{NoiseSchedule, SamplerChoice};
+pub use crate::unet_calls::MAX_CACHE_INTERVAL;
+use crate::unet_calls::{self, Savings};
 
 mod size;
 
@@ -26,6 +28,8 @@ pub(crate) struct Defaults {
     pub(crate) prompt_syntax: PromptSyntax,
     /// How many times as wide and high an image becomes.
     pub(crate) upscale: Option<usize>,
+    /// What of the UNet's work is left out.
+    pub(crate) savings: Savings,
 }
 
 /// Fills in the `defaults`, else the model's, and checks every range. `init_size` is the init image's width and height,
@@ -71,6 +75,8 @@ pub(crate) fn resolve(
         within("eta", eta, 1.0)?;
     }
     let hires = hires.map(|hires| Hires { schedule: hires.schedule.map(|of| for_model(of, manifest)), ..hires });
+    let guidance_interval = request.guidance_interval.or(defaults.savings.guidance_interval);
+    let cache_interval = request.cache_interval.or(defaults.savings.cache_interval);
     let choice = sampler_choice(request, manifest);
     let unused: Vec<&str> = choice.unused_keys().collect();
     Ok(Parameters {
@@ -88,6 +94,8 @@ pub(crate) fn resolve(
         decoder: decoder(request.decoder.or(defaults.decoder), manifest)?,
         prompt_syntax: request.prompt_syntax.unwrap_or(defaults.prompt_syntax),
         clip_skip: clip_skip(request.clip_skip, &manifest.text)?,
+        guidance_interval: unet_calls::guidance_interval(guidance_interval)?,
+        cache_interval: unet_calls::cache_interval(cache_interval)?,
         prompt_template: request.prompt_template.clone(),
         negative_prompt_template: request.negative_prompt_template.clone(),
         fit: init_size.and(request.fit).unwrap_or_default(),

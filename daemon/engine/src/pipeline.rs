@@ -24,6 +24,7 @@ use crate::picture::{self, COLOURS};
 use crate::request::{Parameters, Stage, Start};
 use crate::resolver::Painting;
 use crate::sampler::NoiseDraws;
+use crate::unet::PlannedCalls;
 use crate::vae::Moments;
 pub(crate) use tracker::Tracker;
 
@@ -88,7 +89,7 @@ impl<'a> Pipeline<'a> {
         let plan = self.plan.stage(pass, Stage::VaeDecoder)?;
         let decoder = self.models.decoder(self.painting.parameters().decoder)?;
         let decode = |tick: &mut Tick| decoder.decode(latents, plan.budget.clone(), tick);
-        let pixels = self.tracker.run(plan.stage, plan.macs, decode)?;
+        let pixels = self.tracker.run(plan.stage, plan.macs_of(1), decode)?;
         let (width, height) = self.painting.size(pass);
         picture::to_image(&pixels, width, height)
     }
@@ -98,7 +99,7 @@ impl<'a> Pipeline<'a> {
         let plan = self.plan.stage(pass, Stage::Upscaler)?;
         let upscaler = self.models.upscaler()?;
         let upscale = |tick: &mut Tick| upscaler.upscale(image, factor, plan.budget.clone(), tick);
-        self.tracker.run(plan.stage, plan.macs, upscale)
+        self.tracker.run(plan.stage, plan.macs_of(1), upscale)
     }
 
     /// What is in a checkpoint was done before.
@@ -110,13 +111,13 @@ impl<'a> Pipeline<'a> {
         let (calls, pass) = (checkpoint.calls(), checkpoint.pass());
         let made = |plan: &StagePlan| match plan.stage {
             Stage::TextEncoder => 0,
-            Stage::VaeEncoder if plan.pass.is_first() => plan.runs.saturating_sub(again),
-            Stage::VaeEncoder if plan.pass == pass => plan.runs,
+            Stage::VaeEncoder if plan.pass.is_first() => plan.macs.len().saturating_sub(again),
+            Stage::VaeEncoder if plan.pass == pass => plan.macs.len(),
             Stage::Unet if plan.pass == pass => calls - self.painting.calls_before(pass),
-            _ if plan.stage != Stage::VaeEncoder && plan.pass.is_first() && !pass.is_first() => plan.runs,
+            _ if plan.stage != Stage::VaeEncoder && plan.pass.is_first() && !pass.is_first() => plan.macs.len(),
             Stage::VaeEncoder | Stage::Unet | Stage::VaeDecoder | Stage::Upscaler => 0,
         };
-        let macs = self.plan.stages.iter().map(|plan| made(plan) as u64 * plan.macs).sum();
+        let macs = self.plan.stages.iter().map(|plan| plan.macs_of(made(plan))).sum();
         self.tracker.skip(calls, macs);
     }
 
@@ -138,7 +139,7 @@ impl<'a> Pipeline<'a> {
         let plan = self.plan.stage(pass, Stage::TextEncoder)?;
         let (encoder, prompts) = (&mut self.models.text_encoder, self.painting.prompts(pass));
         let encode = |tick: &mut Tick| Conditioning::encode(prompts, encoder, plan.budget.clone(), tick);
-        self.tracker.run(plan.stage, plan.runs as u64 * plan.macs, encode)
+        self.tracker.run(plan.stage, plan.macs_of(plan.macs.len()), encode)
     }
 
     /// The latents that the first call of the UNet sees, and what all see.
@@ -226,7 +227,7 @@ impl<'a> Pipeline<'a> {
         let encoder = self.models.encoder(self.painting.parameters().decoder)?;
         let size = self.painting.size(pass);
         self.tracker
-            .run(plan.stage, plan.macs, |tick: &mut Tick| encoder.encode(pixels, size, plan.budget.clone(), tick))
+            .run(plan.stage, plan.macs_of(1), |tick: &mut Tick| encoder.encode(pixels, size, plan.budget.clone(), tick))
     }
 
     /// Runs the UNet once for each of the pass's timesteps that are left.
@@ -255,16 +256,19 @@ impl<'a> Pipeline<'a> {
             return Err(Error::Internal("nothing to attend to".into()));
         };
         let budget = plan.budget.clone();
-        let to_come = &sampler.timesteps()[made..];
-        let mut unet = self.models.unet.start(latents, embeddings, masked, guidance, to_come, budget)?;
-        unet.weigh(&self.painting.prompts(pass).weights);
+        let (prompts, kinds) = (self.painting.prompts(pass), self.painting.unet_calls(pass));
+        let to_come = sampler.timesteps()[made..].iter().copied().zip(kinds[made..].iter().copied());
+        let alone = prompts.alone * self.models.manifest.text.tokens;
+        let planned = PlannedCalls { calls: to_come.collect(), alone };
+        let mut unet = self.models.unet.start_calls(latents, embeddings, masked, guidance, planned, budget)?;
+        unet.weigh(&prompts.weights);
         for index in made..calls {
             if let Some(embeddings) = conditioning.at(turn + index) {
                 unet.attend(embeddings);
             }
             let input = Latents { values: sampler.model_input(index, &state.latents.values), ..state.latents };
             let predict = |tick: &mut Tick| unet.predict(input, tick);
-            let output = self.tracker.run(plan.stage, plan.macs, predict)?;
+            let output = self.tracker.run(plan.stage, plan.macs[index], predict)?;
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
@@ -282,7 +286,10 @@ impl<'a> Pipeline<'a> {
             if let Some(kept) = &kept {
                 kept.restore(&mut state.latents, sampler, index + 1);
             }
-            self.tracker.observer.step_done(&state);
+            // What a call leaves for those after it is in no checkpoint.
+            if kinds.get(index + 1).is_none_or(|next| !next.is_shallow()) {
+                self.tracker.observer.step_done(&state);
+            }
         }
         Ok(state.latents)
     }

@@ -133,6 +133,8 @@ pub(crate) struct Prompts {
     pub(crate) weights: Vec<f64>,
     /// How many of the text encoder's last layers are left out.
     pub(crate) left_out: usize,
+    /// Chunks of the prompt itself, without what it is repeated or filled up by to be as long as the negative one.
+    pub(crate) alone: usize,
 }
 
 impl Prompts {
@@ -158,7 +160,13 @@ impl Prompts {
             }
             chunks = longest;
         }
-        Prompts { rows, chunks, weights, left_out: 0 }
+        Prompts { rows, chunks, weights, left_out: 0, alone: most }
+    }
+
+    /// Whether they are the negative prompt and one prompt, which can be seen alone: several that are joined are measured
+    /// from the negative one.
+    pub(crate) fn is_a_pair(&self) -> bool {
+        self.rows.len() == 2 && self.weights.len() == 1
     }
 }
 

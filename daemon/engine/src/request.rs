@@ -12,6 +12,7 @@ use crate::inpainting::{Inpainting, Mask};
 use crate::picture::{Colour, Fit};
 use crate::prompt::PromptSyntax;
 use crate::sampler::{NoiseSchedule, SamplerChoice, SamplerKind};
+use crate::unet_calls::Savings;
 
 /// An image to paint. `None` means the model's own default.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -63,6 +64,12 @@ pub struct Request {
     /// At which of the text encoder's layers from the end the embeddings are taken; 1 is the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
+    /// From which part of the way from noise to image to which there is guidance, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features are computed once; 1: for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_interval: Option<usize>,
     /// What the prompt was drawn from, for the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
@@ -127,6 +134,12 @@ pub struct Parameters {
     /// At which of the text encoder's layers from the end the embeddings are taken, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
+    /// From which part of the way from noise to image to which there was guidance, where that is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features were computed once, where that is not each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_interval: Option<usize>,
     /// What the prompt was drawn from, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
@@ -158,6 +171,11 @@ impl Parameters {
     /// The sampler with its noise schedule and its noise.
     pub(crate) fn sampler_choice(&self) -> SamplerChoice {
         SamplerChoice { kind: self.sampler, schedule: self.schedule, eta: self.eta }
+    }
+
+    /// What of the UNet's work its calls leave out.
+    pub(crate) fn savings(&self) -> Savings {
+        Savings { guidance_interval: self.guidance_interval, cache_interval: self.cache_interval }
     }
 
     /// Whether the UNet runs on the negative prompt and on the prompt, as one batch of two (classifier-free guidance). It

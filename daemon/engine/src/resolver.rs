@@ -3,6 +3,7 @@
 //! so that a mistake is reported when a request arrives and not when its turn comes.
 
 use crate::bundle::{AutoencoderKind, Bundle, Manifest, Source};
+use crate::checkpoint::StepCheckpoint;
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::hires::{self, Hires, SamplingPass};
@@ -12,6 +13,7 @@ use crate::prompt::{PromptReader, PromptSyntax, Prompts};
 use crate::request::{Parameters, Request};
 use crate::sampler::{Sampler, SamplerChoice};
 use crate::tokenizer::Tokenizer;
+use crate::unet_calls::{self, Savings, UnetCall};
 use crate::warning::Warning;
 
 /// A request that was resolved: complete, checked and ready to paint. Only [`Resolver::resolve`] makes one.
@@ -26,6 +28,8 @@ pub struct Painting {
     pub(crate) sampler: Sampler,
     /// Of the second pass.
     hires_sampler: Option<Sampler>,
+    /// What each call of the UNet computes, in the first pass and in the second.
+    unet_calls: [Vec<UnetCall>; 2],
     warnings: Vec<Warning>,
     has_previews: bool,
 }
@@ -49,6 +53,25 @@ impl Painting {
     /// How often the UNet is called in a pass.
     pub(crate) fn calls_of(&self, pass: SamplingPass) -> usize {
         self.sampler(pass).map_or(0, |sampler| sampler.timesteps().len())
+    }
+
+    /// What each call of the UNet computes in a pass.
+    pub(crate) fn unet_calls(&self, pass: SamplingPass) -> &[UnetCall] {
+        &self.unet_calls[usize::from(!pass.is_first())]
+    }
+
+    /// Whether a call can follow this checkpoint that needs nothing but its latents.
+    ///
+    /// # Errors
+    ///
+    /// `Checkpoint` where that is not so.
+    pub(crate) fn check_start(&self, checkpoint: &StepCheckpoint) -> Result<()> {
+        let pass = checkpoint.pass();
+        let next = self.unet_calls(pass).get(checkpoint.calls() - self.calls_before(pass));
+        match next.is_some_and(|call| call.is_shallow()) {
+            true => Err(Error::Checkpoint("the call after it needs what another one left".into())),
+            false => Ok(()),
+        }
     }
 
     /// How often the UNet is called before a pass.
@@ -175,6 +198,18 @@ impl Resolver {
         Ok(Resolver { defaults: Defaults { upscale, ..self.defaults }, ..self })
     }
 
+    /// With these for the requests that do not say: from where to where there is guidance, and for how many calls of the UNet
+    /// its deep features are computed once.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParam` where one of them is out of range.
+    pub fn with_intervals(self, guidance: Option<[f64; 2]>, cache: Option<usize>) -> Result<Resolver> {
+        let guidance_interval = unet_calls::guidance_interval(guidance)?;
+        let savings = Savings { guidance_interval, cache_interval: unet_calls::cache_interval(cache)? };
+        Ok(Resolver { defaults: Defaults { savings, ..self.defaults }, ..self })
+    }
+
     /// How the prompts of `request` are read.
     pub fn prompt_syntax(&self, request: &Request) -> PromptSyntax {
         request.prompt_syntax.unwrap_or(self.defaults.prompt_syntax)
@@ -196,7 +231,7 @@ impl Resolver {
     ///
     /// `InvalidParam` with the request's key, for whatever the model or the sampler does not take.
     pub fn resolve(&self, request: &Request, init_size: Option<(u32, u32)>) -> Result<Painting> {
-        let parameters = parameters::resolve(request, self.defaults, init_size, &self.manifest)?;
+        let mut parameters = parameters::resolve(request, self.defaults, init_size, &self.manifest)?;
         let Parameters { steps, strength, .. } = parameters;
         let sampler = Sampler::new(parameters.sampler_choice(), &self.manifest.sampling, steps, strength)?;
         let mut warnings = without_init_image(request, init_size);
@@ -224,7 +259,19 @@ impl Resolver {
             }
             hires_sampler = Some(sampler);
         }
-        Ok(Painting { parameters, prompts, hires_prompts, sampler, hires_sampler, warnings, has_previews: false })
+        if [Some(&prompts), hires_prompts.as_ref()].into_iter().flatten().any(|prompts| !prompts.is_a_pair()) {
+            let unused = Warning::GuidanceIntervalUnused { joined: prompts.rows.len() > 1 };
+            warnings.extend(request.guidance_interval.and(parameters.guidance_interval).map(|_| unused));
+            parameters.guidance_interval = None;
+        }
+        let savings = parameters.savings();
+        let first = savings.calls(&sampler, &prompts, 0);
+        // A second pass with the first one's prompts goes on where these are.
+        let turn = if hires_prompts.is_some() { 0 } else { first.len() };
+        let second = |sampler| savings.calls(sampler, hires_prompts.as_ref().unwrap_or(&prompts), turn);
+        let unet_calls = [first, hires_sampler.as_ref().map(second).unwrap_or_default()];
+        let has_previews = false;
+        Ok(Painting { parameters, prompts, hires_prompts, sampler, hires_sampler, unet_calls, warnings, has_previews })
     }
 
     /// Makes just the second pass's steps, the last of its schedule.

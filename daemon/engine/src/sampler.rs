@@ -106,6 +106,8 @@ pub struct Sampler {
     prediction: Prediction,
     /// The first call of the UNet: in image to image the strength leaves out those before it.
     first: usize,
+    /// Steps of the whole way from noise to image.
+    steps: usize,
 }
 
 impl Sampler {
@@ -131,12 +133,20 @@ impl Sampler {
         let (config, curve) = choice.applied(config);
         let method = method(choice, &Route { config: &config, curve, steps });
         let first = strength.map_or(Ok(0), |strength| first_step(steps, strength))?;
-        Ok(Sampler { first: method.first_call(first), method, prediction: config.prediction })
+        Ok(Sampler { first: method.first_call(first), method, prediction: config.prediction, steps })
     }
 
     /// The timestep of each call of the UNet, in order.
     pub fn timesteps(&self) -> &[f64] {
         &self.method.timesteps()[self.first..]
+    }
+
+    /// The part of the way from noise to image that lies before the step of call `index`, from 0 to less than 1: steps that
+    /// the strength leaves out are part of the way.
+    pub(crate) fn progress(&self, index: usize) -> f64 {
+        let call = self.first + index;
+        let step = (0..self.steps).rev().find(|step| self.method.first_call(*step) <= call).unwrap_or(0);
+        step as f64 / self.steps as f64
     }
 
     /// The first latents of text to image, from as many standard normals.

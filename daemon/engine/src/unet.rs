@@ -1,5 +1,6 @@
 //! The noise predictor, run once a step; guidance runs both its halves as one batch, so that each weight is read once, and
-//! what they have in common is computed once (`graph::repeat`).
+//! what they have in common is computed once (`graph::repeat`). What each call computes is settled before the first
+//! (`unet_calls`).
 
 use crate::bundle::{Bundle, PictureSizes, Text};
 use crate::error::{Error, Result};
@@ -7,8 +8,9 @@ use crate::graph::{InputShape, InputValues, KnownInput, Signature};
 use crate::inpainting::MaskedImage;
 use crate::latents::Latents;
 use crate::memory_plan::{Demand, RunBudget};
-use crate::network::{Network, NetworkRun, Tick};
+use crate::network::{Network, NetworkRun, RunKind, Tick};
 use crate::text_encoder::Embeddings;
+use crate::unet_calls::UnetCall;
 
 /// The UNet.
 pub struct Unet {
@@ -48,40 +50,87 @@ impl Unet {
         timesteps: &[f64],
         budget: RunBudget,
     ) -> Result<Steps<'_>> {
-        let Embeddings { batch, tokens, channels, .. } = embeddings;
-        let signature = self.signature(latents.shape(batch), vec![batch, tokens, channels]);
+        let calls = timesteps.iter().map(|timestep| (*timestep, UnetCall::default())).collect();
+        let alone = embeddings.tokens;
+        self.start_calls(latents, embeddings, masked, guidance, PlannedCalls { calls, alone }, budget)
+    }
+
+    /// The same for `planned` calls, which need not all compute the same.
+    pub(crate) fn start_calls(
+        &mut self,
+        latents: &Latents,
+        embeddings: Embeddings,
+        masked: Option<MaskedImage>,
+        guidance: f64,
+        planned: PlannedCalls,
+        budget: RunBudget,
+    ) -> Result<Steps<'_>> {
+        let PlannedCalls { calls, alone } = planned;
+        let (batch, channels) = (embeddings.batch, embeddings.channels);
         let guidance_embedding = self.guidance_embedding;
         let side = |latents: usize| (latents * self.factor) as f32;
         let (height, width) = (side(latents.height), side(latents.width));
-        let time_ids = self.pooled.map(|_| {
-            let ids = [height, width, 0.0, 0.0, height, width].repeat(batch);
-            InputValues::F32(vec![batch, TIME_IDS], ids)
-        });
-        let (text, pooled) = text_inputs(embeddings);
-        let mut known = vec![KnownInput { index: 1, numbers: timesteps.iter().map(|at| *at as f32).collect() }];
-        if guidance_embedding {
-            known.push(KnownInput { index: 3, numbers: vec![guidance_input(guidance); timesteps.len()] });
+        let time_ids = self.pooled.map(|_| [height, width, 0.0, 0.0, height, width].to_vec());
+        let mut kinds: Vec<UnetCall> = Vec::new();
+        let mut order = Vec::new();
+        for (_, call) in &calls {
+            let known = kinds.iter().position(|kind| kind == call);
+            order.push(known.unwrap_or(kinds.len()));
+            kinds.extend(Some(*call).filter(|_| known.is_none()));
         }
-        let running = self.network.start(&signature, timesteps.len(), known, budget)?;
-        let timesteps = Vec::from(timesteps).into_iter();
+        let prepare = |kind: &UnetCall| {
+            let timesteps = calls.iter().filter(|(_, call)| call == kind).map(|(timestep, _)| *timestep as f32);
+            let timesteps: Vec<f32> = timesteps.collect();
+            let texts = texts_of(*kind, [batch, embeddings.tokens, channels], alone);
+            let signature = self.signature(latents.shape(texts[0]), texts);
+            let mut known = vec![];
+            if guidance_embedding {
+                known.push(KnownInput { index: 3, numbers: vec![guidance_input(guidance); timesteps.len()] });
+            }
+            known.insert(0, KnownInput { index: 1, numbers: timesteps });
+            RunKind { signature, part: kind.part, known }
+        };
+        let running = self.network.start(kinds.iter().map(prepare).collect(), order, budget)?;
         Ok(Steps {
             running,
-            timesteps,
-            text,
-            pooled,
+            calls: calls.into_iter(),
+            texts: embeddings,
+            alone,
             time_ids,
             masked,
-            batch,
             guidance,
             guidance_embedding,
             weights: vec![1.0],
         })
     }
 
-    /// What so many predictions need, given the shapes of latents and embeddings, batch first.
-    pub(crate) fn demand(&mut self, latents: Vec<usize>, embeddings: Vec<usize>, runs: usize) -> Result<Demand> {
-        let signature = self.signature(latents, embeddings);
-        self.network.demand(&signature, runs)
+    /// What these calls need, given the shapes of latents and embeddings, batch first, and how many tokens the prompt alone
+    /// has; and the multiply-adds of each.
+    pub(crate) fn demand(
+        &mut self,
+        latents: &[usize; 4],
+        embeddings: [usize; 3],
+        alone: usize,
+        calls: &[UnetCall],
+    ) -> Result<(Demand, Vec<u64>)> {
+        let mut kinds: Vec<(UnetCall, Demand)> = Vec::new();
+        for call in calls {
+            if kinds.iter().all(|(kind, _)| kind != call) {
+                let texts = texts_of(*call, embeddings, alone);
+                let mut latents = latents.to_vec();
+                latents[0] = texts[0];
+                let runs = calls.iter().filter(|other| *other == call).count();
+                let demand = self.network.demand_part(&self.signature(latents, texts), call.part, runs)?;
+                kinds.push((*call, demand));
+            }
+        }
+        let macs_of = |call| kinds.iter().find(|(kind, _)| kind == call).map_or(0, |(_, demand)| demand.macs);
+        let macs = calls.iter().map(macs_of).collect();
+        // What runs most often comes first, so that its weights are the ones that stay.
+        kinds.sort_by_key(|(kind, _)| !kind.is_shallow());
+        let demand = kinds.into_iter().map(|(_, demand)| demand).reduce(Demand::in_turns);
+        let demand = demand.ok_or_else(|| Error::Internal("a pass without a call of the UNet".into()))?;
+        Ok((demand, macs))
     }
 
     /// Checks that latents and embeddings of the manifest's sizes give latents again.
@@ -113,34 +162,40 @@ impl Unet {
     }
 }
 
+/// The calls that a UNet is started for.
+pub(crate) struct PlannedCalls {
+    /// The timestep of each, and what it computes.
+    pub(crate) calls: Vec<(f64, UnetCall)>,
+    /// Tokens of the prompt where it is seen alone.
+    pub(crate) alone: usize,
+}
+
+/// The shape of what a call attends to, given that of all prompts' embeddings.
+fn texts_of(call: UnetCall, [batch, tokens, channels]: [usize; 3], alone: usize) -> Vec<usize> {
+    if call.unguided { vec![1, alone, channels] } else { vec![batch, tokens, channels] }
+}
+
 /// A UNet in the middle of its steps.
 pub struct Steps<'a> {
     running: NetworkRun<'a>,
     /// Those that are still to come.
-    timesteps: std::vec::IntoIter<f64>,
-    text: InputValues,
-    pooled: InputValues,
+    calls: std::vec::IntoIter<(f64, UnetCall)>,
+    texts: Embeddings,
+    /// Tokens of the prompt where it is seen alone.
+    alone: usize,
     /// The picture's sizes; they and the pooled embeddings are inputs of SDXL.
-    time_ids: Option<InputValues>,
+    time_ids: Option<Vec<f32>>,
     masked: Option<MaskedImage>,
-    batch: usize,
     guidance: f64,
     guidance_embedding: bool,
     /// What each prompt's guidance is multiplied by.
     weights: Vec<f64>,
 }
 
-/// Embeddings, and pooled ones, as inputs.
-fn text_inputs(embeddings: Embeddings) -> (InputValues, InputValues) {
-    let Embeddings { batch, tokens, channels, values, pooled } = embeddings;
-    let wide = pooled.len() / batch.max(1);
-    (InputValues::F32(vec![batch, tokens, channels], values), InputValues::F32(vec![batch, wide], pooled))
-}
-
 impl Steps<'_> {
     /// From now on, predictions attend to `embeddings`, of the same shape as those before.
     pub(crate) fn attend(&mut self, embeddings: Embeddings) {
-        (self.text, self.pooled) = text_inputs(embeddings);
+        self.texts = embeddings;
     }
 
     /// Several prompts follow the negative one: the guidance of each is multiplied by its weight.
@@ -151,7 +206,7 @@ impl Steps<'_> {
     /// What the model predicts for `latents` (already scaled by the sampler) at the next timestep, guidance applied.
     pub fn predict(&mut self, latents: Latents, tick: &mut Tick) -> Result<Vec<f32>> {
         let more = || Error::Internal("a prediction beyond the last timestep".into());
-        let timestep = self.timesteps.next().ok_or_else(more)?;
+        let (timestep, call) = self.calls.next().ok_or_else(more)?;
         let (own, pixels) = (latents.values.len(), latents.height * latents.width);
         let mut shape = latents.shape(1);
         let values = match &self.masked {
@@ -160,13 +215,14 @@ impl Steps<'_> {
         };
         shape[3] = values.len() / pixels;
         let input = InputValues::F32(shape, values);
-        let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), self.text.clone()];
+        let (texts, pooled) = self.text_inputs(call);
+        let mut inputs = vec![input, InputValues::F32(vec![1], vec![timestep as f32]), texts];
         if self.guidance_embedding {
             inputs.push(InputValues::F32(vec![1], vec![guidance_input(self.guidance)]));
         }
-        inputs.extend(self.time_ids.iter().flat_map(|ids| [self.pooled.clone(), ids.clone()]));
+        inputs.extend(pooled.into_iter().flatten());
         let mut predicted = self.running.run(inputs, tick)?;
-        if self.batch > 1 {
+        if predicted.len() > own {
             let conditional = predicted.split_off(own);
             // Where the guidance scale is an input, each prediction is guided already.
             let scale = if self.guidance_embedding { 1.0 } else { self.guidance };
@@ -174,6 +230,22 @@ impl Steps<'_> {
             guide(&mut predicted, &conditional, &scales);
         }
         Ok(predicted)
+    }
+
+    /// What a call attends to, as inputs: the embeddings, and for SDXL the pooled ones and the picture's sizes.
+    fn text_inputs(&self, call: UnetCall) -> (InputValues, Option<[InputValues; 2]>) {
+        let Embeddings { batch, tokens, channels, values, pooled } = &self.texts;
+        let shape = texts_of(call, [*batch, *tokens, *channels], self.alone);
+        let rows = shape[0];
+        // The prompt is the last row.
+        let first = (batch - rows) * tokens * channels;
+        let values = values[first..][..shape.iter().product()].to_vec();
+        let width = pooled.len() / batch;
+        let added = self.time_ids.as_ref().map(|ids| {
+            let pooled = pooled[(batch - rows) * width..].to_vec();
+            [InputValues::F32(vec![rows, width], pooled), InputValues::F32(vec![rows, TIME_IDS], ids.repeat(rows))]
+        });
+        (InputValues::F32(shape, values), added)
     }
 }
 
@@ -263,11 +335,11 @@ mod tests {
     #[test]
     fn what_prompts_share_takes_work_and_memory_once() {
         let (mut unet, [_, tokens, channels]) = demo();
-        let texts = vec![2, tokens, channels];
-        let latents = vec![2, 64, 64, LATENTS[3]];
-        let shared = unet.demand(latents.clone(), texts.clone(), 1).unwrap();
-        let mut signature = unet.signature(latents.clone(), texts);
-        signature.inputs[0] = InputShape::F32(latents);
+        let texts = [2, tokens, channels];
+        let latents = [2, 64, 64, LATENTS[3]];
+        let shared = unet.demand(&latents, texts, tokens, &[UnetCall::default()]).unwrap().0;
+        let mut signature = unet.signature(latents.to_vec(), texts.to_vec());
+        signature.inputs[0] = InputShape::F32(latents.to_vec());
         let each = unet.network.demand(&signature, 1).unwrap();
         println!(
             "{} of {} multiply-adds, {} of {} bytes",

@@ -46,6 +46,11 @@ pub enum Warning {
         /// The guidance scale.
         cfg_scale: f64,
     },
+    /// An interval for guidance was given, but there is none to leave out.
+    GuidanceIntervalUnused {
+        /// Whether `AND` joins prompts, each of which is measured from the negative one; else there is no guidance.
+        joined: bool,
+    },
     /// A key that the sampler does not know.
     UnusedBySampler {
         /// `scheduler` or `eta`.
@@ -77,6 +82,12 @@ impl fmt::Display for Warning {
                     f,
                     "inpainting_fill has no effect at a denoising_strength of 1: all that is masked begins as noise"
                 )
+            }
+            Warning::GuidanceIntervalUnused { joined: true } => {
+                write!(f, "guidance_interval has no effect on prompts that AND joins: they need the negative prompt")
+            }
+            Warning::GuidanceIntervalUnused { joined: false } => {
+                write!(f, "guidance_interval has no effect: this image is painted without guidance")
             }
             Warning::UnusedBySampler { field, sampler } => {
                 write!(f, "{field} has no effect with the sampler {sampler}")

@@ -167,6 +167,12 @@ pub struct PaintArgs {
     /// The decoder, where the model has both: full, or tiny, nearly the same image in a fraction of the time
     #[arg(long, value_name = "full|tiny", help_heading = SAMPLING)]
     pub decoder: Option<AutoencoderKind>,
+    /// Guide only from this part of the way from noise to image to that one: 0.2,0.9. The other steps take half the time
+    #[arg(long, value_name = "FROM,TO", value_parser = interval, help_heading = SAMPLING)]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// Compute what lies deep in the UNet once for N calls, 2 to 20; the calls between take a fraction of the time
+    #[arg(long, value_name = "N", help_heading = SAMPLING)]
+    pub cache_interval: Option<usize>,
     /// Make the image 2 or 4 times as wide and high by the model's upscaler, if it has one
     #[arg(long, value_name = "N", help_heading = IMAGE)]
     pub upscale: Option<usize>,
@@ -278,6 +284,12 @@ pub struct PlanArgs {
     /// Guidance scale; above 1 each step computes two batch entries
     #[arg(long, value_name = "SCALE")]
     pub cfg_scale: Option<f64>,
+    /// From which part of the way from noise to image to which there is guidance: 0.2,0.9
+    #[arg(long, value_name = "FROM,TO", value_parser = interval)]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features are computed once
+    #[arg(long, value_name = "N")]
+    pub cache_interval: Option<usize>,
     /// Sampling steps; the model's own number if not given
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
@@ -330,6 +342,13 @@ fn sampler(text: &str) -> Result<SamplerChoice, String> {
 fn panel(text: &str) -> Result<OutputRequest, String> {
     let name = || OutputRequest { panel: Some(text.to_owned()), ..OutputRequest::default() };
     if text.starts_with('{') { serde_json::from_str(text).map_err(|error| error.to_string()) } else { Ok(name()) }
+}
+
+/// Parses two numbers; whether they are in order is the engine's to say.
+fn interval(text: &str) -> Result<[f64; 2], String> {
+    let numbers =
+        text.split_once(',').and_then(|(from, to)| Some([from.trim().parse().ok()?, to.trim().parse().ok()?]));
+    numbers.ok_or_else(|| "two numbers from 0 to 1 with a comma between them are expected, as in 0.2,0.9".into())
 }
 
 /// Parses a noise schedule's name.

@@ -171,6 +171,8 @@ fn request(arguments: &PaintArgs) -> Request {
         prompt_syntax: arguments.prompt_syntax,
         upscale: arguments.upscale,
         clip_skip: arguments.clip_skip,
+        guidance_interval: arguments.guidance_interval,
+        cache_interval: arguments.cache_interval,
         prompt_template: None,
         negative_prompt_template: None,
         hires: arguments.hires.request(),

@@ -20,10 +20,21 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let (resolver, mut engine) = (model.resolver()?, model.open()?);
     let default = resolver.manifest().picture.default;
     let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
-    let PlanArgs { cfg_scale, steps, decoder, upscale, hires, .. } = *arguments;
+    let PlanArgs { cfg_scale, guidance_interval, cache_interval, steps, decoder, upscale, hires, .. } = *arguments;
     let hires = hires.map(|scale| HiresRequest { scale: Some(scale), ..HiresRequest::default() });
     let (width, height) = (Some(width), Some(height));
-    let request = Request { width, height, cfg_scale, steps, decoder, upscale, hires, ..Request::default() };
+    let request = Request {
+        width,
+        height,
+        cfg_scale,
+        guidance_interval,
+        cache_interval,
+        steps,
+        decoder,
+        upscale,
+        hires,
+        ..Request::default()
+    };
     // An init image is scaled to what is painted before memory is divided, so any size of it gives the same plan.
     let init_size = arguments.image_to_image.then_some((default as u32, default as u32));
     let painting = resolver.resolve(&request, init_size)?;

@@ -246,6 +246,8 @@ fn request(arguments: &SubmitArgs, destination: &Destination) -> Result<PaintReq
         prompt_syntax: paint.prompt_syntax,
         upscale: paint.upscale,
         clip_skip: paint.clip_skip,
+        guidance_interval: paint.guidance_interval,
+        cache_interval: paint.cache_interval,
         override_settings: None,
         output: paint.panel.clone(),
         preview: paint.preview.as_ref().map(|_| true),

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{
-    JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestHires,
+    Interval, JobId, Name, RequestColour, RequestDecoder, RequestFit, RequestFlag, RequestFormat, RequestHires,
     RequestMaskedContent, RequestOutput, RequestSampler, RequestSchedule, RequestSettings, RequestSyntax,
 };
 use crate::display::spec::OutputRequest;
@@ -150,6 +150,16 @@ pub struct PaintRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 1, max = 12)))]
     pub clip_skip: Option<usize>,
+    /// From which part of the way from noise to image to which there is guidance, as two numbers. Outside of it a step takes
+    /// half the time. `[0, 1]`, all of the way, or the device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Interval>"))]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features are computed once: the calls between take a fraction of the time.
+    /// 1, for each call, or the device's own choice where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 20)))]
+    pub cache_interval: Option<usize>,
     /// The same as A1111 has it, `CLIP_stop_at_last_layers`; other settings are left out with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<RequestSettings>"))]

@@ -279,6 +279,8 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         prompt_syntax: values::prompt_syntax(fields)?,
         upscale: fields.size("upscale")?,
         clip_skip: values::clip_skip(fields)?,
+        guidance_interval: values::guidance_interval(fields)?,
+        cache_interval: fields.size("cache_interval")?,
         prompt_template: None,
         negative_prompt_template: None,
         hires: hires::hires(fields)?,

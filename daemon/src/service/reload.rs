@@ -15,7 +15,8 @@ use crate::contract::commands::Reloaded;
 /// `resolver` with what the configuration has for requests that leave it out.
 pub(crate) fn with_defaults(resolver: Resolver, config: &Config) -> Result<Resolver> {
     let resolver = resolver.with_decoder(config.decoder)?.with_prompt_syntax(config.prompt_syntax);
-    Ok(resolver.with_upscale(config.upscale.map(|factor| factor.0 as usize))?)
+    let resolver = resolver.with_upscale(config.upscale.map(|factor| factor.0 as usize))?;
+    Ok(resolver.with_intervals(config.guidance_interval, config.cache_interval.map(|calls| calls.0 as usize))?)
 }
 
 impl Service {

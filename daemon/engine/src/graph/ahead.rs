@@ -122,9 +122,9 @@ impl Ahead {
         Ahead { rows: HashMap::new(), runs: usize::MAX, next: 0 }
     }
 
-    /// Whether the rows of all runs were used.
-    pub(crate) fn is_over(&self) -> bool {
-        self.next >= self.runs
+    /// Runs whose rows were not used yet.
+    pub(crate) fn left(&self) -> usize {
+        self.runs.saturating_sub(self.next)
     }
 
     /// The next run begins.

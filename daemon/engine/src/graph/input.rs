@@ -18,6 +18,8 @@ pub(crate) enum InputValues {
 pub(crate) enum InputShape {
     /// Numbers.
     F32(Vec<usize>),
+    /// Numbers in half precision: what one run left for another.
+    F16(Vec<usize>),
     /// Token ids.
     I64(Vec<usize>),
 }
@@ -68,13 +70,14 @@ impl InputValues {
 
 impl InputShape {
     pub(super) fn dims(&self) -> &[usize] {
-        let (InputShape::F32(shape) | InputShape::I64(shape)) = self;
+        let (InputShape::F32(shape) | InputShape::F16(shape) | InputShape::I64(shape)) = self;
         shape
     }
 
     pub(super) fn fact(&self) -> InferenceFact {
         match self {
             InputShape::F32(shape) => InferenceFact::dt_shape(DatumType::F32, shape),
+            InputShape::F16(shape) => InferenceFact::dt_shape(DatumType::F16, shape),
             InputShape::I64(shape) => InferenceFact::dt_shape(DatumType::I64, shape),
         }
     }

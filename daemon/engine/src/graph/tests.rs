@@ -83,7 +83,7 @@ fn encode(model: &ModelProto) -> Vec<u8> {
 fn run(mut graph: Graph, x: &[f32]) -> Vec<f32> {
     let input = InputValues::F32(SHAPE.to_vec(), x.to_vec());
     let schedule = graph.schedule(&same(), true).unwrap();
-    schedule.run(vec![input], None, &mut Ahead::none(), &weights("unet"), &mut |_| {}).unwrap()
+    schedule.run(vec![input], None, &mut Ahead::none(), &mut None, &weights("unet"), &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_cancelled_run_and_a_failing_operator_say_so() {
     // Set when the only operator begins, whose result is arbitrary then.
     let set = &mut |_| flag.store(true, Ordering::Relaxed);
     for _ in 0..2 {
-        let cancelled = schedule.run(vec![input()], None, &mut Ahead::none(), &weights("unet"), set);
+        let cancelled = schedule.run(vec![input()], None, &mut Ahead::none(), &mut None, &weights("unet"), set);
         assert!(matches!(cancelled, Err(Error::Cancelled)));
     }
     let failure = TractError::from(Error::Internal("a fault".into())).context("Evaluating 3 \"attend\"");

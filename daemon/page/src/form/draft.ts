@@ -67,6 +67,8 @@ function valueOf(field: Field, text: string): unknown {
         case "number":
             // A seed may be longer than a number of JavaScript is exact.
             return field.key === "seed" ? text.trim() : Number(text);
+        case "numbers":
+            return numbersIn(text);
         case "switch":
             return text === "true";
         case "choice":
@@ -82,6 +84,9 @@ function valueOf(field: Field, text: string): unknown {
     }
 }
 
+/** The numbers of a text such as `0.2, 0.9`. */
+const numbersIn = (text: string) => text.trim().split(/[\s,;–-]+/).map(Number);
+
 function problemOf(field: Field, text: string): Problem | undefined {
     if (field.maxLength !== undefined && new TextEncoder().encode(text).length > field.maxLength) {
         return { is: "long", limit: field.maxLength };
@@ -91,6 +96,9 @@ function problemOf(field: Field, text: string): Problem | undefined {
         field.pattern &&
         !new RegExp(field.pattern).test(text.trim())
     ) {
+        return { is: "form", key: field.key };
+    }
+    if (field.kind === "numbers" && (numbersIn(text).length !== 2 || !numbersIn(text).every(Number.isFinite))) {
         return { is: "form", key: field.key };
     }
     if (field.kind !== "number") return undefined;

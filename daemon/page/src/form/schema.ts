@@ -22,7 +22,7 @@ export interface Schema {
     maxLength?: number;
 }
 
-export type Kind = "text" | "number" | "choice" | "switch" | "colour" | "group" | "time" | "image" | "mask";
+export type Kind = "text" | "number" | "numbers" | "choice" | "switch" | "colour" | "group" | "time" | "image" | "mask";
 
 export interface Field {
     /** Where it is in the request, with `.` between an object's key and what is in it. */
@@ -113,6 +113,7 @@ function kindOf(key: string, schema: Schema, choices: string[]): Kind {
     if (key === "not_after") return "time";
     if (schema.pattern?.includes("#[0-9A-Fa-f]{6}")) return "colour";
     if (schema.properties) return "group";
+    if (typesOf(schema).includes("array")) return "numbers";
     if (choices.includes("true") && choices.length === 2) return "switch";
     if (choices.length > 0) return "choice";
     return typesOf(schema).some((type) => type === "number" || type === "integer") ? "number" : "text";

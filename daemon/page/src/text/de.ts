@@ -188,6 +188,8 @@ export const de: Text = {
             clip_skip: "Clip Skip",
             decoder: "Decoder",
             prompt_syntax: "Prompt-Syntax",
+            guidance_interval: "Geführter Teil",
+            cache_interval: "Tiefes behalten für",
             init_images: "Bild",
             denoising_strength: "Anteil, der neu ist",
             fit: "Einpassen",
@@ -242,6 +244,8 @@ export const de: Text = {
             clip_skip: "1 ist die letzte Schicht; viele Anime-Modelle wollen 2.",
             prompt_syntax: "a1111 liest (Gewichte:1.2); plain nimmt Text, wie er ist.",
             decoder: "tiny: fast dasselbe in einem Bruchteil der Zeit.",
+            guidance_interval: "0.2, 0.9: die anderen Schritte brauchen die halbe Zeit.",
+            cache_interval: "2 oder 3 Schritte: viel schneller, fast dasselbe.",
             denoising_strength: "0 lässt das Bild, wie es ist, 1 malt alles neu.",
             fit: "Wie ein Bild anderer Form diese Größe bekommt.",
             background: "Unter Transparenz und neben dem Bild.",
@@ -280,9 +284,9 @@ export const de: Text = {
             case "long":
                 return `Höchstens ${problem.limit} Bytes.`;
             case "form":
-                return problem.key === "id"
-                    ? "Buchstaben (ohne Umlaute), Ziffern, -, _ und ., höchstens 64."
-                    : "Eine Farbe wie #ff8000, oder white oder black.";
+                if (problem.key === "id") return "Buchstaben (ohne Umlaute), Ziffern, -, _ und ., höchstens 64.";
+                if (problem.key === "guidance_interval") return "Zwei Zahlen wie 0.2, 0.9.";
+                return "Eine Farbe wie #ff8000, oder white oder black.";
             case "device":
                 return problem.message;
         }

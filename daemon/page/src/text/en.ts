@@ -188,6 +188,8 @@ export const en = {
             clip_skip: "Clip skip",
             decoder: "Decoder",
             prompt_syntax: "Prompt syntax",
+            guidance_interval: "Guided part",
+            cache_interval: "Keep deep features for",
             init_images: "Image",
             denoising_strength: "Repainted share",
             fit: "Fit",
@@ -243,6 +245,8 @@ export const en = {
             clip_skip: "1 is the last layer; many anime models want 2.",
             prompt_syntax: "a1111 reads (weights:1.2); plain takes text as it is.",
             decoder: "tiny: nearly the same in a fraction of the time.",
+            guidance_interval: "0.2, 0.9: the other steps take half the time.",
+            cache_interval: "2 or 3 steps: much faster, nearly the same.",
             denoising_strength: "0 leaves the image as it is, 1 paints all anew.",
             fit: "How an image of another shape becomes this size.",
             background: "Under transparency and beside the image.",
@@ -281,9 +285,9 @@ export const en = {
             case "long":
                 return `At most ${problem.limit} bytes.`;
             case "form":
-                return problem.key === "id"
-                    ? "Letters, digits, -, _ and ., at most 64 of them."
-                    : "A colour such as #ff8000, or white or black.";
+                if (problem.key === "id") return "Letters, digits, -, _ and ., at most 64 of them.";
+                if (problem.key === "guidance_interval") return "Two numbers such as 0.2, 0.9.";
+                return "A colour such as #ff8000, or white or black.";
             case "device":
                 return problem.message;
         }

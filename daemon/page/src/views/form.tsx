@@ -12,7 +12,18 @@ type GroupName = "picture" | "sampling" | "start" | "larger" | "output" | "job";
 /** Where keys are in the form. What is not here is in the group `other`, so that no key of the contract is missing. */
 const GROUPS: Record<GroupName, string[]> = {
     picture: ["n_iter", "seed", "width", "height"],
-    sampling: ["steps", "cfg_scale", "sampler_name", "scheduler", "eta", "clip_skip", "prompt_syntax", "decoder"],
+    sampling: [
+        "steps",
+        "cfg_scale",
+        "sampler_name",
+        "scheduler",
+        "eta",
+        "clip_skip",
+        "prompt_syntax",
+        "decoder",
+        "guidance_interval",
+        "cache_interval",
+    ],
     start: [
         "denoising_strength",
         "fit",

@@ -129,6 +129,13 @@ schema!(
 pub(in crate::contract) struct RequestSyntax;
 schema!(RequestSyntax, json_schema!({"type": "string", "pattern": "^([Aa]1111|[Pp][Ll][Aa][Ii][Nn])$"}));
 
+/// A part of the way from noise to image; the first number is the smaller one.
+pub(in crate::contract) struct Interval;
+schema!(Interval, {
+    let share = json_schema!({"type": "number", "minimum": 0, "maximum": 1});
+    json_schema!({"type": "array", "items": share, "minItems": 2, "maxItems": 2})
+});
+
 /// What makes an image larger, as the daemon writes it.
 pub(in crate::contract) struct UpscalerName;
 schema!(UpscalerName, json_schema!({"type": "string", "enum": HiresUpscaler::NAMES.map(|(_, name)| name)}));
@@ -322,6 +329,13 @@ pub(in crate::contract) struct PaintedParameters {
     /// At which of the text encoder's layers from the end the embeddings were taken, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     clip_skip: Option<usize>,
+    /// From which part of the way from noise to image to which there was guidance, where that is not all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Interval>")]
+    guidance_interval: Option<[f64; 2]>,
+    /// For how many calls of the UNet its deep features were computed once, where that is not each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_interval: Option<usize>,
     /// What the prompt was drawn from, where it had wildcards.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_template: Option<String>,

@@ -30,6 +30,8 @@ fn parameters(width: usize, height: usize) -> Parameters {
         decoder: diffused_engine::bundle::AutoencoderKind::Full,
         prompt_syntax: diffused_engine::prompt::PromptSyntax::default(),
         clip_skip: None,
+        guidance_interval: None,
+        cache_interval: None,
         prompt_template: None,
         negative_prompt_template: None,
         hires: None,

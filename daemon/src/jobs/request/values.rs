@@ -68,6 +68,15 @@ pub(super) fn clip_skip(fields: &mut Fields) -> Result<Option<usize>, Fault> {
     Ok(own.or(setting.map(|mut setting| setting.size(SETTING)).transpose()?.flatten()))
 }
 
+/// Two numbers.
+pub(super) fn guidance_interval(fields: &mut Fields) -> Result<Option<[f64; 2]>, Fault> {
+    let Some(value) = fields.take("guidance_interval") else { return Ok(None) };
+    let numbers = value.as_array().map(|values| values.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
+    let interval = numbers.flatten().and_then(|numbers| <[f64; 2]>::try_from(numbers).ok());
+    let wrong = || Fault::param("guidance_interval", "expected two numbers from 0 to 1, as in [0.2, 0.9]");
+    interval.map(Some).ok_or_else(wrong)
+}
+
 /// A panel's name or an object.
 pub(super) fn output(fields: &mut Fields) -> Result<Option<OutputRequest>, Fault> {
     let Some(value) = fields.take("output") else { return Ok(None) };

@@ -95,6 +95,12 @@ pub fn infotext(parameters: &Parameters) -> String {
     if let Some(skip) = clip_skip {
         text += &format!(", Clip skip: {skip}");
     }
+    if let Some([from, to]) = parameters.guidance_interval {
+        text += &format!(", Guidance interval: {from}-{to}");
+    }
+    if let Some(calls) = parameters.cache_interval {
+        text += &format!(", Cache interval: {calls}");
+    }
     for (name, template) in [("Template", prompt_template), ("Negative Template", negative_prompt_template)] {
         if let Some(template) = template {
             text += &format!(", {name}: {}", quoted(template));
@@ -178,6 +184,8 @@ mod tests {
             upscale: None,
             upscaler: None,
             clip_skip: None,
+            guidance_interval: None,
+            cache_interval: None,
             prompt_template: None,
             negative_prompt_template: None,
             hires: None,

@@ -1,0 +1,246 @@
+//! A graph with all shapes known: the order of its nodes, what a run takes, and the run itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::eval;
+use tract_onnx::tract_hir::infer::InferenceModel;
+use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext, ensure};
+
+use super::ahead::{Ahead, AheadNodes, KnownInput};
+use super::input::{self, InputValues, Signature};
+use super::net_op::NetOp;
+use super::segment::{self, SegmentOp};
+use super::shallow::{DeepFeatures, GraphPart};
+use super::shared::Shared;
+use super::{Tick, concrete, footprint, glue_op, into_ours, order, repeat};
+use crate::cancel;
+use crate::error::{Error, Result};
+use crate::quantized::QuantizedValues;
+use crate::strips::{self, Segment, StripPlan};
+
+/// A graph with all shapes known, in the order in which it runs.
+pub(crate) struct Schedule {
+    pub(super) plan: Arc<TypedSimplePlan>,
+    matrices: Vec<Arc<str>>,
+    ahead: AheadNodes,
+    /// Multiply-adds of each operator outside of the segment in strips, in order.
+    operator_macs: Vec<u64>,
+    segment: Option<Arc<Segment>>,
+    tables: usize,
+    activations: usize,
+    standard: usize,
+    macs: u64,
+    part: GraphPart,
+}
+
+impl Schedule {
+    /// Of `model`, or a part of it. `places` are the nodes' places in the file by their names.
+    pub(super) fn new(
+        mut model: InferenceModel,
+        mut places: HashMap<String, usize>,
+        signature: &Signature,
+        part: GraphPart,
+        strips: bool,
+    ) -> TractResult<Schedule> {
+        for (index, shape) in signature.inputs.iter().enumerate() {
+            model.set_input_fact(index, shape.fact())?;
+        }
+        repeat::insert(&mut model, signature, &mut places)?;
+        let mut model = model.into_optimized()?;
+        let result = model.output_fact(0)?;
+        let fits = result.datum_type == DatumType::F32 && concrete(result)?[..] == signature.output[..];
+        ensure!(fits, "it makes {result:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
+        glue_op::replace(&mut model)?;
+        let mut plan = order::plan(model, &places)?;
+        let tables = net_ops(&plan).map(|(_, op)| op.table_bytes()).sum();
+        let macs = operator_macs(&plan)?.iter().sum();
+        let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
+        if let Some(model) = striped {
+            plan = order::plan(model, &places)?;
+        }
+        let order = plan.order_without_consts();
+        let segment = order.iter().find_map(|id| Some(plan.model().node(*id).op_as::<SegmentOp>()?.0.clone()));
+        let operator_macs = operator_macs(&plan)?;
+        let ahead = AheadNodes::of(plan.model(), order, signature)?;
+        let each_run = net_ops(&plan).filter(|(id, _)| !ahead.contains(*id));
+        let matrices = each_run.flat_map(|(_, op)| op.matrices()).map(Arc::from).collect();
+        let mut activations = footprint::peak(plan.model(), order)?;
+        if part == GraphPart::Shallow {
+            // A run does not end the deep features' life.
+            let last = plan.model().inputs.last();
+            activations += last.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
+        }
+        let standard = footprint::standard_outputs(plan.model(), order)?;
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, standard, macs, part, plan })
+    }
+
+    /// Bytes of activations at a run's worst moment outside of the segment in strips.
+    pub(crate) fn activations(&self) -> usize {
+        self.activations
+    }
+
+    /// Bytes of activations that the pool may count with: those of standard operators are tract's, never the pool's.
+    pub(crate) fn pooled(&self) -> usize {
+        self.activations.saturating_sub(self.standard)
+    }
+
+    /// The shape of the deep features that a run leaves; `None` where it leaves none.
+    pub(super) fn deep_features(&self) -> Result<Option<TVec<usize>>> {
+        let output = self.plan.model().outputs.get(1);
+        let shape = output.map(|output| concrete(self.plan.model().outlet_fact(*output)?));
+        shape.transpose().map_err(into_ours)
+    }
+
+    /// Multiply-adds of a run.
+    pub(crate) fn macs(&self) -> u64 {
+        self.macs
+    }
+
+    /// Bytes of the small tables that stay in memory.
+    pub(crate) fn tables(&self) -> usize {
+        self.tables
+    }
+
+    /// The part that runs in strips.
+    pub(crate) fn segment(&self) -> Option<&Segment> {
+        self.segment.as_deref()
+    }
+
+    /// The segment where it is all that runs.
+    pub(crate) fn whole_segment(&self) -> Option<&Segment> {
+        let model = self.plan.model();
+        let computing = self.plan.order_without_consts().iter().filter(|id| !model.node(**id).inputs.is_empty());
+        self.segment().filter(|_| computing.count() == 1)
+    }
+
+    /// The matrices that each run reads outside of the segment in strips, in order.
+    pub(crate) fn matrices(&self) -> &[Arc<str>] {
+        &self.matrices
+    }
+
+    /// The matrices that are read ahead of the runs, in order.
+    pub(crate) fn matrices_ahead(&self) -> Vec<Arc<str>> {
+        self.ahead.matrices(self.plan.model()).collect()
+    }
+
+    /// Bytes that are held for each run that is looked ahead to.
+    pub(crate) fn ahead_bytes(&self) -> usize {
+        self.ahead.row_bytes()
+    }
+
+    /// What the runs with these inputs have in it that can be computed ahead of them.
+    pub(crate) fn look_ahead(&self, inputs: &[KnownInput], shared: &Shared) -> Result<Ahead> {
+        let ahead = self.ahead.rows(self.plan.model(), inputs, shared).map_err(into_ours)?;
+        cancel::check()?;
+        Ok(ahead)
+    }
+
+    /// Runs the graph once; a segment in strips as `strips` has it, with what was computed `ahead`. `deep` is what a run of
+    /// the shallow part takes up, and what a run that keeps it leaves. `tick` is called before each of our operators, with
+    /// the part of the multiply-adds that is done: their time is nearly all of a run's.
+    ///
+    /// # Errors
+    ///
+    /// `Cancelled`: no result that a cancelled kernel had a part in gets out; errors of reading weights.
+    pub(crate) fn run(
+        &self,
+        inputs: Vec<InputValues>,
+        strips: Option<&StripPlan>,
+        ahead: &mut Ahead,
+        deep: &mut Option<DeepFeatures>,
+        shared: &Shared,
+        tick: &mut Tick,
+    ) -> Result<Vec<f32>> {
+        ahead.next_run();
+        let inputs = inputs.into_iter().map(InputValues::into_tensor).collect::<TractResult<TVec<_>>>();
+        let mut inputs = inputs.map_err(into_ours)?;
+        match self.part {
+            GraphPart::Whole => {}
+            GraphPart::Keeping => *deep = None,
+            GraphPart::Shallow => {
+                let DeepFeatures(kept) = deep.as_ref().ok_or_else(|| Error::Internal("no deep features".into()))?;
+                inputs.push(kept.clone());
+            }
+        }
+        let mut resources = shared.lock();
+        resources.pool.begin(&inputs);
+        let quantized = resources.quantized.clone();
+        drop(resources);
+        let in_strips = strips.map_or(0, |strips| strips.macs);
+        let all = (self.operator_macs.iter().sum::<u64>() + in_strips).max(1) as f64;
+        let (mut done, mut operators) = (0, self.operator_macs.iter());
+        let walk = |context: &EvalContext, state: Option<&mut dyn OpState>, node: &TypedNode, inputs: TVec<TValue>| {
+            if let Some(op) = node.op_as::<SegmentOp>() {
+                let mut tick = |macs: u64| tick((done + macs) as f64 / all);
+                let result = run_segment(op, strips, inputs, shared, &mut tick)?;
+                done += in_strips;
+                return TractResult::Ok(result);
+            }
+            if node.op_is::<NetOp>() {
+                cancel::check()?;
+                tick(done as f64 / all);
+                done += operators.next().unwrap_or(&0);
+            }
+            if self.ahead.contains(node.id) {
+                return Ok(tvec![ahead.row(node.id)?]);
+            }
+            let outputs = eval(context, state, node, inputs)?;
+            if let Some(counts) = &quantized {
+                count(counts, node, &outputs)?;
+            }
+            Ok(outputs)
+        };
+        let outputs = SimpleState::new(&self.plan).and_then(|mut state| {
+            state.turn_state.shared.insert(shared.clone());
+            state.run_plan_with_eval(inputs, walk)
+        });
+        let mut outputs = outputs.map_err(into_ours)?;
+        cancel::check()?;
+        if self.part == GraphPart::Keeping {
+            *deep = outputs.pop().map(DeepFeatures);
+        }
+        let output = outputs.first().ok_or_else(|| Error::Internal("a graph without an output".into()))?;
+        Ok(input::slice(output).map_err(into_ours)?.to_vec())
+    }
+}
+
+/// Counts what `node` has quantized, if it has.
+fn count(counts: &QuantizedValues, node: &TypedNode, outputs: &TVec<TValue>) -> TractResult<()> {
+    if node.op_as().is_some_and(NetOp::quantizes)
+        && let [q, _] = &outputs[..]
+    {
+        let channels = q.shape().last().copied().unwrap_or(1);
+        counts.count(&node.name, q.try_as_plain_ram()?.as_slice()?, channels);
+    }
+    Ok(())
+}
+
+/// The operators of ours that a plan runs one by one, in its order, with their nodes.
+fn net_ops(plan: &TypedSimplePlan) -> impl Iterator<Item = (usize, &NetOp)> {
+    plan.order_without_consts().iter().filter_map(|&id| Some((id, plan.model().node(id).op_as()?)))
+}
+
+/// Multiply-adds of the operators of ours that a plan runs one by one, in its order.
+fn operator_macs(plan: &TypedSimplePlan) -> TractResult<Vec<u64>> {
+    let model = plan.model();
+    net_ops(plan).map(|(id, op)| op.macs(&model.node_input_facts(id)?, model.outlet_fact(id.into())?)).collect()
+}
+
+fn run_segment(
+    op: &SegmentOp,
+    plan: Option<&StripPlan>,
+    mut inputs: TVec<TValue>,
+    shared: &Shared,
+    tick: &mut dyn FnMut(u64),
+) -> TractResult<TVec<TValue>> {
+    let plan = plan.context("a segment without a plan for its strips")?;
+    let source = inputs.pop().context("a segment without an input")?;
+    let stored = strips::store_input(&op.0, input::slice(&source)?)?;
+    drop(source);
+    let mut shared = shared.lock();
+    shared.pool.clear();
+    let result = strips::run(&op.0, plan, stored, &mut shared.weights, tick)?;
+    Ok(tvec![Tensor::from_shape(&op.shape(), &result)?.into()])
+}
