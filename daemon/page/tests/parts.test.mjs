@@ -91,6 +91,20 @@ test("every key of the contract is in the form, once, or is another spelling of 
     );
 });
 
+test("two numbers are typed as people write them, and come back", async () => {
+    const { fieldsOf } = await server.ssrLoadModule("/src/form/schema.ts");
+    const { draftOf, requestOf } = await server.ssrLoadModule("/src/form/draft.ts");
+    const fields = fieldsOf(undefined);
+    const typed = (guidance_interval) => requestOf(fields, { prompt: "a", guidance_interval });
+    for (const text of ["0.2,0.9", " 0.2 0.9 ", "0.2 – 0.9", "0.2; 0.9"]) {
+        assert.deepEqual(typed(text).request.guidance_interval, [0.2, 0.9], text);
+    }
+    for (const text of ["0.2", "0.2, 0.5, 0.9", "from 0.2 on"]) {
+        assert.deepEqual(typed(text).problems.guidance_interval, { is: "form", key: "guidance_interval" }, text);
+    }
+    assert.equal(draftOf(fields, { guidance_interval: [0.2, 0.9] }).guidance_interval, "0.2,0.9");
+});
+
 test("a seed of 64 bits goes out and comes back whole", async () => {
     const { parse, toJson } = await server.ssrLoadModule("/src/device/contract.ts");
     const json = toJson({ prompt: "a", seed: "18446744073709551615" });

@@ -85,7 +85,11 @@ function valueOf(field: Field, text: string): unknown {
 }
 
 /** The numbers of a text such as `0.2, 0.9`. */
-const numbersIn = (text: string) => text.trim().split(/[\s,;–-]+/).map(Number);
+const numbersIn = (text: string) =>
+    text
+        .trim()
+        .split(/[\s,;–-]+/)
+        .map(Number);
 
 function problemOf(field: Field, text: string): Problem | undefined {
     if (field.maxLength !== undefined && new TextEncoder().encode(text).length > field.maxLength) {
