@@ -12,7 +12,7 @@ use crate::jobs::request::{RequestMode, trimmed, whole};
 
 /// The keys that are read: the contract's, but for the names of jobs, which are made here, and those of the web API that
 /// become others.
-const KNOWN: [&str; 52] = [
+const KNOWN: [&str; 54] = [
     "prompt",
     "negative_prompt",
     "steps",
@@ -42,6 +42,8 @@ const KNOWN: [&str; 52] = [
     "prompt_syntax",
     "upscale",
     "clip_skip",
+    "guidance_interval",
+    "cache_interval",
     "output",
     "preview",
     "hires",
