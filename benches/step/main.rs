@@ -1,110 +1,221 @@
-//! A sampling step and a VAE decode of Stable Diffusion 1.5 at 512×512 with guidance, in little memory and in much.
+//! A sampling step and a VAE decode of Stable Diffusion 1.5 at 512×512 with guidance, in little memory and in much; what share of
+//! the int8 peak a step reaches, by kind of layer; and onnxruntime beside it.
 //!
 //! `cargo bench --bench step` makes a bundle of the true shapes with random weights under `target/` (or takes `--model BUNDLE`);
-//! `--threads N`; `--budget MIB` instead of 200 and 2048; `--tract` adds what the same layers cost in f32 with tract's own
-//! operators; `--smoke` paints the demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of
-//! all threads and hardly minds. `benches/onnxruntime.py` measures onnxruntime beside it. What a picture of other families
-//! takes, each at its own number of steps (smallest budget, seconds, multiply-adds), `--bench memory -- families` prints.
+//! `--threads N`; `--budget MIB` instead of 200 and 2048; `--python PROGRAM`, a Python that has what `benches/onnx_runtime.py`
+//! wants (python3 is tried); `--tract` adds what the same layers cost in f32 with tract's own operators; `--smoke` paints the
+//! demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of all threads and hardly minds.
+//! What a picture of other families takes, each at its own number of steps (smallest budget, seconds, multiply-adds),
+//! `--bench memory -- families` prints.
 
+mod kinds;
 mod layers;
 #[path = "../memory/model.rs"]
 #[allow(dead_code, reason = "the memory bench uses the rest")]
 mod model;
+mod onnx_runtime;
 #[path = "../kernels/tract.rs"]
 mod tract;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use diffused as _;
 use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, Source};
+use diffused_kernels::Level;
+
+use self::kinds::{KindTable, Recorder, WithPeak, core_peak};
+use self::onnx_runtime::OnnxRuntime;
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
 const STEPS: usize = 4;
+/// How often both take turns where onnxruntime is there.
+const ROUNDS: usize = 3;
+/// What is aimed at: the parts of onnxruntime's time for a step and for a decode, and a step's part of the int8 peak.
+const AIMS: ([f64; 2], f64) = ([0.25, 0.30], 0.75);
+
+/// The command line.
+struct StepOptions {
+    smoke: bool,
+    tract: bool,
+    model: Option<PathBuf>,
+    threads: Option<usize>,
+    budgets: Vec<usize>,
+    python: String,
+}
+
+impl StepOptions {
+    fn parse() -> Result<StepOptions> {
+        let budgets = vec![200, 2048];
+        let mut options =
+            StepOptions { smoke: false, tract: false, model: None, threads: None, budgets, python: "python3".into() };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} takes a value"));
+            match word.as_str() {
+                "--smoke" => options.smoke = true,
+                "--tract" => options.tract = true,
+                "--threads" => options.threads = Some(value()?.parse().context("--threads")?),
+                "--budget" => options.budgets = vec![value()?.parse().context("--budget")?],
+                "--model" => options.model = Some(value()?.into()),
+                "--python" => options.python = value()?,
+                _ => {}
+            }
+        }
+        Ok(options)
+    }
+
+    fn model(&self) -> Result<PathBuf> {
+        match &self.model {
+            Some(model) => Ok(model.clone()),
+            None if self.smoke => Ok(model::demo()),
+            None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR"))),
+        }
+    }
+
+    /// onnxruntime, or why it is not there.
+    fn onnx_runtime(&self) -> Option<OnnxRuntime> {
+        if self.smoke {
+            return None;
+        }
+        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        OnnxRuntime::start(&self.python, threads).map_err(|error| println!("without onnxruntime: {error:#}")).ok()
+    }
+}
 
 fn main() -> Result<()> {
     diffused_heap::configure_malloc();
-    let (mut smoke, mut tract, mut model, mut threads, mut budgets) = (false, false, None, None, vec![200, 2048]);
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut number =
-            || words.next().and_then(|word| word.parse().ok()).with_context(|| format!("{word}: a number?"));
-        match word.as_str() {
-            "--smoke" => smoke = true,
-            "--tract" => tract = true,
-            "--threads" => threads = Some(number()?),
-            "--budget" => budgets = vec![number()?],
-            "--model" => model = Some(PathBuf::from(words.next().context("--model takes a bundle")?)),
-            _ => {}
+    Recorder::install();
+    let options = StepOptions::parse()?;
+    let model = options.model()?;
+    let peak = core_peak(Level::current(), options.smoke);
+    let mut onnx_runtime = options.onnx_runtime();
+    let mut best: Vec<Option<Painted>> = options.budgets.iter().map(|_| None).collect();
+    let mut theirs = [Seconds::MOST; 2];
+    for _ in 0..if onnx_runtime.is_some() { ROUNDS } else { 1 } {
+        for (best, budget) in best.iter_mut().zip(&options.budgets) {
+            let engine = Options { threads: options.threads, memory: Some((*budget as u64) << 20), beside: 0 };
+            let painted = paint(&model, engine)?;
+            *best = Some(match best.take() {
+                Some(best) => best.or_better(painted),
+                None => painted,
+            });
+        }
+        if let Some(onnx_runtime) = &mut onnx_runtime {
+            let round = onnx_runtime.round()?;
+            theirs = [0, 1].map(|i| theirs[i].least(round[i]));
         }
     }
-    let model = match model {
-        Some(model) => model,
-        None if smoke => model::demo(),
-        None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR")))?,
-    };
     println!("{:>8} {:>10} {:>6} {:>10} {:>6}   seconds", "budget", "step wall", "cpu", "decode wall", "cpu");
-    let mut ours = None;
-    for budget in budgets {
-        let options = Options { threads, memory: Some((budget as u64) << 20), beside: 0 };
-        let [step, decode] = paint(&model, options)?;
-        println!("{budget:>5}MiB {:>10.2} {:>6.2} {:>11.2} {:>6.2}", step.wall, step.cpu, decode.wall, decode.cpu);
-        ours = Some([step.cpu, decode.cpu]);
+    let line = |name: &str, [step, decode]: [Seconds; 2]| {
+        println!("{name:>8} {:>10.2} {:>6.2} {:>11.2} {:>6.2}", step.wall, step.cpu, decode.wall, decode.cpu);
+    };
+    for (best, budget) in best.iter().flatten().zip(&options.budgets) {
+        line(&format!("{budget}MiB"), best.seconds);
     }
-    if let (Some(ours), true) = (ours, tract || smoke) {
-        let tract = if smoke { layers::smoke() } else { layers::sd15() };
+    if onnx_runtime.is_some() {
+        line("onnxrt", theirs);
+    }
+    let ours = best.pop().flatten().context("no budget")?;
+    if let Some(peak) = peak {
+        println!("\npeak of a core at {}: {:.0} GOP/s int8", Level::current(), 2e-9 * peak);
+        println!("{}", WithPeak(&ours.kinds, peak));
+    }
+    if options.smoke {
+        ours.kinds.check()?;
+    }
+    if options.tract || options.smoke {
+        let tract = if options.smoke { layers::smoke() } else { layers::sd15() };
+        let times = [0, 1].map(|i| tract[i] / ours.seconds[i].cpu);
         println!("tract f32 (products and attention alone): step cpu {:.2}, decode cpu {:.2}", tract[0], tract[1]);
-        println!("times ours: step {:.1}, decode {:.1}", tract[0] / ours[0], tract[1] / ours[1]);
+        println!("times ours: step {:.1}, decode {:.1}", times[0], times[1]);
     }
+    aims(&ours, onnx_runtime.map(|_| theirs), peak);
     Ok(())
 }
 
-/// Seconds.
-#[derive(Debug, Clone, Copy)]
+/// What was aimed at and what was reached.
+fn aims(ours: &Painted, theirs: Option<[Seconds; 2]>, peak: Option<f64>) {
+    let line = |what: &str, reached: Option<f64>, aim: &str| match reached {
+        Some(reached) => println!("{what:<44} {:>5.1} %, aim {aim}", 100.0 * reached),
+        None => println!("{what:<44} not measured, aim {aim}"),
+    };
+    for (i, (name, aim)) in ["a step", "a decode"].into_iter().zip(AIMS.0).enumerate() {
+        let part = theirs.map(|theirs| ours.seconds[i].cpu / theirs[i].cpu);
+        line(&format!("{name}'s part of onnxruntime's processor time"), part, &format!("at most {:.0}", 100.0 * aim));
+    }
+    let reached = peak.map(|peak| ours.kinds.share_of_peak(peak));
+    line("a step's part of the int8 peak", reached, &format!("at least {:.0}", 100.0 * AIMS.1));
+}
+
+/// Seconds on the clock, and of all threads.
+#[derive(Debug, Clone, Copy, Default)]
 struct Seconds {
     wall: f64,
     cpu: f64,
 }
 
-/// The best step and the decode of one picture.
-fn paint(model: &Path, options: Options) -> Result<[Seconds; 2]> {
+impl Seconds {
+    const MOST: Seconds = Seconds { wall: f64::INFINITY, cpu: f64::INFINITY };
+
+    /// The lesser of each.
+    fn least(self, other: Seconds) -> Seconds {
+        Seconds { wall: self.wall.min(other.wall), cpu: self.cpu.min(other.cpu) }
+    }
+}
+
+/// Seconds since the program's start.
+fn now() -> Seconds {
+    static START: OnceLock<Instant> = OnceLock::new();
+    Seconds { wall: START.get_or_init(Instant::now).elapsed().as_secs_f64(), cpu: cpu_time() }
+}
+
+/// What was measured while a picture was painted.
+struct Painted {
+    /// Of the best step and of the decode.
+    seconds: [Seconds; 2],
+    /// Of all steps but the first.
+    kinds: KindTable,
+}
+
+impl Painted {
+    /// The best of both pictures.
+    fn or_better(self, other: Painted) -> Painted {
+        let seconds = [0, 1].map(|i| self.seconds[i].least(other.seconds[i]));
+        Painted { seconds, kinds: self.kinds.or_better(other.kinds) }
+    }
+}
+
+/// Paints one picture.
+fn paint(model: &Path, options: Options) -> Result<Painted> {
     let resolver = Resolver::open(Source::Folder(model.to_owned()))?;
     let mut engine = Engine::open(Source::Folder(model.to_owned()), options)?;
     let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
     let painting = resolver.resolve(&request, None)?;
-    let mut clock = Clock { started: Instant::now(), readings: vec![] };
+    let mut clock = Clock(vec![]);
+    kinds::begin();
     engine.paint(&painting, Start::Noise, &mut clock)?;
-    let end = clock.read();
-    let steps: Vec<Seconds> = clock.readings.iter().filter(|(stage, ..)| *stage == Stage::Unet).map(|r| r.2).collect();
+    let end = now();
+    let steps: Vec<Seconds> = clock.0.iter().filter(|(stage, ..)| *stage == Stage::Unet).map(|r| r.2).collect();
     let spent = |from: &Seconds, to: &Seconds| Seconds { wall: to.wall - from.wall, cpu: to.cpu - from.cpu };
-    let step = steps
-        .windows(2)
-        .skip(1)
-        .map(|pair| spent(&pair[0], &pair[1]))
-        .reduce(|a, b| Seconds { wall: a.wall.min(b.wall), cpu: a.cpu.min(b.cpu) });
-    let decode = clock.readings.iter().find(|(stage, ..)| *stage == Stage::VaeDecoder).context("no decode")?.2;
-    Ok([step.context("no steps")?, spent(&decode, &end)])
+    let counted = steps.get(1..).context("no steps")?;
+    ensure!(counted.len() > 1, "{} steps", steps.len());
+    let step = counted.windows(2).map(|pair| spent(&pair[0], &pair[1])).fold(Seconds::MOST, Seconds::least);
+    let decode = clock.0.iter().find(|(stage, ..)| *stage == Stage::VaeDecoder).context("no decode")?.2;
+    Ok(Painted { seconds: [step, spent(&decode, &end)], kinds: KindTable::of_steps(counted) })
 }
 
-/// Reads the time when a stage or a step begins.
-struct Clock {
-    started: Instant,
-    readings: Vec<(Stage, usize, Seconds)>,
-}
-
-impl Clock {
-    fn read(&self) -> Seconds {
-        Seconds { wall: self.started.elapsed().as_secs_f64(), cpu: cpu_time() }
-    }
-}
+/// The time when each stage and each step begins.
+struct Clock(Vec<(Stage, usize, Seconds)>);
 
 impl Observer for Clock {
     fn tick(&mut self, progress: PaintingProgress) {
         let PaintingProgress { stage, step, .. } = progress;
-        if self.readings.last().is_none_or(|last| (last.0, last.1) != (stage, step)) {
-            self.readings.push((stage, step, self.read()));
+        if self.0.last().is_none_or(|last| (last.0, last.1) != (stage, step)) {
+            self.0.push((stage, step, now()));
         }
     }
 
@@ -113,12 +224,14 @@ impl Observer for Clock {
     }
 }
 
-/// Seconds that all threads of this process have run, in the system's name too; hundredths on Linux.
+/// Seconds that all threads of this process have run.
 fn cpu_time() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields = after_name.split_whitespace().skip(11).take(2);
-    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists a process's threads");
+    let nanoseconds = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<f64>().ok()
+    };
+    1e-9 * tasks.flatten().filter_map(nanoseconds).sum::<f64>()
 }
 
 /// Numbers without a pattern that matters.

@@ -178,11 +178,14 @@ impl Schedule {
                 done += in_strips;
                 return TractResult::Ok(result);
             }
+            let mut macs = 0;
             if node.op_is::<NetOp>() {
                 cancel::check()?;
                 tick(done as f64 / all);
-                done += operators.next().unwrap_or(&0);
+                macs = *operators.next().unwrap_or(&0);
+                done += macs;
             }
+            tracing::trace!(operator = &*node.op.name(), node = &*node.name, macs);
             if self.ahead.contains(node.id) {
                 return Ok(tvec![ahead.row(node.id)?]);
             }
