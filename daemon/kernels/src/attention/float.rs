@@ -71,7 +71,7 @@ impl SimdFn for F32Task<'_> {
                 }
             }
         }
-        self.scratch.softmax.finish(simd, &mut self.queries, 0, None);
+        self.scratch.softmax.finish(simd, &mut self.queries);
     }
 }
 

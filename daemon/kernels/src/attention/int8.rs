@@ -1,32 +1,25 @@
 //! Attention in int8: both products run on the int8 inner loop, over packed blocks of keys and values.
 //!
-//! As in f32, but every product of 64 bytes has four times the values, and a head's keys and values are so small once packed
-//! that all are packed before the first query. Weights are two digits of seven bits, each a row of int8 for the second
-//! product: one digit would lose the many small weights that together matter.
+//! Unlike in f32, queries are the panels and a vector's lanes: of the first product the rows are keys, of the second the
+//! dimensions of the values, so that no head size wants padding, and neither the softmax nor its sums ever cross lanes. One more
+//! dimension, whose values are 1, sums the weights. A head's keys and values are so small once packed that all are packed before
+//! the first query.
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::ptr::null;
 
-use super::packed::{PANELS, PackedHead};
+use super::packed::{PackedHead, PackedQueries};
 use super::parts::{self, HeadQueries};
-use super::running::{OnlineSoftmax, TileRows};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
-use crate::rows::quantize_row;
-use crate::scalar::attention::{BLOCK, DIGIT, query_scale};
-use crate::scalar::math::WEIGHT_BITS;
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, SimdFn, math, reserve, reserve_lines};
+use crate::scalar::attention::{BLOCK, LEAST_SHARE, query_scale};
+use crate::scalar::math::{DITHERS, WEIGHT_BITS};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, SimdFn, math, reserve, reserve_lines, transpose};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
 /// once for all of them costs little.
-const QUERIES: usize = 120;
-
-/// Weights of scores that are less than the greatest by more than this round to zero.
-const NO_WEIGHT: f32 = -15.5;
-/// The upper digit of weights is zero where scores are less than the greatest by more than this: they are below [`DIGIT`].
-const NO_UPPER_DIGIT: f32 = -7.5;
-/// A bound on the rounding error of a score, relative to the greatest score.
-const ROUNDING: f32 = 1e-6;
+const QUERIES: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Int8Scratch> = RefCell::default();
@@ -39,20 +32,25 @@ pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
     });
 }
 
-/// What a thread keeps between tasks.
+/// What a thread keeps between tasks. A panel has 16 queries.
 #[derive(Default)]
 struct Int8Scratch {
     head: PackedHead,
-    /// Queries: `[64 dimensions][query][64]`, XORed with [`Simd::FLIP`], and a scale for each.
-    q: Vec<Chunk<u8>>,
-    q_scale: Vec<f32>,
-    /// A tile's scores before the keys' scales: `[16 keys][query of the tile][16]`.
+    queries: PackedQueries,
+    /// A block's scores before the queries' scales: `[panel of the pair][key][16]`.
     scores: Vec<Line>,
-    /// Upper and lower digits of a tile's weights: `[64 keys][query of the tile][64]`.
-    digits: [Vec<Chunk<i8>>; 2],
-    softmax: OnlineSoftmax,
-    /// A quantized query, before it is packed.
-    bytes: Vec<i8>,
+    /// Their weights: `[panel of the pair][4 keys][16][4]`.
+    weights: Vec<Chunk<u8>>,
+    /// Per panel the greatest power so far.
+    max: Vec<Line>,
+    /// Values by their weights, and last the weights: `[panel][dimension][16]`.
+    sums: Vec<Line>,
+}
+
+/// What a block has of two panels' softmax: each query's greatest score, and what its weights count beside the greatest so far.
+struct BlockShare {
+    greatest: [Line; 2],
+    share: [Line; 2],
 }
 
 struct Int8Task<'a> {
@@ -73,187 +71,206 @@ impl SimdFn for Int8Task<'_> {
                 return;
             }
             let queries = first..count.min(first + QUERIES);
-            self.pack_queries(simd, &queries);
-            self.scratch.softmax.start(queries.len(), self.head.depth());
+            let panels = queries.len().div_ceil(LANES);
+            self.start(simd, &queries);
             for block in (0..keys).step_by(BLOCK) {
                 let block = block..keys.min(block + BLOCK);
-                for tile in (0..queries.len()).step_by(S::ROWS) {
-                    self.tile(simd, &block, &(tile..queries.len().min(tile + S::ROWS)), queries.len());
+                for pair in (0..panels).step_by(2) {
+                    self.scratch.add_block(simd, &block, &(pair..panels.min(pair + 2)));
                 }
             }
-            self.scratch.softmax.finish(simd, &mut self.head, first, Some(&self.scratch.head.v_scale));
+            self.finish(simd, &queries);
         }
     }
 }
 
 impl Int8Task<'_> {
+    /// Packs the queries; nothing is summed for them yet.
     #[inline(always)]
-    fn pack_queries<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
+    fn start<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
+        let (d, panels) = (self.head.head_dim(), QUERIES / LANES);
+        let scratch = &mut *self.scratch;
+        reserve_lines(&mut scratch.scores, 2 * BLOCK);
+        reserve(&mut scratch.weights, 2 * BLOCK / 4, Chunk([0; CHUNK]));
+        for (lines, len, value) in
+            [(&mut scratch.max, panels, f32::NEG_INFINITY), (&mut scratch.sums, panels * (d + 1), 0.0)]
+        {
+            lines.clear();
+            lines.resize(len, Line([value; LANES]));
+        }
+        scratch.queries.pack(simd, &mut self.head, queries.start, queries.len(), query_scale(d));
+    }
+
+    /// The queries' results: the sums over the weights, by the dimensions' scales.
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
         let d = self.head.head_dim();
-        let scratch = &mut *self.scratch;
-        reserve(&mut scratch.q, d.div_ceil(CHUNK) * QUERIES, Chunk([0; CHUNK]));
-        reserve(&mut scratch.q_scale, QUERIES, 0.0);
-        scratch.bytes.resize(d, 0);
-        for (i, query) in queries.clone().enumerate() {
-            let scale = quantize_row(simd, self.head.query(simd, query), &mut scratch.bytes);
-            scratch.q_scale[i] = scale * query_scale(d);
-            for (c, bytes) in scratch.bytes.chunks(CHUNK).enumerate() {
-                let chunk = &mut scratch.q[c * queries.len() + i];
-                chunk.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from as u8 ^ S::FLIP);
+        let scratch = &*self.scratch;
+        for (panel, first) in queries.clone().step_by(LANES).enumerate() {
+            let (sums, weight) = scratch.sums[panel * (d + 1)..(panel + 1) * (d + 1)].split_at(d);
+            let inverse = simd.div(simd.splat(1.0), simd.load(&weight[0].0));
+            for (c, (sums, scales)) in sums.chunks(LANES).zip(&scratch.head.v_scale).enumerate() {
+                let mut rows = [simd.splat(0.0); LANES];
+                for ((row, sum), scale) in rows.iter_mut().zip(sums).zip(&scales.0) {
+                    *row = simd.fma(simd.mul(simd.load(&sum.0), inverse), simd.splat(*scale), simd.splat(0.0));
+                }
+                for (query, values) in (first..queries.end).zip(transpose(simd, rows)) {
+                    simd.store(values, &mut self.head.query(simd, query)[c * LANES..][..sums.len()]);
+                }
             }
-        }
-    }
-
-    /// Takes a block of keys into account for some of `queries` packed queries.
-    #[inline(always)]
-    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>, queries: usize) {
-        let rows = tile.len();
-        let panels = block.start / LANES..block.end.div_ceil(CHUNK) * PANELS;
-        let scratch = &mut *self.scratch;
-        let head = &scratch.head;
-        reserve_lines(&mut scratch.scores, panels.len() * rows);
-        let product = DotProduct {
-            rows: (&scratch.q[tile.start..], queries),
-            count: rows,
-            scales: &scratch.q_scale[tile.clone()],
-            panels: (&head.k[panels.start * head.k_quads..], head.k_quads),
-            quads: head.k_quads,
-            panel_sums: Some(&head.k_sums[panels.clone()]),
-            sums: (&mut scratch.scores, rows, panels.len()),
-            fresh: true,
-        };
-        // SAFETY: the queries hold whole chunks, the keys as many quads per panel and a sum for each key, the scores a line per
-        // panel and row.
-        unsafe { product.run(simd) }
-        mask(&mut scratch.scores, rows, block);
-        let needed = scratch.softmax_weights(simd, panels.clone(), tile);
-        for (digits, factor) in scratch.digits[needed.clone()].iter().zip(&[DIGIT, 1.0][needed]) {
-            let product = DotProduct {
-                rows: (digits, rows),
-                count: rows,
-                scales: &[*factor; LANES],
-                panels: (&scratch.head.v[panels.start * LANES / 4..], scratch.head.v_quads),
-                quads: panels.len() * LANES / 4,
-                panel_sums: None,
-                sums: (&mut scratch.softmax.sums[tile.start..], queries, self.head.depth()),
-                fresh: false,
-            };
-            // SAFETY: the digits hold a byte for each key of the panels, the values as many quads; a sum for each vector and row.
-            unsafe { product.run(simd) }
-        }
-    }
-}
-
-/// Keys that do not exist get the weight 0.
-#[inline(always)]
-fn mask(scores: &mut [Line], rows: usize, block: &Range<usize>) {
-    for key in block.len()..block.len().next_multiple_of(CHUNK) {
-        for scores in &mut scores[key / LANES * rows..][..rows] {
-            scores.0[key % LANES] = f32::NEG_INFINITY;
         }
     }
 }
 
 impl Int8Scratch {
-    /// Scores to the digits of weights. Returns which of the two digits are not zero throughout: where attention is sharp, most
-    /// keys have no weight at all.
+    /// Takes a block of keys into account for one or two panels of queries.
     #[inline(always)]
-    fn softmax_weights<S: Simd>(&mut self, simd: S, panels: Range<usize>, tile: &Range<usize>) -> Range<usize> {
-        let rows = tile.len();
-        let [uppers, lowers] = &mut self.digits;
-        reserve(uppers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
-        reserve(lowers, BLOCK / CHUNK * rows, Chunk([0; CHUNK]));
-        let (scores, scales) = (&self.scores[..panels.len() * rows], &self.head.k_scale[panels]);
-        let block_max = maxima(simd, scores, scales, rows);
-        let max = self.softmax.raise_max(simd, &block_max, tile);
-        let below = simd.sub(simd.load(&block_max), simd.load(&max));
-        let below = simd.fold_max(simd.fma(simd.abs(simd.load(&max)), simd.splat(ROUNDING), below));
-        if below < NO_WEIGHT {
-            return 0..0;
+    fn add_block<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
+        self.score(simd, block, pair);
+        let mut of_block = BlockShare { greatest: [Line::ZERO; 2], share: [Line::ZERO; 2] };
+        let mut counts = false;
+        for (slot, panel) in pair.clone().enumerate() {
+            counts |= self.raise_max(simd, block.len(), (slot, panel), &mut of_block);
         }
-        let sums = &mut self.softmax.weights[tile.clone()];
-        let digits = uppers.chunks_exact_mut(rows).zip(lowers.chunks_exact_mut(rows));
-        let chunks = scores.chunks_exact(PANELS * rows).zip(scales.as_chunks::<PANELS>().0);
-        for ((scores, scales), (uppers, lowers)) in chunks.zip(digits) {
-            let mut loaded = [simd.splat(0.0); PANELS];
-            for (loaded, scale) in loaded.iter_mut().zip(scales) {
-                *loaded = simd.load(&scale.0);
+        if counts {
+            for (slot, panel) in pair.clone().enumerate() {
+                self.weigh(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
             }
-            for (row, (upper, lower)) in uppers.iter_mut().zip(lowers).enumerate() {
-                let shift = simd.splat(WEIGHT_BITS - max[row]);
-                let mut weights = loaded;
-                let mut sum = simd.load(&sums[row].0);
-                for (panel, weights) in weights.iter_mut().enumerate() {
-                    let power = simd.fma(simd.load(&scores[panel * rows + row].0), *weights, shift);
-                    *weights = simd.round(math::weight(simd, power));
-                    sum = simd.add(sum, *weights);
-                }
-                simd.store_digits(weights, &mut upper.0, &mut lower.0);
-                simd.store(sum, &mut sums[row].0);
+            self.add_values(simd, block, pair, &of_block.share);
+        }
+    }
+
+    /// The block's scores.
+    #[inline(always)]
+    fn score<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
+        let (head, queries) = (&self.head, &self.queries);
+        let both = [pair.start, pair.end - 1];
+        // SAFETY: there are whole chunks and a scale for each of the block's keys, as many quads and a sum for each query of the
+        // panels, and a line of scores for each panel and key.
+        unsafe {
+            in_tiles(
+                simd,
+                DotTile {
+                    rows: head.k[block.start..].as_ptr().cast(),
+                    chunk_stride: head.keys * CHUNK,
+                    count: block.len(),
+                    panels: both.map(|panel| queries.q[panel * queries.quads..].as_ptr().cast()),
+                    weight_sums: both.map(|panel| queries.sums[panel].as_ptr().cast()),
+                    pair: pair.len() == 2,
+                    k: 4 * queries.quads,
+                    scales: head.k_scale[block.start..].as_ptr(),
+                    by_lane: false,
+                    row_sums: null(),
+                    fresh: true,
+                    sums: self.scores.as_mut_ptr().cast(),
+                    panel_stride: BLOCK * LANES,
+                },
+            );
+        }
+    }
+
+    /// Finds a panel's greatest scores and rescales its sums to the greatest power so far. Returns whether the block counts beside
+    /// what is summed so far: where attention is sharp, most blocks don't.
+    #[inline(always)]
+    fn raise_max<S: Simd>(
+        &mut self,
+        simd: S,
+        keys: usize,
+        (slot, panel): (usize, usize),
+        of_block: &mut BlockShare,
+    ) -> bool {
+        let greatest = greatest(simd, &self.scores[slot * BLOCK..][..keys]);
+        simd.store(greatest, &mut of_block.greatest[slot].0);
+        let top = simd.mul(greatest, simd.load(&self.queries.scale[panel].0));
+        let before = self.max[panel];
+        let max = simd.max(top, simd.load(&before.0));
+        simd.store(max, &mut self.max[panel].0);
+        if before.0 != self.max[panel].0 {
+            let faded = math::exp2(simd, simd.sub(simd.load(&before.0), max));
+            let rows = self.sums.len() / (QUERIES / LANES);
+            for sum in &mut self.sums[panel * rows..(panel + 1) * rows] {
+                simd.store(simd.mul(simd.load(&sum.0), faded), &mut sum.0);
             }
         }
-        if below < NO_UPPER_DIGIT { 1..2 } else { 0..2 }
+        let below = simd.sub(top, max);
+        let share = simd.zero_below(below, simd.splat(LEAST_SHARE), math::exp2(simd, below));
+        simd.store(share, &mut of_block.share[slot].0);
+        of_block.share[slot].0 != [0.0; LANES]
+    }
+
+    /// A panel's weights.
+    #[inline(always)]
+    fn weigh<S: Simd>(&mut self, simd: S, keys: usize, (slot, panel): (usize, usize), greatest: &Line) {
+        let (greatest, scale) = (simd.load(&greatest.0), simd.load(&self.queries.scale[panel].0));
+        let bits = simd.splat(WEIGHT_BITS);
+        let fours = self.scores[slot * BLOCK..][..keys.next_multiple_of(4)].as_chunks::<4>().0;
+        let dithers = DITHERS.as_chunks::<4>().0;
+        for ((scores, dithers), out) in fours.iter().zip(dithers).zip(&mut self.weights[slot * BLOCK / 4..]) {
+            let mut weights = [bits; 4];
+            for ((weight, score), dither) in weights.iter_mut().zip(scores).zip(dithers) {
+                let power = simd.fma(simd.sub(simd.load(&score.0), greatest), scale, bits);
+                *weight = math::weight(simd, power, simd.splat(*dither));
+            }
+            simd.store_weights(weights, &mut out.0);
+        }
+    }
+
+    /// Adds the block's values by their weights to the sums. Values of keys past the last are zeros, whatever their weights.
+    #[inline(always)]
+    fn add_values<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>, share: &[Line; 2]) {
+        let rows = self.head.rows;
+        // SAFETY: there are whole chunks of the block's values for each row, weights for all of its keys, a share for each query
+        // and a line of sums for each panel and row.
+        unsafe {
+            in_tiles(
+                simd,
+                DotTile {
+                    rows: self.head.v[block.start / CHUNK * rows..].as_ptr().cast(),
+                    chunk_stride: rows * CHUNK,
+                    count: rows,
+                    panels: [0, pair.len() - 1].map(|slot| self.weights[slot * BLOCK / 4..].as_ptr().cast()),
+                    weight_sums: [null(); 2],
+                    pair: pair.len() == 2,
+                    k: block.len().next_multiple_of(4),
+                    scales: share.as_ptr().cast(),
+                    by_lane: true,
+                    row_sums: self.head.v_sums[block.start / BLOCK * rows..].as_ptr(),
+                    fresh: false,
+                    sums: self.sums[pair.start * rows..].as_mut_ptr().cast(),
+                    panel_stride: rows * LANES,
+                },
+            );
+        }
     }
 }
 
-/// The greatest score of each row: `scores` times the keys' `scales`.
+/// The greatest score of each query.
 #[inline(always)]
-fn maxima<S: Simd>(simd: S, scores: &[Line], scales: &[Line], rows: usize) -> TileRows {
-    let mut maxima = [f32::NEG_INFINITY; LANES];
-    for row in 0..rows {
-        let mut max = simd.splat(f32::NEG_INFINITY);
-        for (scores, scale) in scores.chunks_exact(rows).zip(scales) {
-            max = simd.max(simd.mul(simd.load(&scores[row].0), simd.load(&scale.0)), max);
+fn greatest<S: Simd>(simd: S, scores: &[Line]) -> S::F {
+    // As many as hide the latency of a comparison.
+    let mut greatest = [simd.splat(f32::NEG_INFINITY); 4];
+    let (fours, rest) = scores.as_chunks::<4>();
+    for four in fours {
+        for (greatest, score) in greatest.iter_mut().zip(four) {
+            *greatest = simd.greater(simd.load(&score.0), *greatest);
         }
-        maxima[row] = simd.fold_max(max);
     }
-    maxima
+    for score in rest {
+        greatest[0] = simd.greater(simd.load(&score.0), greatest[0]);
+    }
+    let [a, b, c, d] = greatest;
+    simd.greater(simd.greater(a, b), simd.greater(c, d))
 }
 
-/// `count` packed rows by some panels of quads, times the rows' scales, added to `sums`.
-struct DotProduct<'a, T> {
-    /// With the chunks from one of a row's to its next.
-    rows: (&'a [Chunk<T>], usize),
-    count: usize,
-    scales: &'a [f32],
-    /// With the lines from one panel to the next.
-    panels: (&'a [Chunk<u8>], usize),
-    /// Quads of a row, and lines of a panel.
-    quads: usize,
-    /// The sums of the panels' values, where the rows are XORed with [`Simd::FLIP`]. Rows that are never negative need no
-    /// flipping, and so no sums.
-    panel_sums: Option<&'a [[i32; LANES]]>,
-    /// With the lines from one panel's sums to the next's, and the number of panels.
-    sums: (&'a mut [Line], usize, usize),
-    /// The sums start from zero, whatever lies there.
-    fresh: bool,
-}
-
-impl<T> DotProduct<'_, T> {
-    /// # Safety
-    ///
-    /// As [`DotTile`] wants it: whole chunks of rows and a scale for each, whole panels, a line of sums for each row and panel.
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self, simd: S) {
-        let ((panels, lines), (sums, panel_stride, count)) = (self.panels, self.sums);
-        let panel_sums = |panel: usize| self.panel_sums.map_or(&[0; LANES], |sums| &sums[panel]).as_ptr().cast();
-        for first in (0..count).step_by(2) {
-            let last = count.min(first + 2) - 1;
-            let tile = DotTile {
-                rows: self.rows.0.as_ptr().cast(),
-                chunk_stride: self.rows.1 * CHUNK,
-                count: self.count,
-                panels: [first, last].map(|panel| panels[panel * lines..].as_ptr().cast()),
-                weight_sums: [first, last].map(panel_sums),
-                pair: last > first,
-                k: 4 * self.quads,
-                scales: self.scales.as_ptr(),
-                fresh: self.fresh,
-                sums: sums[first * panel_stride..].as_mut_ptr().cast(),
-                panel_stride: panel_stride * LANES,
-            };
-            // SAFETY: the caller's.
-            unsafe { simd.dot_tile(&tile) }
-        }
+/// A tile of any number of rows, as many at a time as the level takes.
+///
+/// # Safety
+///
+/// As [`DotTile`] wants it.
+#[inline(always)]
+unsafe fn in_tiles<S: Simd>(simd: S, whole: DotTile) {
+    for first in (0..whole.count).step_by(S::ROWS) {
+        // SAFETY: the caller's.
+        unsafe { simd.dot_tile(&whole.part(first, S::ROWS.min(whole.count - first))) }
     }
 }

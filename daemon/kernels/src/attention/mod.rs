@@ -27,8 +27,9 @@ impl Level {
         });
     }
 
-    /// [`Level::attention`] with both products in int8, at a signal-to-noise ratio of about 30 to 39 dB: queries and keys are
-    /// quantized row by row, less the mean key, which changes no weight; values dimension by dimension; weights have 14 bits.
+    /// [`Level::attention`] with both products in int8, at a signal-to-noise ratio of about 30 to 36 dB: queries and keys are
+    /// quantized row by row, less the mean key, which changes no weight; values dimension by dimension; weights have eight bits
+    /// beside the greatest of their block.
     ///
     /// # Panics
     ///

@@ -1,37 +1,34 @@
-//! A head's keys and values in int8, packed for the inner loops of attention.
+//! A head's queries, keys and values in int8, packed for the inner loops of attention.
 
 use super::parts::HeadQueries;
-use crate::rows::quantize_row;
+use crate::scalar::attention::BLOCK;
 use crate::scalar::rows::TINY;
-use crate::simd::{CHUNK, Chunk, LANES, Line, Simd, reserve, reserve_lines};
+use crate::simd::{CHUNK, Chunk, LANES, Line, Simd, math, reserve, reserve_lines, transpose};
 
-/// Panels of keys in a chunk of 64 weights.
-pub(super) const PANELS: usize = CHUNK / LANES;
+/// Lines of a chunk's values before they are quantized.
+const LINES: usize = CHUNK / LANES;
 
-/// All keys and values of a head. Keys come in chunks of 64: those past the last are zeros.
+/// All keys and values of a head.
 #[derive(Default)]
 pub(super) struct PackedHead {
-    /// Keys, less their mean: `[16 keys][4 dimensions][16][4]`.
+    /// The number of keys.
+    pub(super) keys: usize,
+    /// Keys, less their mean: `[64 dimensions][key][64]`, XORed with [`Simd::FLIP`], and a scale for each.
     pub(super) k: Vec<Chunk<u8>>,
-    /// Lines of a panel of keys.
-    pub(super) k_quads: usize,
-    /// For each panel of 16 the keys' scales and the sums of their values.
-    pub(super) k_scale: Vec<Line>,
-    pub(super) k_sums: Vec<[i32; LANES]>,
-    /// Values: `[16 dimensions][4 keys][16][4]`; of each 64, key `i` is at [`Simd::slot`] `i`.
+    pub(super) k_scale: Vec<f32>,
+    /// Values: `[64 keys][row][64]`; a row is a dimension, or, last, 1 for each key. What would be of keys past the last is 0.
     pub(super) v: Vec<Chunk<u8>>,
-    /// Lines of a panel of values.
-    pub(super) v_quads: usize,
+    /// For each [`BLOCK`] the sum of each row, times 128, where [`Simd::FLIP`] is 0.
+    pub(super) v_sums: Vec<i32>,
+    /// Rows of the values.
+    pub(super) rows: usize,
     /// The scale of each dimension of the values, `max|v| / 127`.
-    pub(super) v_scale: Vec<f32>,
+    pub(super) v_scale: Vec<Line>,
     /// `127 / max|v|` of each dimension of the values.
-    v_inverse: Vec<f32>,
+    v_inverse: Vec<Line>,
     /// The keys' mean, for each dimension.
-    mean: Vec<f32>,
-    /// A key less the mean, before it is quantized.
-    row: Vec<f32>,
-    /// A quantized key or value, before it is packed.
-    bytes: Vec<i8>,
+    mean: Vec<Line>,
+    row: PaddedRow,
 }
 
 impl PackedHead {
@@ -45,80 +42,179 @@ impl PackedHead {
     }
 
     fn reserve(&mut self, queries: &HeadQueries) {
-        let (d, depth) = (queries.head_dim(), queries.depth());
-        let panels = queries.shape().keys.div_ceil(CHUNK) * PANELS;
-        (self.k_quads, self.v_quads) = (d.div_ceil(4), panels * LANES / 4);
-        for values in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale, &mut self.row] {
-            values.clear();
-            values.resize(d, 0.0);
+        let d = queries.head_dim();
+        (self.keys, self.rows) = (queries.shape().keys, d + 1);
+        for lines in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale] {
+            lines.clear();
+            lines.resize(queries.depth(), Line::ZERO);
         }
-        self.bytes.clear();
-        self.bytes.resize(depth * LANES, 0);
-        reserve(&mut self.k, panels * self.k_quads, Chunk([0; CHUNK]));
-        reserve_lines(&mut self.k_scale, panels);
-        reserve(&mut self.k_sums, panels, [0; LANES]);
-        reserve(&mut self.v, depth * self.v_quads, Chunk([0; CHUNK]));
+        reserve(&mut self.k, d.div_ceil(CHUNK) * self.keys, Chunk([0; CHUNK]));
+        reserve(&mut self.k_scale, self.keys, 0.0);
+        reserve(&mut self.v, self.keys.div_ceil(CHUNK) * self.rows, Chunk([0; CHUNK]));
+        self.v_sums.clear();
+        self.v_sums.resize(self.keys.div_ceil(BLOCK) * self.rows, 0);
+        self.row.reserve(d);
     }
 
     /// Finds the keys' mean and the scales of the values' dimensions.
     #[inline(always)]
     fn find_mean_and_scales<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
-        let keys = queries.shape().keys;
-        for key in 0..keys {
-            let sums = self.mean.chunks_mut(LANES).zip(queries.key(simd, key).chunks(LANES));
-            sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(sum), simd.load(k)), sum));
-            let maxima = self.v_scale.chunks_mut(LANES).zip(queries.value(simd, key).chunks(LANES));
-            maxima.for_each(|(max, v)| simd.store(simd.max(simd.abs(simd.load(v)), simd.load(max)), max));
+        for key in 0..self.keys {
+            let sums = self.mean.iter_mut().zip(queries.key(simd, key).chunks(LANES));
+            sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(&sum.0), simd.load(k)), &mut sum.0));
+            let maxima = self.v_scale.iter_mut().zip(queries.value(simd, key).chunks(LANES));
+            maxima.for_each(|(max, v)| {
+                simd.store(simd.max(simd.abs(simd.load(v)), simd.load(&max.0)), &mut max.0);
+            });
         }
-        self.mean.iter_mut().for_each(|sum| *sum /= keys as f32);
-        for (max, inverse) in self.v_scale.iter_mut().zip(&mut self.v_inverse) {
-            (*inverse, *max) = if *max < TINY { (0.0, 0.0) } else { (127.0 / *max, *max / 127.0) };
+        let count = simd.splat(self.keys as f32);
+        for ((sum, max), inverse) in self.mean.iter_mut().zip(&mut self.v_scale).zip(&mut self.v_inverse) {
+            simd.store(simd.div(simd.load(&sum.0), count), &mut sum.0);
+            for (max, inverse) in max.0.iter_mut().zip(&mut inverse.0) {
+                (*inverse, *max) = if *max < TINY { (0.0, 0.0) } else { (127.0 / *max, *max / 127.0) };
+            }
         }
     }
 
-    /// Keys past the last are zeros with scale 1: their scores are numbers, which are then replaced.
     #[inline(always)]
     fn pack_keys<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
-        let (d, quads, keys) = (queries.head_dim(), self.k_quads, queries.shape().keys);
-        self.bytes.fill(0);
-        for key in 0..keys.next_multiple_of(CHUNK) {
-            let mut scale = 1.0;
-            if key < keys {
-                let row = queries.key(simd, key).chunks(LANES).zip(self.mean.chunks(LANES));
-                for ((k, mean), row) in row.zip(self.row.chunks_mut(LANES)) {
-                    simd.store(simd.sub(simd.load(k), simd.load(mean)), row);
-                }
-                scale = quantize_row(simd, &self.row, &mut self.bytes[..d]);
-            } else {
-                self.bytes.fill(0);
-            }
-            let (panel, lane) = (key / LANES, key % LANES);
-            self.k_scale[panel].0[lane] = scale;
-            self.k_sums[panel][lane] = self.bytes.iter().map(|byte| i32::from(*byte)).sum();
-            let lines = &mut self.k[panel * quads..(panel + 1) * quads];
-            for (line, quad) in lines.iter_mut().zip(self.bytes.as_chunks::<4>().0) {
-                line.0.as_chunks_mut::<4>().0[lane] = quad.map(|byte| byte as u8);
-            }
+        for key in 0..self.keys {
+            self.row.fill(queries.key(simd, key), |c, k| simd.sub(simd.load(k), simd.load(&self.mean[c].0)), simd);
+            let (k, keys) = (&mut self.k, self.keys);
+            self.k_scale[key] = self.row.quantize(simd, |c, bytes| {
+                k[c * keys + key].0 = bytes.map(|byte| byte as u8 ^ S::FLIP);
+            });
         }
     }
 
-    /// Values past the last are zeros.
+    /// Sixty-four keys by sixteen dimensions at a time: four keys' bytes side by side, as weights are stored, then transposed.
     #[inline(always)]
     fn pack_values<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
-        let keys = queries.shape().keys;
-        for key in 0..keys.next_multiple_of(CHUNK) {
-            if key < keys {
-                let value = queries.value(simd, key).chunks(LANES).zip(self.v_inverse.chunks(LANES));
-                for ((v, inverse), bytes) in value.zip(self.bytes.chunks_mut(LANES)) {
-                    simd.store_i8(simd.mul(simd.load(v), simd.load(inverse)), bytes);
+        let d = self.rows - 1;
+        // Leaves an integer from −127 to 127 where `store_weights` reads it.
+        let integer = simd.splat(math::FIXED_POINT + if S::FLIP == 0 { 128.0 } else { 0.0 });
+        for (chunk, rows) in self.v.chunks_exact_mut(self.rows).enumerate().take(self.keys.div_ceil(CHUNK)) {
+            let first = chunk * CHUNK;
+            let count = CHUNK.min(self.keys - first);
+            let sums = &mut self.v_sums[first / BLOCK * (d + 1)..][..d + 1];
+            for (c, rows) in rows[..d].chunks_mut(LANES).enumerate() {
+                let inverse = simd.load(&self.v_inverse[c].0);
+                let mut lines = [simd.splat(0.0); LANES];
+                let mut sum = simd.splat(0.0);
+                for (quad, line) in lines.iter_mut().enumerate() {
+                    let mut four = [integer; 4];
+                    for (key, integer) in (4 * quad..count).zip(&mut four) {
+                        let value = &queries.value(simd, first + key)[c * LANES..];
+                        let rounded = simd.round(simd.mul(simd.load(value), inverse));
+                        sum = simd.add(sum, rounded);
+                        *integer = simd.add(rounded, *integer);
+                    }
+                    let mut bytes = Chunk([0; CHUNK]);
+                    simd.store_weights(four, &mut bytes.0);
+                    *line = simd.load(bytes.floats());
                 }
-            } else {
-                self.bytes.fill(0);
+                for (row, line) in rows.iter_mut().zip(transpose(simd, lines)) {
+                    simd.store(line, row.floats_mut());
+                }
+                if S::FLIP == 0 {
+                    let mut of_chunk = [0.0; LANES];
+                    simd.store(sum, &mut of_chunk);
+                    let sums = sums[c * LANES..d].iter_mut().zip(of_chunk);
+                    sums.for_each(|(sum, of_chunk)| *sum += 128 * of_chunk as i32);
+                }
             }
-            let slot = key / CHUNK * CHUNK + S::slot(key % CHUNK);
-            for (panel, bytes) in self.bytes.chunks(LANES).enumerate() {
-                let line = self.v[panel * self.v_quads + slot / 4].0.as_chunks_mut::<4>().0;
-                line.iter_mut().zip(bytes).for_each(|(quad, byte)| quad[slot % 4] = *byte as u8);
+            rows[d].0.fill(0);
+            rows[d].0[..count].fill(1);
+            sums[d] += 128 * count as i32;
+        }
+    }
+}
+
+/// A row of f32 that is quantized, with zeros up to a whole chunk.
+#[derive(Default)]
+struct PaddedRow(Vec<Line>);
+
+impl PaddedRow {
+    fn reserve(&mut self, len: usize) {
+        self.0.clear();
+        self.0.resize(len.div_ceil(CHUNK) * LINES, Line::ZERO);
+    }
+
+    /// The row is what `vector` makes of each sixteen of `x`, with zeros after its end.
+    #[inline(always)]
+    fn fill<S: Simd>(&mut self, x: &[f32], vector: impl Fn(usize, &[f32]) -> S::F, simd: S) {
+        let (whole, rest) = x.as_chunks::<LANES>();
+        for ((c, x), line) in whole.iter().enumerate().zip(&mut self.0) {
+            simd.store(vector(c, x), &mut line.0);
+        }
+        if !rest.is_empty() {
+            simd.store(vector(whole.len(), rest), &mut self.0[whole.len()].0);
+        }
+    }
+
+    /// `scalar::rows::quantize_row`, which hands out the row chunk by chunk. Returns the scale.
+    #[inline(always)]
+    fn quantize<S: Simd>(&self, simd: S, mut put: impl FnMut(usize, [i8; CHUNK])) -> f32 {
+        let max = self.0.iter().fold(simd.splat(0.0), |max, x| simd.max(simd.abs(simd.load(&x.0)), max));
+        let max = simd.fold_max(max);
+        let (inverse, scale) = if max < TINY { (0.0, 0.0) } else { (127.0 / max, max / 127.0) };
+        for (c, lines) in self.0.as_chunks::<LINES>().0.iter().enumerate() {
+            let mut bytes = [0; CHUNK];
+            for (line, bytes) in lines.iter().zip(bytes.as_chunks_mut::<LANES>().0) {
+                simd.store_i8(simd.mul(simd.load(&line.0), simd.splat(inverse)), bytes);
+            }
+            put(c, bytes);
+        }
+        scale
+    }
+}
+
+/// Some panels of queries.
+#[derive(Default)]
+pub(super) struct PackedQueries {
+    /// `[panel][4 dimensions][16][4]`.
+    pub(super) q: Vec<Chunk<u8>>,
+    /// Quads of a query.
+    pub(super) quads: usize,
+    /// The sums of the queries' values, where [`Simd::FLIP`] is not 0.
+    pub(super) sums: Vec<[i32; LANES]>,
+    /// The queries' scales.
+    pub(super) scale: Vec<Line>,
+    row: PaddedRow,
+    /// A panel's quantized queries: `[64 dimensions][16][64]`.
+    bytes: Vec<Chunk<u8>>,
+}
+
+impl PackedQueries {
+    /// Packs `count` queries from `first` on; those that are missing in the last panel are zeros. Scores are multiplied by `scale`.
+    #[inline(always)]
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &mut HeadQueries, first: usize, count: usize, scale: f32) {
+        let (d, panels) = (queries.head_dim(), count.div_ceil(LANES));
+        let chunks = d.div_ceil(CHUNK);
+        self.quads = d.div_ceil(4);
+        self.row.reserve(d);
+        reserve(&mut self.q, panels * self.quads, Chunk([0; CHUNK]));
+        reserve(&mut self.sums, panels, [0; LANES]);
+        reserve_lines(&mut self.scale, panels);
+        reserve(&mut self.bytes, chunks * LANES, Chunk([0; CHUNK]));
+        for panel in 0..panels {
+            let (sums, scales) = (&mut self.sums[panel], &mut self.scale[panel].0);
+            (*sums, *scales) = ([0; LANES], [0.0; LANES]);
+            self.bytes.fill(Chunk([0; CHUNK]));
+            for lane in 0..LANES.min(count - panel * LANES) {
+                self.row.fill(queries.query(simd, first + panel * LANES + lane), |_, q| simd.load(q), simd);
+                let of_row = self.row.quantize(simd, |c, bytes| {
+                    if S::FLIP != 0 {
+                        sums[lane] += bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+                    }
+                    self.bytes[c * LANES + lane].0 = bytes.map(|byte| byte as u8);
+                });
+                scales[lane] = of_row * scale;
+            }
+            let panel = &mut self.q[panel * self.quads..(panel + 1) * self.quads];
+            for (quads, rows) in panel.chunks_mut(LANES).zip(self.bytes.as_chunks::<LANES>().0) {
+                let columns = transpose(simd, std::array::from_fn(|row| simd.load(rows[row].floats())));
+                quads.iter_mut().zip(columns).for_each(|(quad, column)| simd.store(column, quad.floats_mut()));
             }
         }
     }

@@ -68,15 +68,14 @@ impl OnlineSoftmax {
         }
     }
 
-    /// The results of the queries from `first` on, `scale` times the means by weight where there is a scale for each dimension.
+    /// The results of all queries: the means by weight.
     #[inline(always)]
-    pub(super) fn finish<S: Simd>(&self, simd: S, queries: &mut HeadQueries, first: usize, scale: Option<&[f32]>) {
+    pub(super) fn finish<S: Simd>(&self, simd: S, queries: &mut HeadQueries) {
         for i in 0..self.queries {
             let weight = simd.splat(simd.fold(simd.load(&self.weights[i].0)));
-            for (c, out) in queries.query(simd, first + i).chunks_mut(LANES).enumerate() {
+            for (c, out) in queries.query(simd, i).chunks_mut(LANES).enumerate() {
                 let mean = simd.div(simd.load(&self.sums[c * self.queries + i].0), weight);
-                let scale = scale.map_or(simd.splat(1.0), |scale| simd.load(&scale[c * LANES..]));
-                simd.store(simd.fma(mean, scale, simd.splat(0.0)), out);
+                simd.store(simd.add(mean, simd.splat(0.0)), out);
             }
         }
     }

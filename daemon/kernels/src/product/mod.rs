@@ -14,6 +14,7 @@ mod grid;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::ptr::null;
 
 use self::gather::Gathered;
 use self::grid::{PixelBlock, TaskGrid};
@@ -137,8 +138,21 @@ fn one_tile<S: Simd>(
     let (count, k, fresh) = (place.tile.len(), layout.k, place.tap == 0);
     if layout.format == Format::Int8 {
         let weight_sums = [0, 1].map(|p| panel(p)[layout.sums_at() + place.tap * 64..].as_ptr());
-        let tile =
-            DotTile { rows, chunk_stride, count, panels, weight_sums, pair, k, scales, fresh, sums, panel_stride };
+        let tile = DotTile {
+            rows,
+            chunk_stride,
+            count,
+            panels,
+            weight_sums,
+            pair,
+            k,
+            scales,
+            by_lane: false,
+            row_sums: null(),
+            fresh,
+            sums,
+            panel_stride,
+        };
         // SAFETY: the gathered rows hold k values for each of the tile's pixels, the panels k lines from this tap on, the sums a
         // line for each pixel and panel; `Panels::check` has asserted that the panels are whole.
         unsafe { simd.dot_tile(&tile) }

@@ -1,12 +1,13 @@
 //! Attention with an online softmax: the scores of a block of keys at a time.
 
+use super::fold_lanes;
+use super::math::{self, WEIGHT_BITS};
 use super::rows::{TINY, quantize_row};
-use super::{fold_lanes, math};
 
 /// Keys in a block. Part of the specification: the running maximum is known block by block.
 pub(crate) const BLOCK: usize = 128;
-/// Below its upper digit, a weight is a multiple of this.
-pub(crate) const DIGIT: f32 = 128.0;
+/// The power of 2 below which int8 attention leaves out a block's part of the sums.
+pub(crate) const LEAST_SHARE: f32 = -16.0;
 
 /// What the queries are multiplied by, so that the softmax's powers are of 2: `log2(e) / √head_dim`.
 pub(crate) fn query_scale(head_dim: usize) -> f32 {
@@ -38,30 +39,37 @@ pub(crate) fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mu
 /// [`attend`] with both products in int8 (after Zhang et al. 2024, "SageAttention").
 ///
 /// Keys lose their mean, which changes no softmax. Query and keys are quantized as rows; values by dimension, with
-/// `max|v| / 127` over all keys. Per block: scores `s = dot · (query's scale) · (key's scale)`; weights are the integers
-/// `p = round(2^(s − m) · 127 · 128)`, whose power is one fma of the first product; `l` as above. With `p = 128 h + r`, `o`
-/// takes `128 Σ h v`, then `Σ r v`. Last, `o / l` by the dimension's scale.
+/// `max|v| / 127` over all keys. Per block: scores `s = dot · (key's scale)`, their greatest `g`, and its power
+/// `top = g · (query's scale)`; weights are the integers `p` of [`math::weight`], relative to `g`; with the running maximum
+/// `m` of `top`, each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`, where
+/// all values are 1. Last, `o · (1 / l)` by the dimension's scale.
 pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
     let mean = mean(keys);
     let centred: Vec<_> = keys.iter().map(|key| quantized(key.iter().zip(&mean).map(|(k, m)| k - m))).collect();
     let (query, scale) = quantized(query.iter().copied());
     let scale = scale * query_scale(query.len());
     let (inverse, value_scale): (Vec<_>, Vec<_>) = (0..out.len()).map(|i| scales_of_values(values, i)).unzip();
-    let mut softmax = ScalarSoftmax::new(out.len());
+    let (mut max, mut sums) = (f32::NEG_INFINITY, vec![0f32; out.len() + 1]);
     for (keys, values) in centred.chunks(BLOCK).zip(values.chunks(BLOCK)) {
-        let dots: Vec<f32> = keys.iter().map(|(key, _)| dot(&query, key) as f32 * scale).collect();
-        let max = softmax.raise_max(&dots.iter().zip(keys).map(|(dot, (_, scale))| dot * scale).collect::<Vec<_>>());
-        let power = |(dot, (_, scale)): (&f32, &(_, f32))| dot.mul_add(*scale, math::WEIGHT_BITS - max);
-        let weights: Vec<f32> = dots.iter().zip(keys).map(|x| math::weight(power(x)).round_ties_even()).collect();
-        softmax.add(&weights);
-        let digits = [0, 1].map(|d| weights.iter().map(|p| digits(*p)[d]).collect::<Vec<_>>());
-        for (i, sum) in softmax.sums.iter_mut().enumerate() {
-            let values: Vec<i8> = values.iter().map(|v| (v[i] * inverse[i]).round_ties_even() as i8).collect();
-            *sum = (dot(&digits[0], &values) as f32).mul_add(DIGIT, *sum);
-            *sum += dot(&digits[1], &values) as f32;
+        let scores: Vec<f32> = keys.iter().map(|(key, scale)| (dot(&query, key) as f32).mul_add(*scale, 0.0)).collect();
+        let greatest = greatest(f32::NEG_INFINITY, &scores);
+        let (before, top) = (max, greatest * scale);
+        max = if top > before { top } else { before };
+        let (faded, share) = (math::exp2(before - max), math::exp2(top - max));
+        let share = if top - max < LEAST_SHARE { 0.0 } else { share };
+        let weights =
+            scores.iter().enumerate().map(|(j, s)| math::weight((s - greatest).mul_add(scale, WEIGHT_BITS), j));
+        let weights: Vec<u8> = weights.collect();
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let value = |v: &&[f32]| if i == v.len() { 1 } else { (v[i] * inverse[i]).round_ties_even() as i8 };
+            let dot: i32 = weights.iter().zip(values).map(|(p, v)| i32::from(*p) * i32::from(value(v))).sum();
+            *sum = (dot as f32).mul_add(share, *sum * faded);
         }
     }
-    softmax.finish(&value_scale, out);
+    let inverse = 1.0 / sums[query.len()];
+    for ((i, out), scale) in out.iter_mut().enumerate().zip(value_scale) {
+        *out = (sums[i] * inverse).mul_add(scale, 0.0);
+    }
 }
 
 /// The sums so far of an online softmax, for one query.
@@ -79,7 +87,7 @@ impl ScalarSoftmax {
     /// Takes scores into account: the sums are rescaled to the greatest score so far, which is returned.
     fn raise_max(&mut self, scores: &[f32]) -> f32 {
         let before = self.max;
-        self.max = scores.iter().fold(before, |max, s| if *s > max { *s } else { max });
+        self.max = greatest(before, scores);
         let factor = math::exp2(before - self.max);
         self.weights.iter_mut().chain(&mut self.sums).for_each(|sum| *sum *= factor);
         self.max
@@ -97,10 +105,9 @@ impl ScalarSoftmax {
     }
 }
 
-/// Upper and lower seven bits of a weight.
-fn digits(weight: f32) -> [i8; 2] {
-    let (weight, digit) = (weight as i32, DIGIT as i32);
-    [(weight / digit) as i8, (weight % digit) as i8]
+/// The greatest of `least` and the numbers.
+fn greatest(least: f32, numbers: &[f32]) -> f32 {
+    numbers.iter().fold(least, |max, s| if *s > max { *s } else { max })
 }
 
 /// Each dimension's mean: the rows' sum in order, over their number.

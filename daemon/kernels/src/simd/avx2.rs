@@ -141,18 +141,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_digits(self, a: [Halves; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
-        let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
-        for (a, (upper, lower)) in a.into_iter().zip(digits) {
-            // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
+    fn store_weights(self, a: [Halves; 4], out: &mut [u8; CHUNK]) {
+        let [a, b, c, d] = a;
+        for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            // SAFETY: `self` proves the feature; there are 32 bytes to write to.
             unsafe {
-                let [a, b] = a.map(|half| _mm256_cvtps_epi32(half));
-                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
-                let low = _mm256_and_si256(words, _mm256_set1_epi16(127));
-                for (words, out) in [(_mm256_srli_epi16::<7>(words), upper), (low, lower)] {
-                    let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-                    _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
-                }
+                let pair = |low, high| {
+                    let high = _mm256_and_si256(_mm256_castps_si256(high), _mm256_set1_epi16(-256));
+                    _mm256_or_si256(_mm256_srli_epi16::<8>(_mm256_castps_si256(low)), high)
+                };
+                let high = _mm256_slli_epi32::<16>(pair(c[i], d[i]));
+                let bytes = _mm256_blend_epi16::<0b1010_1010>(pair(a[i], b[i]), high);
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_xor_si256(bytes, _mm256_set1_epi8(-128)));
             }
         }
     }
@@ -164,6 +164,7 @@ impl Simd for Avx2 {
         div(a, b) = _mm256_div_ps(a, b);
         fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
         max(a, b) = _mm256_max_ps(a, b);
+        greater(a, b) = _mm256_max_ps(a, b);
         min(a, b) = _mm256_min_ps(a, b);
         abs(a) = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
         round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -171,6 +172,7 @@ impl Simd for Avx2 {
             let shifted = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted))
         };
+        power(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
         zero_below(x, least, a) = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), a);
     }
 

@@ -11,23 +11,14 @@ use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dot(tile: &DotTile) {
     for panel in 0..if tile.pair { 2 } else { 1 } {
-        let mut tile = DotTile { pair: false, ..*tile };
-        tile.panels[0] = tile.panels[panel];
         // SAFETY: the caller's; a panel at a time, and its rows in two halves, which keeps the sums in registers.
         unsafe {
-            tile.sums = tile.sums.add(panel * tile.panel_stride);
-            let rest = DotTile {
-                rows: tile.rows.add(tile.count / 2 * CHUNK),
-                count: tile.count - tile.count / 2,
-                scales: tile.scales.add(tile.count / 2),
-                sums: tile.sums.add(tile.count / 2 * LANES),
-                ..tile
-            };
-            tile.count /= 2;
-            if tile.count > 0 {
-                for_rows!(&tile, [1 2 3], R => dot_rows::<R>(&tile));
+            let (tile, half) = (tile.panel(panel), tile.count / 2);
+            for part in [tile.part(0, half), tile.part(half, tile.count - half)] {
+                if part.count > 0 {
+                    for_rows!(&part, [1 2 3], R => dot_rows::<R>(&part));
+                }
             }
-            for_rows!(&rest, [1 2 3], R => dot_rows::<R>(&rest));
         }
     }
 }
@@ -38,7 +29,7 @@ unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
     // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        let mut sums: [_; R] = std::array::from_fn(|r| [_mm256_set1_epi32(tile.start(r)); 2]);
         let mut panel: *const __m256i = tile.panels[0].cast();
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
@@ -47,7 +38,7 @@ unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
             let now = quads.min(CHUNK / 4);
             for _ in 0..now {
                 let weights = [_mm256_loadu_si256(panel), _mm256_loadu_si256(panel.add(1))];
-                let sizes = [_mm256_abs_epi8(weights[0]), _mm256_abs_epi8(weights[1])];
+                let sizes = weights.map(|w| _mm256_abs_epi8(w));
                 for r in 0..R {
                     let x = _mm256_set1_epi32(row.add(r * CHUNK).cast::<i32>().read_unaligned());
                     for h in 0..2 {
@@ -62,8 +53,10 @@ unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
             chunk = chunk.add(tile.chunk_stride);
         }
         for r in 0..R {
-            let scale = _mm256_set1_ps(*tile.scales.add(r));
             for h in 0..2 {
+                let scales = tile.scales;
+                let scale =
+                    if tile.by_lane { _mm256_loadu_ps(scales.add(h * 8)) } else { _mm256_set1_ps(*scales.add(r)) };
                 let out = tile.sums.add(r * LANES + h * 8);
                 let before = if tile.fresh { _mm256_setzero_ps() } else { _mm256_loadu_ps(out) };
                 _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, before));

@@ -40,18 +40,11 @@ fn high(a: __m512) -> __m256 {
     _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
 }
 
-/// Integers of 16 bits: lanes of `a` and of `b` alternate.
+/// Bits of `a` where `mask` has ones, else of `b`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn words(a: __m512, b: __m512) -> __m512i {
-    _mm512_or_si512(_mm512_cvtps_epi32(a), _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(b)))
-}
-
-/// The lower bytes of words whose upper ones are 0: those of `a` and of `b` alternate.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn bytes(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_or_si512(a, _mm512_slli_epi16::<8>(b))
+fn select(mask: u32, a: __m512i, b: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask as i32), a, b)
 }
 
 macro_rules! lanewise {
@@ -142,22 +135,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_digits(self, a: [__m512; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
+    fn store_weights(self, a: [__m512; 4], out: &mut [u8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let (ab, cd) = (words(a[0], a[1]), words(a[2], a[3]));
-            let low = _mm512_set1_epi16(127);
-            let uppers = bytes(_mm512_srli_epi16::<7>(ab), _mm512_srli_epi16::<7>(cd));
-            _mm512_storeu_si512(upper.as_mut_ptr().cast(), uppers);
-            let lowers = bytes(_mm512_and_si512(ab, low), _mm512_and_si512(cd, low));
-            _mm512_storeu_si512(lower.as_mut_ptr().cast(), lowers);
+            let [a, b, c, d] = a.map(|a| _mm512_castps_si512(a));
+            let low = select(0xff00, b, _mm512_srli_epi32::<8>(a));
+            let high = select(0xff00_0000, _mm512_slli_epi32::<16>(d), _mm512_slli_epi32::<8>(c));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), select(0xffff_0000, high, low));
         }
-    }
-
-    /// Lane `l` of 32 bits has lanes `l` of the first, third, second and fourth sixteen.
-    #[inline(always)]
-    fn slot(i: usize) -> usize {
-        4 * (i % LANES) + [0, 2, 1, 3][i / LANES]
     }
 
     lanewise! {
@@ -167,6 +152,7 @@ impl Simd for Avx512 {
         div(a, b) = _mm512_div_ps(a, b);
         fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
         max(a, b) = _mm512_max_ps(a, b);
+        greater(a, b) = _mm512_max_ps(a, b);
         min(a, b) = _mm512_min_ps(a, b);
         abs(a) = _mm512_abs_ps(a);
         round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -174,6 +160,7 @@ impl Simd for Avx512 {
             let shifted = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shifted))
         };
+        power(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
         zero_below(x, least, a) = _mm512_maskz_mov_ps(!_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, least), a);
     }
 

@@ -12,21 +12,23 @@ use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
 pub(super) unsafe fn dot(tile: &DotTile) {
     // SAFETY: the caller's.
     unsafe {
-        if tile.pair {
-            for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 2>(tile))
-        } else {
-            for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 1>(tile))
+        match (tile.pair, tile.by_lane) {
+            (false, false) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 1, false>(tile)),
+            (false, true) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 1, true>(tile)),
+            (true, false) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 2, false>(tile)),
+            (true, true) => for_rows!(tile, [1 2 3 4 5 6 7 8 9 10 11 12], R => dot_rows::<R, 2, true>(tile)),
         }
     }
 }
 
-/// VPDPBUSD: u8 activations (x + 128) by s8 weights; 128 times the weights' sums is taken off first.
+/// VPDPBUSD: u8 activations (x + 128) by s8 weights; 128 times the weights' sums is taken off first. Where scales are by lane,
+/// the panels are the u8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn dot_rows<const R: usize, const P: usize>(tile: &DotTile) {
+unsafe fn dot_rows<const R: usize, const P: usize, const BY_LANE: bool>(tile: &DotTile) {
     // SAFETY: reads the rows' and panels' quads, the weight sums and scales, and updates the sums, as `DotTile` describes.
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); P]; R];
-        for p in 0..P {
+        for p in 0..if BY_LANE { 0 } else { P } {
             let weights = _mm512_loadu_si512(tile.weight_sums[p].cast());
             let start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(weights));
             for row in &mut sums {
@@ -48,7 +50,11 @@ unsafe fn dot_rows<const R: usize, const P: usize>(tile: &DotTile) {
                 for r in 0..R {
                     let x = _mm512_set1_epi32(row.add(r * CHUNK).cast::<i32>().read_unaligned());
                     for p in 0..P {
-                        sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], x, weights[p]);
+                        sums[r][p] = if BY_LANE {
+                            _mm512_dpbusd_epi32(sums[r][p], weights[p], x)
+                        } else {
+                            _mm512_dpbusd_epi32(sums[r][p], x, weights[p])
+                        };
                     }
                 }
                 row = row.add(4);
@@ -57,8 +63,10 @@ unsafe fn dot_rows<const R: usize, const P: usize>(tile: &DotTile) {
             chunk = chunk.add(tile.chunk_stride);
         }
         for r in 0..R {
-            let scale = _mm512_set1_ps(*tile.scales.add(r));
             for p in 0..P {
+                let scales = tile.scales;
+                let scale =
+                    if BY_LANE { _mm512_loadu_ps(scales.add(p * LANES)) } else { _mm512_set1_ps(*scales.add(r)) };
                 let out = tile.sums.add(p * tile.panel_stride + r * LANES);
                 let before = if tile.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(out) };
                 _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, before));

@@ -1,9 +1,10 @@
 //! `scalar::math` on sixteen lanes: the same operations in the same order.
 
 use super::Simd;
+pub(crate) use crate::scalar::math::FIXED_POINT;
 use crate::scalar::math::{
-    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW, QUICK, WEIGHT,
-    WEIGHT_BITS,
+    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, EXPONENT, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW,
+    QUICK, WEIGHT, WEIGHT_MIN,
 };
 
 #[inline(always)]
@@ -36,12 +37,13 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     s.zero_below(x, least, s.scale_by_power(p, n))
 }
 
-/// `2^x` for the weights of int8 attention.
+/// The weights of int8 attention, before [`Simd::store_weights`]: `2^x` and the keys' dithers.
 #[inline(always)]
-pub(crate) fn weight<S: Simd>(s: S, x: S::F) -> S::F {
-    let bounded = s.max(s.splat(-WEIGHT_BITS), s.min(x, s.splat(WEIGHT_BITS)));
-    let n = s.round(bounded);
-    s.scale_by_power(polynomial(s, s.sub(bounded, n), &WEIGHT), n)
+pub(crate) fn weight<S: Simd>(s: S, x: S::F, dither: S::F) -> S::F {
+    let bounded = s.greater(x, s.splat(WEIGHT_MIN));
+    let shifted = s.add(bounded, s.splat(EXPONENT));
+    let r = s.sub(bounded, s.sub(shifted, s.splat(EXPONENT)));
+    s.fma(polynomial(s, r, &WEIGHT), s.power(shifted), dither)
 }
 
 /// The error function.

@@ -38,6 +38,20 @@ pub(crate) const CHUNK: usize = 64;
 #[repr(C, align(64))]
 pub(crate) struct Chunk<T>(pub(crate) [T; CHUNK]);
 
+impl Chunk<u8> {
+    /// The bytes as sixteen f32, for moving them.
+    pub(crate) fn floats(&self) -> &[f32; LANES] {
+        // SAFETY: as large, as well aligned, and any bits are an f32.
+        unsafe { &*std::ptr::from_ref(&self.0).cast() }
+    }
+
+    /// The same to be written.
+    pub(crate) fn floats_mut(&mut self) -> &mut [f32; LANES] {
+        // SAFETY: as large, as well aligned, and any bits are an f32 as well as bytes.
+        unsafe { &mut *std::ptr::from_mut(&mut self.0).cast() }
+    }
+}
+
 /// Sixteen f32 in scratch memory, aligned to a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -93,8 +107,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_f16(self, a: Self::F, out: &mut [f16]);
     /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
     fn store_i8(self, a: Self::F, out: &mut [i8]);
-    /// Stores the upper and the lower seven bits of 64 integers from 0 to below 2^14, number `i` at [`Simd::slot`] `i`.
-    fn store_digits(self, a: [Self::F; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]);
+    /// Stores bits 8 to 15 of each lane, less 128 where [`Simd::FLIP`] is 0: those of lane `l` of number `i` of the four as byte
+    /// `4 l + i`.
+    fn store_weights(self, a: [Self::F; 4], out: &mut [u8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.
@@ -107,6 +122,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b ? a : b`.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The greater of two numbers, `b` if `a` is not a number, but either of two zeros.
+    fn greater(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? a : b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// |a|.
@@ -115,6 +132,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::F) -> Self::F;
     /// `a · 2^n` for integers `n` and normal results.
     fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
+    /// A lane's bits, shifted left by 23.
+    fn power(self, a: Self::F) -> Self::F;
     /// `x < least ? 0 : a`.
     fn zero_below(self, x: Self::F, least: Self::F, a: Self::F) -> Self::F;
 
@@ -130,12 +149,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     ///
     /// Everything the tile points to is there: see [`FmaTile`].
     unsafe fn fma_tile(self, tile: &FmaTile);
-
-    /// Where [`Simd::store_digits`] puts number `i` of 64.
-    #[inline(always)]
-    fn slot(i: usize) -> usize {
-        i
-    }
 
     /// Alternating lanes of `a` and `b`: `a0 b0 … a7 b7` and `a8 b8 … a15 b15`.
     fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
@@ -159,11 +172,13 @@ pub(crate) fn transpose<S: Simd>(simd: S, mut rows: [S::F; LANES]) -> [S::F; LAN
     rows
 }
 
-/// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale of the row, sums)`.
+/// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale, sums)`.
 ///
 /// Row `r` has its chunk `c` of 64 values at `rows + c · chunk_stride + r · 64` (XORed with [`Simd::FLIP`]); all of
 /// `k / 4` quads may be read, and whole chunks. `panels` point to `k / 4` lines of 64 bytes and `weight_sums` to 16 i32 each.
-/// `scales` has one f32 per row. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`; where
+/// `scales` has one f32 per row. Where `by_lane` is set, it has 16 for each panel, and the panels' values are from 0 to 255:
+/// they are XORed with 0x80 where rows otherwise are not, and rows never are; `row_sums` then has the sum of each row's values,
+/// times 128. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`; where
 /// `fresh` is set they are zero, whatever lies there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DotTile {
@@ -176,9 +191,59 @@ pub(crate) struct DotTile {
     pub(crate) pair: bool,
     pub(crate) k: usize,
     pub(crate) scales: *const f32,
+    pub(crate) by_lane: bool,
+    pub(crate) row_sums: *const i32,
     pub(crate) fresh: bool,
     pub(crate) sums: *mut f32,
     pub(crate) panel_stride: usize,
+}
+
+impl DotTile {
+    /// Rows `first` to `first + count`.
+    ///
+    /// # Safety
+    ///
+    /// The tile has these rows.
+    #[inline(always)]
+    pub(crate) unsafe fn part(&self, first: usize, count: usize) -> DotTile {
+        // SAFETY: the caller's.
+        unsafe {
+            let (rows, sums) = (self.rows.add(first * CHUNK), self.sums.add(first * LANES));
+            let (scales, row_sums) = if self.by_lane {
+                (self.scales, self.row_sums.add(first))
+            } else {
+                (self.scales.add(first), self.row_sums)
+            };
+            DotTile { rows, count, scales, row_sums, sums, ..*self }
+        }
+    }
+
+    /// What row `r`'s sums start from, at levels that do not XOR rows.
+    ///
+    /// # Safety
+    ///
+    /// The tile has this row.
+    #[inline(always)]
+    pub(crate) unsafe fn start(&self, r: usize) -> i32 {
+        // SAFETY: the caller's.
+        if self.by_lane { unsafe { *self.row_sums.add(r) } } else { 0 }
+    }
+
+    /// The panel of this number alone.
+    ///
+    /// # Safety
+    ///
+    /// The tile has this panel.
+    #[cfg_attr(target_arch = "x86_64", allow(dead_code, reason = "VNNI takes both"))]
+    #[inline(always)]
+    pub(crate) unsafe fn panel(&self, panel: usize) -> DotTile {
+        // SAFETY: the caller's.
+        unsafe {
+            let (panels, sums) = ([self.panels[panel]; 2], self.sums.add(panel * self.panel_stride));
+            let scales = if self.by_lane { self.scales.add(panel * LANES) } else { self.scales };
+            DotTile { pair: false, panels, scales, sums, ..*self }
+        }
+    }
 }
 
 /// One tap of an f32 product of some packed rows by one or two panels: `sums = fma(x[k], w[k], sums)`, k in order.

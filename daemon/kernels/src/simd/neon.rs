@@ -127,16 +127,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_digits(self, a: [Quarters; 4], upper: &mut [i8; CHUNK], lower: &mut [i8; CHUNK]) {
-        let digits = upper.as_chunks_mut::<LANES>().0.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
-        for (a, (upper, lower)) in a.into_iter().zip(digits) {
+    fn store_weights(self, a: [Quarters; 4], out: &mut [u8; CHUNK]) {
+        let [a, b, c, d] = a;
+        for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
             unsafe {
-                let [a, b, c, d] = a.map(|quarter| vcvtnq_s32_f32(quarter));
-                let words = [vmovn_high_s32(vmovn_s32(a), b), vmovn_high_s32(vmovn_s32(c), d)];
-                let [low, high] = words.map(|words| vandq_s16(words, vdupq_n_s16(127)));
-                vst1q_s8(upper.as_mut_ptr(), vshrn_high_n_s16::<7>(vshrn_n_s16::<7>(words[0]), words[1]));
-                vst1q_s8(lower.as_mut_ptr(), vmovn_high_s16(vmovn_s16(low), high));
+                // The lower sixteen bits of both numbers by turns, then the upper bytes of both pairs by turns.
+                let pair = |a, b| vtrn1q_u16(vreinterpretq_u16_f32(a), vreinterpretq_u16_f32(b));
+                let [ac, bd] = [pair(a[i], c[i]), pair(b[i], d[i])].map(|pair| vreinterpretq_u8_u16(pair));
+                vst1q_u8(out.as_mut_ptr(), veorq_u8(vtrn2q_u8(ac, bd), vdupq_n_u8(128)));
             }
         }
     }
@@ -148,6 +147,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         div(a, b) = vdivq_f32(a, b);
         fma(a, b, c) = vfmaq_f32(c, a, b);
         max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
+        greater(a, b) = vmaxnmq_f32(a, b);
         min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
         abs(a) = vabsq_f32(a);
         round(a) = vrndnq_f32(a);
@@ -155,6 +155,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             let shifted = vshlq_n_s32::<23>(vcvtnq_s32_f32(n));
             vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), shifted))
         };
+        power(a) = vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a)));
         zero_below(x, least, a) = {
             let below = vcltq_f32(x, least);
             vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), below))

@@ -8,12 +8,8 @@ use super::{CHUNK, DotTile, FmaTile, LANES, for_rows, neon_blocks};
 
 /// A tile's panels, one at a time.
 fn single(tile: &DotTile) -> impl Iterator<Item = DotTile> {
-    (0..if tile.pair { 2 } else { 1 }).map(|p| DotTile {
-        pair: false,
-        panels: [tile.panels[p]; 2],
-        sums: tile.sums.wrapping_add(p * tile.panel_stride),
-        ..*tile
-    })
+    // SAFETY: the tile has these panels.
+    (0..if tile.pair { 2 } else { 1 }).map(|panel| unsafe { tile.panel(panel) })
 }
 
 /// # Safety
@@ -66,7 +62,7 @@ unsafe fn sdot_line<const R: usize, const LANE: i32>(
 unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
     // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
     unsafe {
-        let mut sums = [[vdupq_n_s32(0); 4]; R];
+        let mut sums: [_; R] = std::array::from_fn(|r| [vdupq_n_s32(tile.start(r)); 4]);
         let mut panel = tile.panels[0];
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
@@ -115,11 +111,12 @@ unsafe fn quad(at: *const u8) -> int8x16_t {
 unsafe fn add_scaled(tile: &DotTile, row: usize, dots: [int32x4_t; 4]) {
     // SAFETY: the caller guarantees the tile's scale and sums of this row.
     unsafe {
-        let scale = *tile.scales.add(row);
         for (n, dots) in dots.into_iter().enumerate() {
             let out = tile.sums.add(row * LANES + n * 4);
             let before = if tile.fresh { vdupq_n_f32(0.0) } else { vld1q_f32(out) };
-            vst1q_f32(out, vfmaq_n_f32(before, vcvtq_f32_s32(dots), scale));
+            let scales = tile.scales;
+            let scale = if tile.by_lane { vld1q_f32(scales.add(n * 4)) } else { vdupq_n_f32(*scales.add(row)) };
+            vst1q_f32(out, vfmaq_f32(before, vcvtq_f32_s32(dots), scale));
         }
     }
 }
@@ -133,13 +130,7 @@ pub(super) unsafe fn dot_smull(tile: &DotTile) {
         for first in (0..tile.count).step_by(2) {
             // SAFETY: the caller's; two rows at a time, whose sums fill sixteen registers.
             unsafe {
-                let tile = DotTile {
-                    rows: tile.rows.add(first * CHUNK),
-                    count: 2.min(tile.count - first),
-                    scales: tile.scales.add(first),
-                    sums: tile.sums.add(first * LANES),
-                    ..tile
-                };
+                let tile = tile.part(first, 2.min(tile.count - first));
                 for_rows!(&tile, [1 2], R => smull_rows::<R>(&tile));
             }
         }
@@ -226,7 +217,9 @@ unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
             chunk = chunk.add(tile.chunk_stride);
         }
         for r in 0..R {
-            add_scaled(tile, r, std::array::from_fn(|n| vpaddq_s32(sums[r][2 * n], sums[r][2 * n + 1])));
+            let start = vdupq_n_s32(tile.start(r));
+            let dots = std::array::from_fn(|n| vaddq_s32(vpaddq_s32(sums[r][2 * n], sums[r][2 * n + 1]), start));
+            add_scaled(tile, r, dots);
         }
     }
 }
