@@ -13,7 +13,7 @@ use super::{Seconds, now};
 
 /// Kinds of layers, in the table's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LayerKind {
     Convolution,
     Linear,
     SelfAttention,
@@ -22,32 +22,32 @@ enum Kind {
     Other,
 }
 
-impl Kind {
-    const ALL: [(Kind, &str); 6] = [
-        (Kind::Convolution, "convolution"),
-        (Kind::Linear, "linear"),
-        (Kind::SelfAttention, "self-attention"),
-        (Kind::CrossAttention, "cross-attention"),
-        (Kind::Norm, "norm"),
-        (Kind::Other, "other"),
+impl LayerKind {
+    const ALL: [(LayerKind, &str); 6] = [
+        (LayerKind::Convolution, "convolution"),
+        (LayerKind::Linear, "linear"),
+        (LayerKind::SelfAttention, "self-attention"),
+        (LayerKind::CrossAttention, "cross-attention"),
+        (LayerKind::Norm, "norm"),
+        (LayerKind::Other, "other"),
     ];
 
     /// Of a node by its operator and its name, which is that of the module in diffusers.
-    fn of(operator: &str, node: &str) -> Kind {
+    fn of(operator: &str, node: &str) -> LayerKind {
         match operator {
-            "Conv2d" => Kind::Convolution,
-            "Linear" => Kind::Linear,
-            "Attention" if node.contains("attn2") => Kind::CrossAttention,
-            "Attention" => Kind::SelfAttention,
-            "GroupNorm" | "LayerNorm" => Kind::Norm,
-            _ => Kind::Other,
+            "Conv2d" => LayerKind::Convolution,
+            "Linear" => LayerKind::Linear,
+            "Attention" if node.contains("attn2") => LayerKind::CrossAttention,
+            "Attention" => LayerKind::SelfAttention,
+            "GroupNorm" | "LayerNorm" => LayerKind::Norm,
+            _ => LayerKind::Other,
         }
     }
 }
 
 /// A node that begins.
 struct NodeStart {
-    kind: Kind,
+    kind: LayerKind,
     macs: u64,
     at: Seconds,
 }
@@ -55,16 +55,16 @@ struct NodeStart {
 static STARTS: Mutex<Vec<NodeStart>> = Mutex::new(Vec::new());
 
 /// Writes down what the engine traces.
-pub(super) struct Recorder;
+pub(super) struct NodeRecorder;
 
-impl Recorder {
+impl NodeRecorder {
     /// Listens from now on.
     pub(super) fn install() {
-        tracing::subscriber::set_global_default(Recorder).expect("there is no other subscriber");
+        tracing::subscriber::set_global_default(NodeRecorder).expect("there is no other subscriber");
     }
 }
 
-impl Subscriber for Recorder {
+impl Subscriber for NodeRecorder {
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.is_event() && metadata.target() == "diffused_engine::graph::schedule"
     }
@@ -72,7 +72,7 @@ impl Subscriber for Recorder {
     fn event(&self, event: &Event) {
         let mut fields = NodeFields::default();
         event.record(&mut fields);
-        let start = NodeStart { kind: Kind::of(&fields.operator, &fields.node), macs: fields.macs, at: now() };
+        let start = NodeStart { kind: LayerKind::of(&fields.operator, &fields.node), macs: fields.macs, at: now() };
         STARTS.lock().unwrap_or_else(PoisonError::into_inner).push(start);
     }
 
@@ -160,7 +160,7 @@ impl KindTable {
     ///
     /// If one was not.
     pub(super) fn check(&self) -> Result<()> {
-        for (kind, name) in Kind::ALL.into_iter().take(4) {
+        for (kind, name) in LayerKind::ALL.into_iter().take(4) {
             ensure!(self.0[kind as usize].macs > 0, "no {name} in a step");
         }
         Ok(())
@@ -198,7 +198,7 @@ impl fmt::Display for WithPeak<'_> {
             }
             writeln!(f, " {:>8.0} {:>7.1}%", 2e-9 * rate, 100.0 * rate / peak)
         };
-        for (kind, name) in Kind::ALL {
+        for (kind, name) in LayerKind::ALL {
             let cost = table.0[kind as usize];
             line(name, cost.macs, cost.spent.cpu)?;
         }

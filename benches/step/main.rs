@@ -27,7 +27,7 @@ use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start
 use diffused_engine::{Engine, Options, Resolver, Source};
 use diffused_kernels::Level;
 
-use self::kinds::{KindTable, Recorder, WithPeak, core_peak};
+use self::kinds::{KindTable, NodeRecorder, WithPeak, core_peak};
 use self::onnx_runtime::OnnxRuntime;
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
@@ -88,12 +88,12 @@ impl StepOptions {
 
 fn main() -> Result<()> {
     diffused_heap::configure_malloc();
-    Recorder::install();
+    NodeRecorder::install();
     let options = StepOptions::parse()?;
     let model = options.model()?;
     let peak = core_peak(Level::current(), options.smoke);
     let mut onnx_runtime = options.onnx_runtime();
-    let mut best: Vec<Option<Painted>> = options.budgets.iter().map(|_| None).collect();
+    let mut best: Vec<Option<MeasuredPicture>> = options.budgets.iter().map(|_| None).collect();
     let mut theirs = [Seconds::MOST; 2];
     for _ in 0..if onnx_runtime.is_some() { ROUNDS } else { 1 } {
         for (best, budget) in best.iter_mut().zip(&options.budgets) {
@@ -138,7 +138,7 @@ fn main() -> Result<()> {
 }
 
 /// What was aimed at and what was reached.
-fn aims(ours: &Painted, theirs: Option<[Seconds; 2]>, peak: Option<f64>) {
+fn aims(ours: &MeasuredPicture, theirs: Option<[Seconds; 2]>, peak: Option<f64>) {
     let line = |what: &str, reached: Option<f64>, aim: &str| match reached {
         Some(reached) => println!("{what:<44} {:>5.1} %, aim {aim}", 100.0 * reached),
         None => println!("{what:<44} not measured, aim {aim}"),
@@ -174,23 +174,23 @@ fn now() -> Seconds {
 }
 
 /// What was measured while a picture was painted.
-struct Painted {
+struct MeasuredPicture {
     /// Of the best step and of the decode.
     seconds: [Seconds; 2],
     /// Of all steps but the first.
     kinds: KindTable,
 }
 
-impl Painted {
+impl MeasuredPicture {
     /// The best of both pictures.
-    fn or_better(self, other: Painted) -> Painted {
+    fn or_better(self, other: MeasuredPicture) -> MeasuredPicture {
         let seconds = [0, 1].map(|i| self.seconds[i].least(other.seconds[i]));
-        Painted { seconds, kinds: self.kinds.or_better(other.kinds) }
+        MeasuredPicture { seconds, kinds: self.kinds.or_better(other.kinds) }
     }
 }
 
 /// Paints one picture.
-fn paint(model: &Path, options: Options) -> Result<Painted> {
+fn paint(model: &Path, options: Options) -> Result<MeasuredPicture> {
     let resolver = Resolver::open(Source::Folder(model.to_owned()))?;
     let mut engine = Engine::open(Source::Folder(model.to_owned()), options)?;
     let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
@@ -205,7 +205,7 @@ fn paint(model: &Path, options: Options) -> Result<Painted> {
     ensure!(counted.len() > 1, "{} steps", steps.len());
     let step = counted.windows(2).map(|pair| spent(&pair[0], &pair[1])).fold(Seconds::MOST, Seconds::least);
     let decode = clock.0.iter().find(|(stage, ..)| *stage == Stage::VaeDecoder).context("no decode")?.2;
-    Ok(Painted { seconds: [step, spent(&decode, &end)], kinds: KindTable::of_steps(counted) })
+    Ok(MeasuredPicture { seconds: [step, spent(&decode, &end)], kinds: KindTable::of_steps(counted) })
 }
 
 /// The time when each stage and each step begins.
