@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use diffused_tests::mqtt::{Harness, PATIENCE, wait_until};
+use diffused_tests::mqtt::{Delivery, Harness, PATIENCE, wait_until};
 use diffused_tests::{program, sha256};
 
 /// The process that answers. Killed when dropped.
@@ -334,4 +334,18 @@ pub(crate) fn a_broker_or_device_that_is_gone_is_told_and_found_again() {
     harness.restart();
     wait_until("it is back", || server.get("memory").status == 200);
     assert_eq!(server.paint("txt2img", &house(1, 1)).0.len(), 1);
+}
+
+pub(crate) fn what_a_silent_device_did_not_take_in_time_is_not_painted_later() {
+    let mut harness = Harness::start();
+    let server = WebServer::start(&harness, &["--timeout", "1"]);
+    wait_until("it knows the device", || server.get("samplers").status == 200);
+    harness.program.signal("STOP");
+    server.post("txt2img", &house(1, 1000)).check(503, "the device `test` does not answer in 1 s");
+    server.get("memory").check(503, "does not answer");
+    harness.program.signal("CONT");
+    let ended = |message: &Delivery| message.topic.ends_with("/state") && message.json()["state"] == "cancelled";
+    let seen = harness.peer.wait_for("cancelled", ended);
+    assert!(seen.iter().all(|message| !message.topic.ends_with("/result")), "{seen:?}");
+    wait_until("it answers again", || server.get("memory").status == 200);
 }

@@ -26,8 +26,8 @@ pub(crate) fn unsafe_elsewhere(file: &TextFile) -> Vec<String> {
     file.offending_lines(|line| forms.iter().any(|form| has_word(line, form)))
 }
 
-/// Where tract, the MQTT client and the demo's broker may be named: a change of any of them stays in those files.
-const BOUNDARIES: [(&str, &[&str]); 3] = [
+/// Where tract, the MQTT client, the demo's broker and HTTP may be named: a change of any of them stays in those files.
+const BOUNDARIES: [(&str, &[&str]); 4] = [
     (
         "tract_",
         &[
@@ -41,6 +41,7 @@ const BOUNDARIES: [(&str, &[&str]); 3] = [
     ),
     ("rumqttc", &["daemon/src/mqtt", "daemon/src/commands/demo", "daemon/tests/", "tests/"]),
     ("rumqttd", &["daemon/src/commands/demo"]),
+    ("hyper::", &["daemon/src/commands/http"]),
 ];
 
 pub(crate) fn crosses_a_boundary(file: &TextFile) -> Vec<String> {

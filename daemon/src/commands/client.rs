@@ -16,7 +16,7 @@ use crate::config::{Config, Url};
 use crate::contract::commands::{Response, ResponseData};
 use crate::contract::topics::Topics;
 use crate::failure::Failure;
-use crate::mqtt::message::Message;
+use crate::mqtt::message::{JSON, Message, MessagePayload};
 use crate::mqtt::{BrokerAccess, Mqtt, MqttSettings, WireEvent};
 use crate::{logging, random};
 
@@ -192,6 +192,11 @@ impl Client {
     /// Publishes a request or a command, which is sent again until the broker has it.
     pub(super) fn publish(&self, name: &str, payload: &impl Serialize) {
         self.mqtt.publish(Message::json(self.topics.of(name), payload));
+    }
+
+    /// The same of what is JSON already.
+    pub(super) fn publish_json(&self, name: &str, payload: Bytes) {
+        self.mqtt.publish(Message::new(self.topics.of(name), MessagePayload::Bytes(payload), JSON));
     }
 
     /// Publishes the command `name` (`cancel`, `request/list`) and waits for its answer.

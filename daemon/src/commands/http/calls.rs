@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, HttpFault, good};
 use super::hub::Hub;
-use super::{infotext, lists, options, result, translate};
+use super::translate::{WebRequest, object, translate};
+use super::{infotext, lists, options, result};
 use crate::contract::commands::ResponseData;
 use crate::contract::info::DeviceInfo;
 use crate::jobs::request::RequestMode;
@@ -112,19 +113,21 @@ fn skips_image(uri: &Uri) -> bool {
 
 impl Call {
     /// Does it.
-    pub(super) async fn answer(self, hub: &Hub, body: &Bytes) -> Result<Answer, HttpFault> {
+    pub(super) async fn answer(self, hub: &Hub, body: Bytes) -> Result<Answer, HttpFault> {
         let value = match self {
             Call::Paint(mode) => {
                 let info = hub.info().ok();
-                let request = translate::translate(body, mode, &hub.options(), info.as_ref())?;
-                let end = hub.paint(request.topic(), request.keys()).await?;
-                result::of(end, &request, info.as_ref())?
+                let WebRequest { topic, keys, about } = translate(&body, mode, &hub.options(), info.as_ref())?;
+                // From here on it is held once.
+                drop(body);
+                let end = hub.paint(topic, keys).await?;
+                result::of(end, &about, info.as_ref())?
             }
             Call::Progress { with_image } => hub.progress(with_image),
             Call::Interrupt => hub.interrupt().map(|()| json!({}))?,
             Call::Options => options::shown(&hub.options(), &hub.info()?),
             Call::SetOptions => {
-                hub.set_options(options::changed(&hub.options(), translate::object(body)?, &hub.info()?)?);
+                hub.set_options(options::changed(&hub.options(), object(&body)?, &hub.info()?)?);
                 Value::Null
             }
             Call::Of(list) => list(&hub.info()?),
@@ -133,7 +136,7 @@ impl Call {
                 ResponseData::Health(health) => lists::memory(&health),
                 _ => return Err(HttpFault::unavailable("the device does not say how it is")),
             },
-            Call::PngInfo => infotext::of_image(&translate::object(body)?)?,
+            Call::PngInfo => infotext::of_image(&object(&body)?)?,
         };
         Ok(good(&value))
     }

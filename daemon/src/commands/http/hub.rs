@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -31,8 +31,8 @@ pub(super) struct Hub {
     timeout: Duration,
 }
 
-/// What is to be published: its topic below the device's, and its payload.
-type Publication = (String, Value);
+/// What is to be published: its topic below the device's, and its payload, JSON.
+type Publication = (String, Bytes);
 
 /// What is known.
 struct DeviceView {
@@ -72,9 +72,9 @@ impl Hub {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, name: &str, payload: Value) {
+    fn publish(&self, name: &str, payload: impl Into<Bytes>) {
         // It is gone only when the program ends.
-        let _ = self.outgoing.send((name.to_owned(), payload));
+        let _ = self.outgoing.send((name.to_owned(), payload.into()));
     }
 
     /// What the device has said of itself.
@@ -119,12 +119,14 @@ impl Hub {
     }
 
     /// Publishes a request, whose job gets an id, and waits for its end. Whoever does not wait leaves the job in the queue.
-    pub(super) async fn paint(&self, topic: &'static str, mut request: Value) -> Result<JobEnd, HttpFault> {
+    pub(super) async fn paint(&self, topic: &'static str, mut keys: Map<String, Value>) -> Result<JobEnd, HttpFault> {
         self.check_device()?;
         let id = random::id();
-        request["id"] = json!(id);
+        keys.insert("id".to_owned(), json!(id));
+        // Once as text, which may be large, it is never copied.
+        let request = Bytes::from(Value::Object(keys).to_string());
         let largest = self.largest_request();
-        if request.to_string().len() > largest {
+        if request.len() > largest {
             return Err(HttpFault::too_large(format!("the device takes requests of up to {largest} bytes")));
         }
         let (job, first, end) = WebJob::new(id.clone(), topic, request.clone());
@@ -134,7 +136,7 @@ impl Hub {
         if timeout(self.timeout, first).await.is_err() {
             // Whenever it comes, nobody wants it any more.
             self.lock().jobs.retain(|job| job.id != id);
-            self.publish("cancel", json!({"id": id}));
+            self.publish("cancel", json!({"id": id}).to_string());
             return Err(self.silent());
         }
         end.await.map_err(|_| HttpFault::unavailable("the service ends"))
@@ -148,7 +150,7 @@ impl Hub {
             job.is_interrupted = true;
             let id = job.id.clone();
             drop(known);
-            self.publish("cancel", json!({"id": id}));
+            self.publish("cancel", json!({"id": id}).to_string());
         }
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Hub {
         let transaction = random::id();
         let (sender, answer) = oneshot::channel();
         self.lock().asked.insert(transaction.clone(), sender);
-        self.publish(&format!("request/{name}"), json!({"transaction": transaction}));
+        self.publish(&format!("request/{name}"), json!({"transaction": transaction}).to_string());
         let answer = timeout(self.timeout, answer).await;
         self.lock().asked.remove(&transaction);
         let response = answer.map_err(|_| self.silent())?.map_err(|_| self.silent())?;
@@ -261,7 +263,7 @@ async fn drive(hub: Arc<Hub>, mut client: Client, mut publications: mpsc::Unboun
                 Ok(heard) => look = hub.hear(heard, client.max_packet()).or(look),
                 Err(_) => return,
             },
-            Some((name, payload)) = publications.recv() => client.publish(&name, &payload),
+            Some((name, payload)) = publications.recv() => client.publish_json(&name, payload),
             () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
                 look = None;
                 hub.repeat();

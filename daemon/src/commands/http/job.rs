@@ -29,7 +29,7 @@ pub(super) struct WebJob {
     /// Where its request is published.
     pub(super) topic: &'static str,
     /// Kept as long as somebody waits.
-    pub(super) request: Value,
+    pub(super) request: Bytes,
     /// Whether a client has asked to end it.
     pub(super) is_interrupted: bool,
     timestamp: String,
@@ -53,7 +53,7 @@ impl WebJob {
     pub(super) fn new(
         id: String,
         topic: &'static str,
-        request: Value,
+        request: Bytes,
     ) -> (WebJob, oneshot::Receiver<()>, oneshot::Receiver<JobEnd>) {
         let (first, answered) = oneshot::channel();
         let (waiter, end) = oneshot::channel();
@@ -117,7 +117,7 @@ impl WebJob {
 
     /// Nobody waits any more: what only its images need is dropped.
     pub(super) fn leave(&mut self) {
-        (self.waiter, self.request, self.arrivals) = (None, Value::Null, Arrivals::default());
+        (self.waiter, self.request, self.arrivals) = (None, Bytes::new(), Arrivals::default());
     }
 
     /// Over a new connection, nothing was heard of it yet.

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::answer::HttpFault;
 use super::job::JobEnd;
 use super::lists::short_hash;
-use super::translate::WebRequest;
+use super::translate::WebAnswer;
 use crate::contract::fault::{Code, Fault};
 use crate::contract::info::DeviceInfo;
 use crate::contract::messages::{JobResult, State};
 use crate::painting::pictures::{infotext, text_of};
 
 /// The answer to a request for pictures, or why there are none. One that was interrupted has the images that were done.
-pub(super) fn of(end: JobEnd, request: &WebRequest, info: Option<&DeviceInfo>) -> Result<Value, HttpFault> {
+pub(super) fn of(end: JobEnd, request: &WebAnswer, info: Option<&DeviceInfo>) -> Result<Value, HttpFault> {
     let mut warnings = [&request.warnings[..], &end.warnings].concat();
     let (images, about) = match (end.state.state, &end.arrivals.result) {
         (State::Done, Some(result)) => {
@@ -25,10 +25,11 @@ pub(super) fn of(end: JobEnd, request: &WebRequest, info: Option<&DeviceInfo>) -
         }
         (State::Cancelled, _) => {
             warnings.push("the job was cancelled; these are the images that were done by then".to_owned());
+            let text = |key: &str| request.echo[key].as_str().unwrap_or_default();
             let images: Vec<Bytes> = end.arrivals.images().cloned().collect();
             let about = json!({
-                "prompt": request.text("prompt"),
-                "negative_prompt": request.text("negative_prompt"),
+                "prompt": text("prompt"),
+                "negative_prompt": text("negative_prompt"),
                 "infotexts": images.iter().map(|image| text_of(image).unwrap_or_default()).collect::<Vec<_>>(),
             });
             (images, about)

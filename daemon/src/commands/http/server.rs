@@ -2,8 +2,8 @@
 //! picture may take as long as it takes. A client that hangs up leaves its job in the queue.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -83,9 +83,18 @@ pub(super) async fn serve(listener: TcpListener, guard: Arc<Guard>, hub: Arc<Hub
 }
 
 async fn connection(server: Arc<Server>, stream: TcpStream, _place: OwnedSemaphorePermit) {
-    let answered = Notify::new();
-    let service = service_fn(|request| {
+    if serve_one(server, stream).await == Some(Method::POST) {
+        // Requests and answers with images leave megabytes.
+        diffused_heap::trim();
+    }
+}
+
+/// Serves a connection's request; gives its method, if one came.
+async fn serve_one(server: Arc<Server>, stream: TcpStream) -> Option<Method> {
+    let (answered, method) = (Notify::new(), OnceLock::new());
+    let service = service_fn(|request: Request<Incoming>| {
         let (server, answered) = (server.clone(), &answered);
+        let _ = method.set(request.method().clone());
         async move {
             let answer = server.answer(request).await;
             answered.notify_one();
@@ -101,6 +110,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, _place: OwnedSemapho
         _ = &mut connection => {}
         () = answered.notified() => drop(timeout(ANSWER, connection).await),
     }
+    method.get().cloned()
 }
 
 impl Server {
@@ -121,7 +131,7 @@ impl Server {
         let call = calls::find(request.method(), request.uri())?;
         // The room is held until there is an answer: while a job waits, its request is kept.
         let (body, _room) = self.body(request.into_body()).await?;
-        call.answer(&self.hub, &body).await
+        call.answer(&self.hub, body).await
     }
 
     /// The whole body, and the room that it takes.

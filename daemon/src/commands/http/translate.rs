@@ -94,34 +94,23 @@ const KEY: usize = 80;
 /// A request for the device.
 #[derive(Debug, PartialEq)]
 pub(super) struct WebRequest {
-    mode: RequestMode,
-    keys: Map<String, Value>,
+    /// Where it is published.
+    pub(super) topic: &'static str,
+    /// What is published.
+    pub(super) keys: Map<String, Value>,
+    /// What the answer has of it.
+    pub(super) about: WebAnswer,
+}
+
+/// What the answer has of a request, and how.
+#[derive(Debug, PartialEq)]
+pub(super) struct WebAnswer {
     /// What was left out.
     pub(super) warnings: Vec<String>,
     /// Whether the answer has the images.
     pub(super) sends_images: bool,
     /// The request as it came, without its images and what is not for others.
     pub(super) echo: Value,
-}
-
-impl WebRequest {
-    /// Where it is published.
-    pub(super) fn topic(&self) -> &'static str {
-        match self.mode {
-            RequestMode::Txt2Img => "txt2img",
-            RequestMode::Img2Img => "img2img",
-        }
-    }
-
-    /// What is published.
-    pub(super) fn keys(&self) -> Value {
-        Value::Object(self.keys.clone())
-    }
-
-    /// The text of one of its keys.
-    pub(super) fn text(&self, key: &str) -> &str {
-        self.keys.get(key).and_then(Value::as_str).unwrap_or_default()
-    }
 }
 
 /// A body that is a JSON object.
@@ -174,7 +163,11 @@ pub(super) fn translate(
     leave_out_what_is_off(&mut passed, mode);
     add(&mut passed, &options);
     warnings.truncate(WARNINGS);
-    Ok(WebRequest { mode, keys: passed, warnings, sends_images, echo })
+    let topic = match mode {
+        RequestMode::Txt2Img => "txt2img",
+        RequestMode::Img2Img => "img2img",
+    };
+    Ok(WebRequest { topic, keys: passed, about: WebAnswer { warnings, sends_images, echo } })
 }
 
 /// Whether a value is what web pages send where nothing was chosen.
@@ -280,7 +273,7 @@ mod tests {
 
     fn read(mode: RequestMode, request: Value) -> Result<(Value, Vec<String>), HttpFault> {
         let request = translate(request.to_string().as_bytes(), mode, &OPTIONS, None)?;
-        Ok((request.keys(), request.warnings))
+        Ok((Value::Object(request.keys), request.about.warnings))
     }
 
     fn check(mode: RequestMode, request: Value, expected: Value) {
@@ -362,7 +355,7 @@ mod tests {
     #[test]
     fn options_hold_where_a_request_says_nothing() {
         let options = WebOptions { format: Some("jpeg".parse().unwrap()), clip_skip: Some(2), previews: true };
-        let request = |body: &[u8]| translate(body, RequestMode::Txt2Img, &options, None).unwrap().keys();
+        let request = |body: &[u8]| Value::Object(translate(body, RequestMode::Txt2Img, &options, None).unwrap().keys);
         assert_eq!(
             request(b"{\"prompt\": \"a\"}"),
             json!({"prompt": "a", "format": "jpeg", "clip_skip": 2, "preview": true})
@@ -375,8 +368,8 @@ mod tests {
     fn images_are_not_sent_back() {
         let body = br#"{"prompt": "a", "init_images": ["eA=="], "mask": "eA==", "auth": "u:p", "send_images": false}"#;
         let request = translate(body, RequestMode::Img2Img, &OPTIONS, None).unwrap();
-        assert_eq!(request.echo, json!({"prompt": "a", "send_images": false}));
-        assert!(!request.sends_images);
+        assert_eq!(request.about.echo, json!({"prompt": "a", "send_images": false}));
+        assert!(!request.about.sends_images);
     }
 
     #[test]
