@@ -19,7 +19,7 @@ use crate::display::spec::{OutputRequest, name_or_keys};
 
 pub use muse::{MuseConfig, Period, PromptOrder, TimeOfDay};
 pub use secrets::TlsFiles;
-pub use values::{Bounded, ByteSize, GroupName, MqttVersion, NotYet, PacketSize, Transport, Url};
+pub use values::{Bounded, ByteSize, GroupName, MqttVersion, PacketSize, Transport, Url};
 
 use values::whole_path;
 
@@ -131,9 +131,9 @@ pub struct MqttConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct HomeAssistant {
     /// Announce the device (MQTT discovery).
-    pub discovery: NotYet<bool>,
+    pub discovery: bool,
     /// The discovery prefix; no response topic may lie under it.
-    pub prefix: String,
+    pub prefix: TopicBase,
 }
 
 /// `[fleet]`
@@ -196,7 +196,7 @@ impl Default for MqttConfig {
 
 impl Default for HomeAssistant {
     fn default() -> HomeAssistant {
-        HomeAssistant { discovery: NotYet::default(), prefix: "homeassistant".into() }
+        HomeAssistant { discovery: false, prefix: TopicBase("homeassistant".into()) }
     }
 }
 
@@ -241,7 +241,7 @@ impl Config {
         if levels > 4 {
             bail!("mqtt.base: at most 4 slashes are allowed; some brokers allow no more than 7 in a whole topic");
         }
-        let (base, prefix) = (&self.mqtt.base.0, &self.home_assistant.prefix);
+        let (base, prefix) = (&self.mqtt.base.0, &self.home_assistant.prefix.0);
         if base.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             bail!(
                 "mqtt.base: `{prefix}` is Home Assistant's discovery prefix, where it reads every message; write another"
@@ -271,7 +271,7 @@ impl Config {
 
     /// The device's topics.
     pub fn topics(&self) -> Topics {
-        let reserved = self.home_assistant.prefix.clone();
+        let reserved = self.home_assistant.prefix.0.clone();
         Topics::new(&self.mqtt.base, &self.device, reserved, self.mqtt.response_topics.clone())
     }
 }

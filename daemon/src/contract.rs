@@ -3,8 +3,10 @@
 #[cfg(test)]
 mod asyncapi;
 pub mod commands;
+pub mod discovery;
 pub mod fault;
 pub mod info;
 pub mod messages;
 pub mod request;
+pub mod settings;
 pub mod topics;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Submit(arguments) => submit::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),
         Command::Cancel(arguments) => cancel::run(&arguments),
+        Command::Move(arguments) => list::run_move(&arguments),
         Command::List(arguments) => list::run("list", &arguments),
         Command::Pause(arguments) => list::run("pause", &arguments),
         Command::Resume(arguments) => list::run("resume", &arguments),

@@ -155,9 +155,15 @@ impl Mqtt {
         self.lock().problems.now()
     }
 
-    /// Goes on with `outbox_limit` and `greetings`; of these, those that are new are sent over this connection too.
-    pub fn reconfigure(&self, outbox_limit: u64, greetings: Vec<Message>) {
-        self.lock().reconfigure(outbox_limit, greetings);
+    /// Goes on with `outbox_limit`, `greetings` and `optional_filters`; of the greetings, those that are new are sent over
+    /// this connection too.
+    pub fn reconfigure(&self, outbox_limit: u64, greetings: Vec<Message>, optional_filters: Vec<String>) {
+        self.lock().reconfigure(outbox_limit, greetings, optional_filters);
+    }
+
+    /// Ends a subscription that an earlier configuration had, and that the broker's session still holds.
+    pub fn unsubscribe(&self, filter: &str) {
+        self.lock().unsubscribe(filter);
     }
 
     /// Takes shared work, or leaves it to others. What the broker has sent already comes all the same.

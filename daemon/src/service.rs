@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::contract::fault::Fault;
-use crate::contract::messages::{Health, JobResult};
+use crate::contract::messages::{Health, JobProgress, JobResult};
 use crate::contract::topics::InputTopic;
 use crate::health::{self, ReadMeter, Resource, TemperatureSensor};
 use crate::jobs::journal::{EndedJobs, Record};
@@ -25,6 +25,7 @@ use crate::painting::cooling::Cooling;
 use crate::painting::model::Model;
 use crate::painting::pictures::Folder;
 use crate::painting::worker::{Report, Worker};
+use home_assistant::Announcement;
 use intake::Intake;
 use muse::Muses;
 pub(crate) use muse::{check as check_muses, unreadable_prompts};
@@ -38,6 +39,7 @@ pub(crate) use storage::is_in_use;
 
 mod client_id;
 mod commands;
+mod home_assistant;
 mod info;
 mod intake;
 mod known;
@@ -94,6 +96,7 @@ pub struct Service {
     readiness: Readiness,
     watchdog: Watchdog,
     muses: Muses,
+    announcement: Announcement,
 }
 
 /// What is known of the running job alone.
@@ -101,6 +104,8 @@ pub struct Service {
 struct RunningState {
     painting: Option<Painting>,
     result: Option<JobResult>,
+    /// How far it is.
+    progress: Option<JobProgress>,
     /// Why the service ends it.
     fault: Option<Fault>,
     /// Whether it pauses because the processor is hot.
@@ -135,7 +140,7 @@ impl Service {
         let (storage, journal) = Storage::open(&state_dir)?;
         let topics = config.topics();
         let options: Options = model.options();
-        let info = info::info(&config, &resolver, options.memory);
+        let info = info::info(&config, &resolver, options.memory, &journal.settings);
         let (mqtt, wire) =
             Mqtt::start(publisher::mqtt_options(&config, &topics, &info, client_id::of(&config.device, &state_dir))?);
         let folder = Folder::new(state_dir.join("pictures"), config.keep_pictures.0 as usize);
@@ -157,6 +162,7 @@ impl Service {
             running: RunningState::default(),
             prune: true,
             muses: Muses::open(&config, &state_dir),
+            announcement: Announcement::default(),
             config,
             config_path,
             state_dir,
@@ -171,6 +177,7 @@ impl Service {
             watchdog: Watchdog::from_environment(),
         };
         service.restore(journal);
+        service.announce();
         Ok(service)
     }
 
@@ -237,6 +244,7 @@ impl Service {
                     self.begin_session();
                 }
                 self.readiness.tried(&format!("connected to {}", self.config.mqtt.url));
+                self.forget_activity();
                 self.send_health();
             }
             WireEvent::Disconnected { reason, is_news } => {
@@ -265,8 +273,13 @@ impl Service {
             Some(InputTopic::Img2Img) => self.request(received, RequestMode::Img2Img).await,
             Some(InputTopic::Cancel) => self.settle_then_command(received, "cancel").await,
             Some(InputTopic::Command(name)) => self.settle_then_command(received, &name).await,
-            None => {
-                warn!(topic = received.topic, "a message on an unknown topic");
+            Some(InputTopic::HomeAssistant) if self.config.home_assistant.discovery => {
+                self.announcement.is_due |= received.payload == "online";
+                self.publisher.acknowledge(received.receipt);
+            }
+            Some(InputTopic::HomeAssistant) | None => {
+                debug!(topic = received.topic, "a message for an earlier configuration");
+                self.publisher.mqtt().unsubscribe(&received.topic);
                 self.publisher.acknowledge(received.receipt);
             }
         }
@@ -280,6 +293,7 @@ impl Service {
 
     fn on_tick(&mut self) {
         self.apply(Event::Tick);
+        self.update_home_assistant();
         self.prune_images();
         let activity = [Some(self.publisher.last_beat()), self.worker.last_activity()];
         let activity: Vec<Instant> = activity.into_iter().flatten().collect();

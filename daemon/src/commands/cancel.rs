@@ -15,7 +15,7 @@ pub fn run(arguments: &CancelArgs) -> Result<(), Failure> {
         let mut client = Client::connect(&arguments.device, &[], Duration::ZERO).await?;
         let id = arguments.id.as_ref().map(|id| id.0.clone());
         let all = arguments.all.then_some(true);
-        let data = client.ask("cancel", json!(CancelRequest { id, all, transaction: None })).await?;
+        let data = client.ask("cancel", json!(CancelRequest { id, all, ..CancelRequest::default() })).await?;
         client.finish().await;
         match data {
             ResponseData::Cancelled(jobs) if !arguments.device.json => match jobs.cancelled.join(", ") {

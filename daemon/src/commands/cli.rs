@@ -16,7 +16,7 @@ use crate::contract::fault::Fault;
 use crate::contract::request::FileFormat;
 use crate::display::spec::OutputRequest;
 use crate::random;
-pub use client::{CancelArgs, DeviceArgs, HttpArgs, SubmitArgs, WatchArgs};
+pub use client::{CancelArgs, DeviceArgs, HttpArgs, MoveArgs, SubmitArgs, WatchArgs};
 pub use mask::MaskArgs;
 
 mod client;
@@ -56,6 +56,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Cancel jobs of a device
     Cancel(CancelArgs),
+    /// Give a job that waits another place in the queue
+    Move(MoveArgs),
     /// Show the jobs of a device
     List(DeviceArgs),
     /// Start no further job on a device

@@ -106,6 +106,7 @@ impl Client {
             max_packet: MAX_PACKET,
             outbox_limit: 0,
             filters: own.chain([format!("{}/+/status", config.mqtt.base.0)]).collect(),
+            optional_filters: vec![],
             shared_filters: vec![],
             greetings: vec![],
             last_will: None,

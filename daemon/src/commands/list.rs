@@ -1,19 +1,29 @@
-//! `diffused list`, `pause` and `resume`: the jobs of a device, and whether it starts the next.
+//! `diffused list`, `pause`, `resume` and `move`: the jobs of a device, their order, and whether it starts the next.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::commands::cli::{DeviceArgs, print_line};
+use crate::commands::cli::{DeviceArgs, MoveArgs, print_line};
 use crate::commands::client::{self, Client};
-use crate::contract::commands::{JobList, ResponseData};
+use crate::contract::commands::{JobList, MoveRequest, ResponseData};
 use crate::failure::Failure;
 
 /// Sends the command `name` and shows the jobs.
 pub fn run(name: &str, arguments: &DeviceArgs) -> Result<(), Failure> {
+    ask(name, &json!({}), arguments)
+}
+
+/// `diffused move`: sends it and shows the jobs in their new order.
+pub fn run_move(arguments: &MoveArgs) -> Result<(), Failure> {
+    let request = MoveRequest { id: arguments.id.0.clone(), to: Some(arguments.to), transaction: None };
+    ask("move", &json!(request), &arguments.device)
+}
+
+fn ask(name: &str, request: &Value, arguments: &DeviceArgs) -> Result<(), Failure> {
     client::run(arguments.json, async {
         let mut client = Client::connect(arguments, &[], Duration::ZERO).await?;
-        let data = client.ask(&format!("request/{name}"), json!({})).await?;
+        let data = client.ask(&format!("request/{name}"), request.clone()).await?;
         client.finish().await;
         match data {
             ResponseData::Jobs(jobs) if !arguments.json => {

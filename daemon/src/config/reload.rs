@@ -21,7 +21,7 @@ impl Config {
         let restart = keep!(
             fresh, self: device, model, memory, threads, temperature_file, state_dir, checkpoint_interval, mqtt.url,
             mqtt.version, mqtt.username, mqtt.password_file, mqtt.ca_file, mqtt.cert_file, mqtt.key_file, mqtt.base,
-            mqtt.keep_alive, mqtt.max_packet, home_assistant, fleet,
+            mqtt.keep_alive, mqtt.max_packet, fleet,
         );
         (fresh, restart)
     }

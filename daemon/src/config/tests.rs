@@ -155,8 +155,12 @@ fn topics_do_not_lie_in_home_assistants() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_and_not_ignored() {
-    check_refused("[home_assistant]\ndiscovery = true", "c.toml:2: home_assistant.discovery: ", "does not support");
+fn home_assistants_prefix_is_a_topic() {
+    assert!(parse("[home_assistant]\ndiscovery = true\nprefix = \"home/assistant\"").is_ok());
+    for bad in ["", "home/+", "/home", "a//b"] {
+        let text = format!("[home_assistant]\nprefix = {bad:?}");
+        check_refused(&text, "c.toml:2: home_assistant.prefix: ", "cannot begin a topic");
+    }
 }
 
 #[test]

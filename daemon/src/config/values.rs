@@ -176,17 +176,3 @@ impl TryFrom<String> for GroupName {
         if text.is_empty() { Ok(GroupName(text)) } else { TopicLevel::try_from(text).map(|level| GroupName(level.0)) }
     }
 }
-
-/// A key of the contract whose feature this version lacks: any value but the default is an error, so that nobody
-/// relies on a setting that does nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct NotYet<T>(T);
-
-impl<'de, T: Default + PartialEq + Deserialize<'de>> Deserialize<'de> for NotYet<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NotYet<T>, D::Error> {
-        if T::deserialize(deserializer)? == T::default() {
-            return Ok(NotYet::default());
-        }
-        Err(D::Error::custom("this version does not support this yet; leave the key out"))
-    }
-}

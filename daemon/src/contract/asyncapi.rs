@@ -7,13 +7,14 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::contract::commands::{CancelRequest, CommandRequest, Response};
+use crate::contract::commands::{CancelRequest, CommandRequest, MoveRequest, PauseRequest, Response, SettingsRequest};
 use crate::contract::info::DeviceInfo;
-use crate::contract::messages::{Health, JobProgress, JobResult, JobState, SCHEMA};
+use crate::contract::messages::{Activity, Health, JobProgress, JobResult, JobState, SCHEMA};
 use crate::contract::request::PaintRequest;
 
 mod channels;
 mod examples;
+pub(super) use examples::info as info_example;
 pub(super) mod types;
 
 const VARIABLE: &str = "DIFFUSED_REGENERATE";
@@ -51,12 +52,16 @@ fn schemas() -> Map<String, Value> {
     for add in [
         add::<DeviceInfo>,
         add::<Health>,
+        add::<Activity>,
         add::<JobState>,
         add::<JobProgress>,
         add::<JobResult>,
         add::<PaintRequest>,
         add::<CancelRequest>,
         add::<CommandRequest>,
+        add::<PauseRequest>,
+        add::<MoveRequest>,
+        add::<SettingsRequest>,
         add::<Response>,
     ] {
         add(&mut generator);

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(test)]
-use crate::contract::asyncapi::types::{JobId, Transaction};
+use crate::contract::asyncapi::types::{JobId, RequestSampler, RequestSchedule, Transaction};
 use crate::contract::messages::Health;
+use crate::contract::settings::PromptSettings;
 
-/// `…/cancel`: one job by its id, or all jobs.
+/// `…/cancel`: one job by its id, the one that is painted, or all jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CancelRequest {
@@ -16,6 +17,9 @@ pub struct CancelRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<JobId>"))]
     pub id: Option<String>,
+    /// Cancel the job that is painted, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<bool>,
     /// Cancel all jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
@@ -29,6 +33,66 @@ pub struct CancelRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CommandRequest {
+    /// The client's own name for the command, returned as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Transaction>"))]
+    pub transaction: Option<Value>,
+}
+
+/// `…/request/pause`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PauseRequest {
+    /// `false` goes on, as `…/request/resume` does; `true` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// The client's own name for the command, returned as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Transaction>"))]
+    pub transaction: Option<Value>,
+}
+
+/// `…/request/move`: a job that waits changes its place among those that wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MoveRequest {
+    /// The job to move.
+    #[cfg_attr(test, schemars(with = "JobId"))]
+    pub id: String,
+    /// How many of the waiting jobs are to go before it; 0, the next to be painted, where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<usize>,
+    /// The client's own name for the command, returned as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Transaction>"))]
+    pub transaction: Option<Value>,
+}
+
+/// `…/request/settings`: what prompts that come as plain text are painted with. A key that is left out stays as it is, and
+/// `null` is the device's own choice again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SettingsRequest {
+    /// What to avoid, up to 20,000 bytes of UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(max = 20_000)))]
+    pub negative_prompt: Option<String>,
+    /// Sampling steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
+    pub steps: Option<usize>,
+    /// Guidance scale: 1 or less paints without guidance, in half the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 50)))]
+    pub cfg_scale: Option<f64>,
+    /// The sampler. Any case, and blanks or underscores between the words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSampler>"))]
+    pub sampler_name: Option<String>,
+    /// The sampler's noise schedule. Any case, and blanks or underscores between the words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<RequestSchedule>"))]
+    pub scheduler: Option<String>,
     /// The client's own name for the command, returned as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<Transaction>"))]
@@ -68,7 +132,7 @@ pub enum Outcome {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum ResponseData {
-    /// Of `list`, `pause` and `resume`.
+    /// Of `list`, `pause`, `resume` and `move`.
     Jobs(JobList),
     /// Of `cancel`.
     Cancelled(CancelledJobs),
@@ -76,6 +140,8 @@ pub enum ResponseData {
     Reload(Reloaded),
     /// Of `health`.
     Health(Box<Health>),
+    /// Of `settings`.
+    Settings(SettingsInUse),
     /// Of `self_test`.
     SelfTest(SelfTestJob),
     /// Of an error.
@@ -111,6 +177,14 @@ pub struct Reloaded {
     /// The keys that have changed and that only a restart takes over; all others are in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+}
+
+/// What prompts that come as plain text are painted with from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SettingsInUse {
+    /// As in `…/info`.
+    pub settings: PromptSettings,
 }
 
 /// What `self_test` has queued: an image whose bytes are the same on every device that has the model.

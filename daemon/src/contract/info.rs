@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 use crate::contract::asyncapi::types::{SamplerName, ScheduleName};
+use crate::contract::settings::PromptSettings;
 
 /// `…/info`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct DeviceInfo {
     /// The names of the muses, which paint by themselves: their jobs' ids begin with `muse-<name>-`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub muses: Vec<String>,
+    /// What prompts that come as plain text are painted with, where it is not the device's own choice.
+    #[serde(default)]
+    pub settings: PromptSettings,
     /// What a request that leaves these out is painted with.
     pub defaults: SamplingDefaults,
     /// The images' sides, pixels.

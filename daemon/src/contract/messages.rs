@@ -200,6 +200,43 @@ pub struct DisplayFile {
     pub path: Option<PathBuf>,
 }
 
+/// `…/activity`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Activity {
+    /// In a word.
+    pub state: ActivityState,
+    /// The job that is painted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How far it is, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0, max = 1)))]
+    pub progress: Option<f64>,
+    /// Its seconds to go, if the rest goes as the beginning did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_relative: Option<f64>,
+    /// Waiting jobs.
+    pub waiting: usize,
+    /// Whether the queue is paused.
+    pub paused: bool,
+}
+
+/// What a device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActivityState {
+    /// It waits for a request.
+    Idle,
+    /// It paints.
+    Painting,
+    /// It waits in the middle of a job until the processor has cooled down.
+    Cooling,
+    /// The queue is paused, and no job runs any more.
+    Paused,
+}
+
 /// `…/health`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

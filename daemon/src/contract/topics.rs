@@ -69,6 +69,8 @@ pub enum InputTopic {
     Cancel,
     /// A command by its name.
     Command(String),
+    /// Whether Home Assistant is there.
+    HomeAssistant,
 }
 
 /// This device's topics.
@@ -97,6 +99,22 @@ impl Topics {
         format!("{}/job/{id}/{name}", self.root)
     }
 
+    /// Where Home Assistant says `online` when it starts.
+    pub fn home_assistant(&self) -> String {
+        format!("{}/status", self.home_assistant)
+    }
+
+    /// Where Home Assistant looks for the device's description.
+    pub fn discovery(&self) -> String {
+        format!("{}/device/{}/config", self.home_assistant, self.object_id())
+    }
+
+    /// The device's name to Home Assistant, which takes letters, digits, `_` and `-`.
+    pub fn object_id(&self) -> String {
+        let is_taken = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        self.root.chars().map(|c| if is_taken(c) { c } else { '_' }).collect()
+    }
+
     /// The topic filters to subscribe to.
     pub fn filters(&self) -> Vec<String> {
         ["txt2img", "img2img", "cancel", "request/+"].iter().map(|name| self.of(name)).collect()
@@ -110,6 +128,9 @@ impl Topics {
 
     /// What a message on `topic` is; `None` for topics that are not an input of this device.
     pub fn input(&self, topic: &str) -> Option<InputTopic> {
+        if topic == self.home_assistant() {
+            return Some(InputTopic::HomeAssistant);
+        }
         let any = topic.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(ANY));
         if let Some(name) = any.and_then(|rest| rest.strip_prefix('/')) {
             return match name {
@@ -177,6 +198,7 @@ mod tests {
         assert_eq!(topics.input("diffused/frame/request/list"), command("list"));
         assert_eq!(topics.input("diffused/frame2/txt2img"), None);
         assert_eq!(topics.input("diffused/frame/status"), None);
+        assert_eq!(topics.input("homeassistant/status"), Some(InputTopic::HomeAssistant));
         assert_eq!(topics.input("diffused/any/img2img"), Some(InputTopic::Img2Img));
         assert_eq!(topics.input("diffused/any/cancel"), None);
         assert_eq!(topics.shared_filters("house")[0], "$share/house/diffused/any/txt2img");

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::contract::settings::PromptSettings;
 use crate::jobs::record::{EndedJob, Expiry, JobRecord, Reply, RequestMark};
 use crate::jobs::request::{INIT_IMAGE, Job, MASK};
 use crate::mqtt::message::Message;
@@ -84,6 +85,18 @@ pub enum Record {
         /// Its number.
         session: u64,
     },
+    /// A client moved a job: in this order the jobs that wait are painted, but for those that came in later.
+    Order {
+        /// Their numbers, the next one first.
+        jobs: Vec<u64>,
+    },
+    /// What prompts that come as plain text are painted with from now on.
+    Settings(PromptSettings),
+    /// The broker keeps messages for Home Assistant.
+    Announced {
+        /// On these topics.
+        topics: Vec<String>,
+    },
     /// The queue was paused or resumed.
     Paused {
         /// Which.
@@ -154,6 +167,12 @@ pub struct JournalState {
     pub ended: EndedJobs,
     /// Messages that have not left, by number.
     pub messages: BTreeMap<u64, Message>,
+    /// Jobs in the order in which a client has put them, where one did: by number. Some may have ended.
+    pub order: Vec<u64>,
+    /// What prompts that come as plain text are painted with.
+    pub settings: PromptSettings,
+    /// Topics on which the broker keeps messages for Home Assistant.
+    pub announced: Vec<String>,
     /// Whether the queue is paused.
     pub paused: bool,
     /// The broker's session.
@@ -236,6 +255,9 @@ impl JournalState {
                 self.count(session);
                 self.session = session;
             }
+            Record::Order { jobs } => self.order = jobs,
+            Record::Settings(settings) => self.settings = settings,
+            Record::Announced { topics } => self.announced = topics,
             Record::Paused { paused } => self.paused = paused,
         }
     }
@@ -278,6 +300,16 @@ impl JournalState {
         self.messages.values().for_each(|message| write(Record::Message(Box::new(message.clone()))));
         if self.session > 0 {
             write(Record::Session { session: self.session });
+        }
+        let order: Vec<u64> = self.order.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
+        if !order.is_empty() {
+            write(Record::Order { jobs: order });
+        }
+        if self.settings != PromptSettings::default() {
+            write(Record::Settings(self.settings.clone()));
+        }
+        if !self.announced.is_empty() {
+            write(Record::Announced { topics: self.announced.clone() });
         }
         if self.paused {
             write(Record::Paused { paused: true });

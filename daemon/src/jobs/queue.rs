@@ -1,7 +1,7 @@
 //! The queue of jobs as a pure state machine: `apply` takes what happened and returns what is to be done. It has no clock,
 //! no network and no worker, so every order of events can be tested.
 //!
-//! One job runs at a time. Waiting jobs are ordered by priority, then by arrival. A deadline holds for the start of a
+//! One job runs at a time. Waiting jobs are ordered by priority, then by arrival, unless a client moves one. A deadline holds for the start of a
 //! job: a job that runs is finished.
 //!
 //! Each job causes a bounded number of effects, however many wait.
@@ -66,6 +66,13 @@ pub enum Event<W> {
     Cancel(String),
     /// All jobs are to end; the text is the reason for those that wait.
     CancelAll(&'static str),
+    /// A job that waits is to have so many others that wait before it, or all if there are fewer.
+    Move {
+        /// The job.
+        id: String,
+        /// How many.
+        to: usize,
+    },
     /// The running job ended: it was painted, cancelled, or went wrong.
     Finished(Ending),
     /// Stop starting jobs.
@@ -145,8 +152,7 @@ impl<W> Queue<W> {
         self.capacity = capacity;
     }
 
-    /// Puts jobs of an earlier run into the empty queue, in the order of `tickets`: those that were started before, then by
-    /// priority. Stops starting jobs where `paused` is.
+    /// Puts jobs of an earlier run into the empty queue, in the order of `tickets`. Stops starting jobs where `paused` is.
     /// Their positions are reported as those of any others, but for those that are not at the front.
     pub fn restore(&mut self, tickets: impl IntoIterator<Item = Ticket<W>>, paused: bool) {
         self.paused = paused;
@@ -179,6 +185,7 @@ impl<W> Queue<W> {
             Event::Submit(ticket) => self.submit(ticket),
             Event::Cancel(id) => self.cancel(&id, "cancelled before it was started", &mut effects),
             Event::CancelAll(why) => self.cancel_all(why, &mut effects),
+            Event::Move { id, to } => self.move_to(&id, to),
             Event::Finished(ending) => self.finish(ending, &mut effects),
             Event::Pause => self.paused = true,
             Event::Resume => self.paused = false,
@@ -226,6 +233,11 @@ impl<W> Queue<W> {
         running.chain(self.waiting.iter().map(|waiting| &waiting.ticket.work))
     }
 
+    /// What is known of the jobs that wait, the next one first.
+    pub fn waiting_works(&self) -> impl Iterator<Item = &W> {
+        self.waiting.iter().map(|waiting| &waiting.ticket.work)
+    }
+
     /// The id of the job that runs.
     pub fn running(&self) -> Option<&str> {
         self.running.as_ref().map(|running| running.id.as_str())
@@ -252,10 +264,17 @@ impl<W> Queue<W> {
     }
 
     fn submit(&mut self, ticket: Ticket<W>) {
-        let after = self
-            .waiting
-            .partition_point(|Waiting { ticket: other, .. }| other.resumed || other.priority >= ticket.priority);
-        self.waiting.insert(after, Waiting { ticket, reported: None });
+        // Jobs that were moved may lie out of order.
+        let goes_before = |other: &Ticket<W>| other.resumed || other.priority >= ticket.priority;
+        let last = self.waiting.iter().rposition(|waiting| goes_before(&waiting.ticket));
+        self.waiting.insert(last.map_or(0, |last| last + 1), Waiting { ticket, reported: None });
+    }
+
+    fn move_to(&mut self, id: &str, to: usize) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.ticket.id == id) {
+            let moved = self.waiting.remove(at);
+            self.waiting.insert(to.min(self.waiting.len()), moved);
+        }
     }
 
     fn cancel(&mut self, id: &str, why: &str, effects: &mut Vec<Effect<W>>) {

@@ -26,7 +26,7 @@ use fields::Fields;
 pub use fields::whole;
 pub use masks::PADDING;
 use payload::Payload;
-pub use payload::trimmed;
+pub use payload::{is_plain_text, trimmed};
 
 mod fields;
 mod hires;

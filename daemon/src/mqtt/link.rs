@@ -111,6 +111,7 @@ impl Link {
         }
         self.subscriptions.forget();
         self.subscribe(self.settings.filters.clone());
+        self.subscribe(self.settings.optional_filters.clone());
         self.update_sharing();
     }
 
@@ -121,6 +122,9 @@ impl Link {
     }
 
     fn subscribe(&mut self, filters: Vec<String>) {
+        if filters.is_empty() {
+            return;
+        }
         match self.client.subscribe(&filters) {
             Ok(()) => self.subscriptions.asked(filters),
             // It has room for hundreds.
@@ -161,9 +165,21 @@ impl Link {
         self.emit(WireEvent::Connected { session_present });
     }
 
-    /// Goes on with `outbox_limit` and `greetings`.
-    pub(super) fn reconfigure(&mut self, outbox_limit: u64, greetings: Vec<Message>) {
+    /// Ends a subscription, which the broker's session may hold from before.
+    pub(super) fn unsubscribe(&mut self, filter: &str) {
+        if let Err(full) = self.client.unsubscribe(filter) {
+            error!("cannot unsubscribe: {full:?}");
+        }
+    }
+
+    /// Goes on with `outbox_limit`, `greetings` and `optional_filters`.
+    pub(super) fn reconfigure(&mut self, outbox_limit: u64, greetings: Vec<Message>, optional_filters: Vec<String>) {
         self.outbox.set_image_limit(outbox_limit);
+        let earlier = std::mem::replace(&mut self.settings.optional_filters, optional_filters);
+        if self.welcome.is_some() && earlier != self.settings.optional_filters {
+            earlier.iter().for_each(|filter| self.unsubscribe(filter));
+            self.subscribe(self.settings.optional_filters.clone());
+        }
         let earlier = std::mem::replace(&mut self.settings.greetings, greetings.clone());
         for greeting in greetings.into_iter().filter(|greeting| !earlier.contains(greeting)) {
             self.publish(greeting);
@@ -184,11 +200,7 @@ impl Link {
             _ if filters.is_empty() => {}
             true => self.subscribe(filters),
             // The broker's session may hold it from before.
-            false => filters.iter().for_each(|filter| {
-                if let Err(full) = self.client.unsubscribe(filter) {
-                    error!("cannot unsubscribe: {full:?}");
-                }
-            }),
+            false => filters.iter().for_each(|filter| self.unsubscribe(filter)),
         }
     }
 

@@ -145,7 +145,10 @@ impl Outbox {
             |entries: &VecDeque<Entry>, topic: &str| entries.iter().find(|e| e.message.topic == topic).map(|e| e.lost);
         let wanted = greetings.iter().filter(|greeting| !self.barred.contains(&greeting.topic));
         let wanted: Vec<_> = wanted.map(|greeting| (greeting.clone(), lost(&self.entries, &greeting.topic))).collect();
-        self.entries.retain(|entry| greetings.iter().all(|greeting| greeting.topic != entry.message.topic));
+        let is_greeting = |entry: &Entry| greetings.iter().any(|greeting| greeting.topic == entry.message.topic);
+        let (outdated, kept): (Vec<Entry>, Vec<Entry>) = self.entries.drain(..).partition(is_greeting);
+        self.entries = kept.into();
+        outdated.iter().for_each(|entry| self.leave(&entry.message));
         for (greeting, lost) in wanted.into_iter().rev() {
             let entry = Entry { lost: lost.unwrap_or(0), ..self.entry(greeting) };
             self.entries.push_front(entry);

@@ -74,6 +74,7 @@ pub async fn probe(config: &Config, access: BrokerAccess, wishes: &ProbeWishes) 
         max_packet: config.mqtt.max_packet.0.max(u32::try_from(wishes.image).unwrap_or(u32::MAX)),
         outbox_limit: 0,
         filters: [topics.filters(), shared, vec![topics.of("status"), topics.of("doctor")]].concat(),
+        optional_filters: vec![],
         shared_filters: vec![],
         greetings: vec![],
         last_will: None,

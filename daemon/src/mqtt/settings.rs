@@ -31,6 +31,8 @@ pub struct MqttSettings {
     pub outbox_limit: u64,
     /// What to subscribe to.
     pub filters: Vec<String>,
+    /// What to subscribe to as well: the device hears its requests without it, too.
+    pub optional_filters: Vec<String>,
     /// What to subscribe to while shared work is taken.
     pub shared_filters: Vec<String>,
     /// Sent first over each connection.

@@ -4,12 +4,21 @@ use diffused_engine::Resolver;
 use diffused_engine::bundle::UpscalerFields;
 use diffused_engine::sampler::{NoiseSchedule, SamplerKind};
 
+use super::Service;
 use crate::config::Config;
 use crate::contract::info::{DeviceInfo, DeviceLimits, ModelInfo, SamplingDefaults, SideLimits, UpscalerInfo};
 use crate::contract::messages::SCHEMA;
+use crate::contract::settings::PromptSettings;
+
+impl Service {
+    /// The payload as things are.
+    pub(super) fn info(&self) -> DeviceInfo {
+        info(&self.config, self.intake.resolver(), self.memory, &self.intake.settings)
+    }
+}
 
 /// The payload; `memory` is the budget in bytes.
-pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) -> DeviceInfo {
+pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>, settings: &PromptSettings) -> DeviceInfo {
     let (manifest, sampling) = (resolver.manifest(), &resolver.manifest().sampling);
     let sizes = &manifest.picture;
     DeviceInfo {
@@ -26,6 +35,7 @@ pub(super) fn info(config: &Config, resolver: &Resolver, memory: Option<u64>) ->
         panels: config.panels().names().into_iter().map(str::to_owned).collect(),
         schedulers: NoiseSchedule::ALL.to_vec(),
         muses: config.muse.iter().enumerate().map(|(index, muse)| muse.name_at(index)).collect(),
+        settings: settings.clone(),
         defaults: SamplingDefaults {
             sampler_name: sampling.default,
             steps: sampling.steps,

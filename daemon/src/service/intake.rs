@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use diffused_engine::{Options, Painting, Resolver};
+use serde_json::Value;
 use tracing::{debug, warn};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -13,13 +14,14 @@ use super::Service;
 use crate::config::Config;
 use crate::contract::fault::{Code, Fault, catch_panic};
 use crate::contract::messages::Ending;
+use crate::contract::settings::PromptSettings;
 use crate::display::panels::KnownPanels;
 use crate::display::spec::{DisplaySpec, OutputRequest};
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{Acceptance, Record, SourceFiles};
 use crate::jobs::queue::{Deadline, Event, Now, Ticket};
 use crate::jobs::record::{Expiry, JobRecord, Moment, Reply, RequestMark};
-use crate::jobs::request::{Job, Rejection, RequestMode};
+use crate::jobs::request::{Job, Rejection, RequestMode, is_plain_text};
 use crate::jobs::sources::SourceBytes;
 use crate::jobs::wildcards::Wildcards;
 use crate::mqtt::Received;
@@ -38,6 +40,8 @@ pub(super) struct Intake {
     output: Option<OutputRequest>,
     /// Whether there are previews where requests are silent.
     preview: bool,
+    /// What prompts that come as plain text are painted with.
+    pub(super) settings: PromptSettings,
     /// Init images wait here.
     folder: PathBuf,
     /// The largest payload that is taken. The broker is told twice as much, so that what is a little larger is answered.
@@ -77,6 +81,7 @@ impl Intake {
             panels: config.panels(),
             output: config.output.clone(),
             preview: config.preview,
+            settings: PromptSettings::default(),
             folder,
             max_payload: config.mqtt.max_packet.0 as usize,
             candidates: vec![],
@@ -106,6 +111,9 @@ impl Intake {
             return Err(Rejection::of_names(&received.payload, Fault::too_large("request", message)));
         }
         let (mut job, sources) = Job::parse(&received.payload, mode, &self.folder)?;
+        if is_plain_text(&received.payload) {
+            self.settings.complete(&mut job.request);
+        }
         let reject =
             |job: &Job, fault| Rejection { id: Some(job.id.clone()), transaction: job.transaction.clone(), fault };
         if received.retain {
@@ -113,6 +121,14 @@ impl Intake {
         }
         self.complete(&mut job).map_err(|fault| reject(&job, fault))?;
         Ok((job, sources))
+    }
+
+    /// Finds out whether a prompt can be painted with the settings in `request`, a request that has no other keys.
+    pub(super) fn try_settings(&self, request: &Value) -> Result<PromptSettings, Fault> {
+        let parsed = Job::parse(request.to_string().as_bytes(), RequestMode::Txt2Img, &self.folder);
+        let (mut job, _) = parsed.map_err(|rejection| rejection.fault)?;
+        self.complete(&mut job)?;
+        Ok(PromptSettings::of(&job.request))
     }
 
     /// Draws the wildcards, and finds out whether the job can be painted and what of it has no effect.

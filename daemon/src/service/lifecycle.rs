@@ -78,7 +78,10 @@ impl Service {
     pub(super) fn on_report(&mut self, report: Report) {
         let Some(id) = self.queue.running().map(str::to_owned) else { return };
         match report {
-            Report::Progress(progress) => self.publisher.progress(&id, &progress),
+            Report::Progress(progress) => {
+                self.publisher.progress(&id, &progress);
+                self.running.progress = Some(progress);
+            }
             Report::Preview(file) => self.publisher.preview(&id, file),
             Report::Checkpointed => self.advanced(),
             Report::Cooling(is_cooling) => {

@@ -12,8 +12,11 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::contract::commands::Response;
+use crate::contract::discovery;
 use crate::contract::info::DeviceInfo;
-use crate::contract::messages::{DisplayFile, Ending, Health, Image, JobProgress, JobResult, JobState, State};
+use crate::contract::messages::{
+    Activity, DisplayFile, Ending, Health, Image, JobProgress, JobResult, JobState, State,
+};
 use crate::contract::request::FileFormat;
 use crate::contract::topics::{Topics, is_safe_level};
 use crate::jobs::record::{JobRecord, Reply};
@@ -48,7 +51,11 @@ impl Publisher {
     pub(super) fn reconfigure(&mut self, config: &Config, info: &DeviceInfo) {
         self.topics = config.topics();
         self.retain_image = config.mqtt.retain_image;
-        self.mqtt.reconfigure(config.mqtt.outbox.0, greetings(&self.topics, info));
+        self.mqtt.reconfigure(
+            config.mqtt.outbox.0,
+            greetings(config, &self.topics, info),
+            optional_filters(config, &self.topics),
+        );
     }
 
     pub(super) fn topics(&self) -> &Topics {
@@ -201,6 +208,17 @@ impl Publisher {
         with_copy(self.topics.job(&result.id, "result"), reply, result, Part::Result(result.id.clone()))
     }
 
+    /// What Home Assistant learns of the device, once more.
+    pub(super) fn discovery(&self, config: &Config, info: &DeviceInfo) {
+        self.mqtt.publish(discovery(config, &self.topics, info));
+    }
+
+    /// What the device does, which the broker keeps.
+    pub(super) fn activity(&self, activity: &Activity) {
+        let message = Message::json(self.topics.of("activity"), activity);
+        self.mqtt.publish(Message { certain: false, retain: true, ..message });
+    }
+
     pub(super) fn health(&self, health: &Health) {
         let message = Message::json(self.topics.of("health"), health);
         self.mqtt.publish(Message { certain: false, ..message });
@@ -257,8 +275,21 @@ fn status(topics: &Topics, text: &'static str) -> Message {
 }
 
 /// What is published first over each connection.
-fn greetings(topics: &Topics, info: &DeviceInfo) -> Vec<Message> {
-    vec![status(topics, "online"), Message { retain: true, ..Message::json(topics.of("info"), info) }]
+fn greetings(config: &Config, topics: &Topics, info: &DeviceInfo) -> Vec<Message> {
+    let info_message = Message { retain: true, ..Message::json(topics.of("info"), info) };
+    let discovery = config.home_assistant.discovery.then(|| discovery(config, topics, info));
+    [status(topics, "online"), info_message].into_iter().chain(discovery).collect()
+}
+
+/// What Home Assistant learns of the device.
+fn discovery(config: &Config, topics: &Topics, info: &DeviceInfo) -> Message {
+    let payload = discovery::payload(topics, &config.device.0, info, config.preview);
+    Message { retain: true, ..Message::json(topics.discovery(), &payload) }
+}
+
+/// Where Home Assistant says that it has started.
+fn optional_filters(config: &Config, topics: &Topics) -> Vec<String> {
+    config.home_assistant.discovery.then(|| topics.home_assistant()).into_iter().collect()
 }
 
 /// How to connect, and what is published at each connection and when it breaks.
@@ -274,8 +305,9 @@ pub(super) fn mqtt_options(
         max_packet: config.mqtt.max_packet.0,
         outbox_limit: config.mqtt.outbox.0,
         filters: topics.filters(),
+        optional_filters: optional_filters(config, topics),
         shared_filters: topics.shared_filters(&config.fleet.group.0),
-        greetings: greetings(topics, info),
+        greetings: greetings(config, topics, info),
         last_will: Some(status(topics, "offline")),
         session: SESSION,
     })

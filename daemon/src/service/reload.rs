@@ -48,7 +48,7 @@ impl Service {
         config.check_folders()?;
         let resolver = with_defaults(self.intake.resolver().clone(), &config)?;
         check(&config, &resolver)?;
-        let info = info(&config, &resolver, self.memory);
+        let info = info(&config, &resolver, self.memory, &self.intake.settings);
         self.publisher.reconfigure(&config, &info);
         self.intake.reconfigure(resolver, &config);
         self.queue.set_capacity(config.queue_length.0 as usize);
@@ -57,6 +57,7 @@ impl Service {
         self.worker.cooling.limit = config.max_temperature.map(|degrees| f64::from(degrees.0));
         self.muses = Muses::open(&config, &self.state_dir);
         self.config = config;
+        self.announce();
         Ok(Reloaded { changed, restart })
     }
 }

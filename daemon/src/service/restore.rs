@@ -1,5 +1,6 @@
 //! A start after an earlier run: its jobs are queued again, the interrupted one first, and what it had still to send is sent.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::contract::fault::{Code, Fault};
 use crate::contract::messages::Ending;
 use crate::jobs::init_image::InitImage;
 use crate::jobs::journal::{JournalState, Record, SourceFiles};
-use crate::jobs::queue::Deadline;
+use crate::jobs::queue::{Deadline, Ticket};
 use crate::jobs::record::{JobRecord, Moment};
 use crate::jobs::sources::of_mask;
 
@@ -21,12 +22,14 @@ const STARTS: u32 = 2;
 impl Service {
     /// Takes over what the journal says.
     pub(super) fn restore(&mut self, journal: JournalState) {
-        let JournalState { jobs, ended, messages, paused, session, .. } = journal;
+        let JournalState { jobs, ended, messages, order, settings, announced, paused, session, .. } = journal;
         let (waiting, unsent) = (jobs.len(), messages.len());
         if waiting + unsent > 0 {
             info!(waiting, unsent, "going on with what an earlier run has left");
         }
         (self.ended, self.session) = (ended, session);
+        self.intake.settings = settings;
+        self.announcement.topics = announced;
         self.publisher.send(messages.into_values());
         let mut tickets = vec![];
         for (record, files) in jobs.into_values() {
@@ -35,9 +38,7 @@ impl Service {
                 Err(ended) => self.end(ended.0, ended.1),
             }
         }
-        // The sort keeps the order of those that are equal.
-        tickets.sort_by_key(|ticket| (!ticket.resumed, -ticket.priority));
-        self.queue.restore(tickets, paused);
+        self.queue.restore(in_order(tickets, &order), paused);
     }
 
     /// The broker has begun a session: packet ids of earlier ones mean nothing any more.
@@ -59,6 +60,22 @@ impl Service {
         let job = record.number;
         self.storage.note_urgently(&Record::Advanced { job });
     }
+}
+
+/// Jobs as they are to be painted: those that were started before, then those that a client has put in `order`, by their
+/// numbers, then those that came in later, each behind the last that is as urgent.
+fn in_order(mut tickets: Vec<Ticket<Box<JobRecord>>>, order: &[u64]) -> Vec<Ticket<Box<JobRecord>>> {
+    let places: HashMap<u64, usize> = order.iter().enumerate().map(|(place, number)| (*number, place)).collect();
+    // The sort keeps the order of those that are equal.
+    tickets.sort_by_key(|ticket| (!ticket.resumed, places.get(&ticket.work.number).copied().unwrap_or(usize::MAX)));
+    let mut ordered: Vec<Ticket<Box<JobRecord>>> = vec![];
+    for ticket in tickets {
+        let is_placed = ticket.resumed || places.contains_key(&ticket.work.number);
+        let goes_before = |other: &Ticket<_>| is_placed || other.resumed || other.priority >= ticket.priority;
+        let last = ordered.iter().rposition(goes_before);
+        ordered.insert(last.map_or(0, |last| last + 1), ticket);
+    }
+    ordered
 }
 
 /// A job as it can be queued, or how it ends instead.

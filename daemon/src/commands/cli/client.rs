@@ -108,6 +108,20 @@ pub struct HttpArgs {
     pub device: DeviceArgs,
 }
 
+/// `diffused move`
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The job
+    #[arg(value_parser = level)]
+    pub id: TopicLevel,
+    /// How many of the waiting jobs go before it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub to: usize,
+    /// Which device, and by which broker
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 fn level(text: &str) -> Result<TopicLevel, String> {
     TopicLevel::try_from(text.to_owned())
 }

@@ -25,7 +25,7 @@ struct Channel {
     messages: &'static [&'static str],
 }
 
-const CHANNELS: [Channel; 19] = [
+const CHANNELS: [Channel; 23] = [
     Channel {
         name: "status",
         root: DEVICE,
@@ -55,6 +55,16 @@ const CHANNELS: [Channel; 19] = [
         qos: 0,
         retain: false,
         messages: &["Health"],
+    },
+    Channel {
+        name: "activity",
+        root: DEVICE,
+        address: "activity",
+        description: "What the device does, with `home_assistant.discovery`: whenever that changes, at most once a second.",
+        out: true,
+        qos: 0,
+        retain: true,
+        messages: &["Activity"],
     },
     Channel {
         name: "doctor",
@@ -105,6 +115,36 @@ const CHANNELS: [Channel; 19] = [
         qos: 1,
         retain: false,
         messages: &["CommandRequest"],
+    },
+    Channel {
+        name: "pause",
+        root: DEVICE,
+        address: "request/pause",
+        description: "Starts no further job, or goes on; answered on `…/response/pause`.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["PauseRequest"],
+    },
+    Channel {
+        name: "move",
+        root: DEVICE,
+        address: "request/move",
+        description: "Gives a job that waits another place in the queue; answered on `…/response/move`.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["MoveRequest"],
+    },
+    Channel {
+        name: "settings",
+        root: DEVICE,
+        address: "request/settings",
+        description: "Sets what prompts that come as plain text are painted with; answered on `…/response/settings`.",
+        out: false,
+        qos: 1,
+        retain: false,
+        messages: &["SettingsRequest"],
     },
     Channel {
         name: "response",
@@ -316,7 +356,7 @@ pub(super) fn parameters() -> Value {
         "device": {"description": "`device` of the configuration: 1 to 64 letters, digits, `-`, `_` and `.`."},
         "command": {
             "description": "A command's name.",
-            "enum": ["list", "pause", "resume", "reload", "health", "self_test", "cancel"],
+            "enum": ["list", "pause", "resume", "move", "settings", "reload", "health", "self_test", "cancel"],
         },
         "id": {"description": "The job: the request's `id`, or one that the device made."},
         "n": {"description": "The image's number in its job, from 0."},

@@ -9,6 +9,16 @@ pub(super) fn examples(name: &str) -> Vec<Value> {
         "Prompt" => vec![("text", json!("a black cat on the right on a pink background"))],
         "DeviceInfo" => vec![("demo", info())],
         "Health" => vec![("board", health())],
+        "Activity" => vec![
+            (
+                "painting",
+                json!({
+                    "state": "painting", "job": "cat-1", "progress": 0.51, "eta_relative": 48.2, "waiting": 1,
+                    "paused": false,
+                }),
+            ),
+            ("idle", json!({"state": "idle", "waiting": 0, "paused": false})),
+        ],
         "Txt2ImgRequest" => vec![
             ("short", json!({"prompt": "a black cat"})),
             (
@@ -24,7 +34,12 @@ pub(super) fn examples(name: &str) -> Vec<Value> {
             "sunset",
             json!({"prompt": "a red house at sunset", "denoising_strength": 0.6, "init_images": ["iVBORw0KGgo…"]}),
         )],
-        "CancelRequest" => vec![("one", json!({"id": "cat-1"})), ("all", json!({"all": true}))],
+        "CancelRequest" => {
+            vec![("one", json!({"id": "cat-1"})), ("running", json!({"running": true})), ("all", json!({"all": true}))]
+        }
+        "PauseRequest" => vec![("bare", json!({})), ("resume", json!({"paused": false}))],
+        "MoveRequest" => vec![("next", json!({"id": "cat-2"})), ("second", json!({"id": "cat-2", "to": 1}))],
+        "SettingsRequest" => vec![("few", json!({"steps": 10, "cfg_scale": null, "sampler_name": "Euler a"}))],
         "CommandRequest" => vec![("bare", json!({})), ("named", json!({"transaction": 5}))],
         "Response" => vec![
             (
@@ -35,6 +50,7 @@ pub(super) fn examples(name: &str) -> Vec<Value> {
                 }),
             ),
             ("health", json!({"status": "ok", "data": health()})),
+            ("settings", json!({"status": "ok", "data": {"settings": {"steps": 10}}})),
             ("error", json!({"status": "error", "data": {}, "error": "there is no job `cat-9` in the queue"})),
         ],
         "JobState" => vec![
@@ -55,7 +71,7 @@ pub(super) fn examples(name: &str) -> Vec<Value> {
     named.into_iter().map(|(name, payload)| json!({"name": name, "payload": payload})).collect()
 }
 
-fn info() -> Value {
+pub(in crate::contract) fn info() -> Value {
     json!({
         "version": "0.1.0",
         "schema": 1,
@@ -65,6 +81,7 @@ fn info() -> Value {
                      "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "deis", "lcm", "tcd"],
         "schedulers": ["uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "ddim_uniform", "beta",
                        "align_your_steps", "align_your_steps_xl"],
+        "settings": {"steps": 10},
         "defaults": {"sampler_name": "ddim", "steps": 20, "cfg_scale": 5.0},
         "sizes": {"default": 128, "smallest": 32, "multiple": 8},
         "limits": {"queue": 32, "packet": 8_388_608, "memory": 209_715_200},

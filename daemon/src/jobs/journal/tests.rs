@@ -62,7 +62,8 @@ fn replay(records: &[Record]) -> JournalState {
 /// Compares what two journals say.
 fn shown(journal: &JournalState) -> String {
     let ended: Vec<&EndedJob> = journal.ended.iter().collect();
-    format!("{:?} {ended:?} {:?} {} {}", journal.jobs, journal.messages, journal.paused, journal.session)
+    let JournalState { jobs, messages, order, settings, announced, paused, session, .. } = journal;
+    format!("{jobs:?} {ended:?} {messages:?} {order:?} {settings:?} {announced:?} {paused} {session}")
 }
 
 #[test]
@@ -138,6 +139,9 @@ fn the_shortest_journal_says_the_same() {
         message(6, "y"),
         Record::Left { message: 5 },
         Record::Session { session: 9 },
+        Record::Order { jobs: vec![4, 2] },
+        Record::Announced { topics: vec!["homeassistant/device/x/config".into()] },
+        Record::Settings(PromptSettings { steps: Some(7), ..PromptSettings::default() }),
         Record::Paused { paused: true },
     ];
     let journal = replay(&records);
@@ -146,6 +150,16 @@ fn the_shortest_journal_says_the_same() {
     assert_eq!(shown(&again), shown(&journal));
     assert_eq!(again.lines(), lines);
     assert_eq!(again.next, journal.next);
+}
+
+#[test]
+fn the_order_that_a_client_gave_is_kept_for_jobs_that_are_there() {
+    let journal =
+        replay(&[accepted(1, "a"), accepted(2, "b"), accepted(3, "c"), Record::Order { jobs: vec![3, 1, 2] }]);
+    assert_eq!(journal.order, [3, 1, 2]);
+    let later = [journal.lines(), ended(3, "c").line()].concat();
+    let later = JournalState::replay(JournalState::replay(later.as_bytes()).lines().as_bytes());
+    assert_eq!(later.order, [1, 2]);
 }
 
 #[test]

@@ -60,6 +60,40 @@ fn cancel(id: &str) -> Event<()> {
     Event::Cancel(id.into())
 }
 
+fn moved(id: &str, to: usize) -> Event<()> {
+    Event::Move { id: id.into(), to }
+}
+
+#[test]
+fn a_job_that_waits_is_moved_and_told() {
+    let mut fixture = Fixture::new(8);
+    fixture.check(job("a"), &["a queued 0", "a start"]);
+    for (index, id) in ["b", "c", "d"].into_iter().enumerate() {
+        fixture.check(job(id), &[&format!("{id} queued {}", index + 1)]);
+    }
+    fixture.check(moved("d", 0), &["d queued 1", "b queued 2", "c queued 3"]);
+    fixture.check(moved("b", 99), &["c queued 2", "b queued 3"]);
+    // The running one, one that is not there, and one that is where it is to be.
+    fixture.check(moved("a", 1), &[]);
+    fixture.check(moved("x", 0), &[]);
+    fixture.check(moved("d", 0), &[]);
+    assert_eq!(fixture.queue.ids(), ["a", "d", "c", "b"]);
+    assert_eq!(fixture.queue.waiting(), fixture.queue.waiting_works().count());
+}
+
+#[test]
+fn who_comes_later_goes_behind_the_last_that_is_as_urgent() {
+    let mut fixture = Fixture::new(8);
+    fixture.check(Event::Pause, &[]);
+    fixture.check(job("a"), &["a queued 0"]);
+    fixture.check(urgent("low", -5), &["low queued 1"]);
+    fixture.check(moved("low", 0), &["low queued 0", "a queued 1"]);
+    fixture.check(job("b"), &["b queued 2"]);
+    fixture.check(urgent("high", 5), &["high queued 0", "low queued 1", "a queued 2", "b queued 3"]);
+    fixture.check(moved("high", 3), &["low queued 0", "a queued 1", "b queued 2", "high queued 3"]);
+    fixture.check(job("c"), &["c queued 4"]);
+}
+
 #[test]
 fn the_work_is_carried_to_the_end() {
     let mut queue = Queue::new(1);

@@ -22,6 +22,11 @@ pub fn trimmed(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches('\0').trim()
 }
 
+/// Whether a payload that was read is a prompt and not an object.
+pub fn is_plain_text(payload: &[u8]) -> bool {
+    std::str::from_utf8(payload).is_ok_and(|text| !trimmed(text).starts_with('{'))
+}
+
 /// An object is a request, any other text is the prompt itself.
 pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
     let invalid = |message: String| Fault::new(Code::InvalidJson, message);
