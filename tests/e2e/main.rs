@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod doctor;
 mod durable;
 mod fleet;
+mod home;
 mod jobs;
 mod larger;
 mod muse;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         jobs::answers_go_to_the_response_topic_too,
         jobs::messages_travel_as_the_document_says,
         jobs::a_broker_of_small_messages_gets_a_jpeg,
+        home::home_assistant_is_told_of_the_device_and_the_broker_forgets_it_afterwards,
+        home::activity_follows_a_job,
+        home::settings_act_on_plain_prompts_alone_and_outlive_the_process,
+        home::a_job_that_was_moved_keeps_its_place_over_a_restart,
         larger::a_second_pass_keeps_to_its_plan,
         larger::an_upscaler_keeps_to_its_plan,
         muse::a_muse_paints_by_itself_and_knows_its_turn_after_a_restart,

@@ -230,7 +230,12 @@ pub struct Peer {
 impl Peer {
     /// Connects, again whenever the broker has been away.
     pub fn connect(port: u16) -> Peer {
-        let name = format!("peer-{:?}-{port}", thread::current().id());
+        Peer::connect_as("peer", port)
+    }
+
+    /// The same as another client, `role`, of this test.
+    pub fn connect_as(role: &str, port: u16) -> Peer {
+        let name = format!("{role}-{:?}-{port}", thread::current().id());
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_max_packet_size(Some(64 << 20)).set_clean_start(false).set_session_expiry_interval(Some(600));
         let (client, mut connection) = Client::new(options, 1000);
@@ -259,6 +264,16 @@ impl Peer {
     /// Publishes to `diffused/test/NAME`.
     pub fn publish(&self, name: &str, payload: impl Into<Bytes>) {
         self.client.publish(format!("{ROOT}{name}"), QoS::AtLeastOnce, false, payload).unwrap();
+    }
+
+    /// Publishes to a topic that is not below `diffused/test/`.
+    pub fn publish_elsewhere(&self, topic: &str, payload: impl Into<Bytes>) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
+    }
+
+    /// Listens to `filter` too, until the connection breaks.
+    pub fn listen(&self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
     }
 
     /// The same as a retained message.

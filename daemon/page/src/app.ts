@@ -180,6 +180,11 @@ export class App {
         this.#broker.publish(this.devices.topic(device, `request/${command}`), "{}");
     }
 
+    /** Has a job that waits painted after `to` of the others. */
+    move(device: string, id: string, to: number): void {
+        this.#broker.publish(this.devices.topic(device, "request/move"), JSON.stringify({ id, to }));
+    }
+
     cancel(device: string, id: string | undefined): void {
         const unheard = id === undefined ? undefined : this.devices.device(device).jobs.get(id);
         if (unheard?.state === "sent") unheard.state = "cancelled";

@@ -147,7 +147,7 @@ test("again, vary, start from a picture, and repaint a part of it", async () => 
     await close(tab);
 });
 
-test("jobs are cancelled, and the queue is paused and goes on", async () => {
+test("jobs are moved and cancelled, and the queue is paused and goes on", async () => {
     const tab = await ready();
     await paint(tab, "a blue boat on the sea", { steps: "900" });
     await tab.getByRole("progressbar").waitFor();
@@ -156,6 +156,9 @@ test("jobs are cancelled, and the queue is paused and goes on", async () => {
     const queue = tab.locator("section.queue");
     await until("two wait", async () => (await queue.locator("ol li").count()) === 2);
     await shoot(tab, "desk-busy", { fullPage: true });
+    assert.equal(await queue.getByLabel("Move “a red kite” up").count(), 0, "the first is the next already");
+    await queue.getByLabel("Move “a black cat” up").click();
+    await until("it is the first", async () => (await queue.locator("ol li").first().textContent()).includes("cat"));
     await queue.getByLabel("Cancel “a red kite”").click();
     await until("one waits", async () => (await queue.locator("ol li").count()) === 1);
     await queue.getByRole("button", { name: "Pause" }).click();

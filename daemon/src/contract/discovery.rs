@@ -138,7 +138,7 @@ fn queue(topics: &Topics) -> Vec<(&'static str, Value)> {
             json!({
                 "p": "sensor", "name": "Time left", "device_class": "duration", "unit_of_measurement": "s",
                 "suggested_display_precision": 0, "state_topic": state_topic,
-                "value_template": "{{ value_json.eta_relative }}",
+                "value_template": "{{ value_json.eta_relative | default(none) }}",
             }),
         ),
         (

@@ -68,12 +68,19 @@ pub async fn probe(config: &Config, access: BrokerAccess, wishes: &ProbeWishes) 
         "" => vec![],
         _ => topics.shared_filters(&format!("diffused-doctor-{id}")),
     };
+    let home_assistant = config.home_assistant.discovery.then(|| topics.home_assistant());
     let settings = MqttSettings {
         access,
         client_id: format!("diffused-doctor-{id}"),
         max_packet: config.mqtt.max_packet.0.max(u32::try_from(wishes.image).unwrap_or(u32::MAX)),
         outbox_limit: 0,
-        filters: [topics.filters(), shared, vec![topics.of("status"), topics.of("doctor")]].concat(),
+        filters: [
+            topics.filters(),
+            shared,
+            home_assistant.into_iter().collect(),
+            vec![topics.of("status"), topics.of("doctor")],
+        ]
+        .concat(),
         optional_filters: vec![],
         shared_filters: vec![],
         greetings: vec![],

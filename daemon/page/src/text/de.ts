@@ -117,6 +117,8 @@ export const de: Text = {
         resume: "Weiter",
         cancelAll: "Alle abbrechen",
         cancelJob: (what) => `„${what}“ abbrechen`,
+        moveUp: "Nach oben",
+        moveJobUp: (what) => `„${what}“ nach oben`,
         position: (n) => (n === 0 ? "als Nächstes" : `${n} davor`),
         running: "wird gemalt",
         sent: "gesendet, noch keine Antwort",

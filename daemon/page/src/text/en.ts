@@ -117,6 +117,8 @@ export const en = {
         resume: "Go on",
         cancelAll: "Cancel all",
         cancelJob: (what: string) => `Cancel “${what}”`,
+        moveUp: "Move up",
+        moveJobUp: (what: string) => `Move “${what}” up`,
         position: (n: number) => (n === 0 ? "next" : `${n} before it`),
         running: "being painted",
         sent: "sent, no answer yet",

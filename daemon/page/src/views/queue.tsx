@@ -34,12 +34,25 @@ export function Queue() {
             </div>
             {waiting.length === 0 && <p class="muted">{text.queue.empty}</p>}
             <ol class="jobs">
-                {waiting.map((job) => (
+                {waiting.map((job, index) => (
                     <li key={job.id}>
                         <span class="what">{titleOf(job)}</span>
                         <span class="muted">
                             {job.state === "sent" ? text.queue.sent : text.queue.position(job.position ?? 0)}
                         </span>
+                        {index > 0 && job.state === "queued" && (
+                            <button
+                                type="button"
+                                class="plain"
+                                title={text.queue.moveUp}
+                                aria-label={text.queue.moveJobUp(titleOf(job))}
+                                onClick={() => app.move(job.device, job.id, index - 1)}
+                            >
+                                <svg viewBox="0 0 24 24" aria-hidden="true">
+                                    <path d="M6 14l6-6 6 6" />
+                                </svg>
+                            </button>
+                        )}
                         <button
                             type="button"
                             class="plain"

@@ -37,8 +37,14 @@ pub(super) fn findings(config: &Config, access: BrokerAccess, side: usize, runni
 }
 
 fn describe(report: &BrokerReport, config: &Config, image: usize, running: Option<bool>) -> Vec<Finding> {
-    let root = config.topics().of("");
-    let rules = format!("give our login the rule `topic readwrite {root}#` in the broker's access rules");
+    let topics = config.topics();
+    let root = topics.of("");
+    let (status, description) = (topics.home_assistant(), topics.discovery());
+    let more = match config.home_assistant.discovery {
+        true => format!(", and for Home Assistant `topic read {status}` and `topic write {description}`,"),
+        false => String::new(),
+    };
+    let rules = format!("give our login the rule `topic readwrite {root}#`{more} in the broker's access rules");
     let mut found = vec![greeting(report, config), subscriptions(report, &rules), publishing(report, &rules)];
     found.push(packet_size(report, image));
     found.extend(session(report));

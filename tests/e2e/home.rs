@@ -1,0 +1,165 @@
+//! Home Assistant's end of MQTT: what it is told, when, and that the broker forgets it afterwards; and what its entities do
+//! their work with: settings for prompts that come as plain text. A real Home Assistant is in tests/home.
+
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use diffused_tests::mqtt::{Delivery, Harness, Peer, wait_until};
+
+const DISCOVERY: &str = "homeassistant/device/diffused_test/config";
+const ON: &str = "[home_assistant]\ndiscovery = true\n";
+
+/// The last payloads on the topics that begin with `topic`, once `wanted` holds for the last one.
+fn last(peer: &mut Peer, topic: &str, wanted: impl Fn(&Delivery) -> bool) -> Delivery {
+    let mut found = None;
+    wait_until(&format!("what is wanted on {topic}"), || {
+        found = peer.wait_briefly().into_iter().rfind(|message| message.topic == topic && wanted(message));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// What the broker keeps on `topic`, if anything.
+fn kept(port: u16, topic: &str) -> Option<Delivery> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut late = Peer::connect_as(&format!("late-{}", COUNT.fetch_add(1, Ordering::Relaxed)), port);
+    late.listen(topic);
+    // What is kept comes before what is published afterwards.
+    late.publish_elsewhere("answers/late", "x");
+    let mut messages = vec![];
+    wait_until("messages come", || {
+        messages.extend(late.wait_briefly());
+        messages.iter().any(|message| message.topic == "answers/late")
+    });
+    let name = topic.trim_start_matches("diffused/test/");
+    messages.into_iter().find(|message| message.retained && message.topic == name)
+}
+
+pub(crate) fn home_assistant_is_told_of_the_device_and_the_broker_forgets_it_afterwards() {
+    let mut harness = Harness::start_configured("", "", ON);
+    let port = harness.broker.port;
+    harness.peer.listen("homeassistant/#");
+    let told = last(&mut harness.peer, DISCOVERY, |_| true).json();
+    assert!(told["cmps"].as_object().unwrap().len() > 20 && told["dev"]["name"] == "test" && told["o"].is_object());
+    let idle = json!({"state": "idle", "waiting": 0, "paused": false});
+    assert_eq!(kept(port, "diffused/test/activity").unwrap().json(), idle);
+    // Whenever Home Assistant starts, and not for whatever else is published there.
+    harness.peer.publish_elsewhere("homeassistant/status", "offline");
+    harness.peer.publish_elsewhere("homeassistant/status", "online");
+    last(&mut harness.peer, DISCOVERY, |message| !message.retained);
+    last(&mut harness.peer, "health", |_| true);
+    harness.peer.publish("request/pause", "");
+    last(&mut harness.peer, "activity", |message| message.json()["state"] == "paused");
+
+    let path = harness.folder.path().join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(ON, "")).unwrap();
+    harness.peer.publish("request/reload", "");
+    last(&mut harness.peer, DISCOVERY, |message| message.payload.is_empty());
+    wait_until("the broker forgets the activity", || kept(port, "diffused/test/activity").is_none());
+    assert!(kept(port, DISCOVERY).is_none());
+    // Nobody listens to Home Assistant any more, and nothing more is told.
+    harness.peer.publish_elsewhere("homeassistant/status", "online");
+    harness.peer.publish("request/resume", "");
+    harness.peer.publish("request/list", "");
+    let since = harness.peer.wait_for("the list", |message| message.topic == "response/list");
+    assert!(since.iter().all(|message| message.topic != "activity" && message.topic != DISCOVERY), "{since:?}");
+
+    // Switched on again, and then under another prefix, with a restart between.
+    fs::write(&path, &text).unwrap();
+    harness.peer.publish("request/reload", "");
+    last(&mut harness.peer, DISCOVERY, |message| !message.payload.is_empty());
+    harness.program.signal("TERM");
+    harness.program.wait();
+    fs::write(&path, format!("{text}prefix = \"ha\"\n")).unwrap();
+    harness.restart();
+    last(&mut harness.peer, DISCOVERY, |message| message.payload.is_empty());
+    wait_until("the description is elsewhere", || kept(port, "ha/device/diffused_test/config").is_some());
+    assert!(kept(port, DISCOVERY).is_none() && kept(port, "diffused/test/activity").is_some());
+}
+
+pub(crate) fn activity_follows_a_job() {
+    let mut harness = Harness::start_configured("", "", ON);
+    harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 1000, "id": "a"}).to_string());
+    harness.peer.publish("txt2img", json!({"prompt": "a", "id": "b"}).to_string());
+    let busy = last(&mut harness.peer, "activity", |message| message.json()["progress"].as_f64() > Some(0.0)).json();
+    assert_eq!((&busy["state"], &busy["job"], &busy["waiting"]), (&json!("painting"), &json!("a"), &json!(1)));
+    assert!(busy["eta_relative"].is_number(), "{busy}");
+    harness.peer.publish("cancel", "{\"running\": true}");
+    let next = last(&mut harness.peer, "activity", |message| message.json()["job"] == "b").json();
+    assert_eq!(next["waiting"], 0);
+    let idle = last(&mut harness.peer, "activity", |message| message.json()["state"] == "idle").json();
+    assert_eq!(idle, json!({"state": "idle", "waiting": 0, "paused": false}));
+}
+
+fn parameters(messages: &[Delivery]) -> Value {
+    let result = messages.iter().find(|message| message.topic.ends_with("/result")).expect("a result").json();
+    result["parameters"].clone()
+}
+
+pub(crate) fn settings_act_on_plain_prompts_alone_and_outlive_the_process() {
+    let mut harness = Harness::start();
+    let mut set = |request: Value| {
+        harness.peer.publish("request/settings", request.to_string());
+        harness.peer.wait_for("an answer", |message| message.topic == "response/settings")
+    };
+    let answer = set(json!({"steps": 3.0, "sampler_name": "Euler a", "negative_prompt": "a cat"}));
+    let wanted = json!({"steps": 3, "sampler_name": "euler_ancestral", "negative_prompt": "a cat"});
+    assert_eq!(answer.last().unwrap().json()["data"]["settings"], wanted);
+    for (request, what) in [
+        (json!({"steps": 0}), "steps"),
+        (json!({"sampler_name": "magic"}), "sampler_name"),
+        (json!({"width": 64}), "`width` is unknown"),
+        (json!([1]), "an object"),
+    ] {
+        let answer = set(request).pop().unwrap().json();
+        assert!(answer["error"].as_str().unwrap().contains(what), "{answer}");
+    }
+    let answer = set(json!({"cfg_scale": 2, "negative_prompt": null})).pop().unwrap().json();
+    assert_eq!(answer["data"]["settings"], json!({"steps": 3, "cfg_scale": 2.0, "sampler_name": "euler_ancestral"}));
+    harness.program.kill();
+    harness.restart();
+    let done = |message: &Delivery| message.topic.ends_with("/state") && message.json()["state"] == "done";
+    harness.peer.publish("txt2img", "a red house");
+    let plain = harness.peer.wait_for("the end", done);
+    let info = plain.iter().rfind(|message| message.topic == "info").unwrap().json();
+    assert_eq!(info["settings"], answer["data"]["settings"]);
+    let plain = parameters(&plain);
+    let found = (&plain["steps"], &plain["cfg_scale"], &plain["sampler_name"], &plain["negative_prompt"]);
+    assert_eq!(found, (&json!(3), &json!(2.0), &json!("euler_ancestral"), &json!("")));
+    let object = parameters(&harness.peer.paint(&json!({"prompt": "a red house", "steps": 2, "id": "object"})));
+    assert_eq!((&object["cfg_scale"], &object["sampler_name"]), (&json!(5.0), &json!("ddim")));
+}
+
+pub(crate) fn a_job_that_was_moved_keeps_its_place_over_a_restart() {
+    let mut harness = Harness::start();
+    harness.peer.publish("request/pause", "");
+    for id in ["a", "b", "c"] {
+        harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": id}).to_string());
+        harness.peer.wait_state(id, "queued");
+    }
+    let mut ask = |name: &str, payload: Value| {
+        harness.peer.publish(&format!("request/{name}"), payload.to_string());
+        let topic = format!("response/{name}");
+        harness.peer.wait_for(&topic, |message| message.topic == topic)
+    };
+    let moved = ask("move", json!({"id": "c"}));
+    let positions = moved.iter().filter(|message| message.topic.ends_with("/state")).map(Delivery::json);
+    let positions: Vec<Value> = positions.map(|state| json!([state["id"], state["position"]])).collect();
+    assert_eq!(positions, [json!(["c", 0]), json!(["a", 1]), json!(["b", 2])]);
+    assert_eq!(moved.last().unwrap().json()["data"]["waiting"], json!(["c", "a", "b"]));
+    for wrong in [json!({}), json!({"id": "x"}), json!({"id": "a", "to": -1}), json!({"id": "a", "to": "up"})] {
+        assert_eq!(ask("move", wrong).pop().unwrap().json()["status"], "error");
+    }
+    harness.peer.publish("txt2img", json!({"prompt": "a", "steps": 1, "id": "d", "priority": 1}).to_string());
+    harness.peer.wait_state("d", "queued");
+    harness.program.kill();
+    harness.restart();
+    harness.peer.publish("request/pause", "{\"paused\": false}");
+    let messages = harness.peer.wait_state("b", "done");
+    let done = messages.iter().filter(|message| message.topic.ends_with("/state")).map(Delivery::json);
+    let done: Vec<Value> = done.filter(|state| state["state"] == "done").map(|state| state["id"].clone()).collect();
+    assert_eq!(done, ["d", "c", "a", "b"]);
+}
