@@ -80,6 +80,16 @@ fn greetings_go_first_and_replace_their_elders() {
 }
 
 #[test]
+fn what_a_greeting_replaces_leaves_the_journal() {
+    let mut outbox = Outbox::new(u64::MAX);
+    let nothing = Message { retain: true, number: Some(7), ..message("announcement", true) };
+    assert_eq!(outbox.push(nothing), []);
+    outbox.connect(None, &[message("announcement", true)]);
+    assert_eq!(outbox.len(), 1);
+    assert_eq!(outbox.left(), [Left { number: Some(7), answers: None }]);
+}
+
+#[test]
 fn what_the_broker_would_not_take_is_given_back() {
     let mut outbox = connected(&["a"]);
     let large = Message::new("large".into(), MessagePayload::Bytes(vec![0; 500].into()), "image/png");
