@@ -75,31 +75,31 @@ def free_port():
 async def start(folder):
     """Home Assistant with MQTT and automations, without its frontend."""
     (folder / "configuration.yaml").touch()
-    hass = core.HomeAssistant(str(folder))
-    loader.async_setup(hass)
-    hass.config.skip_pip = True
-    hass.config.units = METRIC_SYSTEM
-    hass.config_entries = config_entries.ConfigEntries(hass, {})
-    await loader.async_get_custom_components(hass)
-    await bootstrap.async_load_base_functionality(hass)
-    hass.auth = await auth.auth_manager_from_config(hass, [{"type": "homeassistant"}], [])
+    assistant = core.HomeAssistant(str(folder))
+    loader.async_setup(assistant)
+    assistant.config.skip_pip = True
+    assistant.config.units = METRIC_SYSTEM
+    assistant.config_entries = config_entries.ConfigEntries(assistant, {})
+    await loader.async_get_custom_components(assistant)
+    await bootstrap.async_load_base_functionality(assistant)
+    assistant.auth = await auth.auth_manager_from_config(assistant, [{"type": "homeassistant"}], [])
     for domain, options in [("homeassistant", {}), ("http", {"server_host": "127.0.0.1", "server_port": free_port()})]:
-        assert await async_setup_component(hass, domain, {domain: options}), domain
+        assert await async_setup_component(assistant, domain, {domain: options}), domain
     entry = config_entries.ConfigEntry(
         domain="mqtt", title="MQTT", version=2, minor_version=1, source="user", unique_id=None, options={},
         data={"broker": "127.0.0.1", "port": PORT}, discovery_keys=MappingProxyType({}), subentries_data=[],
     )
-    await hass.config_entries.async_add(entry)
-    await hass.async_start()
-    return hass
+    await assistant.config_entries.async_add(entry)
+    await assistant.async_start()
+    return assistant
 
 
 class Home:
-    def __init__(self, hass):
-        self.hass = hass
+    def __init__(self, assistant):
+        self.assistant = assistant
 
     def state(self, entity):
-        state = self.hass.states.get(entity)
+        state = self.assistant.states.get(entity)
         return None if state is None else state.state
 
     async def shows(self, entity, wanted):
@@ -109,7 +109,7 @@ class Home:
 
     async def call(self, service, entity, **data):
         domain, name = service.split(".")
-        await self.hass.services.async_call(domain, name, {"entity_id": entity, **data}, blocking=True)
+        await self.assistant.services.async_call(domain, name, {"entity_id": entity, **data}, blocking=True)
 
 
 def is_number(state):
@@ -122,7 +122,7 @@ def is_number(state):
 async def values(home):
     print("what is shown")
     for entity in ["memory", "disk_free", "temperature", "time_per_step", "waiting_jobs", "time_left"]:
-        state = home.hass.states.get(f"sensor.frame_{entity}")
+        state = home.assistant.states.get(f"sensor.frame_{entity}")
         assert state is not None, entity
         assert state.attributes.get("unit_of_measurement") or entity == "waiting_jobs", entity
     await home.shows("sensor.frame_memory", is_number)
@@ -137,7 +137,7 @@ async def values(home):
     await home.shows("number.frame_guidance_scale", "5.0")
     await home.shows("select.frame_sampler", "ddim")
     await home.shows("text.frame_negative_prompt", "")
-    attributes = home.hass.states.get("binary_sensor.frame_problem").attributes
+    attributes = home.assistant.states.get("binary_sensor.frame_problem").attributes
     assert attributes["problems"] == [], attributes
 
 
@@ -157,7 +157,7 @@ async def settings(home, client):
     assert found == {"steps": 3, "cfg_scale": 2.5, "sampler_name": "euler_ancestral",
                      "negative_prompt": 'a "quoted" {word} & <tag>'}, found
     await home.shows("image.frame_picture", lambda state: state not in ("unknown", "unavailable"))
-    image = home.hass.data["entity_components"]["image"].get_entity("image.frame_picture")
+    image = home.assistant.data["entity_components"]["image"].get_entity("image.frame_picture")
     assert (await image.async_image()).startswith(b"\x89PNG") and image.content_type == "image/png"
     await home.shows("sensor.frame_time_per_step", lambda state: state == "unknown" or is_number(state))
     await home.call("button.press", "button.frame_model_s_own_settings")
@@ -194,8 +194,8 @@ async def blueprint(home, client):
     print("the blueprint paints")
     use = {"alias": "Morning", "use_blueprint": {"path": BLUEPRINT, "input": {
         "paint": "notify.frame_paint", "time": "07:00:00", "prompts": ["a yellow house on a meadow"]}}}
-    assert await async_setup_component(home.hass, "automation", {"automation": [use]})
-    await home.hass.async_block_till_done()
+    assert await async_setup_component(home.assistant, "automation", {"automation": [use]})
+    await home.assistant.async_block_till_done()
     await home.shows("automation.morning", "on")
     await home.call("automation.trigger", "automation.morning", skip_condition=False)
     result = (await until("a picture", lambda: client.results()[1:]))[-1]
@@ -214,7 +214,7 @@ def entities_in(card):
 
 def card(home):
     named = entities_in(yaml.load_yaml(DOCS / "card.yaml"))
-    assert len(named) > 8 and all(home.hass.states.get(entity) for entity in named), named
+    assert len(named) > 8 and all(home.assistant.states.get(entity) for entity in named), named
     print(f"the card names {len(named)} entities, which are all there")
 
 
@@ -228,9 +228,9 @@ async def again(home, client):
 async def off(home, client):
     print("gone when it is switched off, there again when it is switched on")
     text = CONFIG.read_text()
-    registry = entity_registry.async_get(home.hass)
+    registry = entity_registry.async_get(home.assistant)
     ours = lambda: [entry for entry in registry.entities.values() if entry.unique_id.startswith("diffused_frame_")]
-    devices = device_registry.async_get(home.hass)
+    devices = device_registry.async_get(home.assistant)
     device = lambda: devices.async_get_device({("mqtt", "diffused_frame")})
     count = len(ours())
     assert count > 20 and device().sw_version, count
@@ -264,7 +264,7 @@ async def main():
         card(home)
         await again(home, client)
         await off(home, client)
-        await home.hass.async_stop(force=True)
+        await home.assistant.async_stop(force=True)
         if complaints:
             raise SystemExit("Home Assistant complains:\n" + "\n".join(complaints))
 
