@@ -1,6 +1,7 @@
 //! What the command line offers, one file a verb.
 
 mod arrivals;
+pub mod bench;
 pub mod cancel;
 pub mod check;
 pub mod cli;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use diffused::commands::cli::{Cli, Command};
 use diffused::commands::starts::Starts;
-use diffused::commands::{cancel, check, doctor, generate, http, list, page, plan, run, status, submit, watch};
+use diffused::commands::{bench, cancel, check, doctor, generate, http, list, page, plan, run, status, submit, watch};
 
 fn main() -> ExitCode {
     diffused_heap::configure_malloc();
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments.config.as_deref()),
         Command::Check(arguments) => check::run(arguments.config.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),

@@ -327,6 +327,29 @@ fn a_large_init_image_stays_within_the_memory_and_a_larger_one_is_refused() {
 }
 
 #[test]
+fn a_bench_measures_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.toml"), "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"\n").unwrap();
+    let (code, stdout, stderr) = run(&["bench", "--json", "--threads", "2", "--config", "c.toml"], folder.path());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let layers = report["layers"].as_array().unwrap();
+    assert!(layers.len() == 4 && layers.iter().all(|layer| layer["gops"].as_f64().unwrap() > 0.0), "{report}");
+    let expected = report["expected"].as_array().unwrap();
+    let models: Vec<&str> = expected.iter().map(|picture| picture["model"].as_str().unwrap()).collect();
+    assert_eq!(models, ["Stable Diffusion 1.5", "Stable Diffusion 1.5", "demo"]);
+    let seconds = |picture: &serde_json::Value| {
+        ["step_seconds", "decode_seconds", "total_seconds"].map(|key| picture[key].as_f64().unwrap())
+    };
+    for picture in expected.iter().chain(report["painted"].as_array().unwrap()) {
+        let [step, decode, total] = seconds(picture);
+        assert!(step > 0.0 && decode > 0.0 && total > step + decode, "{picture}");
+    }
+    assert_eq!((&report["board"]["threads"], &report["reading_mb_per_second"]), (&2.into(), &serde_json::Value::Null));
+    assert!(!report["board"]["cpu"].as_str().unwrap().is_empty());
+}
+
+#[test]
 fn the_page_is_written_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (code, stdout, stderr) = run(&["page", "--into", "web/diffused"], folder.path());

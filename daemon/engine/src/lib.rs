@@ -17,6 +17,7 @@ pub mod hires;
 pub mod inpainting;
 pub mod latents;
 pub mod layer;
+pub mod layer_kinds;
 pub mod layer_onnx;
 pub mod memory_plan;
 mod models;
@@ -51,10 +52,11 @@ pub use bundle::{Bundle, Source};
 use checkpoint::Origin;
 pub use checkpoint::StepCheckpoint;
 use conditioning::Conditioning;
-pub use diffused_kernels::cpu;
+pub use diffused_kernels::{cpu, peak};
 use error::{Error, Result};
 #[doc(hidden)]
 pub use graph::check_graph;
+use layer_kinds::{LayerTrial, StageWork};
 use memory_plan::{MemoryPlan, RunBudget, StageDemand};
 use models::Models;
 use pipeline::{Pipeline, Tracker};
@@ -156,6 +158,17 @@ impl Engine {
     /// Multiply-adds of all products in `painting`, every call of the UNet included.
     pub fn work(&mut self, painting: &Painting) -> Result<u64> {
         Ok(self.models.demands(painting)?.iter().map(StageDemand::work).sum())
+    }
+
+    /// The same by the layers' kinds, for each stage in order.
+    pub fn work_by_kind(&mut self, painting: &Painting) -> Result<Vec<StageWork>> {
+        let of = |of: &StageDemand| StageWork { stage: of.stage, runs: of.macs.len(), of_run: of.demand.work };
+        Ok(self.models.demands(painting)?.iter().map(of).collect())
+    }
+
+    /// Runs a layer once on the worker threads.
+    pub fn run_layer(&self, trial: &mut LayerTrial) {
+        self.workers.install(|| (trial.run)());
     }
 
     /// Paints `painting` from `start`, calling `observer` at each layer and step.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::hires::SamplingPass;
+use crate::layer_kinds::WorkByKind;
 use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
@@ -91,7 +92,7 @@ pub(crate) struct Demand {
     /// Bytes of the largest block of a matrix.
     pub(crate) largest_block: u64,
     /// Multiply-adds of a run.
-    pub(crate) macs: u64,
+    pub(crate) work: WorkByKind,
 }
 
 impl Demand {
@@ -106,7 +107,7 @@ impl Demand {
             matrices: self.matrices,
             weights_ahead: self.weights_ahead + next.weights_ahead,
             largest_block: self.largest_block.max(next.largest_block),
-            macs: self.macs + next.macs,
+            work: self.work + next.work,
         }
     }
 
@@ -122,7 +123,7 @@ impl Demand {
             matrices: self.matrices,
             weights_ahead: self.weights_ahead.max(other.weights_ahead),
             largest_block: self.largest_block.max(other.largest_block),
-            macs: self.macs.max(other.macs),
+            work: if self.work.total() < other.work.total() { other.work } else { self.work },
         }
     }
 
@@ -182,7 +183,7 @@ pub(crate) struct StageDemand {
 impl StageDemand {
     /// So many runs, all alike.
     pub(crate) fn new(pass: SamplingPass, stage: Stage, runs: usize, demand: Demand) -> StageDemand {
-        StageDemand { pass, stage, macs: vec![demand.macs; runs], demand }
+        StageDemand { pass, stage, macs: vec![demand.work.total(); runs], demand }
     }
 
     /// Multiply-adds of all runs.
@@ -352,7 +353,7 @@ mod tests {
             matrices: (0..count).map(|i| (Arc::from(format!("m{i}")), MIB)).collect(),
             weights_ahead: 0,
             largest_block: MIB / 4,
-            macs: 0,
+            work: WorkByKind::default(),
         };
         let of = |stage, demand| StageDemand::new(SamplingPass::First, stage, 1, demand);
         vec![

@@ -71,8 +71,8 @@ impl Network {
         // At the end the result is copied out of the graph's own memory.
         let result = 2 * size_of::<f32>() * signature.output.iter().product::<usize>();
         let (activations, tables) = (schedule.activations().max(result) as u64, schedule.tables() as u64);
-        let (strips, macs) = (schedule.segment().cloned(), schedule.macs());
-        Ok(Demand { activations, strips, tables, beside, matrices, weights_ahead, largest_block, macs })
+        let (strips, work) = (schedule.segment().cloned(), schedule.work());
+        Ok(Demand { activations, strips, tables, beside, matrices, weights_ahead, largest_block, work })
     }
 
     /// Gets ready for runs of these `kinds`, which come in the `order` of these indices.
@@ -145,7 +145,7 @@ impl Network {
     pub(crate) fn demand_into(&mut self, signature: &Signature) -> Result<Demand> {
         let schedule = self.graph.schedule(signature, true)?;
         let segment = self.row_wise(&schedule)?;
-        let (tables, macs) = (schedule.tables() as u64, schedule.macs());
+        let (tables, work) = (schedule.tables() as u64, schedule.work());
         Ok(Demand {
             activations: 0,
             strips: Some(segment),
@@ -154,7 +154,7 @@ impl Network {
             matrices: vec![],
             weights_ahead: 0,
             largest_block: 0,
-            macs,
+            work,
         })
     }
 

@@ -46,6 +46,8 @@ pub enum Command {
     Check(ConfigFile),
     /// Look for what hinders the service: board, configuration, model, disk, broker
     Doctor(DoctorArgs),
+    /// Measure how fast this board is, and what a picture takes
+    Bench(BenchArgs),
     /// Paint one image
     Generate(Box<GenerateArgs>),
     /// Show how much memory an image needs
@@ -93,6 +95,23 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub quick: bool,
     /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diffused bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Its model, threads and memory
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// The model's bundle; the configuration's if not given
+    #[arg(long, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+    /// Worker threads, 1 to 256; the configuration's, or one for each CPU, if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+    /// Print JSON, to be sent in
     #[arg(long)]
     pub json: bool,
 }

@@ -18,6 +18,7 @@ use crate::service;
 pub(super) use finding::amount;
 use finding::{Finding, Severity};
 use memory::{MemoryBudget, Needs};
+pub(super) use model::rate as read_rate;
 
 mod broker;
 mod disk;

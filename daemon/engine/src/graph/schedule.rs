@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::{Tick, concrete, footprint, glue_op, into_ours, order, repeat};
 use crate::cancel;
 use crate::error::{Error, Result};
+use crate::layer_kinds::{LayerKind, WorkByKind};
 use crate::quantized::QuantizedValues;
 use crate::strips::{self, Segment, StripPlan};
 
@@ -31,7 +32,7 @@ pub(crate) struct Schedule {
     tables: usize,
     activations: usize,
     standard: usize,
-    macs: u64,
+    work: WorkByKind,
     part: GraphPart,
 }
 
@@ -55,7 +56,10 @@ impl Schedule {
         glue_op::replace(&mut model)?;
         let mut plan = order::plan(model, &places)?;
         let tables = net_ops(&plan).map(|(_, op)| op.table_bytes()).sum();
-        let macs = operator_macs(&plan)?.iter().sum();
+        let mut work = WorkByKind::default();
+        for ((_, op), macs) in net_ops(&plan).zip(operator_macs(&plan)?) {
+            LayerKind::of(&op.layer).into_iter().for_each(|kind| work.count(kind, macs));
+        }
         let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
         if let Some(model) = striped {
             plan = order::plan(model, &places)?;
@@ -73,7 +77,7 @@ impl Schedule {
             activations += last.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
         }
         let standard = footprint::standard_outputs(plan.model(), order)?;
-        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, standard, macs, part, plan })
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, standard, work, part, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
@@ -94,8 +98,8 @@ impl Schedule {
     }
 
     /// Multiply-adds of a run.
-    pub(crate) fn macs(&self) -> u64 {
-        self.macs
+    pub(crate) fn work(&self) -> WorkByKind {
+        self.work
     }
 
     /// Bytes of the small tables that stay in memory.

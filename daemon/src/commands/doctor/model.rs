@@ -78,7 +78,7 @@ fn reading(rate: f64, streamed: Option<u64>) -> Finding {
 }
 
 /// Bytes a second of the file's beginning, which the page cache is told to forget before and after.
-fn rate(path: &Path) -> io::Result<f64> {
+pub(in crate::commands) fn rate(path: &Path) -> io::Result<f64> {
     let file = File::open(path)?;
     let len = file.metadata()?.len().min(SAMPLE);
     let forget = || fadvise(&file, 0, NonZeroU64::new(len), Advice::DontNeed);
