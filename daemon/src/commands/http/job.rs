@@ -112,7 +112,10 @@ impl WebJob {
     pub(super) fn end(self, state: JobState) {
         let WebJob { arrivals, warnings, timestamp, .. } = self;
         let end = JobEnd { state, arrivals, warnings, timestamp };
-        let _ = self.waiter.map(|waiter| waiter.send(end));
+        if let Some(waiter) = self.waiter {
+            // It may have gone.
+            let _ = waiter.send(end);
+        }
     }
 
     /// Nobody waits any more: what only its images need is dropped.
