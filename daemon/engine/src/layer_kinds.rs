@@ -14,12 +14,11 @@ use diffused_kernels::{
 use serde::Serialize;
 
 use crate::layer::Layer;
-use crate::request::Stage;
 
 /// A kind of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LayerKind {
+pub enum WorkKind {
     /// Convolutions.
     Convolution,
     /// Linear layers.
@@ -30,28 +29,28 @@ pub enum LayerKind {
     AttentionF32,
 }
 
-impl LayerKind {
+impl WorkKind {
     /// Every kind.
-    pub const ALL: [LayerKind; 4] =
-        [LayerKind::Convolution, LayerKind::Linear, LayerKind::AttentionInt8, LayerKind::AttentionF32];
+    pub const ALL: [WorkKind; 4] =
+        [WorkKind::Convolution, WorkKind::Linear, WorkKind::AttentionInt8, WorkKind::AttentionF32];
 
     /// In words.
     pub fn label(self) -> &'static str {
         match self {
-            LayerKind::Convolution => "convolution",
-            LayerKind::Linear => "linear layer",
-            LayerKind::AttentionInt8 => "attention, int8",
-            LayerKind::AttentionF32 => "attention, f32",
+            WorkKind::Convolution => "convolution",
+            WorkKind::Linear => "linear layer",
+            WorkKind::AttentionInt8 => "attention, int8",
+            WorkKind::AttentionF32 => "attention, f32",
         }
     }
 
     /// The kind of a layer, if it multiplies at all.
-    pub(crate) fn of(layer: &Layer) -> Option<LayerKind> {
+    pub(crate) fn of(layer: &Layer) -> Option<WorkKind> {
         match layer {
-            Layer::Conv2d { .. } => Some(LayerKind::Convolution),
-            Layer::Linear { .. } => Some(LayerKind::Linear),
-            Layer::Attention { int8: true, .. } => Some(LayerKind::AttentionInt8),
-            Layer::Attention { int8: false, .. } => Some(LayerKind::AttentionF32),
+            Layer::Conv2d { .. } => Some(WorkKind::Convolution),
+            Layer::Linear { .. } => Some(WorkKind::Linear),
+            Layer::Attention { int8: true, .. } => Some(WorkKind::AttentionInt8),
+            Layer::Attention { int8: false, .. } => Some(WorkKind::AttentionF32),
             Layer::Embedding { .. }
             | Layer::TimeEmbedding { .. }
             | Layer::AddSilu {}
@@ -64,13 +63,13 @@ impl LayerKind {
     }
 }
 
-/// Multiply-adds of each kind of layers, in the order of [`LayerKind::ALL`].
+/// Multiply-adds of each kind of layers, in the order of [`WorkKind::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct WorkByKind(pub [u64; 4]);
 
 impl WorkByKind {
     /// Adds multiply-adds of a kind.
-    pub(crate) fn count(&mut self, kind: LayerKind, macs: u64) {
+    pub(crate) fn count(&mut self, kind: WorkKind, macs: u64) {
         self.0[kind as usize] += macs;
     }
 
@@ -94,21 +93,10 @@ impl Add for WorkByKind {
     }
 }
 
-/// The work of a painting's stage.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct StageWork {
-    /// The stage.
-    pub stage: Stage,
-    /// How often its network runs.
-    pub runs: usize,
-    /// What a run computes at most.
-    pub of_run: WorkByKind,
-}
-
 /// A layer that can be run again and again.
 pub struct LayerTrial {
     /// Its kind.
-    pub kind: LayerKind,
+    pub kind: WorkKind,
     /// Its shape, in words.
     pub shape: &'static str,
     /// Multiply-adds of a run.
@@ -119,12 +107,12 @@ pub struct LayerTrial {
 
 impl LayerTrial {
     /// A layer of this kind, at the level of this process.
-    pub fn of(kind: LayerKind) -> LayerTrial {
+    pub fn of(kind: WorkKind) -> LayerTrial {
         match kind {
-            LayerKind::Convolution => convolution(320, 64, "3×3, 320 channels at 64 × 64"),
-            LayerKind::Linear => linear(1024, 640, 640, "1024 × 640 × 640"),
-            LayerKind::AttentionInt8 => attention(kind, 1024, 4096, "1024 queries, 4096 keys, 8 heads of 40"),
-            LayerKind::AttentionF32 => attention(kind, 4096, 77, "4096 queries, 77 keys, 8 heads of 40"),
+            WorkKind::Convolution => convolution(320, 64, "3×3, 320 channels at 64 × 64"),
+            WorkKind::Linear => linear(1024, 640, 640, "1024 × 640 × 640"),
+            WorkKind::AttentionInt8 => attention(kind, 1024, 4096, "1024 queries, 4096 keys, 8 heads of 40"),
+            WorkKind::AttentionF32 => attention(kind, 4096, 77, "4096 queries, 77 keys, 8 heads of 40"),
         }
     }
 }
@@ -157,7 +145,7 @@ fn convolution(channels: usize, side: usize, shape: &'static str) -> LayerTrial 
         Level::current().conv2d(&call, &mut out);
     };
     let macs = (side * side * channels * channels * 9) as u64;
-    LayerTrial { kind: LayerKind::Convolution, shape, macs, run: Box::new(run) }
+    LayerTrial { kind: WorkKind::Convolution, shape, macs, run: Box::new(run) }
 }
 
 fn linear(rows: usize, k: usize, features: usize, shape: &'static str) -> LayerTrial {
@@ -170,17 +158,17 @@ fn linear(rows: usize, k: usize, features: usize, shape: &'static str) -> LayerT
         let epilogue = Epilogue { activation: ActivationFn::None, ..Epilogue::NONE };
         Level::current().linear(&LinearCall { x, panels, features, epilogue }, &mut out);
     };
-    LayerTrial { kind: LayerKind::Linear, shape, macs: (rows * k * features) as u64, run: Box::new(run) }
+    LayerTrial { kind: WorkKind::Linear, shape, macs: (rows * k * features) as u64, run: Box::new(run) }
 }
 
-fn attention(kind: LayerKind, queries: usize, keys: usize, shape: &'static str) -> LayerTrial {
+fn attention(kind: WorkKind, queries: usize, keys: usize, shape: &'static str) -> LayerTrial {
     let sizes = AttentionShape { batch: 1, heads: 8, head_dim: 40, queries, keys, causal: false };
     let channels = sizes.heads * sizes.head_dim;
     let (mut q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
     let run = move || {
         let call = AttentionCall { k: &k, v: &v, shape: sizes };
         match kind {
-            LayerKind::AttentionInt8 => Level::current().attention_int8(&call, &mut q),
+            WorkKind::AttentionInt8 => Level::current().attention_int8(&call, &mut q),
             _ => Level::current().attention(&call, &mut q),
         }
     };
@@ -193,7 +181,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_a_layer_that_runs() {
-        for kind in LayerKind::ALL {
+        for kind in WorkKind::ALL {
             let mut trial = LayerTrial::of(kind);
             (trial.run)();
             assert_eq!(trial.kind, kind);
@@ -204,7 +192,7 @@ mod tests {
     #[test]
     fn time_is_work_over_rate() {
         let mut work = WorkByKind::default();
-        work.count(LayerKind::Linear, 30);
+        work.count(WorkKind::Linear, 30);
         let work = work + WorkByKind([10, 0, 40, 0]);
         assert_eq!((work.total(), work.seconds(&[10.0, 3.0, 20.0, 1.0])), (80, 13.0));
     }

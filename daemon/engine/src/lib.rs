@@ -56,12 +56,12 @@ pub use diffused_kernels::{cpu, peak};
 use error::{Error, Result};
 #[doc(hidden)]
 pub use graph::check_graph;
-use layer_kinds::{LayerTrial, StageWork};
+use layer_kinds::{LayerTrial, WorkByKind};
 use memory_plan::{MemoryPlan, RunBudget, StageDemand};
 use models::Models;
 use pipeline::{Pipeline, Tracker};
 use quantized::QuantizedValues;
-use request::{Observer, Start};
+use request::{Observer, Stage, Start};
 pub use resolver::{Painting, Resolver};
 use text_encoder::Embeddings;
 pub use warning::Warning;
@@ -87,6 +87,17 @@ impl Options {
     pub fn process(&self) -> u64 {
         memory_plan::process(self.threads()) + self.beside
     }
+}
+
+/// The work of a painting's stage.
+#[derive(Debug, Clone, Copy)]
+pub struct StageWork {
+    /// The stage.
+    pub stage: Stage,
+    /// How often its network runs.
+    pub runs: usize,
+    /// What a run computes at most.
+    pub of_run: WorkByKind,
 }
 
 /// A model that is ready to paint.

@@ -15,12 +15,12 @@ use common::{Studio, demo};
 
 /// Keeps what the engine reports.
 #[derive(Default)]
-struct Recorder {
+struct CheckpointRecorder {
     done: f64,
     checkpoints: Vec<StepCheckpoint>,
 }
 
-impl Observer for Recorder {
+impl Observer for CheckpointRecorder {
     fn tick(&mut self, progress: PaintingProgress) {
         assert!(progress.done >= self.done, "{progress:?}");
         self.done = progress.done;
@@ -53,8 +53,8 @@ impl Studio {
         self.resolver.resolve(request, None).unwrap()
     }
 
-    fn paint(&mut self, painting: &Painting, start: Start) -> (RgbImage, Recorder) {
-        let mut recorder = Recorder::default();
+    fn paint(&mut self, painting: &Painting, start: Start) -> (RgbImage, CheckpointRecorder) {
+        let mut recorder = CheckpointRecorder::default();
         let image = self.engine.paint(painting, start, &mut recorder).unwrap();
         assert!((recorder.done - 1.0).abs() < 1e-9, "{}", recorder.done);
         (image, recorder)

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use diffused_engine::layer_kinds::LayerKind;
+use diffused_engine::layer_kinds::WorkKind;
 use diffused_engine::request::{Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, cpu};
 
@@ -72,7 +72,7 @@ pub fn run(arguments: &BenchArgs) -> Result<(), Failure> {
 
 /// One layer of each kind.
 fn layer_rates(engine: &Engine) -> Vec<LayerRate> {
-    LayerKind::ALL.into_iter().map(|kind| layer_rate(engine, kind)).collect()
+    WorkKind::ALL.into_iter().map(|kind| layer_rate(engine, kind)).collect()
 }
 
 /// Bytes a second of the weights in `folder`.

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::{Tick, concrete, footprint, glue_op, into_ours, order, repeat};
 use crate::cancel;
 use crate::error::{Error, Result};
-use crate::layer_kinds::{LayerKind, WorkByKind};
+use crate::layer_kinds::{WorkByKind, WorkKind};
 use crate::quantized::QuantizedValues;
 use crate::strips::{self, Segment, StripPlan};
 
@@ -58,7 +58,7 @@ impl Schedule {
         let tables = net_ops(&plan).map(|(_, op)| op.table_bytes()).sum();
         let mut work = WorkByKind::default();
         for ((_, op), macs) in net_ops(&plan).zip(operator_macs(&plan)?) {
-            LayerKind::of(&op.layer).into_iter().for_each(|kind| work.count(kind, macs));
+            WorkKind::of(&op.layer).into_iter().for_each(|kind| work.count(kind, macs));
         }
         let striped = if strips { segment::replace(plan.model(), plan.order_without_consts())? } else { None };
         if let Some(model) = striped {

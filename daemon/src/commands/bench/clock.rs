@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use diffused_engine::layer_kinds::{LayerKind, LayerTrial};
+use diffused_engine::layer_kinds::{LayerTrial, WorkKind};
 use diffused_engine::request::{Observer, PaintingProgress};
 use diffused_engine::{Engine, cpu, peak};
 
@@ -27,7 +27,7 @@ fn fastest(mut run: impl FnMut()) -> f64 {
 }
 
 /// How fast the engine's threads compute a layer of this kind.
-pub(super) fn layer_rate(engine: &Engine, kind: LayerKind) -> LayerRate {
+pub(super) fn layer_rate(engine: &Engine, kind: WorkKind) -> LayerRate {
     let mut trial = LayerTrial::of(kind);
     let seconds = fastest(|| engine.run_layer(&mut trial));
     LayerRate { kind, shape: trial.shape, gops: rounded(2e-9 * trial.macs as f64 / seconds) }

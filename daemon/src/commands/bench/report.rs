@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::layer_kinds::LayerKind;
+use diffused_engine::layer_kinds::WorkKind;
 use serde::Serialize;
 
 use crate::health::{self, TemperatureSensor};
@@ -54,7 +54,7 @@ pub(super) struct Heat {
 /// How fast a layer is on all threads.
 #[derive(Debug, Serialize)]
 pub(super) struct LayerRate {
-    pub(super) kind: LayerKind,
+    pub(super) kind: WorkKind,
     pub(super) shape: &'static str,
     pub(super) gops: f64,
 }
@@ -112,7 +112,7 @@ pub(super) fn rounded(number: f64) -> f64 {
 
 /// Multiply-adds a second of each kind.
 pub(super) fn rates(layers: &[LayerRate]) -> [f64; 4] {
-    LayerKind::ALL.map(|kind| layers.iter().find(|layer| layer.kind == kind).map_or(f64::NAN, |layer| layer.gops * 5e8))
+    WorkKind::ALL.map(|kind| layers.iter().find(|layer| layer.kind == kind).map_or(f64::NAN, |layer| layer.gops * 5e8))
 }
 
 impl fmt::Display for Heat {
@@ -196,7 +196,7 @@ mod tests {
     fn a_report_is_a_table() {
         let layer = |kind, gops| LayerRate { kind, shape: "3 × 3", gops };
         let layers: Vec<LayerRate> =
-            LayerKind::ALL.into_iter().zip([8.0, 4.0, 2.0, 1.0]).map(|(k, g)| layer(k, g)).collect();
+            WorkKind::ALL.into_iter().zip([8.0, 4.0, 2.0, 1.0]).map(|(k, g)| layer(k, g)).collect();
         assert_eq!(rates(&layers), [4e9, 2e9, 1e9, 5e8]);
         let time = |seconds| PaintingTime::new("demo".into(), (128, 96), 2, [seconds, 0.5, 2.0 * seconds + 0.5]);
         let heat = |celsius| Heat { celsius: Some(celsius), throttled: Some(false) };
