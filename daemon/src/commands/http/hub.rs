@@ -212,10 +212,11 @@ impl Hub {
     }
 }
 
-/// The job that is painted, or the next.
+/// The job that is painted, or the next. One of which nothing was heard, and for which nobody waits, may not be there.
 fn current(jobs: &mut [WebJob]) -> Option<&mut WebJob> {
-    let running = jobs.iter().position(WebJob::is_running).unwrap_or(0);
-    jobs.get_mut(running)
+    let next = || jobs.iter().position(|job| job.is_answered || job.is_wanted());
+    let current = jobs.iter().position(WebJob::is_running).or_else(next)?;
+    jobs.get_mut(current)
 }
 
 impl DeviceView {
