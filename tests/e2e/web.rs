@@ -298,15 +298,15 @@ pub(crate) fn elsewhere_a_token_is_needed() {
 pub(crate) fn a_client_that_hangs_up_leaves_its_job() {
     let mut harness = Harness::start();
     let server = WebServer::ready(&harness);
-    let body = house(1, 200).to_string();
+    let body = house(1, 400).to_string();
     let mut stream = server.connect();
     let head = format!("POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let running = |topic: &str| topic.ends_with("/state");
-    harness.peer.wait_for("running", |message| running(&message.topic) && message.json()["state"] == "running");
+    let is_state = |topic: &str| topic.ends_with("/state");
+    wait_until("it runs", || server.get("progress").json()["textinfo"] == "running");
     drop(stream);
     assert_eq!(server.get("progress").json()["state"]["job_count"], 1);
-    harness.peer.wait_for("done", |message| running(&message.topic) && message.json()["state"] == "done");
+    harness.peer.wait_for("done", |message| is_state(&message.topic) && message.json()["state"] == "done");
     wait_until("it is known to be done", || server.get("progress").json()["state"]["job_count"] == 0);
 }
 
