@@ -17,6 +17,7 @@ import piexif
 import piexif.helper
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 HERE = Path(__file__).parent / "init_images"
 ORANGE = (255, 128, 0)
@@ -67,6 +68,15 @@ def turned():
     chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
     plain.write_bytes(bytes_[:-12] + chunk + bytes_[-12:])
     assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(plain))), np.asarray(upright))
+    # The same as ImageMagick has it in a text.
+    whole = b"Exif\0\0" + data
+    digits = whole.hex()
+    lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    for name, packed in [("turned-text.png", False), ("turned-packed-text.png", True)]:
+        text = PngInfo()
+        text.add_text("Raw profile type exif", f"\nexif\n{len(whole):8}\n{lines}\n", zip=packed)
+        upright.transpose(STORED[6]).save(HERE / name, optimize=True, pnginfo=text)
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(HERE / name))), np.asarray(upright)), name
 
 
 def transparent():

@@ -23,6 +23,7 @@ use crate::files::write_atomically;
 use upright::Upright;
 
 mod container;
+mod raw_profile;
 mod upright;
 
 /// The formats that are read; of animations the first frame.
@@ -44,6 +45,8 @@ const GIF: u64 = 8;
 /// Bytes for all that does not grow with the image: colour profiles, the decoder's windows. The process's own cover
 /// them.
 const DECODER: u64 = 2 << 20;
+/// The most bytes that a lossless WebP's codes may take: encoders describe some hundred groups of them, of 20 KiB at most.
+const MAX_CODES: u64 = 64 << 20;
 const FIELD: &str = "init_images";
 const MIB: u64 = 1 << 20;
 
@@ -59,6 +62,8 @@ pub struct Header {
     orientation: Orientation,
     /// Bytes for each pixel while the file is unpacked.
     unpacking: u64,
+    /// Bytes for a WebP's codes meanwhile.
+    codes: u64,
 }
 
 impl Header {
@@ -80,6 +85,12 @@ impl Header {
         if !container.is_whole {
             return Err(Fault::param(FIELD, "the image is cut off: the end of the file is missing"));
         }
+        if container.codes > MAX_CODES {
+            let message = format!("unpacking the image would take {} MiB for its codes alone", container.codes / MIB);
+            return Err(Fault::too_large(FIELD, format!("{message}; save it by another program, or as a PNG")));
+        }
+        file.rewind().map_err(unreadable)?;
+        let profile = if format == ImageFormat::Png { raw_profile::exif(&mut file) } else { None };
         file.rewind().map_err(unreadable)?;
         let mut decoder = ImageReader::with_format(&mut file, format).into_decoder().map_err(broken)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
@@ -90,7 +101,7 @@ impl Header {
             let most = format!("{MAX_SIDE} a side and {} megapixels are allowed", MAX_PIXELS >> 20);
             return Err(Fault::too_large(FIELD, format!("the image has {width}×{height} pixels; {most}")));
         }
-        let exif = container.exif.or_else(|| decoder.exif_metadata().ok().flatten()).unwrap_or_default();
+        let exif = container.exif.or(profile).or_else(|| decoder.exif_metadata().ok().flatten()).unwrap_or_default();
         // Some write it into other files as it stands in a JPEG.
         let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
         let orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
@@ -101,7 +112,7 @@ impl Header {
             (_, ColorType::Rgb8) => RGB,
             _ => u64::from(colour.bytes_per_pixel()) + RGB,
         };
-        Ok(Header { format, width, height, orientation, unpacking })
+        Ok(Header { format, width, height, orientation, unpacking, codes: container.codes })
     }
 
     /// Width and height of the upright image, pixels.
@@ -212,7 +223,7 @@ impl InitImage {
     fn needs(&self, (width, height): (u32, u32), target: (usize, usize)) -> u64 {
         let size @ (width, height) = (u64::from(width), u64::from(height));
         let scaling = RGB * width * height + Fit::held(size, (target.0 as u64, target.1 as u64));
-        self.len + scaling.max(self.header.unpacking * width * height)
+        self.len + scaling.max(self.header.unpacking * width * height + self.header.codes)
     }
 
     /// The upright image in the size that is painted, so that no more is held meanwhile.

@@ -17,6 +17,8 @@ pub(super) struct FileStructure {
     pub(super) is_whole: bool,
     /// Of a JPEG, whether it is unpacked row by row: a sequential one with all components in its first scan.
     pub(super) is_sequential: bool,
+    /// Of a WebP, bytes that its decoder takes for the codes of a lossless image.
+    pub(super) codes: u64,
     /// Of a PNG, its metadata, which may stand before the pixels or behind them.
     pub(super) exif: Option<Vec<u8>>,
 }

@@ -129,7 +129,9 @@ fn photographs_stand_upright() {
             assert!(found <= most, "{name}: {found}");
         }
     }
-    assert_eq!(unpacked("turned-behind.png", Colour::WHITE), upright);
+    for name in ["turned-behind.png", "turned-text.png", "turned-packed-text.png"] {
+        assert_eq!(unpacked(name, Colour::WHITE), upright, "{name}");
+    }
 }
 
 #[test]
@@ -145,6 +147,22 @@ fn a_turned_photograph_is_scaled_as_an_upright_one() {
             assert!(turned == upright, "{fit:?}, {orientation}");
         }
     }
+}
+
+#[test]
+fn what_a_webps_codes_take_is_known_before_they_are_unpacked() {
+    // 40 groups of five codes, each with a table of 1024 entries.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/init_image");
+    let image = open(&std::fs::read(folder.join("codes.webp")).unwrap()).unwrap();
+    let (codes, tables) = (image.header.codes, 40 * 5 * 4096);
+    assert!((tables..tables + tables / 4).contains(&codes), "{codes} bytes");
+    assert!(image.memory(&parameters(64, 64)) > codes);
+    assert_eq!(image.unpack(&parameters(4, 4)).unwrap(), RgbImage::new(4, 4));
+    for name in ["rgba.webp", "turned-1.webp", "animated.webp", "rgba-lossy.webp"] {
+        let codes = open(&golden(name)).unwrap().header.codes;
+        assert!((1..200 << 10).contains(&codes), "{name}: {codes} bytes");
+    }
+    assert_eq!(open(&golden("lossy.webp")).unwrap().header.codes, 0);
 }
 
 #[test]

@@ -5,10 +5,14 @@ use std::io::{self, BufRead, Read, Seek};
 
 use super::FileStructure;
 
+mod codes;
+
 /// Bytes of a chunk's name and length.
 const HEAD: u64 = 8;
 /// Bytes of what a frame of an animation says of itself.
 const ANIMATION_FRAME: u64 = 16;
+/// How transparency is stored: as a lossless image's green.
+const LOSSLESS: u8 = 1;
 
 /// Goes through the chunks of a WebP, without reading its pixels.
 pub(super) fn walk(file: &mut (impl BufRead + Seek), found: &mut FileStructure) -> io::Result<()> {
@@ -23,13 +27,18 @@ pub(super) fn walk(file: &mut (impl BufRead + Seek), found: &mut FileStructure) 
         file.read_exact(&mut [0])?;
         file.seek(io::SeekFrom::Start(start))?;
     }
-    chunks(file, inside, None)?;
+    chunks(file, inside, None, found)?;
     found.is_whole = true;
     Ok(())
 }
 
 /// Goes through chunks of `left` bytes in all: those of an animation's frame of the size `canvas`, or of the file.
-fn chunks(file: &mut (impl BufRead + Seek), mut left: u64, mut canvas: Option<(u32, u32)>) -> io::Result<()> {
+fn chunks(
+    file: &mut (impl BufRead + Seek),
+    mut left: u64,
+    mut canvas: Option<(u32, u32)>,
+    found: &mut FileStructure,
+) -> io::Result<()> {
     let is_file = canvas.is_none();
     while left >= HEAD {
         let (name, len) = chunk(file)?;
@@ -49,12 +58,23 @@ fn chunks(file: &mut (impl BufRead + Seek), mut left: u64, mut canvas: Option<(u
             b"VP8L" => {
                 let [_, a, b, c, d] = bytes(file)?;
                 let sizes = u32::from_le_bytes([a, b, c, d]);
-                Some(((sizes & 0x3fff) + 1, (sizes >> 14 & 0x3fff) + 1))
+                let size = ((sizes & 0x3fff) + 1, (sizes >> 14 & 0x3fff) + 1);
+                let codes = codes::memory(file.by_ref().take(len.saturating_sub(5)), size)?;
+                found.codes = found.codes.max(codes);
+                Some(size)
+            }
+            b"ALPH" => {
+                let [head] = bytes(file)?;
+                if let (LOSSLESS, Some(size)) = (head & 3, canvas) {
+                    let codes = codes::memory(file.by_ref().take(len.saturating_sub(1)), size)?;
+                    found.codes = found.codes.max(codes);
+                }
+                None
             }
             b"ANMF" if is_file => {
                 let [_, _, _, _, _, _, w, i, d, h, g, t, _, _, _, _] = bytes(file)?;
                 let size = (number([w, i, d]) + 1, number([h, g, t]) + 1);
-                chunks(file, len.saturating_sub(ANIMATION_FRAME), Some(size))?;
+                chunks(file, len.saturating_sub(ANIMATION_FRAME), Some(size), found)?;
                 None
             }
             _ => None,
@@ -111,7 +131,9 @@ mod tests {
         let canvas = |width: u8, height: u8| chunk(b"VP8X", &[0, 0, 0, 0, width - 1, 0, 0, height - 1, 0, 0]);
         let lossy = |width: u8, height: u8| chunk(b"VP8 ", &[0, 0, 0, 0, 0, 0, width, 0, height, 0]);
         let sizes = |width: u32, height: u32| ((width - 1) | ((height - 1) << 14)).to_le_bytes();
-        let lossless = |width, height| chunk(b"VP8L", &[&[0x2f][..], &sizes(width, height), &[0]].concat());
+        // No transforms, no cached colours, one group of codes with one symbol each.
+        let codes = [0b1000_1000, 0b1000_1000, 0b1000, 0];
+        let lossless = |width, height| chunk(b"VP8L", &[&[0x2f][..], &sizes(width, height), &codes].concat());
         let animated = |width: u8, height: u8, inner: Vec<u8>| {
             let head = [0, 0, 0, 0, 0, 0, width - 1, 0, 0, height - 1, 0, 0, 0, 0, 0, 0];
             chunk(b"ANMF", &[&head[..], &inner].concat())
