@@ -326,6 +326,9 @@ pub struct PlanArgs {
     /// Plan for a second pass at SCALE times the width and height
     #[arg(long, value_name = "SCALE", conflicts_with = "image_to_image")]
     pub hires: Option<f64>,
+    /// What enlarges the image before it: Latent, Lanczos, Model, …
+    #[arg(long, value_name = "NAME", requires = "hires")]
+    pub hires_upscaler: Option<HiresUpscaler>,
     /// The model's bundle; the demo model if not given
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,

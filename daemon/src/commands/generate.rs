@@ -102,7 +102,7 @@ fn draw(request: Request, resolver: &Resolver, arguments: &GenerateArgs) -> Resu
         return Ok(request);
     }
     let wildcards = Wildcards::new(arguments.wildcards.clone());
-    let drawn = wildcards.draw(&request.prompt, &request.negative_prompt, request.seed);
+    let drawn = wildcards.draw(&request, request.seed);
     let drawn = drawn.map_err(|fault| Failure::Usage(fault.to_string()))?;
     Ok(drawn_request(&request, &drawn, request.seed))
 }

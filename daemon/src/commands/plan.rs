@@ -21,7 +21,8 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let default = resolver.manifest().picture.default;
     let [width, height] = [arguments.width, arguments.height].map(|side| side.unwrap_or(default));
     let PlanArgs { cfg_scale, guidance_interval, cache_interval, steps, decoder, upscale, hires, .. } = *arguments;
-    let hires = hires.map(|scale| HiresRequest { scale: Some(scale), ..HiresRequest::default() });
+    let upscaler = arguments.hires_upscaler;
+    let hires = hires.map(|scale| HiresRequest { scale: Some(scale), upscaler, ..HiresRequest::default() });
     let (width, height) = (Some(width), Some(height));
     let request = Request {
         width,

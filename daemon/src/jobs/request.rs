@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use diffused_engine::bundle::{MAX_SIDE, Manifest, PictureSizes};
+use diffused_engine::hires::HiresRequest;
 use diffused_engine::prompt::PromptSyntax;
 use diffused_engine::request::Request;
 use diffused_engine::{Options, Painting, Resolver};
@@ -20,7 +21,7 @@ use crate::display::size::{PaintableSides, painted};
 use crate::display::spec::{DisplaySpec, OutputRequest};
 use crate::jobs::init_image::InitImage;
 use crate::jobs::sources::{SourceBytes, Sources, of_mask};
-use crate::jobs::wildcards::Wildcards;
+use crate::jobs::wildcards::{DrawnPrompts, Wildcards};
 use crate::random;
 use fields::Fields;
 pub use fields::whole;
@@ -66,9 +67,9 @@ pub struct Job {
     pub transaction: Option<Value>,
     /// The image.
     pub request: Request,
-    /// For each image: the prompt and the negative prompt that were drawn for it; empty where nothing was left open.
+    /// For each image: the prompts that were drawn for it; empty where nothing was left open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub drawn: Vec<[String; 2]>,
+    pub drawn: Vec<DrawnPrompts>,
     /// The image that image to image starts from.
     #[serde(skip)]
     pub init_image: Option<InitImage>,
@@ -172,11 +173,11 @@ impl Job {
 
     /// Draws what its prompts leave open, for each image by its seed: once, so that a restart paints the same.
     pub fn draw(&mut self, wildcards: &Wildcards, resolver: &Resolver) -> Result<(), Fault> {
-        let Request { prompt, negative_prompt, seed, .. } = &self.request;
         if resolver.prompt_syntax(&self.request) == PromptSyntax::A1111 {
-            let draw = |index| wildcards.draw(prompt, negative_prompt, seed.wrapping_add(index));
+            let draw = |index| wildcards.draw(&self.request, self.request.seed.wrapping_add(index));
             let drawn = (0..self.count).map(draw).collect::<Result<Vec<_>, _>>()?;
-            let leaves_open = drawn.iter().any(|[a, b]| (a, b) != (prompt, negative_prompt));
+            let templates = DrawnPrompts::templates(&self.request);
+            let leaves_open = drawn.iter().any(|drawn| *drawn != templates);
             self.drawn = if leaves_open { drawn } else { vec![] };
         }
         Ok(())
@@ -210,7 +211,8 @@ impl Job {
 }
 
 /// `template` with the prompts that were drawn from it.
-pub fn drawn_request(template: &Request, [prompt, negative_prompt]: &[String; 2], seed: u64) -> Request {
+pub fn drawn_request(template: &Request, drawn: &DrawnPrompts, seed: u64) -> Request {
+    let DrawnPrompts(prompt, negative_prompt, hires, hires_negative) = drawn;
     let of = |template: &String, drawn: &String| Some(template.clone()).filter(|template| template != drawn);
     Request {
         prompt: prompt.clone(),
@@ -218,6 +220,11 @@ pub fn drawn_request(template: &Request, [prompt, negative_prompt]: &[String; 2]
         prompt_template: of(&template.prompt, prompt),
         negative_prompt_template: of(&template.negative_prompt, negative_prompt),
         seed,
+        hires: template.hires.as_ref().map(|template| HiresRequest {
+            prompt: hires.clone(),
+            negative_prompt: hires_negative.clone(),
+            ..template.clone()
+        }),
         ..template.clone()
     }
 }

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+use diffused_engine::request::Request;
+use serde::{Deserialize, Serialize};
+
 use crate::contract::fault::Fault;
 
 /// How deep wildcards may lie in each other, those in files included.
@@ -21,6 +24,28 @@ const SEPARATOR: &str = ",";
 #[derive(Debug, Clone, Default)]
 pub struct Wildcards {
     folder: Option<PathBuf>,
+}
+
+/// What was drawn for a request: its prompt and its negative prompt, then those of its second pass, where it has its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrawnPrompts(
+    pub String,
+    pub String,
+    #[serde(default)] pub Option<String>,
+    #[serde(default)] pub Option<String>,
+);
+
+impl DrawnPrompts {
+    /// The prompts of `request` as they stand there.
+    pub fn templates(request: &Request) -> DrawnPrompts {
+        let hires = request.hires.as_ref();
+        DrawnPrompts(
+            request.prompt.clone(),
+            request.negative_prompt.clone(),
+            hires.and_then(|hires| hires.prompt.clone()),
+            hires.and_then(|hires| hires.negative_prompt.clone()),
+        )
+    }
 }
 
 /// An option and how often it is drawn.
@@ -80,15 +105,26 @@ impl Wildcards {
         Wildcards { folder }
     }
 
-    /// What the `prompt` and the `negative_prompt` become with this seed.
+    /// What the prompts of `request` become with this seed. A prompt of the second pass that is the first one's word by word
+    /// becomes what that became.
     ///
     /// # Errors
     ///
     /// What is wrong with a file that they name, or that too much comes of them.
-    pub fn draw(&self, prompt: &str, negative_prompt: &str, seed: u64) -> Result<[String; 2], Fault> {
+    pub fn draw(&self, request: &Request, seed: u64) -> Result<DrawnPrompts, Fault> {
+        let DrawnPrompts(prompt, negative_prompt, hires, hires_negative) = DrawnPrompts::templates(request);
         let mut draws = Draws(seed);
-        let mut draw = |field, text| Drawing { wildcards: self, field, draws: &mut draws }.text(text, 0);
-        Ok([draw("prompt", prompt)?, draw("negative_prompt", negative_prompt)?])
+        let mut draw = |field, text: &str| Drawing { wildcards: self, field, draws: &mut draws }.text(text, 0);
+        let first = draw("prompt", &prompt)?;
+        let negative = draw("negative_prompt", &negative_prompt)?;
+        let mut own = |field, text: Option<String>, template: &String, drawn: &String| match text {
+            Some(text) if text == *template => Ok(Some(drawn.clone())),
+            Some(text) => draw(field, &text).map(Some),
+            None => Ok(None),
+        };
+        let hires = own("hr_prompt", hires, &prompt, &first)?;
+        let hires_negative = own("hr_negative_prompt", hires_negative, &negative_prompt, &negative)?;
+        Ok(DrawnPrompts(first, negative, hires, hires_negative))
     }
 
     /// The lines of the file that `__name__` stands for.
@@ -241,10 +277,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
+    use diffused_engine::hires::HiresRequest;
+
     use super::*;
 
     fn draw(wildcards: &Wildcards, prompt: &str, seed: u64) -> Result<String, Fault> {
-        wildcards.draw(prompt, "", seed).map(|[prompt, _]| prompt)
+        wildcards.draw(&Request { prompt: prompt.into(), ..Request::default() }, seed).map(|drawn| drawn.0)
     }
 
     /// How often each text came of `prompt` in a thousand seeds.
@@ -280,8 +318,24 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_everywhere_and_the_next_one_anew() {
-        let drawn = Wildcards::default().draw("{a|b|c|d} {a|b|c|d}", "{a|b|c|d}", 42).unwrap();
-        assert_eq!(drawn, ["c a", "b"].map(String::from));
+        let four = "{a|b|c|d}";
+        let hires = |prompt: &str| HiresRequest { prompt: Some(prompt.into()), ..HiresRequest::default() };
+        let request = |hires: Option<HiresRequest>| Request {
+            prompt: format!("{four} {four}"),
+            negative_prompt: four.into(),
+            hires,
+            ..Request::default()
+        };
+        let drawn = |hires| Wildcards::default().draw(&request(hires), 42).unwrap();
+        assert_eq!(drawn(None), DrawnPrompts("c a".into(), "b".into(), None, None));
+        // The second pass's are drawn on from there, or are the first one's.
+        assert_eq!(drawn(Some(hires("{a|b|c|d} {a|b|c|d}"))).2.as_deref(), Some("c a"));
+        let own = drawn(Some(HiresRequest { negative_prompt: Some(four.into()), ..hires("{x|y|z} {x|y|z} {x|y|z}") }));
+        assert_eq!((own.0.as_str(), own.1.as_str(), own.3.as_deref()), ("c a", "b", Some("b")));
+        assert!(own.2.is_some_and(|text| text.split(' ').all(|word| ["x", "y", "z"].contains(&word))));
+        // A journal of two prompts.
+        let kept: DrawnPrompts = serde_json::from_str(r#"["c a", "b"]"#).unwrap();
+        assert_eq!(kept, drawn(None));
         assert!(counts(&Wildcards::default(), "{a|b|c|d}").values().all(|count| (180..320).contains(count)));
     }
 
