@@ -256,7 +256,10 @@ async def main():
         client = Client()
         await until("a device", lambda: b"online" in client.on("diffused/frame/status"))
         home = Home(await start(folder))
-        await until("entities", lambda: home.state("sensor.frame_state"))
+        components = json.loads(client.on(DISCOVERY)[-1])["cmps"].values()
+        enabled = sum(component.get("enabled_by_default", True) for component in components)
+        there = lambda: [entity for entity in home.assistant.states.async_entity_ids() if ".frame_" in entity]
+        await until(f"{enabled} entities", lambda: len(there()) == enabled)
         await values(home)
         await settings(home, client)
         await queue(home, client)

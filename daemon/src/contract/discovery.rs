@@ -32,7 +32,10 @@ pub fn payload(topics: &Topics, name: &str, info: &DeviceInfo, preview: bool) ->
             "sw_version": info.version,
         },
         "o": {"name": "diffused", "sw_version": info.version, "support_url": env!("CARGO_PKG_REPOSITORY")},
-        "availability": [{"topic": topics.of("status")}],
+        // Not as a list: Home Assistant has its entities share that, and completes it while it makes the first of them.
+        "availability_topic": topics.of("status"),
+        "payload_available": "online",
+        "payload_not_available": "offline",
         "cmps": components,
     })
 }
