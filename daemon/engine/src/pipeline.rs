@@ -124,6 +124,7 @@ impl<'a> Pipeline<'a> {
     /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
     fn stage_ended(&mut self) {
         if !self.plan.keeps_all {
+            diffused_kernels::release_scratch();
             self.tracker.observer.memory_freed();
         }
     }

@@ -24,6 +24,7 @@ pub mod peak;
 mod product;
 mod rows;
 pub mod scalar;
+mod scratch;
 mod simd;
 mod tiles;
 
@@ -33,3 +34,4 @@ pub use operands::{
     ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, MOST_TERMS,
     Panels, Rectifier, Strip,
 };
+pub use scratch::release_scratch;

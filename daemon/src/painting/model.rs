@@ -1,7 +1,7 @@
-//! Which model is painted with: a bundle's folder, or the demo model, which the program carries if it was built with
-//! `demo-model`.
+//! Which model is painted with: a bundle's folder, or the demo model. The program carries that if it was built with
+//! `demo-model`; otherwise it is a bundle that an installation brings beside the program.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diffused_engine::error;
 use diffused_engine::{Bundle, Engine, Options, Resolver, Source};
@@ -32,11 +32,15 @@ static DEMO: Option<&[(&str, &[u8])]> = Some(demo_bundle![
 #[cfg(not(feature = "demo-model"))]
 static DEMO: Option<&[(&str, &[u8])]> = None;
 
+/// Where the demo model lies, seen from the program's folder: a Debian package's `/usr/share` and `/usr/bin`, or an
+/// unpacked archive.
+const DEMO_BESIDE: [&str; 2] = ["../share/diffused/demo", "demo"];
+
 /// There is no model to open.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no model is given, and this program was built without the demo model: name a bundle's folder, with `model` in the \
-     configuration or `--model` on the command line"
+    "no model is given, and the demo model is neither inside this program nor beside it (in `demo` or \
+     `../share/diffused/demo`): name a bundle's folder, with `model` in the configuration or `--model` on the command line"
 )]
 pub struct NoModel;
 
@@ -51,11 +55,15 @@ impl Model {
     /// The bundle in `folder`, or the demo model.
     ///
     /// # Errors
-    /// There is no folder, and the program does not carry the demo model.
+    /// There is no folder, and the demo model is neither inside the program nor beside it.
     pub fn new(folder: Option<&Path>, options: Options) -> Result<Model, NoModel> {
-        let source = match folder {
-            Some(folder) => Source::Folder(folder.to_owned()),
-            None => Source::Embedded(DEMO.ok_or(NoModel)?),
+        let source = match (folder, DEMO) {
+            (Some(folder), _) => Source::Folder(folder.to_owned()),
+            (None, Some(files)) => Source::Embedded(files),
+            (None, None) => {
+                let program = std::env::current_exe().map_err(|_| NoModel)?;
+                Source::Folder(demo_beside(&program).ok_or(NoModel)?)
+            }
         };
         Ok(Model { source, options })
     }
@@ -84,6 +92,12 @@ impl Model {
     }
 }
 
+/// The demo model's folder beside `program`.
+fn demo_beside(program: &Path) -> Option<PathBuf> {
+    let places = DEMO_BESIDE.iter().map(|place| program.parent().map(|folder| folder.join(place)));
+    places.flatten().find(|folder| folder.join("bundle.json").is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +108,23 @@ mod tests {
         if cfg!(feature = "demo-model") {
             assert_eq!(model.unwrap().open().unwrap().manifest().name, "demo");
         } else {
-            assert!(model.unwrap_err().to_string().contains("built without the demo model"));
+            assert!(model.unwrap_err().to_string().contains("neither inside this program nor beside it"));
+        }
+    }
+
+    #[test]
+    fn the_demo_model_is_found_beside_an_installed_or_an_unpacked_program() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("bin/diffused");
+        for place in ["share/diffused/demo", "bin/demo"] {
+            assert_eq!(demo_beside(&program), None);
+            let folder = root.path().join(place);
+            std::fs::create_dir_all(root.path().join("bin")).unwrap();
+            std::fs::create_dir_all(&folder).unwrap();
+            assert_eq!(demo_beside(&program), None, "an empty folder");
+            std::fs::write(folder.join("bundle.json"), "{}").unwrap();
+            assert_eq!(demo_beside(&program).unwrap().canonicalize().unwrap(), folder.canonicalize().unwrap());
+            std::fs::remove_dir_all(folder).unwrap();
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines, trans
 /// The most queries of a task: enough that packing the keys and values for each task costs little.
 const QUERIES: usize = 1024;
 /// The most floats of these queries.
-const QUERY_FLOATS: usize = 128 << 10;
+const QUERY_FLOATS: usize = 64 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<F32Scratch> = RefCell::default();
@@ -28,6 +28,11 @@ pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
     parts::for_each(call, most_queries, out, |queries| {
         SCRATCH.with_borrow_mut(|scratch| simd.run(F32Task { queries, scratch }));
     });
+}
+
+/// Frees what this thread keeps between tasks.
+pub(super) fn release_scratch() {
+    drop(SCRATCH.take());
 }
 
 /// What a thread keeps between tasks. Vectors are `[…][16]` throughout.

@@ -32,6 +32,11 @@ pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
     });
 }
 
+/// Frees what this thread keeps between tasks.
+pub(super) fn release_scratch() {
+    drop(SCRATCH.take());
+}
+
 /// What a thread keeps between tasks. A panel has 16 queries.
 #[derive(Default)]
 struct Int8Scratch {

@@ -43,6 +43,12 @@ impl Level {
     }
 }
 
+/// Frees what this thread keeps between tasks.
+pub(crate) fn release_scratch() {
+    float::release_scratch();
+    int8::release_scratch();
+}
+
 /// A query of a head, the rows of the keys and of the values that it sees, and where the result goes.
 type Attend = fn(&[f32], &[&[f32]], &[&[f32]], &mut [f32]);
 

@@ -45,6 +45,11 @@ pub(crate) fn run<S: Simd>(simd: S, call: &ConvCall, out: &mut [f32]) {
     });
 }
 
+/// Frees what this thread keeps between tasks.
+pub(crate) fn release_scratch() {
+    drop(SCRATCH.take());
+}
+
 struct ProductTask<'a> {
     call: &'a ConvCall<'a>,
     block: PixelBlock,
