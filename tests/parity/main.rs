@@ -8,6 +8,7 @@ mod int8;
 mod networks;
 mod outliers;
 mod pictures;
+mod previews;
 mod prompts;
 mod small;
 mod upscaler;

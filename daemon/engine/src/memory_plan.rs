@@ -127,6 +127,15 @@ impl Demand {
         }
     }
 
+    /// Lets a network run between the runs of this one, in the room of its activations: how that may use the memory.
+    /// No weights stay.
+    pub(crate) fn make_room_for(&mut self, other: &Demand) -> RunBudget {
+        self.activations = self.activations.max(other.smallest());
+        let ring = other.least_ring();
+        let strips = Some(other.strip_room(self.activations - ring));
+        RunBudget { weights: Residency { keep: Keep::Only(HashSet::new()), ring: ring as usize }, strips, spare: 0 }
+    }
+
     /// Bytes that are held from the stage's beginning to its end.
     fn fixed(&self) -> u64 {
         self.tables + self.beside
@@ -178,12 +187,14 @@ pub(crate) struct StageDemand {
     pub(crate) demand: Demand,
     /// The multiply-adds of each run.
     pub(crate) macs: Vec<u64>,
+    /// For a preview by the tiny decoder between two runs, if there is one.
+    pub(crate) preview: Option<RunBudget>,
 }
 
 impl StageDemand {
     /// So many runs, all alike.
     pub(crate) fn new(pass: SamplingPass, stage: Stage, runs: usize, demand: Demand) -> StageDemand {
-        StageDemand { pass, stage, macs: vec![demand.work.total(); runs], demand }
+        StageDemand { pass, stage, macs: vec![demand.work.total(); runs], demand, preview: None }
     }
 
     /// Multiply-adds of all runs.
@@ -212,6 +223,9 @@ pub struct StagePlan {
     pub peak: u64,
     #[serde(skip)]
     pub(crate) budget: RunBudget,
+    /// For a preview by the tiny decoder between two runs, if there is one.
+    #[serde(skip)]
+    pub(crate) preview: Option<RunBudget>,
     /// Multiply-adds of each run of the stage's network.
     #[serde(skip)]
     pub(crate) macs: Vec<u64>,
@@ -220,13 +234,14 @@ pub struct StagePlan {
 impl StagePlan {
     /// A stage whose activations have `room` bytes; its peak is that of the engine's buffers.
     fn new(of: &StageDemand, room: u64, keep: Keep, resident: u64, ring: u64) -> StagePlan {
-        let StageDemand { pass, stage, ref demand, ref macs } = *of;
+        let StageDemand { pass, stage, ref demand, ref macs, ref preview } = *of;
         let activations = demand.activations(room);
         let streamed = demand.weights().saturating_sub(resident);
         let weights = Residency { keep, ring: ring as usize };
         let budget = RunBudget { weights, strips: Some(demand.strip_room(room)), spare: 0 };
         let peak = activations + with_slack(resident) + ring;
-        StagePlan { pass, stage, activations, resident, streamed, ring, peak, budget, macs: macs.clone() }
+        let (preview, macs) = (preview.clone(), macs.clone());
+        StagePlan { pass, stage, activations, resident, streamed, ring, peak, budget, preview, macs }
     }
 
     /// Multiply-adds of the first `runs` runs.

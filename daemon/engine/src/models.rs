@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldValues;
 use crate::hires::{Hires, HiresUpscaler, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
-use crate::memory_plan::StageDemand;
+use crate::memory_plan::{Demand, StageDemand};
 use crate::picture::Fit;
 use crate::preview::{self, LatentColours};
 use crate::request::{Parameters, Stage};
@@ -27,7 +27,7 @@ pub(crate) struct Models {
     pub(crate) manifest: Manifest,
     pub(crate) text_encoder: TextEncoder,
     pub(crate) unet: Unet,
-    decoders: Vec<(AutoencoderKind, VaeDecoder)>,
+    pub(crate) decoders: Decoders,
     encoders: Vec<(AutoencoderKind, VaeEncoder)>,
     upscaler: Option<Upscaler>,
     /// Of previews, once there was one, for this autoencoder.
@@ -37,18 +37,30 @@ pub(crate) struct Models {
     bundle: u64,
 }
 
+/// The bundle's decoders.
+pub(crate) struct Decoders(Vec<(AutoencoderKind, VaeDecoder)>);
+
+impl Decoders {
+    /// That of this autoencoder.
+    pub(crate) fn get(&mut self, kind: AutoencoderKind) -> Result<&mut VaeDecoder> {
+        let found = self.0.iter_mut().find(|(of, _)| *of == kind);
+        found.map(|(_, decoder)| decoder).ok_or_else(|| Error::Internal(format!("the model has no {kind} decoder")))
+    }
+}
+
 impl Models {
     /// Opens every part; reads no weights yet.
     pub(crate) fn open(bundle: &Bundle) -> Result<Models> {
         let manifest = &bundle.manifest;
         let decoders = manifest.decoders().map(|kind| Ok((kind, VaeDecoder::open(bundle, kind)?)));
+        let decoders = decoders.collect::<Result<_>>()?;
         let encoders = AutoencoderKind::ALL.into_iter().filter(|kind| manifest.has(kind.encoder()));
         let encoders = encoders.map(|kind| Ok((kind, VaeEncoder::open(bundle, kind)?)));
         let models = Models {
             manifest: bundle.manifest.clone(),
             text_encoder: TextEncoder::open(bundle)?,
             unet: Unet::open(bundle)?,
-            decoders: decoders.collect::<Result<_>>()?,
+            decoders: Decoders(decoders),
             encoders: encoders.collect::<Result<_>>()?,
             upscaler: Upscaler::open(bundle)?,
             colours: None,
@@ -62,15 +74,9 @@ impl Models {
     fn check(&self) -> Result<()> {
         self.text_encoder.check()?;
         self.unet.check(&self.manifest.text, &self.manifest.picture)?;
-        self.decoders.iter().try_for_each(|(_, decoder)| decoder.check())?;
+        self.decoders.0.iter().try_for_each(|(_, decoder)| decoder.check())?;
         self.encoders.iter().try_for_each(|(_, encoder)| encoder.check())?;
         self.upscaler.iter().try_for_each(Upscaler::check)
-    }
-
-    /// The decoder of this autoencoder.
-    pub(crate) fn decoder(&mut self, kind: AutoencoderKind) -> Result<&mut VaeDecoder> {
-        let found = self.decoders.iter_mut().find(|(of, _)| *of == kind);
-        found.map(|(_, decoder)| decoder).ok_or_else(|| Error::Internal(format!("the model has no {kind} decoder")))
     }
 
     /// Whether the latents of that encoder are drawn with noise.
@@ -180,15 +186,33 @@ impl Models {
         let (height, width, channels) = self.latents(painting.size(pass));
         let (latents, calls) = ([batch, height, width, channels], painting.unet_calls(pass));
         let (mut demand, macs) = self.unet.demand(&latents, embeddings, prompts.alone * tokens, calls)?;
+        let mut preview = None;
         if painting.has_previews() {
-            demand.beside += preview::memory(height, width);
+            let size = match self.tiny_preview((height, width), demand.work.total())? {
+                Some((tiny, size)) => {
+                    preview = Some(demand.make_room_for(&tiny));
+                    size
+                }
+                None => (height, width),
+            };
+            demand.beside += preview::memory(size);
         }
-        Ok(StageDemand { pass, stage: Stage::Unet, demand, macs })
+        Ok(StageDemand { pass, stage: Stage::Unet, demand, macs, preview })
+    }
+
+    /// What a preview of latents of this height and width needs by the tiny decoder, and the height and width of its image,
+    /// where that decoder is there and takes little of a step of `macs` multiply-adds.
+    fn tiny_preview(&mut self, latents: (usize, usize), macs: u64) -> Result<Option<(Demand, (usize, usize))>> {
+        let Ok(tiny) = self.decoders.get(AutoencoderKind::Tiny) else { return Ok(None) };
+        let (height, width) = preview::reduced_size(latents);
+        let demand = tiny.demand(height, width)?;
+        let factor = self.manifest.picture.factor;
+        Ok(preview::takes_little(demand.work.total(), macs).then_some((demand, (factor * height, factor * width))))
     }
 
     fn decoder_demand(&mut self, painting: &Painting, pass: SamplingPass) -> Result<StageDemand> {
         let (height, width, _) = self.latents(painting.size(pass));
-        let demand = self.decoder(painting.parameters().decoder)?.demand(height, width)?;
+        let demand = self.decoders.get(painting.parameters().decoder)?.demand(height, width)?;
         Ok(StageDemand::new(pass, Stage::VaeDecoder, 1, demand))
     }
 
@@ -213,7 +237,7 @@ impl Models {
     pub(crate) fn forget(&mut self) {
         self.text_encoder.forget();
         self.unet.forget();
-        self.decoders.iter_mut().for_each(|(_, decoder)| decoder.forget());
+        self.decoders.0.iter_mut().for_each(|(_, decoder)| decoder.forget());
         self.encoders.iter_mut().for_each(|(_, encoder)| encoder.forget());
         self.upscaler.iter_mut().for_each(Upscaler::forget);
     }

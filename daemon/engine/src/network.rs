@@ -220,6 +220,11 @@ impl NetworkRun<'_> {
         kind.schedule.run(inputs, kind.strips.as_ref(), ahead, &mut self.deep, self.shared, tick)
     }
 
+    /// Frees what is kept for the next run's activations, so that another network can run before it.
+    pub(crate) fn make_room(&mut self) {
+        self.shared.lock().pool.clear();
+    }
+
     /// Before the first run of several of a kind, or where nothing is left of what was computed ahead of them: computes
     /// that for the next ones, and starts reading weights for them.
     fn get_ready(&mut self) -> Result<()> {

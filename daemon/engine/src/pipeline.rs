@@ -26,6 +26,7 @@ use crate::resolver::Painting;
 use crate::sampler::NoiseDraws;
 use crate::unet::PlannedCalls;
 use crate::vae::Moments;
+use previews::PreviewMaker;
 pub(crate) use tracker::Tracker;
 
 /// A painting on its way through the stages.
@@ -87,7 +88,7 @@ impl<'a> Pipeline<'a> {
     /// The image of a pass's latents.
     fn decode(&mut self, pass: SamplingPass, latents: &Latents) -> Result<RgbImage> {
         let plan = self.plan.stage(pass, Stage::VaeDecoder)?;
-        let decoder = self.models.decoder(self.painting.parameters().decoder)?;
+        let decoder = self.models.decoders.get(self.painting.parameters().decoder)?;
         let decode = |tick: &mut Tick| decoder.decode(latents, plan.budget.clone(), tick);
         let pixels = self.tracker.run(plan.stage, plan.macs_of(1), decode)?;
         let (width, height) = self.painting.size(pass);
@@ -263,6 +264,11 @@ impl<'a> Pipeline<'a> {
         let planned = PlannedCalls { calls: to_come.collect(), alone };
         let mut unet = self.models.unet.start_calls(latents, embeddings, masked, guidance, planned, budget)?;
         unet.weigh(&prompts.weights);
+        let mut previews = PreviewMaker {
+            decoders: &mut self.models.decoders,
+            colours: self.models.colours.as_ref().map(|(_, colours)| colours),
+            factor: self.models.manifest.picture.factor,
+        };
         for index in made..calls {
             if let Some(embeddings) = conditioning.at(turn + index) {
                 unet.attend(embeddings);
@@ -273,10 +279,13 @@ impl<'a> Pipeline<'a> {
             check_finite(&output, || {
                 format!("the UNet's output is not finite in step {} of {calls}: {UNUSABLE}", index + 1)
             })?;
-            if self.painting.has_previews() && before + index + 1 < self.painting.calls() {
-                let predicted = || sampler.predicted(index, &state.latents.values, &output);
-                let latents = || Latents { values: predicted(), ..state.latents };
-                previews::show(self.models.colours.as_ref(), latents, self.tracker.observer);
+            let is_shown = self.painting.has_previews() && before + index + 1 < self.painting.calls();
+            if is_shown && self.tracker.observer.wants_preview() {
+                if plan.preview.is_some() {
+                    unet.make_room();
+                }
+                let values = sampler.predicted(index, &state.latents.values, &output);
+                previews.show(&Latents { values, ..state.latents }, plan.preview.as_ref(), &mut self.tracker)?;
             }
             let mut next = || Latents::noise(&mut state.noise, shape).values;
             let draws = &mut NoiseDraws { next: &mut next, of_seed: &of_seed, seed };

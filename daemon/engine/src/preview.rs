@@ -1,7 +1,7 @@
-//! What an image will be like while it is painted: of the latents that the UNet's output stands for, a small image with
-//! a pixel for each of them.
+//! What an image will be like while it is painted: a small image of the latents that the UNet's output stands for. The tiny
+//! decoder makes it, where the model has one and that takes little of a step; else it has a pixel for each of the latents.
 //!
-//! Colours are nearly a linear function of latents, of each autoencoder another one. It is found by least squares, once
+//! Their colours are nearly a linear function of latents, of each autoencoder another one. It is found by least squares, once
 //! for a model: its decoder makes pixels of noise, and what it makes of each latent is one observation.
 
 use image::{Rgb, RgbImage};
@@ -23,9 +23,42 @@ const RIDGE: f64 = 1e-3;
 /// Bytes that an observer may take for a preview: to make it larger, and a file of it.
 const FILE: u64 = 1 << 20;
 
-/// Bytes that previews of latents of this height and width take at the worst moment.
-pub(crate) fn memory(height: usize, width: usize) -> u64 {
+/// Of latents that the tiny decoder shows, the most along an axis: 256 pixels.
+const DECODED: usize = 32;
+/// A preview by the tiny decoder takes no more than this part of a step, or there is none.
+const SHARE: u64 = 20;
+
+/// Whether a preview by the tiny decoder, of so many multiply-adds, takes little of a step of `step` multiply-adds.
+pub(crate) fn takes_little(preview: u64, step: u64) -> bool {
+    preview.saturating_mul(SHARE) <= step
+}
+
+/// Bytes that previews of this height and width, pixels, take at the worst moment.
+pub(crate) fn memory((height, width): (usize, usize)) -> u64 {
     (COLOURS * height * width) as u64 + FILE
+}
+
+/// Height and width of the latents that the tiny decoder is given for latents of this height and width.
+pub(crate) fn reduced_size((height, width): (usize, usize)) -> (usize, usize) {
+    let side = height.max(width).div_ceil(DECODED).max(1);
+    (height.div_ceil(side), width.div_ceil(side))
+}
+
+/// The means of squares of `latents`, in which they are as many as the tiny decoder is given.
+pub(crate) fn reduced(latents: &Latents) -> Latents {
+    let (height, width) = reduced_size((latents.height, latents.width));
+    let side = latents.height.max(latents.width).div_ceil(DECODED).max(1);
+    let channels = latents.channels;
+    let mut values = Vec::with_capacity(height * width * channels);
+    for at in 0..height * width {
+        let ends = |at: usize, len: usize| at * side..((at + 1) * side).min(len);
+        let (rows, columns) = (ends(at / width, latents.height), ends(at % width, latents.width));
+        let count = (rows.len() * columns.len()) as f32;
+        let places = rows.flat_map(|row| columns.clone().map(move |column| row * latents.width + column));
+        let sum = |channel| places.clone().map(|place| latents.values[place * channels + channel]).sum::<f32>();
+        values.extend((0..channels).map(|channel| sum(channel) / count));
+    }
+    Latents { height, width, channels, values }
 }
 
 /// The colours of latents.
@@ -156,6 +189,28 @@ mod tests {
         let near = |found: [u8; 3], wanted: [u8; 3]| found.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) <= 1);
         assert!(near(image.get_pixel(0, 0).0, [255, 140, 0]), "{image:?}");
         assert!(near(image.get_pixel(1, 0).0, [128, 153, 128]), "{image:?}");
+    }
+
+    #[test]
+    fn a_preview_takes_a_twentieth_of_a_step_at_most() {
+        assert_eq!(
+            [(5, 100), (6, 100), (0, 0), (u64::MAX, u64::MAX - 1)].map(|of| takes_little(of.0, of.1)),
+            [true, false, true, false]
+        );
+    }
+
+    #[test]
+    fn what_is_decoded_are_means_of_squares() {
+        let of = |height, width| {
+            let values = (0..height * width * 2).map(|at| (at / 2 % width * 10 + at % 2) as f32).collect();
+            Latents { height, width, channels: 2, values }
+        };
+        assert_eq!(reduced(&of(3, 32)), of(3, 32));
+        // Columns 0 to 2, 3 to 5, … come together, and 63 and 64.
+        let means = reduced(&of(1, 65));
+        assert_eq!((means.height, means.width), (1, 22));
+        assert_eq!((&means.values[..4], &means.values[42..]), (&[10.0, 11.0, 40.0, 41.0][..], &[635.0, 636.0][..]));
+        assert_eq!([(64, 48), (128, 128), (9, 256)].map(reduced_size), [(32, 24), (32, 32), (2, 32)]);
     }
 
     #[test]

@@ -198,6 +198,11 @@ impl Steps<'_> {
         self.texts = embeddings;
     }
 
+    /// Frees what is kept for the next call's activations, so that another network can run before it.
+    pub(crate) fn make_room(&mut self) {
+        self.running.make_room();
+    }
+
     /// Several prompts follow the negative one: the guidance of each is multiplied by its weight.
     pub(crate) fn weigh(&mut self, weights: &[f64]) {
         self.weights = weights.to_vec();

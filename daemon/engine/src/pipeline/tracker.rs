@@ -36,6 +36,11 @@ impl<'a> Tracker<'a> {
         Ok(result)
     }
 
+    /// Follows a run that is no part of the work by which progress is measured.
+    pub(crate) fn run_aside<T>(&mut self, stage: Stage, run: impl FnOnce(&mut Tick) -> Result<T>) -> Result<T> {
+        run(&mut |_| self.report(stage, 0.0))
+    }
+
     /// The run that is on its way has made `macs` multiply-adds.
     fn report(&mut self, stage: Stage, macs: f64) {
         let done = ((self.done as f64 + macs) / self.work.max(1) as f64).min(1.0);
