@@ -114,17 +114,14 @@ mod tests {
 
     #[test]
     fn the_demo_model_is_found_beside_an_installed_or_an_unpacked_program() {
-        let root = tempfile::tempdir().unwrap();
-        let program = root.path().join("bin/diffused");
         for place in ["share/diffused/demo", "bin/demo"] {
-            assert_eq!(demo_beside(&program), None);
-            let folder = root.path().join(place);
+            let root = tempfile::tempdir().unwrap();
+            let (program, folder) = (root.path().join("bin/diffused"), root.path().join(place));
             std::fs::create_dir_all(root.path().join("bin")).unwrap();
             std::fs::create_dir_all(&folder).unwrap();
             assert_eq!(demo_beside(&program), None, "an empty folder");
             std::fs::write(folder.join("bundle.json"), "{}").unwrap();
             assert_eq!(demo_beside(&program).unwrap().canonicalize().unwrap(), folder.canonicalize().unwrap());
-            std::fs::remove_dir_all(folder).unwrap();
         }
     }
 }
