@@ -44,7 +44,7 @@ impl RunBudget {
 const MIB: u64 = 1 << 20;
 /// What the process holds beside the engine's buffers while a stage runs: the code that it uses, parsed graphs, the
 /// tokenizer.
-const PROCESS: u64 = 16 * MIB;
+const PROCESS: u64 = 18 * MIB;
 /// What each worker thread holds: its stack, and what a kernel gathers and packs there.
 const THREAD: u64 = 3 * MIB / 2;
 /// What the process holds while it opens a model and plans: then it uses much more of its code, and parsing and optimising
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn every_budget_is_kept_and_used() {
         let mut streamed = u64::MAX;
-        for memory in (113..1080).map(|mib| mib * MIB) {
+        for memory in (115..1080).map(|mib| mib * MIB) {
             let plan = plan(&demands(), Some(memory), process(2)).unwrap();
             assert!(plan.peak() <= memory, "{} MiB", memory / MIB);
             let unet = plan.stages.iter().find(|plan| plan.stage == Stage::Unet).unwrap();
@@ -413,7 +413,7 @@ mod tests {
     fn too_little_names_the_least() {
         let error = plan(&demands(), Some(100 * MIB), process(2)).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory(_)), "{error}");
-        assert_eq!(error.to_string(), "100 MiB is too little for this size; it needs at least 112 MiB");
-        assert!(plan(&demands(), Some(112 * MIB), process(2)).is_ok());
+        assert_eq!(error.to_string(), "100 MiB is too little for this size; it needs at least 114 MiB");
+        assert!(plan(&demands(), Some(114 * MIB), process(2)).is_ok());
     }
 }
