@@ -91,7 +91,7 @@ pub fn exp2(x: f32) -> f32 {
 }
 
 /// The weight, 0 to 255, of key `j` of a block in int8 attention: `⌊2^x + dither⌋` in steps of 1/256, for `x` up to
-/// [`WEIGHT_BITS`].
+/// log₂ 254.5.
 pub fn weight(x: f32, j: usize) -> u8 {
     let bounded = if x > WEIGHT_MIN { x } else { WEIGHT_MIN };
     let shifted = bounded + EXPONENT;
