@@ -1,12 +1,11 @@
 //! The kernels on the shapes of SD 1.5: how fast, and what share of the CPU's peak.
 //!
-//! The peak is a loop that stays in registers; `tract` is its f32 matrix product of the same shape, or its FlashSdpa, on one
-//! thread. Matrices lie in blocks, as the engine has them. What only moves and rounds values is compared with copying
-//! memory. Times of one thread are the thread's own; those of two are the wall's and want a machine that does nothing else.
+//! The peak is a loop that stays in registers. Matrices lie in blocks, as the engine has them. What only moves and rounds
+//! values is compared with copying memory. Times of one thread are the thread's own; those of two are the wall's and want a
+//! machine that does nothing else.
 //! `--smoke` runs everything on tiny sizes; `--level NAME` picks a level; other words pick the cases that contain them.
 
 mod rows;
-mod tract;
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -86,9 +85,6 @@ struct KernelCase {
     int8: bool,
     /// Builds the inputs and returns what runs at a level.
     ours: Box<dyn Fn() -> Ours + Sync>,
-    /// Builds tract's inputs and returns what it runs, which may be a part of the work.
-    tract: Box<dyn Fn() -> Box<dyn FnMut()> + Sync>,
-    tract_macs: f64,
 }
 
 type Ours = Box<dyn FnMut(Level) + Send>;
@@ -169,8 +165,6 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: ActivationFn
         macs: (m * k * n) as f64,
         int8,
         ours: Box::new(ours),
-        tract: Box::new(move || tract::product(m, k, n)),
-        tract_macs: (m * k * n) as f64,
     }
 }
 
@@ -178,8 +172,6 @@ fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
     let shape =
         ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
     let layout = Layout { format, k: channels, taps: 9 };
-    // All rows of 512² would be more than a gigabyte.
-    let tract_rows = (side * side).min(16384);
     let int8 = format == Format::Int8;
     let ours = move || -> Ours {
         let (input, weights) = (BenchRows::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
@@ -195,8 +187,6 @@ fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
         macs: (side * side * channels * channels * 9) as f64,
         int8,
         ours: Box::new(ours),
-        tract: Box::new(move || tract::product(tract_rows, channels * 9, channels)),
-        tract_macs: (tract_rows * channels * channels * 9) as f64,
     }
 }
 
@@ -213,8 +203,6 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: b
         macs: (2 * queries * keys * channels) as f64,
         int8,
         ours: Box::new(ours),
-        tract: Box::new(move || tract::attention(queries, keys, heads, head_dim)),
-        tract_macs: (2 * queries * keys * channels) as f64,
     }
 }
 
@@ -266,27 +254,20 @@ fn main() {
     println!("{}; at {}", cpu::describe(), options.level);
     let (int8, fma) = (measure_peak(&options, peak::int8), measure_peak(&options, peak::fma));
     println!("peak of a core: {:.0} GOP/s int8, {:.0} GFLOP/s f32\n", 2e-9 * int8, 2e-9 * fma);
-    println!(
-        "{:<32} {:>8} {:>7} {:>8} {:>9} {:>9} {:>9}",
-        "", "GOP/s", "of peak", "tract", "to tract", "2 threads", "speed-up"
-    );
+    println!("{:<32} {:>8} {:>7} {:>9} {:>9}", "", "GOP/s", "of peak", "2 threads", "speed-up");
     for case in cases(options.smoke).into_iter().filter(|case| options.wants(&case.name)) {
         let mut ours = (case.ours)();
         let one = pools[0].install(|| options.time(thread_time, || ours(options.level)));
         let one_wall = pools[0].install(|| options.time(wall_time, || ours(options.level)));
         let two = pools[1].install(|| options.time(wall_time, || ours(options.level)));
         drop(ours);
-        let tract = pools[0].install(|| options.time(thread_time, (case.tract)()));
         let share = case.macs / one / if case.int8 { int8 } else { fma };
         let rate = |seconds: f64| 2e-9 * case.macs / seconds;
-        let tract_rate = 2e-9 * case.tract_macs / tract;
         println!(
-            "{:<32} {:>8.0} {:>6.0}% {:>8.0} {:>8.1}x {:>9.0} {:>8.2}x",
+            "{:<32} {:>8.0} {:>6.0}% {:>9.0} {:>8.2}x",
             case.name,
             rate(one),
             100.0 * share,
-            tract_rate,
-            rate(one) / tract_rate,
             rate(two),
             one_wall / two
         );

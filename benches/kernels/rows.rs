@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use diffused_kernels::{GroupSums, Level, Norm, NormOut};
+use half::f16;
 use rayon::ThreadPool;
-use tract_onnx::prelude::f16;
 
 use super::{BenchOptions, numbers, thread_time, wall_time};
 

@@ -3,19 +3,15 @@
 //!
 //! `cargo bench --bench step` makes a bundle of the true shapes with random weights under `target/` (or takes `--model BUNDLE`);
 //! `--threads N`; `--budget MIB` instead of 200 and 2048; `--python PROGRAM`, a Python that has what `benches/onnx_runtime.py`
-//! wants (python3 is tried); `--tract` adds what the same layers cost in f32 with tract's own operators; `--smoke` paints the
-//! demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of all threads and hardly minds.
+//! wants (python3 is tried); `--smoke` paints the demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of all threads and hardly minds.
 //! What a picture of other families takes, each at its own number of steps (smallest budget, seconds, multiply-adds),
 //! `--bench memory -- families` prints.
 
 mod kinds;
-mod layers;
 #[path = "../memory/model.rs"]
 #[allow(dead_code, reason = "the memory bench uses the rest")]
 mod model;
 mod onnx_runtime;
-#[path = "../kernels/tract.rs"]
-mod tract;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -40,7 +36,6 @@ const AIMS: ([f64; 2], f64) = ([0.25, 0.30], 0.75);
 /// The command line.
 struct StepOptions {
     smoke: bool,
-    tract: bool,
     model: Option<PathBuf>,
     threads: Option<usize>,
     budgets: Vec<usize>,
@@ -50,14 +45,12 @@ struct StepOptions {
 impl StepOptions {
     fn parse() -> Result<StepOptions> {
         let budgets = vec![200, 2048];
-        let mut options =
-            StepOptions { smoke: false, tract: false, model: None, threads: None, budgets, python: "python3".into() };
+        let mut options = StepOptions { smoke: false, model: None, threads: None, budgets, python: "python3".into() };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} takes a value"));
             match word.as_str() {
                 "--smoke" => options.smoke = true,
-                "--tract" => options.tract = true,
                 "--threads" => options.threads = Some(value()?.parse().context("--threads")?),
                 "--budget" => options.budgets = vec![value()?.parse().context("--budget")?],
                 "--model" => options.model = Some(value()?.into()),
@@ -126,12 +119,6 @@ fn main() -> Result<()> {
     }
     if options.smoke {
         ours.kinds.check()?;
-    }
-    if options.tract || options.smoke {
-        let tract = if options.smoke { layers::smoke() } else { layers::sd15() };
-        let times = [0, 1].map(|i| tract[i] / ours.seconds[i].cpu);
-        println!("tract f32 (products and attention alone): step cpu {:.2}, decode cpu {:.2}", tract[0], tract[1]);
-        println!("times ours: step {:.1}, decode {:.1}", times[0], times[1]);
     }
     aims(&ours, onnx_runtime.map(|_| theirs), peak);
     Ok(())
@@ -232,9 +219,4 @@ fn cpu_time() -> f64 {
         stat.split(' ').next()?.parse::<f64>().ok()
     };
     1e-9 * tasks.flatten().filter_map(nanoseconds).sum::<f64>()
-}
-
-/// Numbers without a pattern that matters.
-fn numbers(len: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i * 7919 + i / 3) % 1999) as f32 / 999.5 - 1.0).collect()
 }
