@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::health::TemperatureSensor;
 use crate::painting::model::Model;
 use clock::{PaintClock, layer_rate, peak_rate};
-use report::{BenchReport, Board, Heat, LayerRate, PaintingTime};
+use report::{BenchReport, Board, Heat, LayerRate, PaintedImage, PaintingTime};
 
 mod clock;
 mod report;
@@ -93,7 +93,7 @@ struct Measurement<'a> {
 /// An image as it is reckoned, and one that was painted beside what was reckoned for it.
 struct OwnTimes {
     expected: PaintingTime,
-    painted: Option<[PaintingTime; 2]>,
+    painted: Option<PaintedImage>,
 }
 
 impl Measurement<'_> {
@@ -105,7 +105,8 @@ impl Measurement<'_> {
             let request = request(side, Some(STEPS));
             let reckoned = self.expected(&request)?;
             if reckoned.total_seconds <= LONGEST {
-                return Ok(OwnTimes { expected, painted: Some([self.paint(&request)?, reckoned]) });
+                let painted = PaintedImage { measured: self.paint(&request)?, reckoned };
+                return Ok(OwnTimes { expected, painted: Some(painted) });
             }
         }
         Ok(OwnTimes { expected, painted: None })

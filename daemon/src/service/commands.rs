@@ -39,7 +39,7 @@ impl Service {
         match name {
             "list" => {}
             "pause" | "resume" => {
-                let paused = name == "pause" && wanted.get("paused").and_then(Value::as_bool).unwrap_or(true);
+                let paused = name == "pause" && paused_in(wanted)?;
                 self.storage.note_urgently(&Record::Paused { paused });
                 self.apply(if paused { Event::Pause } else { Event::Resume });
             }
@@ -156,4 +156,30 @@ fn id_in(wanted: &Value) -> Option<String> {
 /// What a client wrote, as errors show it: short and on one line.
 fn shown(text: &str) -> String {
     text.chars().take(80).collect::<String>().escape_debug().to_string()
+}
+
+/// Whether a `pause` is one: with `{"paused": false}` it is not.
+fn paused_in(wanted: &Value) -> Result<bool, String> {
+    match wanted.get("paused") {
+        None | Some(Value::Null) => Ok(true),
+        Some(Value::Bool(paused)) => Ok(*paused),
+        Some(other) => Err(format!("paused: {} is neither true nor false", shown(&other.to_string()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_that_is_neither_true_nor_false_is_refused() {
+        assert_eq!(paused_in(&json!({})), Ok(true));
+        assert_eq!(paused_in(&json!({"paused": true})), Ok(true));
+        assert_eq!(paused_in(&json!({"paused": false})), Ok(false));
+        for other in [json!("false"), json!(0), json!([])] {
+            assert!(paused_in(&json!({"paused": other})).unwrap_err().contains("neither true nor false"));
+        }
+    }
 }

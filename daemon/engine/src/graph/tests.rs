@@ -107,6 +107,32 @@ fn standard_operators_run_between_ours_and_are_counted() {
     assert_eq!(schedule.pooled(), LEN * size_of::<f32>(), "product and sum are not the pool's");
 }
 
+/// Not one of them looks for a kernel in a register of tract's, which programs leave out.
+#[test]
+fn each_standard_operator_on_values_computes_what_onnx_says() {
+    type Computes = fn(f32, f32) -> f32;
+    let x: Vec<f32> = (0..LEN).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let attend = |x: &[f32]| run(graph(vec![attention("attend", "x", "y")]), x);
+    let first = attend(&x);
+    let cases: [(&str, usize, Computes); 8] = [
+        ("Add", 2, |a, x| a + x),
+        ("Sub", 2, |a, x| a - x),
+        ("Mul", 2, |a, x| a * x),
+        ("Max", 2, f32::max),
+        ("Min", 2, f32::min),
+        ("Neg", 1, |a, _| -a),
+        ("Relu", 1, |a, _| a.max(0.0)),
+        ("Identity", 1, |a, _| a),
+    ];
+    for (name, inputs, computes) in cases {
+        let mut between = stock(name, ["a", "x"], "s");
+        between.input.truncate(inputs);
+        let nodes = vec![attention("first", "x", "a"), between, attention("last", "s", "y")];
+        let wanted: Vec<f32> = first.iter().zip(&x).map(|(&a, &x)| computes(a, x)).collect();
+        assert_eq!(run(graph(nodes), &x), attend(&wanted), "{name}");
+    }
+}
+
 #[test]
 fn a_cancelled_run_and_a_failing_operator_say_so() {
     let mut graph = graph(vec![attention("attend", "x", "y")]);

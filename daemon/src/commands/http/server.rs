@@ -116,14 +116,22 @@ async fn serve_one(server: Arc<Server>, stream: TcpStream) -> Option<Method> {
 impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let answer = match self.serve(request).await {
-            Ok(answer) => answer,
-            Err(fault) => fault.answer(),
-        };
         // What is asked for is on disk nowhere; the path may be anything.
         let path: String = path.chars().filter(|c| c.is_ascii_graphic()).take(80).collect();
-        info!("{method} {path} {}", answer.status().as_u16());
-        answer
+        match self.serve(request).await {
+            Ok(answer) => {
+                info!("{method} {path} {}", answer.status().as_u16());
+                answer
+            }
+            Err(fault) if fault.status.is_server_error() => {
+                warn!("{method} {path} {}: {}", fault.status.as_u16(), fault.message);
+                fault.answer()
+            }
+            Err(fault) => {
+                info!("{method} {path} {}", fault.status.as_u16());
+                fault.answer()
+            }
+        }
     }
 
     async fn serve(&self, request: Request<Incoming>) -> Result<Answer, HttpFault> {
