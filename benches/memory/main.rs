@@ -179,9 +179,12 @@ impl Bench {
         println!("\nA step: {:.3} s streamed, {:.3} s resident, ratio {ratio:.3}", best[0], best[1]);
         println!("Read in a step: {:.2} MiB; streamed weights: {:.2} MiB", read / MIB, streamed / MIB);
         println!("From the start to the first step, text encoder included: {load:.2} s");
-        // What timesteps alone decide, up to 6 % of the weights, is read once in eight steps.
+        // What timesteps alone decide, up to 6 % of the weights, is read once in eight steps; and of the demo model's few MiB
+        // the ring may be a whole step ahead at the first look and not at the last.
+        let slack = if self.smoke { 0.2 } else { 0.01 };
         let share = read / streamed;
-        self.check(share > 0.93 && share < 1.01, format!("{read} bytes read in a step, {streamed} streamed"));
+        let holds = share > 0.94 - slack && share < 1.0 + slack;
+        self.check(holds, format!("{read} bytes read in a step, {streamed} streamed"));
         self.check(ratio < 1.1 || self.smoke, format!("streaming costs {ratio:.3}"));
         self.check(load < 2.0 || self.smoke, format!("{load:.2} s from the start to the first step"));
         Ok(())
