@@ -298,7 +298,7 @@ pub(crate) fn elsewhere_a_token_is_needed() {
 pub(crate) fn a_client_that_hangs_up_leaves_its_job() {
     let mut harness = Harness::start();
     let server = WebServer::ready(&harness);
-    let body = house(1, 400).to_string();
+    let body = house(1, 1000).to_string();
     let mut stream = server.connect();
     let head = format!("POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
@@ -315,7 +315,7 @@ pub(crate) fn a_broker_or_device_that_is_gone_is_told_and_found_again() {
     let server = WebServer::ready(&harness);
     let began = Instant::now();
     thread::scope(|scope| {
-        let painting = scope.spawn(|| server.paint("txt2img", &house(1, 300)).0.len());
+        let painting = scope.spawn(|| server.paint("txt2img", &house(1, 1000)).0.len());
         wait_until("it is painted", || server.get("progress").json()["progress"].as_f64().unwrap() > 0.02);
         harness.broker.kill();
         wait_until("that is noticed", || server.get("options").status == 503);
