@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -230,12 +231,9 @@ pub struct Peer {
 impl Peer {
     /// Connects, again whenever the broker has been away.
     pub fn connect(port: u16) -> Peer {
-        Peer::connect_as("peer", port)
-    }
-
-    /// The same as another client, `role`, of this test.
-    pub fn connect_as(role: &str, port: u16) -> Peer {
-        let name = format!("{role}-{:?}-{port}", thread::current().id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Of two clients of one name a broker closes the connection of one.
+        let name = format!("peer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_max_packet_size(Some(64 << 20)).set_clean_start(false).set_session_expiry_interval(Some(600));
         let (client, mut connection) = Client::new(options, 1000);
