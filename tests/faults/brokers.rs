@@ -38,8 +38,9 @@ fn restarts(dice: &mut Dice, broker: &str) -> String {
             rig.broker.stop()
         }
         dice.sleep(100..2500);
-        rig.broker.start();
+        // The service may be back before the broker is seen to have started.
         let back = Instant::now();
+        rig.broker.start();
         let online = rig.wait(Duration::from_secs(60), "the service is back", |ledger| {
             ledger.passed.iter().rev().any(|m| m.to_broker && m.topic == "status" && m.at > back)
         });
