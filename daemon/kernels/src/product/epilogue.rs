@@ -1,97 +1,118 @@
 //! From sums to results: weight scale, bias, activation, residual, ReLU or PReLU.
 
+use std::ops::Range;
+
 use super::grid::PixelBlock;
 use crate::layout::{self, Format};
-use crate::operands::{ActivationFn, ConvCall, Rectifier};
+use crate::operands::{ActivationFn, ConvCall, Epilogue, Rectifier};
 use crate::simd::{LANES, Line, Simd, math};
 use crate::tiles::OutTile;
 
-/// A block's sums.
-pub(super) struct Finish<'a> {
-    pub(super) call: &'a ConvCall<'a>,
-    pub(super) block: &'a PixelBlock,
-    /// `[panel][pixel][16]`.
-    pub(super) sums: &'a [Line],
+/// What follows the sums of `N` panels.
+pub(super) struct Finish<'a, S: Simd, const N: usize> {
+    epilogue: Epilogue<'a>,
+    affine: [Affine<S>; N],
 }
 
 /// A panel's scales, biases and slopes.
 #[derive(Clone, Copy)]
 struct Affine<S: Simd> {
-    simd: S,
-    /// None in f16 and f32.
-    scale: Option<S::F>,
+    /// 1 in f16 and f32, which changes nothing.
+    scale: S::F,
     bias: S::F,
-    /// PReLU's.
-    slopes: Option<S::F>,
+    /// PReLU's; 0 elsewhere.
+    slopes: S::F,
 }
 
 impl<S: Simd> Affine<S> {
     #[inline(always)]
-    fn apply(&self, sum: S::F) -> S::F {
-        match self.scale {
-            Some(scale) => self.simd.fma(sum, scale, self.bias),
-            None => self.simd.add(sum, self.bias),
-        }
+    fn of(simd: S, call: &ConvCall, block: &PixelBlock, panel: usize) -> Affine<S> {
+        let column = call.columns(panel..panel).start;
+        let matrix = &call.panels.layout;
+        let panel = call.panels.panel(panel);
+        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
+        let time = call.epilogue.time_of(block.image, call.features);
+        let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
+        let scale = if matrix.format == Format::Int8 { lanes(0) } else { simd.splat(1.0) };
+        let slopes = match call.epilogue.rectifier {
+            Rectifier::Prelu(slopes) => simd.load(&slopes[column..]),
+            Rectifier::None | Rectifier::Relu => simd.splat(0.0),
+        };
+        Affine { scale, bias: simd.add(lanes(matrix.bias_at()), time), slopes }
+    }
+
+    #[inline(always)]
+    fn apply(&self, simd: S, sum: &Line) -> S::F {
+        simd.fma(simd.load(&sum.0), self.scale, self.bias)
     }
 }
 
-impl Finish<'_> {
-    /// Writes the columns of `N` panels.
+impl<'a, S: Simd, const N: usize> Finish<'a, S, N> {
+    /// For the panels from `first` on.
     #[inline(always)]
-    pub(super) fn panels<S: Simd, const N: usize>(&self, simd: S, first: usize, mut out: OutTile) {
-        let mut affine = [self.affine(simd, first); N];
+    pub(super) fn new(simd: S, call: &ConvCall<'a>, block: &PixelBlock, first: usize) -> Finish<'a, S, N> {
+        let mut affine = [Affine::of(simd, call, block, first); N];
         for (p, affine) in affine.iter_mut().enumerate().skip(1) {
-            *affine = self.affine(simd, first + p);
+            *affine = Affine::of(simd, call, block, first + p);
         }
-        let width = self.block.columns.len();
-        for y in 0..self.block.rows.len() {
-            for x in 0..width {
-                for (p, (affine, out)) in affine.iter().zip(out.at(y, x).chunks_mut(LANES)).enumerate() {
-                    let value = affine.apply(self.sum(simd, p, y * width + x));
-                    self.put(simd, self.activated(simd, value), affine.slopes, out);
-                }
+        Finish { epilogue: call.epilogue, affine }
+    }
+
+    /// Writes what becomes of a tile's sums, a line for each pixel and panel, to the columns `tile` of the output's line `y`.
+    #[inline(always)]
+    pub(super) fn tile(&self, simd: S, sums: [&[Line]; N], y: usize, tile: Range<usize>, out: &mut OutTile) {
+        let Epilogue { activation, accumulate, rectifier, .. } = self.epilogue;
+        let gated = activation == ActivationFn::Geglu;
+        let whole = out.values.len() == if gated { LANES } else { N * LANES };
+        match (activation, rectifier, accumulate) {
+            (ActivationFn::None, Rectifier::None, false) if whole => self.plain::<false>(simd, sums, y, tile, out),
+            (ActivationFn::None, Rectifier::None, true) if whole => self.plain::<true>(simd, sums, y, tile, out),
+            (ActivationFn::Geglu, ..) => self.gated(simd, sums, y, tile, out),
+            _ => self.any(simd, sums, y, tile, out),
+        }
+    }
+
+    /// Whole lines with nothing but a bias and perhaps a residual: most of all there are, so that each step counts.
+    #[inline(always)]
+    fn plain<const ACCUMULATE: bool>(
+        &self,
+        simd: S,
+        sums: [&[Line]; N],
+        y: usize,
+        tile: Range<usize>,
+        out: &mut OutTile,
+    ) {
+        for (i, x) in tile.enumerate() {
+            let (out, _) = out.at(y, x).as_chunks_mut::<LANES>();
+            for p in 0..N {
+                let value = self.affine[p].apply(simd, &sums[p][i]);
+                simd.store(if ACCUMULATE { simd.add(value, simd.load(&out[p])) } else { value }, &mut out[p]);
             }
         }
     }
 
-    /// Writes the columns of a panel of values and its panel of gates.
+    /// Of two panels, the first of values and the second of gates.
     #[inline(always)]
-    pub(super) fn gated<S: Simd>(&self, simd: S, first: usize, mut out: OutTile) {
-        let (value, gate) = (self.affine(simd, first), self.affine(simd, first + 1));
-        let width = self.block.columns.len();
-        for y in 0..self.block.rows.len() {
-            for x in 0..width {
-                let gate = math::gelu(simd, gate.apply(self.sum(simd, 1, y * width + x)));
-                let result = simd.mul(value.apply(self.sum(simd, 0, y * width + x)), gate);
-                self.put(simd, result, None, out.at(y, x));
+    fn gated(&self, simd: S, sums: [&[Line]; N], y: usize, tile: Range<usize>, out: &mut OutTile) {
+        for (i, x) in tile.enumerate() {
+            let gate = math::gelu(simd, self.affine[N - 1].apply(simd, &sums[N - 1][i]));
+            let result = simd.mul(self.affine[0].apply(simd, &sums[0][i]), gate);
+            self.put(simd, result, self.affine[0].slopes, out.at(y, x));
+        }
+    }
+
+    #[inline(always)]
+    fn any(&self, simd: S, sums: [&[Line]; N], y: usize, tile: Range<usize>, out: &mut OutTile) {
+        for (i, x) in tile.enumerate() {
+            for ((affine, sums), out) in self.affine.iter().zip(sums).zip(out.at(y, x).chunks_mut(LANES)) {
+                self.put(simd, self.activated(simd, affine.apply(simd, &sums[i])), affine.slopes, out);
             }
         }
     }
 
     #[inline(always)]
-    fn affine<S: Simd>(&self, simd: S, panel: usize) -> Affine<S> {
-        let column = self.call.columns(panel..panel).start;
-        let matrix = &self.call.panels.layout;
-        let panel = self.call.panels.panel(panel);
-        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
-        let time = self.call.epilogue.time_of(self.block.image, self.call.features);
-        let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
-        let scale = (matrix.format == Format::Int8).then(|| lanes(0));
-        let slopes = match self.call.epilogue.rectifier {
-            Rectifier::Prelu(slopes) => Some(simd.load(&slopes[column..])),
-            Rectifier::None | Rectifier::Relu => None,
-        };
-        Affine { simd, scale, bias: simd.add(lanes(matrix.bias_at()), time), slopes }
-    }
-
-    #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, slot: usize, pixel: usize) -> S::F {
-        simd.load(&self.sums[slot * self.block.pixels() + pixel].0)
-    }
-
-    #[inline(always)]
-    fn activated<S: Simd>(&self, simd: S, value: S::F) -> S::F {
-        match self.call.epilogue.activation {
+    fn activated(&self, simd: S, value: S::F) -> S::F {
+        match self.epilogue.activation {
             ActivationFn::None | ActivationFn::Geglu => value,
             ActivationFn::Silu => math::silu(simd, value),
             ActivationFn::Gelu => math::gelu(simd, value),
@@ -101,13 +122,13 @@ impl Finish<'_> {
 
     /// Stores a result, or its sum with what is there, rectified.
     #[inline(always)]
-    fn put<S: Simd>(&self, simd: S, value: S::F, slopes: Option<S::F>, out: &mut [f32]) {
+    fn put(&self, simd: S, value: S::F, slopes: S::F, out: &mut [f32]) {
         let zero = simd.splat(0.0);
-        let value = if self.call.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
-        let value = match (slopes, self.call.epilogue.rectifier) {
-            (Some(slopes), _) => simd.fma(slopes, simd.min(value, zero), simd.max(zero, value)),
-            (None, Rectifier::Relu) => simd.max(zero, value),
-            (None, _) => value,
+        let value = if self.epilogue.accumulate { simd.add(value, simd.load(out)) } else { value };
+        let value = match self.epilogue.rectifier {
+            Rectifier::Prelu(_) => simd.fma(slopes, simd.min(value, zero), simd.max(zero, value)),
+            Rectifier::Relu => simd.max(zero, value),
+            Rectifier::None => value,
         };
         simd.store(value, out);
     }

@@ -12,6 +12,9 @@ use super::grid::PixelBlock;
 use crate::operands::{ConvCall, ConvShape, InputRows};
 use crate::simd::{CHUNK, Chunk, Simd};
 
+/// How many bytes ahead the input is prefetched.
+const AHEAD: usize = 1 << 10;
+
 /// Packed pixels, and a scale for each.
 #[derive(Default)]
 pub(super) struct Gathered {
@@ -28,15 +31,22 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Packs what `block` reads, its bytes XORed with [`Simd::FLIP`] if they are int8.
     #[inline(always)]
-    pub(super) fn fill<S: Simd>(&mut self, call: &ConvCall, block: &PixelBlock) {
+    pub(super) fn fill<S: Simd>(&mut self, simd: S, call: &ConvCall, block: &PixelBlock) {
         match call.x {
-            InputRows::Int8 { q, scale } => self.fill_from(q, Some(scale), S::FLIP, call, block),
-            InputRows::F32(x) => self.fill_from(x, None, 0, call, block),
+            InputRows::Int8 { q, scale } => self.fill_from(simd, (q, Some(scale)), S::FLIP, call, block),
+            InputRows::F32(x) => self.fill_from(simd, (x, None), 0, call, block),
         }
     }
 
     #[inline(always)]
-    fn fill_from<T: Pod>(&mut self, x: &[T], scale: Option<&[f32]>, flip: u8, call: &ConvCall, block: &PixelBlock) {
+    fn fill_from<S: Simd, T: Pod>(
+        &mut self,
+        simd: S,
+        (x, scale): (&[T], Option<&[f32]>),
+        flip: u8,
+        call: &ConvCall,
+        block: &PixelBlock,
+    ) {
         let (shape, k) = (&call.shape, call.panels.layout.k);
         let span = |out: &Range<usize>| (out.len() - 1) * shape.stride + shape.kernel;
         let (rows, columns) = (span(&block.rows), span(&block.columns));
@@ -49,7 +59,7 @@ impl Gathered {
                 let slot = column % shape.stride * (self.pitch / shape.stride) + column / shape.stride;
                 let pixel = y.zip(x_at).map(|(y, x)| (block.image * held.len() + y - held.start) * shape.width + x);
                 let values = pixel.map(|pixel| &x[pixel * k..(pixel + 1) * k]);
-                self.put(row, slot, values, flip);
+                self.put(simd, row, slot, values, flip);
                 self.scales[row * self.pitch + slot] = pixel.zip(scale).map_or(0.0, |(pixel, scale)| scale[pixel]);
             }
         }
@@ -66,7 +76,7 @@ impl Gathered {
 
     /// Writes one pixel; `None` is a pixel of zeros.
     #[inline(always)]
-    fn put<T: Pod>(&mut self, row: usize, slot: usize, values: Option<&[T]>, flip: u8) {
+    fn put<S: Simd, T: Pod>(&mut self, simd: S, row: usize, slot: usize, values: Option<&[T]>, flip: u8) {
         let first = row * self.depth * self.pitch + slot;
         let slots = self.chunks[first..].iter_mut().step_by(self.pitch).take(self.depth);
         let Some(values) = values else {
@@ -74,6 +84,7 @@ impl Gathered {
         };
         let (whole, rest) = bytemuck::cast_slice::<T, u8>(values).as_chunks::<CHUNK>();
         for (chunk, bytes) in slots.zip(whole) {
+            simd.prefetch_read(bytes.as_ptr().wrapping_add(AHEAD).cast());
             *chunk = Chunk(bytes.map(|byte| byte ^ flip));
         }
         if !rest.is_empty() {

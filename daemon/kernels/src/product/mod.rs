@@ -4,7 +4,7 @@
 //! some of the panels. It packs the input pixels that the block reads, each once ([`gather`]), into chunks of 64 bytes that lie
 //! side by side for neighbouring pixels: whatever the tap, the rows of a tile are then 64 bytes apart, and no im2col
 //! buffer exists. Then, two panels at a time and tap by tap, so that a tap's weights stay in L1, the level's inner loop adds to the
-//! block's sums; last comes the [`epilogue`].
+//! block's sums; a tile that has its last tap goes through the [`epilogue`].
 //!
 //! How pixels and panels are split cannot change the result: no sum is split.
 
@@ -16,11 +16,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::ptr::null;
 
+use self::epilogue::Finish;
 use self::gather::Gathered;
 use self::grid::{PixelBlock, TaskGrid};
 use crate::cancel::Tasks;
 use crate::layout::Format;
-use crate::operands::{ActivationFn, ConvCall};
+use crate::operands::ConvCall;
 use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
 use crate::tiles::{self, OutTile};
 
@@ -64,33 +65,34 @@ impl SimdFn for ProductTask<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let ProductTask { call, block, panels, mut out, scratch } = self;
-        scratch.gathered.fill::<S>(call, &block);
-        let gated = call.epilogue.activation == ActivationFn::Geglu;
+        scratch.gathered.fill(simd, call, &block);
         for first in panels.clone().step_by(2) {
             let count = 2.min(panels.end - first);
             reserve_lines(&mut scratch.sums, count * block.pixels());
             let pair = [call.panels.panel(first), call.panels.panel(first + count - 1)];
-            let out = out.narrowed(call.columns(first..first + count));
-            multiply(simd, call, &block, &pair[..count], scratch, &out);
-            let finish = epilogue::Finish { call, block: &block, sums: &scratch.sums };
-            match (gated, count) {
-                (true, _) => finish.gated(simd, first, out),
-                (false, 1) => finish.panels::<S, 1>(simd, first, out),
-                (false, _) => finish.panels::<S, 2>(simd, first, out),
+            let mut out = out.narrowed(call.columns(first..first + count));
+            if count == 2 {
+                let finish = Finish::<S, 2>::new(simd, call, &block, first);
+                multiply(simd, call, &block, &pair, scratch, &finish, &mut out);
+            } else {
+                let finish = Finish::<S, 1>::new(simd, call, &block, first);
+                multiply(simd, call, &block, &pair[..1], scratch, &finish, &mut out);
             }
         }
     }
 }
 
-/// Adds every tap of one or two panels to the block's sums. The output's lines, which are far apart, are prefetched meanwhile.
+/// Adds every tap of `N` panels to the block's sums, and finishes each tile once it has the last one, while its sums are in L1.
+/// The output's lines, which are far apart, are prefetched meanwhile.
 #[inline(always)]
-fn multiply<S: Simd>(
+fn multiply<S: Simd, const N: usize>(
     simd: S,
     call: &ConvCall,
     block: &PixelBlock,
     panels: &[&[u8]],
     scratch: &mut ProductScratch,
-    out: &OutTile,
+    finish: &Finish<S, N>,
+    out: &mut OutTile,
 ) {
     let shape = &call.shape;
     let taps = call.panels.layout.taps;
@@ -99,21 +101,27 @@ fn multiply<S: Simd>(
         for y in 0..block.rows.len() {
             let row = y * shape.stride + down;
             for tile in block.tiles(S::ROWS) {
-                if tap + 1 == taps {
+                let last = tap + 1 == taps;
+                if last {
                     for x in tile.clone() {
                         let columns = out.address(y, x);
                         simd.prefetch_write(columns);
                         simd.prefetch_write(columns.wrapping_add(LANES));
                     }
                 }
-                let place = TilePlace { tap, row, column: right, tile, sums: y * block.columns.len() };
+                let first = y * block.columns.len() + tile.start;
+                let place = TilePlace { tap, row, column: right, tile: tile.clone(), sums: first };
                 one_tile(simd, call, block, panels, &place, scratch);
+                if last {
+                    let sums = |p: usize| &scratch.sums[p * block.pixels() + first..][..tile.len()];
+                    finish.tile(simd, std::array::from_fn(sums), y, tile, out);
+                }
             }
         }
     }
 }
 
-/// Where a tile reads and writes: gathered row and tap's column, output columns of the block, first pixel of their row.
+/// Where a tile reads and writes: gathered row and tap's column, output columns of the block, the first of its sums.
 struct TilePlace {
     tap: usize,
     row: usize,
@@ -137,7 +145,7 @@ fn one_tile<S: Simd>(
     let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();
     let pixels = block.pixels();
     let (rows, scales) = scratch.gathered.tile(place.row, place.column, &place.tile);
-    let sums = scratch.sums[place.sums + place.tile.start..].as_mut_ptr().cast();
+    let sums = scratch.sums[place.sums..].as_mut_ptr().cast();
     let (chunk_stride, panel_stride) = (scratch.gathered.chunk_stride(), pixels * LANES);
     let panels = [data(0), data(1)];
     let (count, k, fresh) = (place.tile.len(), layout.k, place.tap == 0);
