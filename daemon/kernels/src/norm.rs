@@ -8,6 +8,8 @@ use crate::rows::{BATCH, quantize_row};
 use crate::scalar;
 use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
+/// Rows that a layer norm takes at once.
+const TOGETHER: usize = 4;
 /// Image rows whose sums are held at a time.
 const ROWS: usize = 64;
 
@@ -177,52 +179,106 @@ impl Norm<'_> {
         a.len()
     }
 
-    fn scalar(&self, row: &mut [f32]) {
-        match *self {
-            Norm::Scaled { scale, shift, silu } => scalar::norm::scale_shift(row, scale, shift, silu),
-            Norm::Layer { gamma, beta, eps } => scalar::norm::layer_norm(row, gamma, beta, eps),
+    fn scalar(&self, rows: &mut [f32]) {
+        let (Norm::Scaled { scale: of_channels, .. } | Norm::Layer { gamma: of_channels, .. }) = self;
+        for row in rows.chunks_exact_mut(of_channels.len()) {
+            match *self {
+                Norm::Scaled { scale, shift, silu } => scalar::norm::scale_shift(row, scale, shift, silu),
+                Norm::Layer { gamma, beta, eps } => scalar::norm::layer_norm(row, gamma, beta, eps),
+            }
         }
     }
 
+    /// Normalises the rows of `out`, or those of `x` into it.
     #[inline(always)]
-    fn vector<S: Simd>(&self, simd: S, row: &mut [f32]) {
+    fn vector<S: Simd>(&self, simd: S, x: Option<&[f32]>, out: &mut [f32]) {
         match *self {
-            Norm::Scaled { scale, shift, silu } => scale_shift(simd, row, scale, shift, silu),
-            Norm::Layer { gamma, beta, eps } => layer_norm_row(simd, row, gamma, beta, eps),
+            Norm::Scaled { scale, shift, silu } => {
+                for (r, out) in out.chunks_exact_mut(scale.len()).enumerate() {
+                    scale_shift(simd, x.map(|x| &x[r * scale.len()..]), out, (scale, shift), silu);
+                }
+            }
+            Norm::Layer { gamma, beta, eps } => {
+                let channels = gamma.len();
+                let together = out.len() / channels / TOGETHER * TOGETHER * channels;
+                let (whole, rest) = out.split_at_mut(together);
+                for (i, rows) in whole.chunks_exact_mut(TOGETHER * channels).enumerate() {
+                    let x = x.map(|x| &x[i * TOGETHER * channels..]);
+                    layer_norm_rows::<S, TOGETHER>(simd, x, rows, (gamma, beta), eps);
+                }
+                for (i, row) in rest.chunks_exact_mut(channels).enumerate() {
+                    let x = x.map(|x| &x[together + i * channels..]);
+                    layer_norm_rows::<S, 1>(simd, x, row, (gamma, beta), eps);
+                }
+            }
         }
     }
 }
 
+/// [`scalar::norm::scale_shift`] of the row `out`, or of one that begins `x`.
 #[inline(always)]
-fn scale_shift<S: Simd>(simd: S, row: &mut [f32], scale: &[f32], shift: &[f32], silu: bool) {
-    for ((x, scale), shift) in row.chunks_mut(LANES).zip(scale.chunks(LANES)).zip(shift.chunks(LANES)) {
-        let y = simd.fma(simd.load(x), simd.load(scale), simd.load(shift));
-        simd.store(if silu { math::silu(simd, y) } else { y }, x);
+fn scale_shift<S: Simd>(simd: S, x: Option<&[f32]>, out: &mut [f32], (scale, shift): (&[f32], &[f32]), silu: bool) {
+    for first in (0..out.len()).step_by(LANES) {
+        let range = first..out.len().min(first + LANES);
+        let x = simd.load(&x.unwrap_or(out)[range.clone()]);
+        let y = simd.fma(x, simd.load(&scale[range.clone()]), simd.load(&shift[range.clone()]));
+        simd.store(if silu { math::silu(simd, y) } else { y }, &mut out[range]);
     }
 }
 
+/// Layer normalisation of `R` rows at once: a row's sums are one chain of additions, so that a single row would wait for each.
 #[inline(always)]
-fn layer_norm_row<S: Simd>(simd: S, row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
-    let n = row.len() as f32;
-    let sum = row.chunks(LANES).fold(simd.splat(0.0), |sum, x| simd.add(sum, simd.load(x)));
-    let mean = simd.splat(simd.fold(sum) / n);
-    let mut squares = simd.splat(0.0);
-    let (whole, rest) = row.as_chunks::<LANES>();
-    for x in whole {
-        let d = simd.sub(simd.load(x), mean);
-        squares = simd.fma(d, d, squares);
+fn layer_norm_rows<S: Simd, const R: usize>(
+    simd: S,
+    x: Option<&[f32]>,
+    out: &mut [f32],
+    (gamma, beta): (&[f32], &[f32]),
+    eps: f32,
+) {
+    let channels = gamma.len();
+    let n = channels as f32;
+    let mut sums = [simd.splat(0.0); R];
+    for first in (0..channels).step_by(LANES) {
+        for r in 0..R {
+            sums[r] = simd.add(sums[r], row_part(simd, x.unwrap_or(out), channels, r, first));
+        }
     }
-    if !rest.is_empty() {
-        let mut d = [0.0; LANES];
-        simd.store(simd.sub(simd.load(rest), mean), &mut d[..rest.len()]);
-        let d = simd.load(&d);
-        squares = simd.fma(d, d, squares);
+    let mut means = sums;
+    for mean in &mut means {
+        *mean = simd.splat(simd.fold(*mean) / n);
     }
-    let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(squares), n, eps));
-    for ((x, gamma), beta) in row.chunks_mut(LANES).zip(gamma.chunks(LANES)).zip(beta.chunks(LANES)) {
-        let d = simd.mul(simd.sub(simd.load(x), mean), inverse);
-        simd.store(simd.fma(d, simd.load(gamma), simd.load(beta)), x);
+    let mut squares = [simd.splat(0.0); R];
+    let whole = channels / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        for r in 0..R {
+            let d = simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), means[r]);
+            squares[r] = simd.fma(d, d, squares[r]);
+        }
     }
+    if whole < channels {
+        for r in 0..R {
+            let mut d = [0.0; LANES];
+            let rest = row_part(simd, x.unwrap_or(out), channels, r, whole);
+            simd.store(simd.sub(rest, means[r]), &mut d[..channels - whole]);
+            let d = simd.load(&d);
+            squares[r] = simd.fma(d, d, squares[r]);
+        }
+    }
+    for r in 0..R {
+        let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(squares[r]), n, eps));
+        for first in (0..channels).step_by(LANES) {
+            let range = first..channels.min(first + LANES);
+            let d = simd.mul(simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), means[r]), inverse);
+            let y = simd.fma(d, simd.load(&gamma[range.clone()]), simd.load(&beta[range.clone()]));
+            simd.store(y, &mut out[r * channels..][range]);
+        }
+    }
+}
+
+/// Sixteen values of row `r` from `first` on, with zeros after its end.
+#[inline(always)]
+fn row_part<S: Simd>(simd: S, rows: &[f32], channels: usize, r: usize, first: usize) -> S::F {
+    simd.load(&rows[r * channels..(r + 1) * channels][first..channels.min(first + LANES)])
 }
 
 impl Level {
@@ -238,8 +294,10 @@ impl Level {
             NormOut::F32(out) => {
                 assert_eq!(out.len(), x.len(), "the output's size");
                 batches.zip(out.par_chunks_mut(batch(channels))).for_each_task(|(x, out)| {
-                    out.copy_from_slice(x);
-                    at_level_in_place(self, norm, out, channels);
+                    at_level!(self, simd => simd.run(NormRows { norm, x: Some(x), out }), scalar => {
+                        out.copy_from_slice(x);
+                        norm.scalar(out);
+                    });
                 });
             }
             NormOut::Int8 { q, scale } => {
@@ -251,10 +309,10 @@ impl Level {
                 );
                 let q = q.par_chunks_mut(batch(channels));
                 let scale = scale.par_chunks_mut(batch(channels) / channels);
-                let init = || vec![0.0; channels];
-                batches.zip(q).zip(scale).for_each_init(init, |row, ((x, q), scale)| {
+                let init = || vec![0.0; TOGETHER * channels];
+                batches.zip(q).zip(scale).for_each_init(init, |rows, ((x, q), scale)| {
                     if !is_cancelled() {
-                        let work = Quantized { norm, x, q, scale, row };
+                        let work = Quantized { norm, x, q, scale, rows, channels };
                         at_level!(self, simd => simd.run(work), scalar => work.scalar());
                     }
                 });
@@ -269,65 +327,51 @@ impl Level {
     /// If sizes do not fit each other, or the CPU does not have the level.
     pub fn normalize_in_place(self, norm: &Norm, x: &mut [f32]) {
         let channels = norm.channels(x);
-        x.par_chunks_mut(batch(channels)).for_each_task(|rows| at_level_in_place(self, norm, rows, channels));
+        x.par_chunks_mut(batch(channels)).for_each_task(|out| {
+            at_level!(self, simd => simd.run(NormRows { norm, x: None, out }), scalar => norm.scalar(out));
+        });
     }
 }
 
 /// Values of whole rows that a thread takes at a time.
 fn batch(channels: usize) -> usize {
-    BATCH.div_ceil(channels) * channels
+    BATCH.div_ceil(channels).next_multiple_of(TOGETHER) * channels
 }
 
-fn at_level_in_place(level: Level, norm: &Norm, rows: &mut [f32], channels: usize) {
-    at_level!(level, simd => simd.run(InPlace { norm, rows, channels }), scalar => {
-        rows.chunks_exact_mut(channels).for_each(|row| norm.scalar(row));
-    });
-}
-
-struct InPlace<'a> {
+/// Rows to `out`, from `x` or over themselves.
+struct NormRows<'a> {
     norm: &'a Norm<'a>,
-    rows: &'a mut [f32],
-    channels: usize,
+    x: Option<&'a [f32]>,
+    out: &'a mut [f32],
 }
 
-impl SimdFn for InPlace<'_> {
+impl SimdFn for NormRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        for row in self.rows.chunks_exact_mut(self.channels) {
-            self.norm.vector(simd, row);
-        }
+        self.norm.vector(simd, self.x, self.out);
     }
 }
 
-/// Rows through `row`, which has room for one, to int8.
+/// Rows through `rows`, which has room for some, to int8.
 struct Quantized<'a> {
     norm: &'a Norm<'a>,
     x: &'a [f32],
     q: &'a mut [i8],
     scale: &'a mut [f32],
-    row: &'a mut [f32],
+    rows: &'a mut [f32],
+    channels: usize,
 }
 
-impl<'a> Quantized<'a> {
-    /// What each row is made of: `x`, `q`, `scale`.
-    #[inline(always)]
-    fn rows(
-        x: &'a [f32],
-        q: &'a mut [i8],
-        scale: &'a mut [f32],
-        channels: usize,
-    ) -> impl Iterator<Item = (&'a [f32], &'a mut [i8], &'a mut f32)> {
-        let rows = x.chunks_exact(channels).zip(q.chunks_exact_mut(channels)).zip(scale);
-        rows.map(|((x, q), scale)| (x, q, scale))
-    }
-
+impl Quantized<'_> {
     fn scalar(self) {
-        for (x, q, scale) in Self::rows(self.x, self.q, self.scale, self.row.len()) {
-            self.row.copy_from_slice(x);
-            self.norm.scalar(self.row);
-            *scale = scalar::rows::quantize_row(self.row, q);
+        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
+        for ((x, q), scale) in rows.zip(self.scale) {
+            let row = &mut self.rows[..self.channels];
+            row.copy_from_slice(x);
+            self.norm.scalar(row);
+            *scale = scalar::rows::quantize_row(row, q);
         }
     }
 }
@@ -337,10 +381,15 @@ impl SimdFn for Quantized<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        for (x, q, scale) in Self::rows(self.x, self.q, self.scale, self.row.len()) {
-            self.row.copy_from_slice(x);
-            self.norm.vector(simd, self.row);
-            *scale = quantize_row(simd, self.row, q);
+        let some = self.rows.len();
+        let parts = self.x.chunks(some).zip(self.q.chunks_mut(some)).zip(self.scale.chunks_mut(some / self.channels));
+        for ((x, q), scale) in parts {
+            let rows = &mut self.rows[..x.len()];
+            self.norm.vector(simd, Some(x), rows);
+            let rows = rows.chunks_exact(self.channels).zip(q.chunks_exact_mut(self.channels));
+            for ((row, q), scale) in rows.zip(scale) {
+                *scale = quantize_row(simd, row, q);
+            }
         }
     }
 }
