@@ -109,7 +109,8 @@ fn multiply<S: Simd, const N: usize>(
                         simd.prefetch_write(columns.wrapping_add(LANES));
                     }
                 }
-                let first = y * block.columns.len() + tile.start;
+                // With a single tap no sums wait for others: all tiles use the same lines.
+                let first = if taps == 1 { 0 } else { y * block.columns.len() + tile.start };
                 let place = TilePlace { tap, row, column: right, tile: tile.clone(), sums: first };
                 one_tile(simd, call, block, panels, &place, scratch);
                 if last {
