@@ -15,6 +15,8 @@ use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines, trans
 
 /// The most queries of a task: enough that packing the keys and values for each task costs little.
 const QUERIES: usize = 1024;
+/// Queries of a task that are taken at once where all keys are a single block: few enough that they and their sums stay in L1.
+const GROUP: usize = 48;
 /// The most floats of these queries.
 const QUERY_FLOATS: usize = 64 << 10;
 
@@ -59,32 +61,44 @@ impl SimdFn for F32Task<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(mut self, simd: S) {
-        self.start(simd);
+        let (count, keys) = (self.queries.count(), self.queries.shape().keys);
+        let group = if keys <= BLOCK { GROUP } else { count };
+        for first in (0..count).step_by(group) {
+            self.group(simd, first..count.min(first + group));
+        }
+    }
+}
+
+impl F32Task<'_> {
+    /// Some of the queries. Keys and values that are a single block are packed for the first of them.
+    #[inline(always)]
+    fn group<S: Simd>(&mut self, simd: S, group: Range<usize>) {
+        self.start(simd, &group);
         let shape = *self.queries.shape();
-        let keys = if shape.causal { self.queries.position(self.queries.count()) } else { shape.keys };
+        let keys = if shape.causal { self.queries.position(group.end) } else { shape.keys };
         for first in (0..keys).step_by(BLOCK) {
             if is_cancelled() {
                 return;
             }
             let block = first..shape.keys.min(first + BLOCK);
-            self.pack_keys(simd, &block);
-            self.pack_values(simd, &block);
-            for tile in (0..self.queries.count()).step_by(S::ROWS) {
-                let tile = tile..self.queries.count().min(tile + S::ROWS);
-                if !shape.causal || block.start < self.queries.position(tile.end) {
-                    self.tile(simd, &block, &tile);
+            if group.start == 0 || shape.keys > BLOCK {
+                self.pack_keys(simd, &block);
+                self.pack_values(simd, &block);
+            }
+            for tile in (0..group.len()).step_by(S::ROWS) {
+                let tile = tile..group.len().min(tile + S::ROWS);
+                if !shape.causal || block.start < self.queries.position(group.start + tile.end) {
+                    self.tile(simd, &block, group.start, &tile);
                 }
             }
         }
-        self.scratch.softmax.finish(simd, &mut self.queries);
+        self.scratch.softmax.finish(simd, &mut self.queries, group.start);
     }
-}
 
-impl F32Task<'_> {
-    /// Packs the queries.
+    /// Packs the queries of a group.
     #[inline(always)]
-    fn start<S: Simd>(&mut self, simd: S) {
-        let (count, depth, d) = (self.queries.count(), self.queries.depth(), self.queries.head_dim());
+    fn start<S: Simd>(&mut self, simd: S, group: &Range<usize>) {
+        let (count, depth, d) = (group.len(), self.queries.depth(), self.queries.head_dim());
         let scratch = &mut *self.scratch;
         for (vectors, len) in
             [(&mut scratch.q, depth * count), (&mut scratch.k, BLOCK / LANES * d), (&mut scratch.v, depth * BLOCK)]
@@ -92,10 +106,10 @@ impl F32Task<'_> {
             reserve_lines(vectors, len);
         }
         scratch.softmax.start(count, depth);
-        let scale = query_scale(d);
-        for i in 0..count {
-            for (c, values) in self.queries.query(simd, i).chunks(LANES).enumerate() {
-                scratch.q[c * count + i].0.iter_mut().zip(values).for_each(|(to, from)| *to = from * scale);
+        let scale = simd.splat(query_scale(d));
+        for (i, query) in group.clone().enumerate() {
+            for (c, values) in self.queries.query(simd, query).chunks(LANES).enumerate() {
+                simd.store(simd.mul(simd.load(values), scale), &mut scratch.q[c * count + i].0);
             }
         }
     }
@@ -135,37 +149,39 @@ impl F32Task<'_> {
         }
     }
 
-    /// Takes a block of keys into account for some queries.
+    /// Takes a block of keys into account for some queries of the group that begins at `first`.
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, tile: &Range<usize>) {
-        let (d, rows, queries) = (self.queries.head_dim(), tile.len(), self.queries.count());
+    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, first: usize, tile: &Range<usize>) {
+        let (d, rows) = (self.queries.head_dim(), tile.len());
         let panels = block.len().div_ceil(LANES);
         let scratch = &mut *self.scratch;
+        let queries = scratch.softmax.stride();
         reserve_lines(&mut scratch.p, panels * rows);
         // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
         unsafe {
             let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
             product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, scores);
         }
-        self.mask(block, tile);
+        self.mask(block, first, tile);
         let scratch = &mut *self.scratch;
         let scores = &mut scratch.p[..panels * rows];
-        let max = scratch.softmax.raise_max(simd, &maxima(simd, scores, rows), tile);
-        softmax_weights(simd, scores, &max, &mut scratch.softmax.weights[tile.clone()]);
+        // Every query sees the first key, so that nothing is summed before the first block.
+        let fresh = block.start == 0;
+        let max = scratch.softmax.raise_max(simd, &maxima(simd, scores, rows), tile, fresh);
+        softmax_weights(simd, scores, &max, &mut scratch.softmax.weights[tile.clone()], fresh);
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
         unsafe {
-            let panel_stride = scratch.softmax.stride();
-            let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride, fresh: false };
+            let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride: queries, fresh };
             product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.queries.depth(), sums);
         }
     }
 
     /// Keys that do not exist, or that come after the query, get the weight 0.
     #[inline(always)]
-    fn mask(&mut self, block: &Range<usize>, tile: &Range<usize>) {
+    fn mask(&mut self, block: &Range<usize>, first: usize, tile: &Range<usize>) {
         let rows = tile.len();
         for row in 0..rows {
-            let query = self.queries.position(tile.start + row);
+            let query = self.queries.position(first + tile.start + row);
             let seen = if self.queries.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
             for key in seen - block.start..block.len().next_multiple_of(LANES) {
                 self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
@@ -188,12 +204,12 @@ fn maxima<S: Simd>(simd: S, scores: &[Line], rows: usize) -> TileRows {
     maxima
 }
 
-/// Scores to weights, `[panel][row][16]`, which are added to each row's `sums`.
+/// Scores to weights, `[panel][row][16]`, which are added to each row's `sums`; `fresh` ones start from zero.
 #[inline(always)]
-fn softmax_weights<S: Simd>(simd: S, scores: &mut [Line], max: &TileRows, sums: &mut [Line]) {
+fn softmax_weights<S: Simd>(simd: S, scores: &mut [Line], max: &TileRows, sums: &mut [Line], fresh: bool) {
     let rows = sums.len();
     for (row, sums) in sums.iter_mut().enumerate() {
-        let (max, mut sum) = (simd.splat(max[row]), simd.load(&sums.0));
+        let (max, mut sum) = (simd.splat(max[row]), if fresh { simd.splat(0.0) } else { simd.load(&sums.0) });
         for scores in scores.chunks_exact_mut(rows) {
             let weights = math::exp2(simd, simd.sub(simd.load(&scores[row].0), max));
             simd.store(weights, &mut scores[row].0);

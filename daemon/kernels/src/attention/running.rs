@@ -22,15 +22,13 @@ pub(super) struct OnlineSoftmax {
 }
 
 impl OnlineSoftmax {
-    /// Nothing is summed yet for so many queries of so many vectors.
+    /// Nothing is summed yet for so many queries of so many vectors: what lies there is replaced by the first block's sums.
     pub(super) fn start(&mut self, queries: usize, depth: usize) {
         (self.queries, self.depth) = (queries, depth);
         reserve_lines(&mut self.sums, self.depth * self.queries);
-        self.sums[..self.depth * self.queries].fill(Line::ZERO);
         self.max.clear();
         self.max.resize(self.queries, f32::NEG_INFINITY);
         reserve_lines(&mut self.weights, queries);
-        self.weights[..queries].fill(Line::ZERO);
     }
 
     /// From one vector of dimensions' sums to the next's, in lines.
@@ -38,16 +36,23 @@ impl OnlineSoftmax {
         self.queries
     }
 
-    /// Takes the greatest scores of a block into account: what is summed so far is rescaled to the greatest yet, which is returned.
+    /// Takes the greatest scores of a block into account: what is summed so far, which before the first block (`fresh`) is nothing,
+    /// is rescaled to the greatest yet, which is returned.
     #[inline(always)]
-    pub(super) fn raise_max<S: Simd>(&mut self, simd: S, block: &TileRows, tile: &Range<usize>) -> TileRows {
+    pub(super) fn raise_max<S: Simd>(
+        &mut self,
+        simd: S,
+        block: &TileRows,
+        tile: &Range<usize>,
+        fresh: bool,
+    ) -> TileRows {
         let rows = tile.len();
         let mut before = [0.0; LANES];
         before[..rows].copy_from_slice(&self.max[tile.clone()]);
         let mut after = before;
         simd.store(simd.max(simd.load(block), simd.load(&before)), &mut after[..rows]);
         self.max[tile.clone()].copy_from_slice(&after[..rows]);
-        if before != after {
+        if !fresh && before != after {
             self.rescale(simd, before, after, tile);
         }
         after
@@ -68,12 +73,12 @@ impl OnlineSoftmax {
         }
     }
 
-    /// The results of all queries: the means by weight.
+    /// The results of all queries, which are those from `first` on: the means by weight.
     #[inline(always)]
-    pub(super) fn finish<S: Simd>(&self, simd: S, queries: &mut HeadQueries) {
+    pub(super) fn finish<S: Simd>(&self, simd: S, queries: &mut HeadQueries, first: usize) {
         for i in 0..self.queries {
             let weight = simd.splat(simd.fold(simd.load(&self.weights[i].0)));
-            for (c, out) in queries.query(simd, i).chunks_mut(LANES).enumerate() {
+            for (c, out) in queries.query(simd, first + i).chunks_mut(LANES).enumerate() {
                 let mean = simd.div(simd.load(&self.sums[c * self.queries + i].0), weight);
                 simd.store(simd.add(mean, simd.splat(0.0)), out);
             }
