@@ -63,9 +63,12 @@ fn flag(field: &str) -> String {
     match field {
         "sampler_name" => "--sampler".into(),
         "denoising_strength" => "--strength".into(),
+        "hires.scale" => "--hires".into(),
+        "hires.denoising_strength" => "--hires-strength".into(),
+        "hires.sampler_name" => "--hires-sampler".into(),
         "init_images" => "--init-image".into(),
         "prompt" => "the prompt".into(),
-        other => format!("--{}", other.replace('_', "-")),
+        other => format!("--{}", other.replace(['_', '.'], "-")),
     }
 }
 
@@ -80,6 +83,8 @@ mod tests {
         let text = |field| Failure::from(Error::InvalidParam { field, message: "wrong".into() }).to_string();
         assert_eq!(text("sampler_name"), "--sampler: wrong");
         assert_eq!(text("cfg_scale"), "--cfg-scale: wrong");
+        assert_eq!(text("hires.upscaler"), "--hires-upscaler: wrong");
+        assert_eq!(text("hires.scale"), "--hires: wrong");
     }
 
     #[test]

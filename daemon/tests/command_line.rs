@@ -298,6 +298,23 @@ fn a_request_that_the_sampler_cannot_do_is_refused_with_what_it_can() {
     check(&["generate", "a", "--sampler", "lcm", "--steps", "60"], &[], 2, &["--steps", "1 to 50"]);
 }
 
+#[test]
+fn a_plan_says_what_its_peaks_are_made_of() {
+    let (code, stdout, stderr) = run(&["plan", "--memory", "40M"], Path::new("."));
+    assert_eq!(code, Some(0), "{stderr}");
+    let number = |word: &str| word.parse::<f64>().unwrap();
+    let (_, after) = stdout.split_once("and of the ").unwrap();
+    let process = number(after.split(' ').next().unwrap());
+    let rows = stdout.lines().skip(2).take_while(|line| !line.contains(" at most, the greatest peak"));
+    let rows: Vec<Vec<f64>> = rows.map(|row| row[19..].split_whitespace().map(number).collect()).collect();
+    assert_eq!(rows.len(), 3, "{stdout}");
+    for row in rows {
+        let [activations, resident, _, ring, peak] = row[..] else { panic!("{stdout}") };
+        let unused = peak - (activations + resident + ring + process);
+        assert!((-0.3..2.0).contains(&unused), "{unused}: {stdout}");
+    }
+}
+
 /// A picture of the kind that takes the most memory to unpack.
 fn save_init_image(path: &Path, side: u32) {
     let pixel = |x, y| Rgba([x as u16 * 20, y as u16 * 20, (x ^ y) as u16 * 20, u16::MAX]);

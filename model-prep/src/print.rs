@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
 use diffused_engine::bundle::Manifest;
-use diffused_engine::memory_plan::{mib, work_of};
+use diffused_engine::memory_plan::{mib, sum_of_peaks, work_of};
 use indicatif::HumanBytes;
 use model_prep::{Difference, Inspection, Plan, SAME_OPTIONS, added_words};
 
@@ -49,7 +49,7 @@ pub(crate) fn plan(out: &mut impl Write, plan: &Plan, engine: diffused_engine::O
     let (width, height, within) = (parameters.width, parameters.height, within.unwrap_or_default());
     writeln!(out, "{name}, {width} x {height}, {guidance}{within}; the bundle takes {}", HumanBytes(bytes))?;
     write!(out, "{memory}")?;
-    writeln!(out, "The process takes {:.1} MiB of each peak.", mib(engine.process()))?;
+    writeln!(out, "{}", sum_of_peaks(engine.process()))?;
     writeln!(out, "The smallest budget for this is {} MiB.", smallest >> 20)?;
     writeln!(out, "The image takes {}.", work_of(*work, parameters.steps))
 }

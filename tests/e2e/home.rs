@@ -2,7 +2,7 @@
 //! their work with: settings for prompts that come as plain text. A real Home Assistant is in tests/home.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -85,6 +85,20 @@ pub(crate) fn home_assistant_is_told_of_the_device_and_the_broker_forgets_it_aft
     wait_until("the description is elsewhere", || kept(port, "ha/device/diffused_test/config").is_some());
     wait_until("the broker keeps the activity again", || keeps(&idle));
     assert!(kept(port, DISCOVERY).is_none());
+}
+
+pub(crate) fn the_health_comes_again_once_the_entities_of_a_description_are_there() {
+    let mut harness = Harness::start_configured("", "", ON);
+    harness.peer.listen("homeassistant/#");
+    last(&mut harness.peer, DISCOVERY, |_| true);
+    // What comes at once finds nobody in a Home Assistant that has just learned of the device.
+    let (began, mut before) = (Instant::now(), Instant::now());
+    wait_until("its health comes a little later", || {
+        let has_come = harness.peer.wait_briefly().iter().any(|message| message.topic == "health");
+        has_come && std::mem::replace(&mut before, Instant::now()).elapsed() > Duration::from_secs(2)
+    });
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
 }
 
 pub(crate) fn activity_follows_a_job() {

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         jobs::a_broker_of_small_messages_gets_a_jpeg,
         home::home_assistant_is_told_of_the_device_and_the_broker_forgets_it_afterwards,
         home::activity_follows_a_job,
+        home::the_health_comes_again_once_the_entities_of_a_description_are_there,
         home::settings_act_on_plain_prompts_alone_and_outlive_the_process,
         home::a_job_that_was_moved_keeps_its_place_over_a_restart,
         larger::a_second_pass_keeps_to_its_plan,
@@ -154,6 +155,8 @@ fn main() -> ExitCode {
         web::what_strangers_send_is_answered_and_hurts_nobody,
         web::elsewhere_a_token_is_needed,
         web::a_client_that_hangs_up_leaves_its_job,
+        web::whether_the_device_is_there_is_in_the_log,
+        web::a_client_that_waits_is_told_of_the_end,
         web::what_a_silent_device_did_not_take_in_time_is_not_painted_later,
         web::a_broker_or_device_that_is_gone_is_told_and_found_again,
     ];

@@ -129,7 +129,8 @@ pub(crate) fn a_queue_is_listed_paused_and_cancelled() {
     }
     verb(&harness, &["list"]).check(0, &["paused", "a  waiting, 0 before it", "c  waiting, 2 before it"]);
     verb(&harness, &["move", "c"]).check(0, &["paused", "c  waiting, 0 before it", "b  waiting, 2 before it"]);
-    verb(&harness, &["move", "c", "--to", "2"]).check(0, &["c  waiting, 2 before it"]);
+    let last = verb(&harness, &["move", "c", "--to", "99"]);
+    last.check(0, &["moved: 2 jobs that wait are before `c`: no more than 2 others wait\n", "c  waiting, 2 before it"]);
     verb(&harness, &["move", "x"]).check(1, &["there is no job `x` that waits"]);
     verb(&harness, &["cancel", "b"]).check(0, &["cancelled: b"]);
     verb(&harness, &["cancel", "b"]).check(1, &["there is no job `b`"]);

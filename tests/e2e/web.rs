@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use diffused_tests::mqtt::{Delivery, Harness, PATIENCE, wait_until};
 use diffused_tests::{program, sha256};
@@ -17,6 +18,7 @@ use diffused_tests::{program, sha256};
 struct WebServer {
     child: Child,
     address: String,
+    log: NamedTempFile,
 }
 
 impl Drop for WebServer {
@@ -54,12 +56,17 @@ impl WebServer {
     fn start(harness: &Harness, more: &[&str]) -> WebServer {
         let broker = format!("mqtt://127.0.0.1:{}", harness.broker.port);
         let mut command = Command::new(program());
-        command.args(["http", "--listen", "127.0.0.1:0", "--json", "--device", "test", "--broker", &broker]).args(more);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.args(["http", "--listen", "127.0.0.1:0", "--json", "--broker", &broker]).args(more);
+        if !more.contains(&"--device") {
+            command.args(["--device", "test"]);
+        }
+        let log = NamedTempFile::new().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap();
-        let server = WebServer { child, address: told["address"].as_str().unwrap().to_owned() };
+        let server = WebServer { child, address: told["address"].as_str().unwrap().to_owned(), log };
         let is_there =
             |server: &WebServer| server.send(b"GET /internal/ping HTTP/1.1\r\nHost: localhost\r\n\r\n").status != 0;
         assert!(is_there(&server));
@@ -71,6 +78,11 @@ impl WebServer {
         let server = WebServer::start(harness, &[]);
         wait_until("it knows the device", || server.get("samplers").status == 200);
         server
+    }
+
+    /// Waits until the log has these words.
+    fn wait_logged(&self, words: &str) {
+        wait_until(words, || std::fs::read_to_string(&self.log).unwrap().contains(words));
     }
 
     fn connect(&self) -> TcpStream {
@@ -203,7 +215,7 @@ pub(crate) fn a_job_is_followed_and_interrupted() {
         assert_eq!(server.get("progress?skip_current_image=true").json()["current_image"], Value::Null);
         assert_eq!(server.post("interrupt", &json!({})).status, 200);
         let (images, info) = painting.join().unwrap();
-        assert_eq!(images.len(), 0);
+        assert_eq!((images.len(), &info["seed"], &info["all_seeds"]), (0, &json!(1), &json!([1])));
         assert!(info["warnings"][0].as_str().unwrap().contains("cancelled"), "{info}");
     });
     assert_eq!(server.get("progress").json()["state"]["job_count"], 0);
@@ -236,7 +248,13 @@ pub(crate) fn what_strangers_send_is_answered_and_hurts_nobody() {
     refused.check(422, "width: 100 is not allowed");
     assert_eq!(refused.json()["field"], "width");
     server.post("txt2img", &json!({"prompt": "a", "sampler_name": "magic"})).check(422, "sampler_name");
-    server.post("txt2img", &json!({"prompt": "a", "n_iter": 9, "batch_size": 9})).check(422, "n_iter: 81");
+    server
+        .post("txt2img", &json!({"prompt": "a", "n_iter": 9, "batch_size": 9}))
+        .check(422, "batch_size: 9 times n_iter = 9");
+    let enlarged = json!({"prompt": "a", "enable_hr": true, "hr_upscaler": "Model", "hr_scale": 1.5});
+    server.post("txt2img", &enlarged).check(422, "hr_upscaler: Model");
+    let twice = "{\"prompt\": \"a\", \"steps\": 1, \"steps\": 2}";
+    server.request("POST", "txt2img", "", twice).check(400, "the key \"steps\" is there twice");
     server.post("img2img", &json!({"prompt": "a"})).check(422, "init_images");
     server.post("txt2img", &json!({"prompt": "a", "script_name": "xyz"})).check(422, "no scripts");
     server.request("POST", "txt2img", "", "{\"prompt\": ").check(400, "is no JSON object");
@@ -258,6 +276,7 @@ pub(crate) fn what_strangers_send_is_answered_and_hurts_nobody() {
     }
     let large = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     assert!([0, 431].contains(&server.send(large.as_bytes()).status));
+    server.wait_logged("431");
     // What ends in the middle of its body.
     server.connect().write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).unwrap();
     // More connections than are served at a time wait for one of them to end.
@@ -334,6 +353,43 @@ pub(crate) fn a_broker_or_device_that_is_gone_is_told_and_found_again() {
     harness.restart();
     wait_until("it is back", || server.get("memory").status == 200);
     assert_eq!(server.paint("txt2img", &house(1, 1)).0.len(), 1);
+}
+
+pub(crate) fn whether_the_device_is_there_is_in_the_log() {
+    let mut harness = Harness::start();
+    let server = WebServer::start(&harness, &[]);
+    server.wait_logged("the device `test` is online");
+    let other = WebServer::start(&harness, &["--device", "tset"]);
+    other.wait_logged("the device `tset` is not known to the broker; online at ");
+    other.wait_logged(": test; name one with --device");
+    harness.program.signal("TERM");
+    harness.program.wait();
+    server.wait_logged("the device `test` is offline");
+    let late = WebServer::start(&harness, &[]);
+    late.wait_logged("the device `test` is offline");
+    harness.restart();
+    late.wait_logged("the device `test` is online");
+    harness.broker.kill();
+    late.wait_logged("no connection to the broker");
+}
+
+pub(crate) fn a_client_that_waits_is_told_of_the_end() {
+    let harness = Harness::start();
+    for signal in ["INT", "TERM"] {
+        let mut server = WebServer::ready(&harness);
+        thread::scope(|scope| {
+            let painting = scope.spawn(|| server.post("txt2img", &house(1, 1000)));
+            wait_until("it runs", || server.get("progress").json()["textinfo"] == "running");
+            let pid = server.child.id().to_string();
+            assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+            let told = painting.join().unwrap();
+            told.check(503, "`diffused http` was stopped; the job `");
+            told.check(503, "goes on at the device `test`: `diffused watch ");
+        });
+        assert!(server.child.wait().unwrap().success());
+        // Its job goes on; the next is to begin at once.
+        harness.peer.publish("cancel", "{\"all\": true}");
+    }
 }
 
 pub(crate) fn what_a_silent_device_did_not_take_in_time_is_not_painted_later() {

@@ -191,20 +191,22 @@ impl HiresRequest {
         let (width, height) = self.size(size, sizes.factor)?;
         if width < size.0 || height < size.1 {
             let (base_width, base_height) = size;
-            return Err(invalid(format!("{width} x {height} is smaller than the image, {base_width} x {base_height}")));
+            let message = format!("{width} x {height} is smaller than the image, {base_width} x {base_height}");
+            return Err(invalid(self.size_key(), message));
         }
         if width > MAX_SIDE || height > MAX_SIDE {
-            return Err(invalid(format!("{width} x {height} is too large; {MAX_SIDE} is the longest side")));
+            let message = format!("{width} x {height} is too large; {MAX_SIDE} is the longest side");
+            return Err(invalid(self.size_key(), message));
         }
         let denoising_strength = self.denoising_strength.unwrap_or(default_strength);
         if !(denoising_strength > 0.0 && denoising_strength <= 1.0) {
-            return Err(invalid(format!(
-                "a denoising strength of {denoising_strength} is out of range; allowed is above 0 to 1"
-            )));
+            let message = format!("{denoising_strength} is out of range; allowed is above 0 to 1");
+            return Err(invalid("hires.denoising_strength", message));
         }
         let steps = self.steps.filter(|steps| *steps > 0).unwrap_or(steps);
         if let Some(scale) = self.cfg_scale.filter(|scale| !(0.0..=MAX_CFG_SCALE).contains(scale)) {
-            return Err(invalid(format!("a cfg_scale of {scale} is out of range; allowed is 0 to {MAX_CFG_SCALE}")));
+            let message = format!("{scale} is out of range; allowed is 0 to {MAX_CFG_SCALE}");
+            return Err(invalid("hires.cfg_scale", message));
         }
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         Ok(Hires {
@@ -221,13 +223,21 @@ impl HiresRequest {
         })
     }
 
+    /// The key that decides the size.
+    fn size_key(&self) -> &'static str {
+        match (named(self.width), named(self.height)) {
+            (Some(_), _) => "hires.width",
+            (None, Some(_)) => "hires.height",
+            (None, None) => "hires.scale",
+        }
+    }
+
     /// Width and height in pixels.
     fn size(&self, (width, height): (usize, usize), factor: usize) -> Result<(usize, usize)> {
         let down = |side: usize| side / factor * factor;
-        let named = |side: Option<usize>| side.filter(|side| *side > 0);
-        for side in [named(self.width), named(self.height)].into_iter().flatten() {
-            if !side.is_multiple_of(factor) || side > MAX_SIDE {
-                return Err(invalid(format!("{side} is not allowed; multiples of {factor} up to {MAX_SIDE} are")));
+        for (key, side) in [("hires.width", named(self.width)), ("hires.height", named(self.height))] {
+            if let Some(side) = side.filter(|side| !side.is_multiple_of(factor) || *side > MAX_SIDE) {
+                return Err(invalid(key, format!("{side} is not allowed; multiples of {factor} up to {MAX_SIDE} are")));
             }
         }
         match (named(self.width), named(self.height)) {
@@ -237,7 +247,8 @@ impl HiresRequest {
             (None, None) => {
                 let scale = self.scale.unwrap_or(DEFAULT_SCALE);
                 if !(1.0..=MAX_SCALE).contains(&scale) {
-                    return Err(invalid(format!("a scale of {scale} is out of range; allowed is 1 to {MAX_SCALE}")));
+                    let message = format!("{scale} is out of range; allowed is 1 to {MAX_SCALE}");
+                    return Err(invalid("hires.scale", message));
                 }
                 let scaled = |side: usize| down((side as f64 * scale) as usize);
                 Ok((scaled(width), scaled(height)))
@@ -268,9 +279,14 @@ impl Hires {
     }
 }
 
-/// An error in what is asked of the second pass.
-pub(crate) fn invalid(message: String) -> Error {
-    Error::InvalidParam { field: "hires", message }
+/// A side that is given: 0 counts as none.
+fn named(side: Option<usize>) -> Option<usize> {
+    side.filter(|side| *side > 0)
+}
+
+/// An error in what is asked of the second pass, by the key that is at fault.
+pub(crate) fn invalid(field: &'static str, message: String) -> Error {
+    Error::InvalidParam { field, message }
 }
 
 #[cfg(test)]
@@ -312,19 +328,22 @@ mod tests {
     fn what_cannot_be_painted_is_refused_with_what_is_allowed() {
         let default = HiresRequest::default;
         for (request, expected) in [
-            (HiresRequest { scale: Some(0.5), ..default() }, "a scale of 0.5 is out of range; allowed is 1 to 4"),
-            (HiresRequest { scale: Some(f64::NAN), ..default() }, "a scale of NaN"),
+            (HiresRequest { scale: Some(0.5), ..default() }, "hires.scale: 0.5 is out of range; allowed is 1 to 4"),
+            (HiresRequest { scale: Some(f64::NAN), ..default() }, "hires.scale: NaN"),
             (HiresRequest { scale: Some(4.0), ..default() }, "2048 x 1536"),
             (HiresRequest { width: Some(2000), ..default() }, ""),
-            (HiresRequest { width: Some(1001), ..default() }, "1001 is not allowed; multiples of 8"),
-            (HiresRequest { width: Some(400), ..default() }, "400 x 296 is smaller than the image, 512 x 384"),
-            (HiresRequest { height: Some(2048), ..default() }, "2728 x 2048 is too large"),
+            (HiresRequest { width: Some(1001), ..default() }, "hires.width: 1001 is not allowed; multiples of 8"),
+            (
+                HiresRequest { width: Some(400), ..default() },
+                "hires.width: 400 x 296 is smaller than the image, 512 x 384",
+            ),
+            (HiresRequest { height: Some(2048), ..default() }, "hires.height: 2728 x 2048 is too large"),
             (
                 HiresRequest { cfg_scale: Some(51.0), ..default() },
-                "a cfg_scale of 51 is out of range; allowed is 0 to 50",
+                "hires.cfg_scale: 51 is out of range; allowed is 0 to 50",
             ),
-            (HiresRequest { denoising_strength: Some(0.0), ..default() }, "a denoising strength of 0"),
-            (HiresRequest { denoising_strength: Some(1.1), ..default() }, "a denoising strength of 1.1"),
+            (HiresRequest { denoising_strength: Some(0.0), ..default() }, "hires.denoising_strength: 0 is out"),
+            (HiresRequest { denoising_strength: Some(1.1), ..default() }, "hires.denoising_strength: 1.1 is out"),
         ] {
             match resolve(request) {
                 Ok(hires) => assert!(expected.is_empty() || expected == format!("{} x {}", hires.width, hires.height)),

@@ -16,7 +16,7 @@ use crate::layer_kinds::WorkByKind;
 use crate::request::Stage;
 use crate::strips::{self, Segment};
 use crate::weights::{Keep, Residency};
-pub use table::{mib, work_of};
+pub use table::{mib, sum_of_peaks, work_of};
 
 /// What a network may hold while it runs, beside what it holds whatever the budget is.
 #[derive(Debug, Clone, PartialEq, Eq)]

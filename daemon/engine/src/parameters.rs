@@ -127,17 +127,20 @@ fn clip_skip(wanted: Option<usize>, text: &Text) -> Result<Option<usize>> {
 /// Whether the model can make a second pass.
 fn check_hires(hires: &Hires, from_image: bool, manifest: &Manifest) -> Result<()> {
     if from_image {
-        return Err(hires::invalid("a second pass belongs to text to image; give `width` and `height` instead".into()));
+        return Err(hires::invalid(
+            "hires",
+            "a second pass belongs to text to image; give `width` and `height` instead".into(),
+        ));
     }
     if manifest.picture.inpainting {
-        return Err(hires::invalid("an inpainting model makes no second pass".into()));
+        return Err(hires::invalid("hires", "an inpainting model makes no second pass".into()));
     }
     if hires.upscaler == HiresUpscaler::Model && manifest.upscaler.is_none() {
-        return Err(hires::invalid(format!("{}: {NO_UPSCALER}", hires.upscaler)));
+        return Err(hires::invalid("hires.upscaler", format!("{}: {NO_UPSCALER}", hires.upscaler)));
     }
     if hires.upscaler.scales_pixels() && !has_encoder(manifest) {
         let message = format!("{} needs an encoder, which this model has not; Latent does not", hires.upscaler);
-        return Err(hires::invalid(message));
+        return Err(hires::invalid("hires.upscaler", message));
     }
     Ok(())
 }
@@ -358,6 +361,6 @@ mod tests {
         let found = resolve(&request, Defaults::default(), None, &with_upscaler(4)).unwrap();
         assert_eq!((found.upscale, found.upscaler.as_deref()), (None, Some("general")));
         let (field, message) = refused(request);
-        assert!(field == "hires" && message.starts_with("Model: this model has no upscaler"), "{message}");
+        assert!(field == "hires.upscaler" && message.starts_with("Model: this model has no upscaler"), "{message}");
     }
 }

@@ -282,9 +282,10 @@ impl Resolver {
         Sampler::new(choice, &self.manifest.sampling, all, Some(part.min(1.0))).map_err(|error| match error {
             Error::InvalidParam { message, .. } => {
                 let Hires { steps, denoising_strength, .. } = hires;
-                hires::invalid(format!(
-                    "{steps} steps of strength {denoising_strength} end a schedule of {all}: {message}"
-                ))
+                hires::invalid(
+                    "hires.steps",
+                    format!("{steps} steps of strength {denoising_strength} end a schedule of {all}: {message}"),
+                )
             }
             other => other,
         })

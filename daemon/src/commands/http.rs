@@ -5,17 +5,20 @@
 //! makes the contract's request of it. `hub` knows the device and the jobs that came by HTTP.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::commands::cli::{HttpArgs, print_line};
 use crate::commands::client::{self, Client, SESSION};
 use crate::failure::Failure;
 use guard::{Guard, Secret};
 use hub::Hub;
+use server::Server;
 
 mod answer;
 mod calls;
@@ -25,7 +28,9 @@ mod infotext;
 mod job;
 mod lists;
 mod options;
+mod presence;
 mod result;
+mod series;
 mod server;
 mod translate;
 
@@ -34,6 +39,9 @@ const NAMES: [&str; 6] = ["info", "job/+/state", "job/+/progress", "job/+/previe
 
 /// The log's levels where `DIFFUSED_LOG` does not say.
 const LOG: &str = "warn,diffused::commands::http=info";
+
+/// How long clients may take at the end to be told that it is one.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. Jobs that are not done by then go on at the device.
 pub fn run(arguments: &HttpArgs) -> Result<(), Failure> {
@@ -50,12 +58,23 @@ async fn serve(arguments: &HttpArgs) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::Other(format!("signals: {error}")))?;
     tell(arguments, address, &client);
     let (hub, driver) = Hub::start(client);
+    let (server, mut driver) = (Server::new(guard, hub.clone()), pin!(driver));
     tokio::select! {
-        () = driver => Err(Failure::Other("the connection to the broker's task has ended".to_owned())),
-        () = server::serve(listener, Arc::new(guard), hub) => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = &mut driver => return Err(Failure::Other("the connection to the broker's task has ended".to_owned())),
+        () = server.run(listener) => {}
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
+    hub.end();
+    let answered = async {
+        tokio::select! {
+            () = driver => {}
+            () = server.idle() => {}
+        }
+    };
+    // Who does not take the answer has none.
+    let _ = timeout(GOODBYE, answered).await;
+    Ok(())
 }
 
 /// The token, without which nobody but this machine is answered.

@@ -11,25 +11,37 @@ use crate::failure::Failure;
 
 /// Sends the command `name` and shows the jobs.
 pub fn run(name: &str, arguments: &DeviceArgs) -> Result<(), Failure> {
-    ask(name, &json!({}), arguments)
+    ask(name, &json!({}), arguments, |_| (name == "resume").then(|| "resumed".to_owned()))
 }
 
 /// `diffused move`: sends it and shows the jobs in their new order.
 pub fn run_move(arguments: &MoveArgs) -> Result<(), Failure> {
     let request = MoveRequest { id: arguments.id.0.clone(), to: Some(arguments.to), transaction: None };
-    ask("move", &json!(request), &arguments.device)
+    ask("move", &json!(request), &arguments.device, |jobs| moved(&arguments.id.0, arguments.to, jobs))
 }
 
-fn ask(name: &str, request: &Value, arguments: &DeviceArgs) -> Result<(), Failure> {
+/// Where a job is after it was moved: behind the last one that waits, where more than wait were to go before it.
+fn moved(id: &str, to: usize, jobs: &JobList) -> Option<String> {
+    let before = jobs.waiting.iter().position(|waiting| waiting == id)?;
+    let why = if before < to { format!(": no more than {before} others wait") } else { String::new() };
+    let before = if before == 1 { "1 job that waits is".to_owned() } else { format!("{before} jobs that wait are") };
+    Some(format!("moved: {before} before `{id}`{why}"))
+}
+
+/// `told`: what is said before the jobs are listed.
+fn ask(
+    name: &str,
+    request: &Value,
+    arguments: &DeviceArgs,
+    told: impl Fn(&JobList) -> Option<String>,
+) -> Result<(), Failure> {
     client::run(arguments.json, async {
         let mut client = Client::connect(arguments, &[], Duration::ZERO).await?;
         let data = client.ask(&format!("request/{name}"), request.clone()).await?;
         client.finish().await;
         match data {
             ResponseData::Jobs(jobs) if !arguments.json => {
-                if name == "resume" {
-                    print_line("resumed");
-                }
+                told(&jobs).iter().for_each(print_line);
                 lines(&jobs, &client.options).iter().for_each(print_line);
             }
             data => print_line(json!(data)),
@@ -57,6 +69,18 @@ pub(super) fn lines(jobs: &JobList, options: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_was_moved_is_found_again() {
+        let waiting = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let jobs = JobList { running: Some("x".to_owned()), waiting, paused: false };
+        let told = |id, to| moved(id, to, &jobs).unwrap();
+        assert_eq!(told("a", 0), "moved: 0 jobs that wait are before `a`");
+        assert_eq!(told("b", 1), "moved: 1 job that waits is before `b`");
+        assert_eq!(told("c", 99), "moved: 2 jobs that wait are before `c`: no more than 2 others wait");
+        // It may have been started meanwhile.
+        assert_eq!(moved("x", 0, &jobs), None);
+    }
 
     #[test]
     fn every_job_has_a_line() {

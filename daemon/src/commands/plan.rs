@@ -2,7 +2,7 @@
 
 use diffused_engine::Options;
 use diffused_engine::hires::HiresRequest;
-use diffused_engine::memory_plan::{mib, work_of};
+use diffused_engine::memory_plan::{mib, sum_of_peaks, work_of};
 use diffused_engine::request::Request;
 use serde_json::json;
 
@@ -54,7 +54,7 @@ pub fn run(arguments: &PlanArgs) -> Result<(), Failure> {
     let name = &resolver.manifest().name;
     let (width, height) = parameters.size();
     print_line(format!("{name}, {width} x {height}, {guidance}, {}", within(budget)));
-    print_line(format!("{plan}The process takes {:.1} MiB of each peak.", mib(options.process())));
+    print_line(format!("{plan}{}", sum_of_peaks(options.process())));
     print_line(format!("The smallest budget for this is {} MiB.", smallest >> 20));
     print_line(format!(
         "The image takes {}.",

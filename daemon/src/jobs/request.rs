@@ -25,9 +25,10 @@ use crate::jobs::wildcards::{DrawnPrompts, Wildcards};
 use crate::random;
 use fields::Fields;
 pub use fields::whole;
+pub use hires::HiresForm;
 pub use masks::PADDING;
 use payload::Payload;
-pub use payload::{is_plain_text, trimmed};
+pub use payload::{is_plain_text, object, trimmed};
 
 mod fields;
 mod hires;
@@ -41,7 +42,7 @@ const MAX_PROMPT: usize = 20_000;
 /// The longest `transaction`, bytes: it is returned with every answer.
 const MAX_TRANSACTION: usize = 1024;
 /// The most images of one request.
-const MAX_PICTURES: u64 = 16;
+pub const MAX_PICTURES: u64 = 16;
 /// What the file names of init images begin with.
 pub const INIT_IMAGE: &str = ".diffused-init-image-";
 /// What the file names of masks begin with.
@@ -70,6 +71,9 @@ pub struct Job {
     /// For each image: the prompts that were drawn for it; empty where nothing was left open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drawn: Vec<DrawnPrompts>,
+    /// How the second pass was asked for.
+    #[serde(skip)]
+    pub hires_form: HiresForm,
     /// The image that image to image starts from.
     #[serde(skip)]
     pub init_image: Option<InitImage>,
@@ -267,6 +271,7 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
     }
     let (inpainting, warning) = masks::inpainting(fields, with_mask)?;
     let (sampler, schedule) = values::sampler(fields)?;
+    let (hires, hires_form) = hires::hires(fields)?;
     let request = Request {
         prompt,
         negative_prompt,
@@ -290,13 +295,14 @@ fn interpret(fields: &mut Fields, with_mask: bool) -> Result<Job, Fault> {
         cache_interval: fields.size("cache_interval")?,
         prompt_template: None,
         negative_prompt_template: None,
-        hires: hires::hires(fields)?,
+        hires,
     };
     let job = Job {
         id: String::new(),
         named: false,
         transaction: None,
         drawn: vec![],
+        hires_form,
         init_image: None,
         mask: None,
         count: fields.whole("n_iter", 1..=MAX_PICTURES as i64)?.map_or(1, |n| n as u64),

@@ -122,8 +122,8 @@ impl Wildcards {
             Some(text) => draw(field, &text).map(Some),
             None => Ok(None),
         };
-        let hires = own("hr_prompt", hires, &prompt, &first)?;
-        let hires_negative = own("hr_negative_prompt", hires_negative, &negative_prompt, &negative)?;
+        let hires = own("hires.prompt", hires, &prompt, &first)?;
+        let hires_negative = own("hires.negative_prompt", hires_negative, &negative_prompt, &negative)?;
         Ok(DrawnPrompts(first, negative, hires, hires_negative))
     }
 

@@ -2,12 +2,18 @@
 //! the configuration has `home_assistant.discovery`. What the broker keeps of it is taken back afterwards: the journal knows
 //! the topics, also those of an earlier device or prefix.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use super::Service;
 use crate::contract::messages::{Activity, ActivityState};
 use crate::jobs::journal::Record;
 use crate::mqtt::message::{Message, MessagePayload};
+
+/// How long Home Assistant may take from the description to listening: it makes its entities first, and the broker does not
+/// keep the device's health, which they would else show only a minute later.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// What is known of Home Assistant.
 #[derive(Debug, Default)]
@@ -18,6 +24,8 @@ pub(super) struct Announcement {
     pub(super) is_due: bool,
     /// What was published last of the device's doings.
     activity: Option<Activity>,
+    /// When the entities of the last description show the device's health, if they do not yet.
+    health_due: Option<Instant>,
 }
 
 impl Service {
@@ -28,6 +36,7 @@ impl Service {
             true => vec![topics.discovery(), topics.of("activity")],
             false => vec![],
         };
+        self.described();
         if wanted == self.announcement.topics {
             return;
         }
@@ -53,6 +62,11 @@ impl Service {
             self.publisher.discovery(&self.config, &self.info());
             self.announcement.activity = None;
             self.send_health();
+            self.described();
+        }
+        if self.announcement.health_due.is_some_and(|due| due <= Instant::now()) {
+            self.announcement.health_due = None;
+            self.send_health();
         }
         let activity = self.activity();
         if self.announcement.activity.as_ref() != Some(&activity) {
@@ -61,9 +75,15 @@ impl Service {
         }
     }
 
-    /// The connection is new: the broker may have lost what it was told.
+    /// The connection is new: the broker may have lost what it was told, and has got the description again.
     pub(super) fn forget_activity(&mut self) {
         self.announcement.activity = None;
+        self.described();
+    }
+
+    /// The description was sent.
+    fn described(&mut self) {
+        self.announcement.health_due = Some(Instant::now() + SETTLE);
     }
 
     fn activity(&self) -> Activity {

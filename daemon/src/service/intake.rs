@@ -119,7 +119,7 @@ impl Intake {
         if received.retain {
             return Err(reject(&job, Fault::param("retain", RETAINED)));
         }
-        self.complete(&mut job).map_err(|fault| reject(&job, fault))?;
+        self.complete(&mut job).map_err(|fault| reject(&job, job.hires_form.rename(fault)))?;
         Ok((job, sources))
     }
 

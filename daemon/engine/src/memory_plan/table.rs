@@ -15,12 +15,23 @@ impl fmt::Display for MemoryPlan {
             writeln!(f)?;
         }
         let step = self.stages.iter().find(|plan| plan.stage == Stage::Unet).map_or(0, |unet| unet.streamed);
-        writeln!(f, "Peak {:.1} MiB; each step reads {:.1} MiB of weights.", mib(self.peak()), mib(step))?;
+        let others = if self.keeps_all { " with the other stages' weights" } else { "" };
+        writeln!(f, "The image takes {:.1} MiB at most, the greatest peak{others}.", mib(self.peak()))?;
+        writeln!(f, "Each step reads {:.1} MiB of weights.", mib(step))?;
         match self.keeps_all {
             true => writeln!(f, "All weights stay in memory from one image to the next."),
             false => Ok(()),
         }
     }
+}
+
+/// What a peak of the table is made of, in a process that takes `process` bytes itself.
+pub fn sum_of_peaks(process: u64) -> String {
+    format!(
+        "A stage's peak is the sum of its activations, resident weights and ring, of what allocations leave unused, and of \
+         the {:.1} MiB that the process takes itself.",
+        mib(process)
+    )
 }
 
 fn row(plan: &StagePlan) -> [String; 6] {

@@ -1,6 +1,6 @@
 //! The options of the verbs that reach a device over MQTT.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
@@ -98,7 +98,7 @@ pub struct CancelArgs {
 #[derive(Debug, Args)]
 pub struct HttpArgs {
     /// Where to listen; another address than this machine's own needs --token-file
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7860")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7860", value_parser = listen)]
     pub listen: SocketAddr,
     /// A file whose first line is a secret that clients must give: as a password (Basic) or as a Bearer token
     #[arg(long, value_name = "FILE")]
@@ -122,10 +122,45 @@ pub struct MoveArgs {
     pub device: DeviceArgs,
 }
 
+/// An address with a port, or one of both alone: a port is one of this machine's own address.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PORT: u16 = 7860;
+    let host = |text: &str| if text == "localhost" { Some(LOCAL) } else { text.parse().ok() };
+    let both = |(address, port): (&str, &str)| Some(SocketAddr::new(host(address)?, port.parse().ok()?));
+    let address = text.parse().ok().or_else(|| text.rsplit_once(':').and_then(both));
+    let address = address.or_else(|| Some(SocketAddr::new(LOCAL, text.parse().ok()?)));
+    let address = address.or_else(|| Some(SocketAddr::new(host(text)?, PORT)));
+    address.ok_or_else(|| "expected an address and a port as in 127.0.0.1:7860 or [::1]:7860, or a port alone".into())
+}
+
 fn level(text: &str) -> Result<TopicLevel, String> {
     TopicLevel::try_from(text.to_owned())
 }
 
 fn url(text: &str) -> Result<Url, String> {
     Url::try_from(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_a_port_or_both_are_listened_on() {
+        for (text, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::1]:7861", "[::1]:7861"),
+            ("7861", "127.0.0.1:7861"),
+            ("localhost:7861", "127.0.0.1:7861"),
+            ("localhost", "127.0.0.1:7860"),
+            ("0.0.0.0", "0.0.0.0:7860"),
+            ("::1", "[::1]:7860"),
+        ] {
+            assert_eq!(listen(text).unwrap().to_string(), expected, "{text}");
+        }
+        for wrong in ["", "board.local:7860", "127.0.0.1:99999", ":", "http://127.0.0.1:7860"] {
+            assert!(listen(wrong).unwrap_err().contains("as in 127.0.0.1:7860"), "{wrong}");
+        }
+    }
 }

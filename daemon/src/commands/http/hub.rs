@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::answer::HttpFault;
 use super::job::{JobEnd, WebJob};
 use super::options::WebOptions;
+use super::presence::PresenceLog;
 use crate::commands::client::{Client, Heard};
 use crate::config::Config;
 use crate::contract::commands::{Response, ResponseData};
@@ -38,6 +39,8 @@ type Publication = (String, Bytes);
 struct DeviceView {
     /// Why there is no connection, if there is none.
     lost: Option<String>,
+    /// Whether this process ends.
+    is_ending: bool,
     /// Whether the device is online; `None`: it has said nothing.
     online: Option<bool>,
     info: Option<DeviceInfo>,
@@ -56,6 +59,7 @@ impl Hub {
         let (outgoing, publications) = mpsc::unbounded_channel();
         let known = DeviceView {
             lost: Some("it was not reached yet".to_owned()),
+            is_ending: false,
             online: None,
             info: None,
             max_packet: None,
@@ -100,7 +104,18 @@ impl Hub {
         self.lock().options = options;
     }
 
+    /// Answers whoever waits, and whoever comes, that the process ends. The jobs go on at the device.
+    pub(super) fn end(&self) {
+        let mut known = self.lock();
+        known.is_ending = true;
+        known.jobs.clear();
+        known.asked.clear();
+    }
+
     fn check_connection(&self) -> Result<(), HttpFault> {
+        if self.lock().is_ending {
+            return Err(ending());
+        }
         let lost = self.lock().lost.clone();
         lost.map_or(Ok(()), |why| Err(HttpFault::unavailable(format!("no connection to the broker: {why}"))))
     }
@@ -139,7 +154,11 @@ impl Hub {
             self.publish("cancel", json!({"id": id}).to_string());
             return Err(self.silent());
         }
-        end.await.map_err(|_| HttpFault::unavailable("the service ends"))
+        end.await.map_err(|_| {
+            let device = &self.device;
+            let job = format!("the job `{id}` goes on at the device `{device}`: `diffused watch {id}` follows it");
+            HttpFault::unavailable(format!("{ENDING}; {job}"))
+        })
     }
 
     /// Cancels the job that is painted, if it came by HTTP, or else the next that did.
@@ -170,7 +189,7 @@ impl Hub {
         self.publish(&format!("request/{name}"), json!({"transaction": transaction}).to_string());
         let answer = timeout(self.timeout, answer).await;
         self.lock().asked.remove(&transaction);
-        let response = answer.map_err(|_| self.silent())?.map_err(|_| self.silent())?;
+        let response = answer.map_err(|_| self.silent())?.map_err(|_| ending())?;
         response.error.map_or(Ok(response.data), |error| Err(HttpFault::unavailable(error)))
     }
 
@@ -210,6 +229,13 @@ impl Hub {
             self.publish(job.topic, job.request.clone());
         }
     }
+}
+
+/// What clients are told at the end.
+const ENDING: &str = "`diffused http` was stopped";
+
+fn ending() -> HttpFault {
+    HttpFault::unavailable(ENDING)
 }
 
 /// The job that is painted, or the next. One of which nothing was heard, and for which nobody waits, may not be there.
@@ -257,14 +283,16 @@ impl Drop for Waiter<'_> {
 
 /// Hears and publishes for ever.
 async fn drive(hub: Arc<Hub>, mut client: Client, mut publications: mpsc::UnboundedReceiver<Publication>) {
-    let mut look = None;
+    let (mut look, mut presence) = (None, PresenceLog::default());
     loop {
         tokio::select! {
-            heard = client.hear() => match heard {
-                Ok(heard) => look = hub.hear(heard, client.max_packet()).or(look),
-                Err(_) => return,
-            },
+            heard = client.hear() => {
+                let Ok(heard) = heard else { return };
+                presence.hear(&heard, &client);
+                look = hub.hear(heard, client.max_packet()).or(look);
+            }
             Some((name, payload)) = publications.recv() => client.publish_json(&name, payload),
+            () = sleep_until(presence.due.unwrap_or_else(Instant::now)), if presence.due.is_some() => presence.tell(&client),
             () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
                 look = None;
                 hub.repeat();

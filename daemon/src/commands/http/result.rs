@@ -30,6 +30,8 @@ pub(super) fn of(end: JobEnd, request: &WebAnswer, info: Option<&DeviceInfo>) ->
             let about = json!({
                 "prompt": text("prompt"),
                 "negative_prompt": text("negative_prompt"),
+                "seed": request.seeds.first(),
+                "all_seeds": request.seeds,
                 "infotexts": images.iter().map(|image| text_of(image).unwrap_or_default()).collect::<Vec<_>>(),
             });
             (images, about)

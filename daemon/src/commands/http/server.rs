@@ -37,11 +37,13 @@ const OVERHEAD: usize = 256 * 1024;
 const HEADER_BYTES: usize = 16 * 1024;
 
 /// What all connections share.
-struct Server {
-    guard: Arc<Guard>,
+pub(super) struct Server {
+    guard: Guard,
     hub: Arc<Hub>,
     /// The bytes of bodies that are held.
     held: Arc<AtomicUsize>,
+    /// One for each connection that may be served.
+    places: Arc<Semaphore>,
 }
 
 /// A body's bytes among those that are held.
@@ -62,23 +64,6 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         self.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Serves for ever.
-pub(super) async fn serve(listener: TcpListener, guard: Arc<Guard>, hub: Arc<Hub>) {
-    let server = Arc::new(Server { guard, hub, held: Arc::default() });
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(server.clone(), stream, place))),
-            Err(error) => {
-                // The process may have no file left: others may soon be closed.
-                warn!("a connection cannot be taken: {error}");
-                sleep(Duration::from_secs(1)).await;
-            }
-        }
     }
 }
 
@@ -107,13 +92,46 @@ async fn serve_one(server: Arc<Server>, stream: TcpStream) -> Option<Method> {
     let mut connection = std::pin::pin!(connection);
     // What is wrong with a connection is its client's affair.
     tokio::select! {
-        _ = &mut connection => {}
+        ended = &mut connection => if let Err(error) = ended { log_refusal(&error) },
         () = answered.notified() => drop(timeout(ANSWER, connection).await),
     }
     method.get().cloned()
 }
 
+/// What hyper answers by itself to what is no request: the log has it.
+fn log_refusal(error: &hyper::Error) {
+    match error.is_parse_too_large() {
+        true => info!("431 or 414: more than {HEADER_BYTES} bytes of headers, or a longer address than is taken"),
+        false if error.is_parse() => info!("400: {error}"),
+        false => {}
+    }
+}
+
 impl Server {
+    pub(super) fn new(guard: Guard, hub: Arc<Hub>) -> Arc<Server> {
+        Arc::new(Server { guard, hub, held: Arc::default(), places: Arc::new(Semaphore::new(CONNECTIONS)) })
+    }
+
+    /// Takes connections and serves them, for ever.
+    pub(super) async fn run(self: &Arc<Server>, listener: TcpListener) {
+        loop {
+            let Ok(place) = self.places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(connection(self.clone(), stream, place))),
+                Err(error) => {
+                    // The process may have no file left: others may soon be closed.
+                    warn!("a connection cannot be taken: {error}");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is no connection.
+    pub(super) async fn idle(&self) {
+        let _ = self.places.acquire_many(CONNECTIONS as u32).await;
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         // What is asked for is on disk nowhere; the path may be anything.

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::answer::HttpFault;
 use super::options::{self, WebOptions};
+use super::series;
 use crate::contract::fault::{Code, Fault};
 use crate::contract::info::DeviceInfo;
-use crate::jobs::request::{RequestMode, trimmed, whole};
+use crate::jobs::request::{self, RequestMode};
 
 /// The keys that are read: the contract's, but for the names of jobs, which are made here, and those of the web API that
 /// become others.
@@ -111,13 +112,15 @@ pub(super) struct WebAnswer {
     pub(super) sends_images: bool,
     /// The request as it came, without its images and what is not for others.
     pub(super) echo: Value,
+    /// The seeds of its images, one for each; none where the seed is wrong, which the device says.
+    pub(super) seeds: Vec<u64>,
 }
 
 /// A body that is a JSON object.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, HttpFault> {
     let invalid = |message: String| HttpFault::from(Fault::new(Code::InvalidJson, message));
     let text = std::str::from_utf8(body).map_err(|_| invalid("the body is not UTF-8".to_owned()))?;
-    serde_json::from_str(trimmed(text)).map_err(|error| invalid(format!("the body is no JSON object: {error}")))
+    request::object(text).map_err(|error| invalid(format!("the body is no JSON object: {error}")))
 }
 
 /// Reads a request for a picture.
@@ -159,7 +162,7 @@ pub(super) fn translate(
         passed.entry("sampler_name").or_insert(index);
     }
     passed.entry("prompt").or_insert(json!(""));
-    count(&mut passed)?;
+    let seeds = series::settle(&mut passed)?;
     leave_out_what_is_off(&mut passed, mode);
     add(&mut passed, &options);
     warnings.truncate(WARNINGS);
@@ -167,7 +170,7 @@ pub(super) fn translate(
         RequestMode::Txt2Img => "txt2img",
         RequestMode::Img2Img => "img2img",
     };
-    Ok(WebRequest { topic, keys: passed, about: WebAnswer { warnings, sends_images, echo } })
+    Ok(WebRequest { topic, keys: passed, about: WebAnswer { warnings, sends_images, echo, seeds } })
 }
 
 /// Whether a value is what web pages send where nothing was chosen.
@@ -225,18 +228,6 @@ fn settings(
     Ok(options)
 }
 
-/// A batch is painted one image after the other.
-fn count(keys: &mut Map<String, Value>) -> Result<(), HttpFault> {
-    let Some(batch) = keys.remove("batch_size") else { return Ok(()) };
-    let number = |key: &str, value: &Value| {
-        let expected = || HttpFault::param(key, "expected a whole number from 1");
-        whole(value).filter(|number| *number >= 1).ok_or_else(expected)
-    };
-    let runs = keys.get("n_iter").map_or(Ok(1), |runs| number("n_iter", runs))?;
-    keys.insert("n_iter".to_owned(), json!(number("batch_size", &batch)?.saturating_mul(runs)));
-    Ok(())
-}
-
 /// Keys that other keys switch on: clients send them all the same, and they would give errors or warnings.
 fn leave_out_what_is_off(keys: &mut Map<String, Value>, mode: RequestMode) {
     if keys.get("enable_hr") != Some(&Value::Bool(true)) {
@@ -271,8 +262,10 @@ mod tests {
 
     const OPTIONS: WebOptions = WebOptions { format: None, clip_skip: None, previews: false };
 
+    /// What is published but for the seed, and the warnings.
     fn read(mode: RequestMode, request: Value) -> Result<(Value, Vec<String>), HttpFault> {
-        let request = translate(request.to_string().as_bytes(), mode, &OPTIONS, None)?;
+        let mut request = translate(request.to_string().as_bytes(), mode, &OPTIONS, None)?;
+        assert_eq!(request.keys.remove("seed").and_then(|seed| seed.as_u64()), request.about.seeds.first().copied());
         Ok((Value::Object(request.keys), request.about.warnings))
     }
 
@@ -357,10 +350,10 @@ mod tests {
         let options = WebOptions { format: Some("jpeg".parse().unwrap()), clip_skip: Some(2), previews: true };
         let request = |body: &[u8]| Value::Object(translate(body, RequestMode::Txt2Img, &options, None).unwrap().keys);
         assert_eq!(
-            request(b"{\"prompt\": \"a\"}"),
-            json!({"prompt": "a", "format": "jpeg", "clip_skip": 2, "preview": true})
+            request(b"{\"prompt\": \"a\", \"seed\": 7}"),
+            json!({"prompt": "a", "seed": 7, "format": "jpeg", "clip_skip": 2, "preview": true})
         );
-        let own = json!({"prompt": "a", "format": "png", "clip_skip": 1, "preview": false});
+        let own = json!({"prompt": "a", "seed": 7, "format": "png", "clip_skip": 1, "preview": false});
         assert_eq!(request(own.to_string().as_bytes()), own);
     }
 
@@ -378,8 +371,6 @@ mod tests {
             (json!({"script_name": "X/Y/Z plot"}), "script_name"),
             (json!({"alwayson_scripts": {"ControlNet": {"args": []}}}), "alwayson_scripts"),
             (json!({"send_images": "yes"}), "send_images"),
-            (json!({"batch_size": 0}), "batch_size"),
-            (json!({"batch_size": 2, "n_iter": 1.5}), "n_iter"),
             (json!({"override_settings": 7}), "override_settings"),
             (json!({"override_settings": {"samples_format": "webp"}}), "override_settings.samples_format"),
             (
@@ -390,7 +381,8 @@ mod tests {
             assert_eq!(refused(request), (422, field.to_owned()));
         }
         let deep = [&b"{\"prompt\":"[..], &b"[".repeat(1000)].concat();
-        for body in [&b""[..], b"[]", b"{", b"\"a\"", b"\xff", b"{\"a\":1}x", &deep] {
+        let twice = b"{\"a\": 1, \"a\": 2}";
+        for body in [&b""[..], b"[]", b"{", b"\"a\"", b"\xff", b"{\"a\":1}x", &deep, twice] {
             assert_eq!(object(body).unwrap_err().status.as_u16(), 400, "{body:?}");
         }
         assert!(object(b"\xef\xbb\xbf{\"a\": 1}\0").is_ok());

@@ -1,4 +1,4 @@
-//! The second pass, in either of its two forms: `hires`, an object, or the keys of A1111's web API.
+//! The second pass, in each of its forms: `hires`, an object or a number, or the keys of A1111's web API.
 
 use diffused_engine::hires::{HiresRequest, HiresUpscaler};
 use serde_json::Value;
@@ -7,9 +7,59 @@ use crate::contract::fault::Fault;
 use crate::jobs::request::fields::{Fields, shown};
 use crate::jobs::request::{MAX_PROMPT, values};
 
-/// The second pass, if one is asked for.
-pub(super) fn hires(fields: &mut Fields) -> Result<Option<HiresRequest>, Fault> {
-    match fields.take("hires") {
+/// How a request asks for the second pass, which decides by which keys errors name it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HiresForm {
+    /// By an object.
+    #[default]
+    Object,
+    /// By a number, or true.
+    Value,
+    /// By the web API's keys.
+    WebApi,
+}
+
+/// The keys of the object, and the web API's for the same.
+const KEYS: [(&str, &str); 11] = [
+    ("hires.scale", "hr_scale"),
+    ("hires.width", "hr_resize_x"),
+    ("hires.height", "hr_resize_y"),
+    ("hires.steps", "hr_second_pass_steps"),
+    ("hires.denoising_strength", "denoising_strength"),
+    ("hires.upscaler", "hr_upscaler"),
+    ("hires.prompt", "hr_prompt"),
+    ("hires.negative_prompt", "hr_negative_prompt"),
+    ("hires.sampler_name", "hr_sampler_name"),
+    ("hires.scheduler", "hr_scheduler"),
+    ("hires.cfg_scale", "hr_cfg"),
+];
+
+impl HiresForm {
+    /// `fault` by the key that the client wrote.
+    pub fn rename(self, fault: Fault) -> Fault {
+        let Some(field) = fault.field.as_deref().filter(|field| field.starts_with("hires")) else { return fault };
+        let field = match self {
+            HiresForm::Object => field,
+            HiresForm::Value => "hires",
+            HiresForm::WebApi => KEYS.iter().find(|(key, _)| *key == field).map_or("enable_hr", |(_, web_api)| web_api),
+        };
+        Fault { field: Some(field.to_owned()), ..fault }
+    }
+}
+
+/// The second pass, if one is asked for, and how.
+pub(super) fn hires(fields: &mut Fields) -> Result<(Option<HiresRequest>, HiresForm), Fault> {
+    let value = fields.take("hires");
+    let form = match &value {
+        None => HiresForm::WebApi,
+        Some(Value::Object(_)) => HiresForm::Object,
+        Some(_) => HiresForm::Value,
+    };
+    Ok((second_pass(fields, value)?, form))
+}
+
+fn second_pass(fields: &mut Fields, value: Option<Value>) -> Result<Option<HiresRequest>, Fault> {
+    match value {
         None => enable_hr(fields),
         Some(Value::Bool(false)) => Ok(None),
         Some(Value::Bool(true)) => Ok(Some(HiresRequest::default())),
@@ -97,7 +147,7 @@ mod tests {
     fn read(request: Value) -> (Result<Option<HiresRequest>, Fault>, Vec<String>) {
         let Value::Object(object) = request else { panic!("{request}") };
         let mut fields = Fields::new(object);
-        (hires(&mut fields), fields.leftovers())
+        (hires(&mut fields).map(|(hires, _)| hires), fields.leftovers())
     }
 
     #[test]
@@ -159,6 +209,22 @@ mod tests {
         let (hires, left) = read(json!({"hires": {"scale": 2, "sampler": "Euler"}}));
         assert!(hires.unwrap().is_some());
         assert_eq!(left, ["`hires.sampler` is unknown and was left out"]);
+    }
+
+    #[test]
+    fn what_the_model_refuses_is_told_by_the_key_that_the_client_wrote() {
+        let told = |request: Value, field: &str| {
+            let Value::Object(object) = request else { panic!("{request}") };
+            let (_, form) = hires(&mut Fields::new(object)).unwrap();
+            form.rename(Fault::param(field, "wrong")).field.unwrap()
+        };
+        let web_api = json!({"enable_hr": true, "hr_upscaler": "Model"});
+        assert_eq!(told(web_api.clone(), "hires.upscaler"), "hr_upscaler");
+        assert_eq!(told(web_api.clone(), "hires.denoising_strength"), "denoising_strength");
+        assert_eq!(told(web_api.clone(), "hires"), "enable_hr");
+        assert_eq!(told(web_api, "width"), "width");
+        assert_eq!(told(json!({"hires": {"scale": 9}}), "hires.scale"), "hires.scale");
+        assert_eq!(told(json!({"hires": 9}), "hires.scale"), "hires");
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub fn is_plain_text(payload: &[u8]) -> bool {
     std::str::from_utf8(payload).is_ok_and(|text| !trimmed(text).starts_with('{'))
 }
 
+/// The object that a text is, which has no key twice.
+pub fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(trimmed(text)) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(Json::Text(_) | Json::Other) => Err("expected a JSON object".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// An object is a request, any other text is the prompt itself.
 pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
     let invalid = |message: String| Fault::new(Code::InvalidJson, message);
