@@ -6,6 +6,8 @@
 mod caption;
 #[path = "scenes/measure.rs"]
 mod measure;
+#[path = "scenes/painted.rs"]
+mod painted;
 #[path = "scenes/shapes.rs"]
 mod shapes;
 
@@ -13,12 +15,9 @@ use std::io::{Write, stderr};
 use std::path::Path;
 
 use caption::Scene;
-use diffused::painting::model::Model;
-use diffused_engine::Options;
-use diffused_engine::request::{NoObserver, Request, Start};
-use diffused_engine::sampler::SamplerKind;
 use image::RgbImage;
 use measure::measure;
+use painted::{LessWork, paint};
 
 /// The pictures of `scenes/sheet.png` (drawn by `scenes/sheet.py`) and their captions.
 fn true_scenes() -> Vec<(String, RgbImage)> {
@@ -58,37 +57,6 @@ fn measuring_agrees_with_what_was_drawn() {
     assert!(wrong_captions <= 4, "{wrong_captions} of 48 scenes agree with the next scene's caption");
 }
 
-/// What a request asks for to take less time.
-#[derive(Debug, Clone, Copy, Default)]
-struct LessWork {
-    guidance_interval: Option<[f64; 2]>,
-    cache_interval: Option<usize>,
-}
-
-/// Each of `scenes/prompts.txt` as the demo model paints it.
-fn paint_all(LessWork { guidance_interval, cache_interval }: LessWork) -> Vec<(String, RgbImage)> {
-    let model = Model::new(None, Options::default()).unwrap();
-    let resolver = model.resolver().expect("the demo model's tokenizer opens");
-    let mut engine = model.open().expect("the demo model opens");
-    let mut paint = |(prompt, seed): (&str, u64)| {
-        let request = Request {
-            prompt: prompt.to_owned(),
-            width: Some(128),
-            height: Some(128),
-            steps: Some(20),
-            cfg_scale: Some(5.0),
-            sampler: Some(SamplerKind::Ddim),
-            guidance_interval,
-            cache_interval,
-            seed,
-            ..Request::default()
-        };
-        let painting = resolver.resolve(&request, None).expect("a request that can be painted");
-        (prompt.to_owned(), engine.paint(&painting, Start::Noise, &mut NoObserver).expect("an image"))
-    };
-    include_str!("scenes/prompts.txt").lines().zip(1..).map(&mut paint).collect()
-}
-
 /// How many pictures show what their captions say, and of how many.
 fn obeyed_of(painted: &[(String, RgbImage)]) -> (usize, usize) {
     let measured: Vec<_> = painted.iter().map(|(prompt, image)| (prompt.clone(), measure(image))).collect();
@@ -99,7 +67,7 @@ fn obeyed_of(painted: &[(String, RgbImage)]) -> (usize, usize) {
 fn the_demo_model_obeys_its_prompts() {
     let less = LessWork { guidance_interval: Some([0.0, 0.8]), cache_interval: Some(2) };
     for work in [LessWork::default(), less] {
-        let (obeyed, all) = obeyed_of(&paint_all(work));
+        let (obeyed, all) = obeyed_of(&paint(work, usize::MAX));
         // Shown even when the test passes.
         let _ = writeln!(stderr(), "{obeyed} of {all} prompts are obeyed with {work:?}");
         assert!(all >= 24 && obeyed * 10 >= all * 9, "{obeyed} of {all} is less than 90 %, with {work:?}");

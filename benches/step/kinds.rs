@@ -48,8 +48,26 @@ impl LayerKind {
 /// A node that begins.
 struct NodeStart {
     kind: LayerKind,
-    macs: u64,
+    fields: NodeFields,
     at: Seconds,
+}
+
+/// A layer in a trace.
+pub(super) struct TracedLayer {
+    /// The operator.
+    pub(super) operator: String,
+    /// That of the module in diffusers.
+    pub(super) name: String,
+    /// A kind's name in the table.
+    pub(super) kind: &'static str,
+    /// The shape of what it makes.
+    pub(super) shape: String,
+    /// Multiply-adds.
+    pub(super) macs: u64,
+    /// When it begins, seconds since the program's start.
+    pub(super) from: f64,
+    /// When the next one begins.
+    pub(super) to: f64,
 }
 
 static STARTS: Mutex<Vec<NodeStart>> = Mutex::new(Vec::new());
@@ -72,7 +90,7 @@ impl Subscriber for NodeRecorder {
     fn event(&self, event: &Event) {
         let mut fields = NodeFields::default();
         event.record(&mut fields);
-        let start = NodeStart { kind: LayerKind::of(&fields.operator, &fields.node), macs: fields.macs, at: now() };
+        let start = NodeStart { kind: LayerKind::of(&fields.operator, &fields.node), fields, at: now() };
         STARTS.lock().unwrap_or_else(PoisonError::into_inner).push(start);
     }
 
@@ -91,6 +109,7 @@ impl Subscriber for NodeRecorder {
 struct NodeFields {
     operator: String,
     node: String,
+    shape: String,
     macs: u64,
 }
 
@@ -109,7 +128,11 @@ impl Visit for NodeFields {
         }
     }
 
-    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "shape" {
+            self.shape = format!("{value:?}");
+        }
+    }
 }
 
 /// What layers of a kind cost in a step.
@@ -127,6 +150,17 @@ pub(super) fn begin() {
     STARTS.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
+/// The nodes so far, of which the last ends at `end`.
+pub(super) fn layers(end: Seconds) -> Vec<TracedLayer> {
+    let starts = std::mem::take(&mut *STARTS.lock().unwrap_or_else(PoisonError::into_inner));
+    let ends: Vec<f64> = starts.iter().skip(1).map(|start| start.at.wall).chain([end.wall]).collect();
+    let layers = starts.into_iter().zip(ends).map(|(NodeStart { kind, fields, at }, to)| {
+        let NodeFields { operator, node: name, shape, macs } = fields;
+        TracedLayer { operator, name, kind: LayerKind::ALL[kind as usize].1, shape, macs, from: at.wall, to }
+    });
+    layers.collect()
+}
+
 impl KindTable {
     /// Of the nodes that began in the steps between these times, per step.
     pub(super) fn of_steps(steps: &[Seconds]) -> KindTable {
@@ -137,7 +171,7 @@ impl KindTable {
         let ends = within.iter().skip(1).map(|start| start.at).chain([*last]);
         for (start, end) in within.iter().zip(ends) {
             let cost = &mut costs[start.kind as usize];
-            cost.macs += start.macs;
+            cost.macs += start.fields.macs;
             cost.spent.wall += end.wall - start.at.wall;
             cost.spent.cpu += end.cpu - start.at.cpu;
         }

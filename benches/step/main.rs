@@ -2,16 +2,21 @@
 //! the int8 peak a step reaches, by kind of layer; and onnxruntime beside it.
 //!
 //! `cargo bench --bench step` makes a bundle of the true shapes with random weights under `target/` (or takes `--model BUNDLE`);
-//! `--threads N`; `--budget MIB` instead of 200 and 2048; `--python PROGRAM`, a Python that has what `benches/onnx_runtime.py`
+//! `--threads N`; `--budget MIB` instead of 200 and 2048; `--trace FILE` paints once more and writes what each layer and each
+//! thread does, for chrome://tracing or ui.perfetto.dev; `--python PROGRAM`, a Python that has what `benches/onnx_runtime.py`
 //! wants (python3 is tried); `--smoke` paints the demo model, in seconds. `wall` wants a machine that does nothing else; `cpu` is the time of all threads and hardly minds.
 //! What a picture of other families takes, each at its own number of steps (smallest budget, seconds, multiply-adds),
 //! `--bench memory -- families` prints.
 
+#[path = "../cpu.rs"]
+mod cpu;
 mod kinds;
 #[path = "../memory/model.rs"]
 #[allow(dead_code, reason = "the memory bench uses the rest")]
 mod model;
 mod onnx_runtime;
+mod threads;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -20,11 +25,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use diffused as _;
 use diffused_engine::request::{Observer, PaintingProgress, Request, Stage, Start};
-use diffused_engine::{Engine, Options, Resolver, Source};
+use diffused_engine::{Engine, Options, Painting, Resolver, Source};
 use diffused_kernels::Level;
 
+use self::cpu::cpu_time;
 use self::kinds::{KindTable, NodeRecorder, WithPeak, core_peak};
 use self::onnx_runtime::OnnxRuntime;
+use self::trace::PictureTrace;
 
 /// Steps of a picture; the first one also reads the weights and is not counted.
 const STEPS: usize = 4;
@@ -40,12 +47,14 @@ struct StepOptions {
     threads: Option<usize>,
     budgets: Vec<usize>,
     python: String,
+    trace: Option<PathBuf>,
 }
 
 impl StepOptions {
     fn parse() -> Result<StepOptions> {
         let budgets = vec![200, 2048];
-        let mut options = StepOptions { smoke: false, model: None, threads: None, budgets, python: "python3".into() };
+        let mut options =
+            StepOptions { smoke: false, model: None, threads: None, budgets, python: "python3".into(), trace: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} takes a value"));
@@ -55,6 +64,7 @@ impl StepOptions {
                 "--budget" => options.budgets = vec![value()?.parse().context("--budget")?],
                 "--model" => options.model = Some(value()?.into()),
                 "--python" => options.python = value()?,
+                "--trace" => options.trace = Some(value()?.into()),
                 _ => {}
             }
         }
@@ -67,6 +77,27 @@ impl StepOptions {
             None if self.smoke => Ok(model::demo()),
             None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR"))),
         }
+    }
+
+    fn engine(&self, budget: usize) -> Options {
+        Options { threads: self.threads, memory: Some((budget as u64) << 20), beside: 0 }
+    }
+
+    /// Where one is wanted; else, as a smoke test, to a file that is thrown away.
+    fn write_trace(&self, model: &Path) -> Result<()> {
+        let thrown_away = tempfile::NamedTempFile::new()?;
+        let file = match &self.trace {
+            Some(file) => file,
+            None if self.smoke => thrown_away.path(),
+            None => return Ok(()),
+        };
+        let budget = *self.budgets.last().context("no budget")?;
+        let (mut engine, painting) = open(model, self.engine(budget))?;
+        let trace = PictureTrace::paint(&mut engine, &painting)?;
+        trace.write(file)?;
+        println!("\nWhere {} threads wait, in {budget} MiB:", self.engine(budget).threads());
+        trace.print_waits();
+        if self.smoke { trace::check(file) } else { Ok(()) }
     }
 
     /// onnxruntime, or why it is not there.
@@ -90,8 +121,7 @@ fn main() -> Result<()> {
     let mut theirs = [Seconds::MOST; 2];
     for _ in 0..if onnx_runtime.is_some() { ROUNDS } else { 1 } {
         for (best, budget) in best.iter_mut().zip(&options.budgets) {
-            let engine = Options { threads: options.threads, memory: Some((*budget as u64) << 20), beside: 0 };
-            let painted = paint(&model, engine)?;
+            let painted = paint(&model, options.engine(*budget))?;
             *best = Some(match best.take() {
                 Some(best) => best.or_better(painted),
                 None => painted,
@@ -121,7 +151,7 @@ fn main() -> Result<()> {
         ours.kinds.check()?;
     }
     aims(&ours, onnx_runtime.map(|_| theirs), peak);
-    Ok(())
+    options.write_trace(&model)
 }
 
 /// What was aimed at and what was reached.
@@ -176,12 +206,17 @@ impl MeasuredPicture {
     }
 }
 
+/// The model, and the picture that is painted.
+fn open(model: &Path, options: Options) -> Result<(Engine, Painting)> {
+    let resolver = Resolver::open(Source::Folder(model.to_owned()))?;
+    let engine = Engine::open(Source::Folder(model.to_owned()), options)?;
+    let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
+    Ok((engine, resolver.resolve(&request, None)?))
+}
+
 /// Paints one picture.
 fn paint(model: &Path, options: Options) -> Result<MeasuredPicture> {
-    let resolver = Resolver::open(Source::Folder(model.to_owned()))?;
-    let mut engine = Engine::open(Source::Folder(model.to_owned()), options)?;
-    let request = Request { prompt: "a red house".into(), steps: Some(STEPS), ..Request::default() };
-    let painting = resolver.resolve(&request, None)?;
+    let (mut engine, painting) = open(model, options)?;
     let mut clock = Clock(vec![]);
     kinds::begin();
     engine.paint(&painting, Start::Noise, &mut clock)?;
@@ -209,14 +244,4 @@ impl Observer for Clock {
     fn memory_freed(&mut self) {
         diffused_heap::trim();
     }
-}
-
-/// Seconds that all threads of this process have run.
-fn cpu_time() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists a process's threads");
-    let nanoseconds = |task: std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        stat.split(' ').next()?.parse::<f64>().ok()
-    };
-    1e-9 * tasks.flatten().filter_map(nanoseconds).sum::<f64>()
 }

@@ -189,7 +189,8 @@ impl Schedule {
                 macs = *operators.next().unwrap_or(&0);
                 done += macs;
             }
-            tracing::trace!(operator = &*node.op.name(), node = &*node.name, macs);
+            let shape = node.outputs.first().map(|output| tracing::field::debug(&output.fact.shape));
+            tracing::trace!(operator = &*node.op.name(), node = &*node.name, shape, macs);
             if self.ahead.contains(node.id) {
                 return Ok(tvec![ahead.row(node.id)?]);
             }
