@@ -4,9 +4,9 @@
 //! part of the graph that works row by row (convolutions, group norms, quantization) streams through *passes*: each
 //! pass runs down the image once and computes every row of the operators it needs exactly once, keeping only the few
 //! rows that the next ones still read (`steps`). A group norm's statistics are summed by one pass over its input before
-//! any later pass applies it. Which results are stored in between, and which are computed again by the next pass, is
-//! chosen by the budget (`plan`); it changes the work, never the values, because a result that may be stored is always
-//! rounded to the precision in which it would be.
+//! any later pass applies it. Which rows of which results are stored in between, and which are computed again by the
+//! next pass, is chosen by the budget (`plan`); it changes the work, never the values, because a result that may be
+//! stored is always rounded to the precision in which it would be, or is quantized.
 
 mod memory;
 mod passes;
@@ -14,11 +14,18 @@ mod plan;
 mod run;
 mod steps;
 mod stored;
+mod window;
 
 use diffused_kernels::ConvShape;
 
 pub(crate) use plan::{StripPlan, plan, smallest};
 pub(crate) use run::{RowSink, run, run_into, store_input};
+
+use crate::error::Error;
+
+fn internal(message: &str) -> Error {
+    Error::Internal(format!("strips: {message}"))
+}
 
 /// Height, width and channels of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +82,20 @@ impl RowNode {
         }
     }
 
-    /// Bytes of the whole result where it is stored.
-    fn stored_bytes(&self) -> usize {
-        let value = if self.half().is_some() { size_of::<half::f16>() } else { size_of::<f32>() };
-        self.extent.height * self.extent.row() * value
+    /// Bytes of one row of the result where it is stored.
+    fn stored_row_bytes(&self) -> usize {
+        match self.half() {
+            Some(_) => self.extent.row() * size_of::<half::f16>(),
+            None => self.row_bytes(),
+        }
+    }
+
+    fn is_input(&self) -> bool {
+        self.op == RowOp::Input
+    }
+
+    fn is_norm(&self) -> bool {
+        matches!(self.op, RowOp::Norm { .. })
     }
 
     /// The name of its matrix.
@@ -136,10 +153,26 @@ impl Segment {
         Segment { handed_out: true, ..self.clone() }
     }
 
-    /// The nodes whose result may be stored between passes.
+    /// The nodes whose result may be stored between passes: spatial convolutions, and what is quantized. A convolution
+    /// that is read only to be quantized is stored quantized, in half the bytes.
     fn candidates(&self) -> impl Iterator<Item = usize> {
         let last = self.nodes.len() - 1;
-        let spatial = |node: &RowNode| matches!(&node.op, RowOp::Conv { shape, .. } if shape.kernel > 1);
-        (0..last).filter(move |&n| spatial(&self.nodes[n]))
+        let may = move |n: &usize| match &self.nodes[*n].op {
+            RowOp::Conv { shape, .. } => {
+                shape.kernel > 1 && !self.readers(*n).all(|reader| self.is_quantization(reader))
+            }
+            RowOp::Quantize => true,
+            RowOp::Input | RowOp::Norm { .. } => false,
+        };
+        (0..last).filter(may)
+    }
+
+    fn is_quantization(&self, n: usize) -> bool {
+        self.nodes[n].op == RowOp::Quantize
+    }
+
+    /// The nodes that read node `n`.
+    fn readers(&self, n: usize) -> impl Iterator<Item = usize> {
+        (n + 1..self.nodes.len()).filter(move |&reader| self.nodes[reader].inputs.contains(&n))
     }
 }

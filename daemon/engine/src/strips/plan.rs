@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::memory::PassMemory;
+use super::Segment;
+use super::memory::{PassKind, PassMemory, Steady, StoredBytes};
 use super::passes::{Pass, passes};
-use super::steps::{Step, steps};
-use super::stored::band_rows;
-use super::{RowOp, Segment};
+use super::steps::steps;
 
 /// Strip heights that are tried, in rows of a pass's target.
 const HEIGHTS: [usize; 4] = [32, 16, 8, 4];
-/// Strips of a pass that the search looks at: after these no buffer grows any more.
-const STEADY: usize = 8;
+/// The strip height that is left where none of them fits.
+const LOWEST: usize = 2;
 /// How close `smallest` comes, bytes.
 const PRECISION: usize = 1 << 20;
+/// Parts of an image's height: of a result so many are stored.
+const PARTS: usize = 16;
 
 /// How a segment is run.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +44,10 @@ impl StripPlan {
 pub(crate) fn plan(segment: &Segment, budget: usize) -> StripPlan {
     let mut search = Search::new(segment);
     let choice = search.within(budget);
-    StripPlan::new(segment, if choice.excess == 0 { choice } else { search.smallest() })
+    let choice = if choice.excess == 0 { choice } else { search.smallest() };
+    let choice = if choice.peak <= budget { search.fill(choice, budget) } else { choice };
+    let choice = search.highest(choice, budget);
+    StripPlan::new(segment, choice)
 }
 
 /// The plan for the smallest budget that a plan is found for, to within `PRECISION`.
@@ -54,8 +58,8 @@ pub(crate) fn smallest(segment: &Segment) -> StripPlan {
 /// What a plan decides, and what it costs.
 #[derive(Debug, Clone)]
 struct Choice {
-    /// The nodes that are stored between passes.
-    stored: Vec<bool>,
+    /// The rows of each node that are stored between passes: those before this one.
+    stored: Vec<usize>,
     /// Rows of a strip.
     height: usize,
     /// Bytes held at the worst moment.
@@ -69,34 +73,89 @@ struct Choice {
 /// Tries choices. Most differ in one or two passes, so what a pass needs is remembered.
 struct Search<'a> {
     segment: &'a Segment,
-    /// Bytes that a pass needs beside what is stored, by its strips' height.
-    work: HashMap<(Pass, usize), usize>,
+    /// The nodes that are stored where there is room for all.
+    primary: Vec<usize>,
+    /// Nodes that it may pay to store together.
+    together: Vec<Vec<usize>>,
+    /// What passes are like.
+    steady: HashMap<PassKind, Steady>,
 }
 
 impl<'a> Search<'a> {
     fn new(segment: &'a Segment) -> Search<'a> {
-        Search { segment, work: HashMap::new() }
+        let candidates: Vec<usize> = segment.candidates().collect();
+        let stands_for_its_input = |n: usize| !candidates.contains(&segment.nodes[n].inputs[0]);
+        let (primary, others): (Vec<usize>, Vec<usize>) =
+            candidates.iter().partition(|&&n| !segment.is_quantization(n) || stands_for_its_input(n));
+        // A shortcut's input, with the convolution beside the shortcut.
+        let beside = |n: usize| {
+            let norms = segment.readers(segment.nodes[n].inputs[0]).filter(|&reader| segment.nodes[reader].is_norm());
+            norms.flat_map(|norm| segment.readers(norm)).chain([n]).collect()
+        };
+        // The results of blocks of one size, of which each takes the place of the one before it.
+        let has_residual = |n: usize| segment.nodes[n].inputs.len() > 1;
+        let blocks = candidates.iter().filter(|&&n| has_residual(n)).map(|&n| {
+            let alike = |other: &usize| has_residual(*other) && segment.nodes[*other].extent == segment.nodes[n].extent;
+            candidates.iter().copied().filter(alike).collect::<Vec<_>>()
+        });
+        let mut together: Vec<Vec<usize>> = candidates.iter().map(|&n| vec![n]).chain(blocks).collect();
+        together.extend(others.into_iter().map(beside));
+        together.dedup();
+        Search { segment, primary, together, steady: HashMap::new() }
     }
 
     /// Stores everything, then as long as that does not fit drops what saves the most for the work that it costs.
     fn within(&mut self, budget: usize) -> Choice {
-        let candidates: Vec<usize> = self.segment.candidates().collect();
-        let mut stored = vec![false; self.segment.nodes.len()];
-        candidates.iter().for_each(|&n| stored[n] = true);
-        let mut best = self.highest(&stored, budget);
+        let mut stored = vec![0; self.segment.nodes.len()];
+        self.primary.iter().for_each(|&n| stored[n] = self.segment.nodes[n].extent.height);
+        let mut best = self.lowest(stored, budget);
         while best.excess > 0 {
+            let kept: Vec<usize> = self.primary.iter().copied().filter(|&n| best.stored[n] > 0).collect();
             let dropped = |&n: &usize| {
                 let mut fewer = best.stored.clone();
-                fewer[n] = false;
-                self.highest(&fewer, budget)
+                fewer[n] = 0;
+                self.lowest(fewer, budget)
             };
-            let smaller = candidates.iter().filter(|&&n| best.stored[n]).map(dropped).filter(|p| gain(&best, p) > 0.0);
+            let smaller = kept.iter().map(dropped).filter(|p| gain(&best, p) > 0.0);
             match smaller.max_by(|a, b| gain(&best, a).total_cmp(&gain(&best, b))) {
                 Some(next) => best = next,
                 None => break,
             }
         }
         best
+    }
+
+    /// Stores more rows as long as there is room, first those that save the most work.
+    fn fill(&mut self, mut best: Choice, budget: usize) -> Choice {
+        let together = self.together.clone();
+        loop {
+            let fuller = together.iter().filter_map(|nodes| self.with_more_of(nodes, &best, budget));
+            match fuller.min_by_key(|choice| choice.macs).filter(|choice| choice.macs < best.macs) {
+                Some(next) => best = next,
+                None => return best,
+            }
+        }
+    }
+
+    /// The choice that stores the most rows of `nodes`, and of the others as many as `from`.
+    fn with_more_of(&mut self, nodes: &[usize], from: &Choice, budget: usize) -> Option<Choice> {
+        let height = |n: usize| self.segment.nodes[n].extent.height;
+        let least = nodes.iter().map(|&n| from.stored[n] * PARTS / height(n)).min()?;
+        let (mut fits, mut too_many, mut found) = (least, PARTS + 1, None);
+        while fits + 1 < too_many {
+            let parts = (fits + too_many) / 2;
+            let mut stored = from.stored.clone();
+            for &n in nodes {
+                stored[n] = stored[n].max(self.segment.nodes[n].extent.height * parts / PARTS);
+            }
+            let choice = self.lowest(stored, budget);
+            if choice.excess == 0 {
+                (fits, found) = (parts, Some(choice));
+            } else {
+                too_many = parts;
+            }
+        }
+        found
     }
 
     fn smallest(&mut self) -> Choice {
@@ -110,44 +169,35 @@ impl<'a> Search<'a> {
         best
     }
 
-    /// The plan with the highest strips within `budget`, else with the lowest.
-    fn highest(&mut self, stored: &[bool], budget: usize) -> Choice {
-        let passes = passes(self.segment, stored);
-        let macs = passes.iter().flat_map(|pass| &pass.active).map(|&n| node_macs(self.segment, n)).sum();
-        let mut of = |height| {
-            let peaks = self.peaks(&passes, height);
-            let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
-            Choice { stored: stored.to_vec(), height, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
-        };
-        let plan = HEIGHTS.into_iter().map(&mut of).find(|plan| plan.excess == 0);
-        plan.unwrap_or_else(|| of(HEIGHTS[HEIGHTS.len() - 1]))
+    /// What storing so many rows comes to, in the lowest strips.
+    fn lowest(&mut self, stored: Vec<usize>, budget: usize) -> Choice {
+        let passes = passes(self.segment, &stored);
+        let macs = passes.iter().map(|pass| pass_macs(self.segment, pass)).sum();
+        let peaks = self.peaks(&passes, LOWEST);
+        let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
+        Choice { stored, height: LOWEST, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
+    }
+
+    /// The same with the highest strips within `budget`, if there are any.
+    fn highest(&mut self, choice: Choice, budget: usize) -> Choice {
+        let passes = passes(self.segment, &choice.stored);
+        let mut of = |height| Some((height, self.peaks(&passes, height).into_iter().max()?));
+        let higher = HEIGHTS.into_iter().filter_map(&mut of).find(|(_, peak)| *peak <= budget);
+        higher.map_or(choice.clone(), |(height, peak)| Choice { height, peak, ..choice })
     }
 
     /// Bytes held at the worst moment of each pass.
-    ///
-    /// What a pass stores grows while what it frees shrinks, both in proportion to the rows done: so the most is held at
-    /// its beginning or at its end, give or take the bands and rows by which they are out of step.
     fn peaks(&mut self, passes: &[Pass], height: usize) -> Vec<usize> {
-        let nodes = &self.segment.nodes;
-        let bytes = |n: &usize| nodes[*n].stored_bytes();
-        let sources = (0..nodes.len()).filter(|&n| nodes[n].op == RowOp::Input);
-        let mut live: usize = sources.map(|n| bytes(&n)).sum();
+        let mut stored = StoredBytes::new(self.segment);
         let mut peaks = Vec::new();
         for pass in passes {
-            let before = live;
-            live += pass.stores.iter().map(bytes).sum::<usize>();
-            live -= pass.frees.iter().map(bytes).sum::<usize>();
-            peaks.push(before.max(live) + self.work(pass, height));
+            let kind = PassKind::new(self.segment, pass, height);
+            let segment = self.segment;
+            let steady = self.steady.entry(kind).or_insert_with_key(|kind| kind.steady(segment));
+            peaks.push(steady.work + stored.most(segment, pass, steady));
+            stored.after(pass);
         }
         peaks
-    }
-
-    fn work(&mut self, pass: &Pass, height: usize) -> usize {
-        let segment = self.segment;
-        *self.work.entry((pass.clone(), height)).or_insert_with(|| {
-            let steps = steps(segment, pass, height, STEADY);
-            out_of_step(segment, pass, &steps) + PassMemory::new(segment, pass, &steps, height).bytes(segment, pass)
-        })
     }
 }
 
@@ -157,25 +207,9 @@ fn gain(from: &Choice, to: &Choice) -> f64 {
     saved / (1.0 + to.macs.saturating_sub(from.macs) as f64)
 }
 
-fn node_macs(segment: &Segment, n: usize) -> u64 {
-    let node = &segment.nodes[n];
-    node.row_macs(&segment.nodes) * node.extent.height as u64
-}
-
-/// Bytes by which what a pass stores is ahead of its target's rows, and what it frees behind them, at most.
-fn out_of_step(segment: &Segment, pass: &Pass, steps: &[Step]) -> usize {
-    let node = |n: usize| &segment.nodes[n];
-    let mut rows: Vec<usize> = vec![0; segment.nodes.len()];
-    let mut most = 0.0f64;
-    for step in steps {
-        rows[step.node] = step.rows.end;
-        step.done_with.iter().for_each(|&(n, row)| rows[n] = row / band_rows(node(n)) * band_rows(node(n)));
-        let done = rows[pass.target] as f64 / node(pass.target).extent.height as f64;
-        let ahead = |&n: &usize| (rows[n] as f64 / node(n).extent.height as f64 - done) * node(n).stored_bytes() as f64;
-        let ahead = pass.stores.iter().map(ahead).sum::<f64>() - pass.frees.iter().map(ahead).sum::<f64>();
-        most = most.max(ahead);
-    }
-    most as usize
+fn pass_macs(segment: &Segment, pass: &Pass) -> u64 {
+    let macs = |n: usize| segment.nodes[n].row_macs(&segment.nodes) * pass.rows[n].len() as u64;
+    pass.active().map(macs).sum()
 }
 
 #[cfg(test)]
@@ -194,17 +228,72 @@ mod tests {
     }
 
     #[test]
-    fn the_first_strips_of_a_pass_need_as_much_as_all() {
+    fn passes_hold_no_more_than_was_planned() {
         let (latents, image, moments) = (vec![1, 45, 64, 4], vec![1, 360, 512, 3], vec![1, 45, 64, 8]);
         for (network, from, to) in [("vae_decoder", latents, image.clone()), ("vae_encoder", image, moments)] {
             let segment = segment(network, from, to);
             let (least, most) = (smallest(&segment), plan(&segment, usize::MAX));
             for budget in (least.peak..most.peak + PRECISION).step_by(4 * PRECISION) {
                 let plan = plan(&segment, budget);
+                let mut stored = StoredBytes::new(&segment);
                 for (pass, memory) in &plan.passes {
-                    let first = steps(&segment, pass, plan.height, STEADY);
-                    let first = PassMemory::new(&segment, pass, &first, plan.height);
-                    assert_eq!(*memory, first, "{network}, {budget} bytes, {pass:?}");
+                    let steady = PassKind::new(&segment, pass, plan.height).steady(&segment);
+                    let work = memory.bytes(&segment, pass);
+                    assert!(work <= steady.work, "{network}, {budget} bytes, {pass:?}: {work}, {}", steady.work);
+                    stored.after(pass);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[ignore]
+    fn show() {
+        let folder = Path::new("/tmp/brief/base/sd15-int8");
+        let mut network =
+            Network::open(&Bundle::open(Source::Folder(folder.into())).unwrap(), "vae_decoder", 1).unwrap();
+        let shape = InputShape::F32(vec![1, 64, 64, 4]);
+        let segment = network
+            .demand(&Signature { inputs: vec![shape], output: vec![1, 512, 512, 3] }, 1)
+            .unwrap()
+            .strips
+            .unwrap();
+        let started = std::time::Instant::now();
+        let least = smallest(&segment);
+        println!(
+            "smallest {:.1} MiB {:.0} {:?}",
+            least.peak as f64 / 1048576.0,
+            least.macs as f64 / 1e9,
+            started.elapsed()
+        );
+        for mib in [48.0, 56.0, 63.7, 70.0, 81.0, 103.0, 125.0, 160.0, 240.0] {
+            let started = std::time::Instant::now();
+            let plan = plan(&segment, (mib * 1048576.0) as usize);
+            println!(
+                "{mib} MiB: peak {:.1}, {:.0} GMAC, height {} {:?}",
+                plan.peak as f64 / 1048576.0,
+                plan.macs as f64 / 1e9,
+                plan.height,
+                started.elapsed()
+            );
+            let mut stored = StoredBytes::new(&segment);
+            for (pass, memory) in &plan.passes {
+                let steady = PassKind::new(&segment, pass, plan.height).steady(&segment);
+                let most = stored.most(&segment, pass, &steady);
+                stored.after(pass);
+                let of = |n: usize| segment.nodes[n].extent;
+                if mib == 63.7 {
+                    println!(
+                        "  to {} {}x{}: {:.0} stored {:.1} work {:.1} stores {:?} frees {:?}",
+                        pass.target,
+                        of(pass.target).height,
+                        of(pass.target).channels,
+                        pass_macs(&segment, pass) as f64 / 1e9,
+                        most as f64 / 1048576.0,
+                        memory.bytes(&segment, pass) as f64 / 1048576.0,
+                        pass.stores,
+                        pass.frees
+                    );
                 }
             }
         }

@@ -5,85 +5,16 @@ use std::sync::Arc;
 
 use diffused_kernels::{ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
-use super::memory::{PassMemory, held_matrices};
+use super::memory::{PassMemory, Room, held_matrices};
 use super::passes::Pass;
 use super::steps::{Step, steps, windowed};
 use super::stored::StoredRows;
-use super::{RowNode, RowOp, Segment, StripPlan};
+use super::window::{Window, part_of, split_rows};
+use super::{RowOp, Segment, StripPlan, internal};
 use crate::cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::rectifier;
 use crate::weights::{Matrix, Weights};
-
-/// Rows of a node: f32, or int8 with a scale for each pixel. Its buffers keep their size whatever they hold.
-#[derive(Debug, Default)]
-struct Window {
-    start: usize,
-    /// How many rows there are.
-    held: usize,
-    values: Vec<f32>,
-    q: Vec<i8>,
-    scale: Vec<f32>,
-}
-
-impl Window {
-    /// With room for `rows` rows of `node`.
-    fn new(node: &RowNode, rows: usize) -> Window {
-        let mut window = Window::default();
-        if node.quantized() {
-            window.q.reserve_exact(rows * node.extent.row());
-            window.scale.reserve_exact(rows * node.extent.width);
-        } else {
-            window.values.reserve_exact(rows * node.extent.row());
-        }
-        window
-    }
-
-    fn forget_before(&mut self, row: usize, node: &RowNode) {
-        let (gone, held) = (row.saturating_sub(self.start).min(self.held), self.held);
-        let kept = |unit: usize| gone * unit..held * unit;
-        match node.quantized() {
-            true => {
-                self.q.copy_within(kept(node.extent.row()), 0);
-                self.scale.copy_within(kept(node.extent.width), 0);
-            }
-            false => self.values.copy_within(kept(node.extent.row()), 0),
-        }
-        self.held -= gone;
-        self.start = self.start.max(row);
-    }
-
-    /// `rows` more rows of `node`, to be written: they hold anything.
-    fn add(&mut self, rows: usize, node: &RowNode) -> Result<NormOut<'_>> {
-        let (first, end) = (self.held, self.held + rows);
-        self.held = end;
-        let part = |unit: usize| first * unit..end * unit;
-        let (row, width) = (part(node.extent.row()), part(node.extent.width));
-        match node.quantized() {
-            true => Ok(NormOut::Int8 { q: part_of(&mut self.q, row)?, scale: part_of(&mut self.scale, width)? }),
-            false => Ok(NormOut::F32(part_of(&mut self.values, row)?)),
-        }
-    }
-
-    fn rows(&self, node: &RowNode, rows: &Range<usize>) -> InputRows<'_> {
-        let part = |unit: usize| (rows.start - self.start) * unit..(rows.end - self.start) * unit;
-        match node.quantized() {
-            true => {
-                InputRows::Int8 { q: &self.q[part(node.extent.row())], scale: &self.scale[part(node.extent.width)] }
-            }
-            false => InputRows::F32(&self.values[part(node.extent.row())]),
-        }
-    }
-}
-
-/// Part of a buffer whose length grows to what the part needs, within the capacity that it has.
-fn part_of<T: Default + Clone>(buffer: &mut Vec<T>, part: Range<usize>) -> Result<&mut [T]> {
-    if part.end > buffer.capacity() {
-        return Err(internal("a pass needs more than its plan has"));
-    }
-    buffer.resize(part.end.max(buffer.len()), T::default());
-    Ok(&mut buffer[part])
-}
 
 /// Scale and shift of a group norm's channels.
 type ScaleShift = (Vec<f32>, Vec<f32>);
@@ -107,16 +38,16 @@ struct PassState {
     sums: Vec<(usize, GroupSums)>,
     /// Rows that are stored as soon as they are made and wait in no window.
     unwindowed: Window,
-    /// Rows of a stored result, as f32.
-    copy: Vec<f32>,
+    /// Rows that are read from what is stored.
+    copy: Window,
 }
 
 /// A segment's input, `[height][width][channels]`, as `run` reads it.
 pub(crate) fn store_input(segment: &Segment, values: &[f32]) -> Result<StoredRows> {
     let node = segment.nodes.iter().find(|node| node.op == RowOp::Input);
     let node = node.ok_or_else(|| internal("a segment without an input"))?;
-    let mut stored = StoredRows::new(node);
-    stored.append(node, 0, values);
+    let mut stored = StoredRows::new(node, node.extent.height);
+    stored.append(node, 0..node.extent.height, InputRows::F32(values))?;
     Ok(stored)
 }
 
@@ -180,17 +111,13 @@ fn run_passes(
     Ok(run.stored.pop().flatten())
 }
 
-fn internal(message: &str) -> Error {
-    Error::Internal(format!("strips: {message}"))
-}
-
 impl SegmentRun<'_> {
     fn pass(&mut self, pass: &Pass, memory: &PassMemory, height: usize, tick: &mut dyn FnMut(u64)) -> Result<()> {
         let nodes = &self.segment.nodes;
-        for &new in &pass.stores {
+        for &(new, end) in &pass.stores {
+            let node = &nodes[new];
             let result = new == nodes.len() - 1;
-            self.stored[new] =
-                Some(if result { StoredRows::in_one_band(&nodes[new]) } else { StoredRows::new(&nodes[new]) });
+            self.stored[new] = Some(if result { StoredRows::in_one_band(node) } else { StoredRows::new(node, end) });
         }
         let steps = steps(self.segment, pass, height, usize::MAX);
         let mut state = self.state(pass, memory)?;
@@ -211,14 +138,15 @@ impl SegmentRun<'_> {
 
     fn state(&mut self, pass: &Pass, memory: &PassMemory) -> Result<PassState> {
         let nodes = &self.segment.nodes;
-        let windows = nodes.iter().zip(&memory.windows).map(|(node, rows)| Window::new(node, *rows)).collect();
+        let windows = nodes.iter().zip(&memory.windows).zip(&pass.rows);
+        let windows = windows.map(|((node, rows), made)| Window::new(Room::of(node, *rows), made.start)).collect();
         let mut matrices: Vec<Option<Arc<Matrix>>> = (0..nodes.len()).map(|_| None).collect();
         for (n, weight) in held_matrices(self.segment, pass) {
             matrices[n] = Some(self.weights.matrix(weight)?);
         }
         let sums = pass.sums.iter().map(|&norm| (norm, GroupSums::new(nodes[norm].extent.channels))).collect();
-        let unwindowed = Window { values: Vec::with_capacity(memory.unwindowed), ..Window::default() };
-        Ok(PassState { windows, matrices, sums, unwindowed, copy: Vec::with_capacity(memory.copy) })
+        let (unwindowed, copy) = (Window::new(memory.unwindowed, 0), Window::new(memory.copy, 0));
+        Ok(PassState { windows, matrices, sums, unwindowed, copy })
     }
 
     /// Computes the rows of one step and puts them where they are read.
@@ -237,15 +165,16 @@ impl SegmentRun<'_> {
                     }
                 }
                 self.sum(step.node, out, state);
-                if pass.stores.contains(&step.node) {
-                    self.stored(step.node)?.append(node, step.rows.start, out);
-                }
                 if self.segment.handed_out && step.node == self.segment.nodes.len() - 1 {
                     cancel::check()?;
                     (self.sink)(step.rows.clone(), out);
                 }
             }
             out => self.elementwise(pass, step, state, &mut copy, out)?,
+        }
+        if pass.stored_rows(step.node) > 0 {
+            let made = window.newest(node, step.rows.len());
+            self.stored(step.node)?.append(node, step.rows.clone(), made)?;
         }
         if !waits || step.node == pass.target {
             window.held = 0;
@@ -260,7 +189,7 @@ impl SegmentRun<'_> {
         pass: &Pass,
         step: &Step,
         state: &PassState,
-        copy: &mut Vec<f32>,
+        copy: &mut Window,
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
@@ -268,15 +197,11 @@ impl SegmentRun<'_> {
         let features = node.extent.channels;
         let slopes = slopes.as_ref().map(|name| self.weights.table(name)).transpose()?;
         if let Some(&residual) = node.inputs.get(1) {
-            self.copy_rows(pass, residual, &step.rows, state, out)?;
+            self.copy_rows(pass, residual, &step.rows, state, NormOut::F32(out))?;
         }
         let strip = Strip { in_rows: node.needs(0, &step.rows), out_rows: step.rows.clone() };
         let input = node.inputs[0];
-        let x = if windowed(self.segment, pass, input) {
-            state.windows[input].rows(&self.segment.nodes[input], &strip.in_rows)
-        } else {
-            InputRows::F32(self.copied(pass, input, &strip.in_rows, state, copy)?)
-        };
+        let x = self.rows(pass, input, &strip.in_rows, state, copy)?;
         let rectifier = rectifier(*relu, slopes.as_deref());
         let epilogue = Epilogue { accumulate: node.inputs.len() > 1, rectifier, ..Epilogue::NONE };
         let matrix = state.matrices[step.node].as_ref().ok_or_else(|| internal("a convolution without weights"))?;
@@ -296,18 +221,13 @@ impl SegmentRun<'_> {
         pass: &Pass,
         step: &Step,
         state: &PassState,
-        copy: &mut Vec<f32>,
+        copy: &mut Window,
         out: NormOut,
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
         let (input, channels) = (node.inputs[0], node.extent.channels);
-        let x: &[f32] = if windowed(self.segment, pass, input) {
-            match state.windows[input].rows(&self.segment.nodes[input], &step.rows) {
-                InputRows::F32(rows) => rows,
-                InputRows::Int8 { .. } => return Err(internal("quantized rows are read by what takes f32")),
-            }
-        } else {
-            self.copied(pass, input, &step.rows, state, copy)?
+        let InputRows::F32(x) = self.rows(pass, input, &step.rows, state, copy)? else {
+            return Err(internal("quantized rows are read by what takes f32"));
         };
         match (&node.op, out) {
             (RowOp::Norm { silu, .. }, out) => {
@@ -323,38 +243,50 @@ impl SegmentRun<'_> {
         Ok(())
     }
 
-    /// A stored node's rows as f32, in `copy`.
-    fn copied<'c>(
+    /// Rows of `node`, from its window where that holds all of them, else in `copy`.
+    fn rows<'c>(
         &mut self,
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
-        state: &PassState,
-        copy: &'c mut Vec<f32>,
-    ) -> Result<&'c [f32]> {
-        let copy = part_of(copy, 0..rows.len() * self.segment.nodes[node].extent.row())?;
-        self.copy_rows(pass, node, rows, state, copy)?;
-        Ok(copy)
+        state: &'c PassState,
+        copy: &'c mut Window,
+    ) -> Result<InputRows<'c>> {
+        let read = &self.segment.nodes[node];
+        if windowed(self.segment, pass, node) && rows.start >= pass.rows[node].start {
+            return Ok(state.windows[node].rows(read, rows));
+        }
+        (copy.start, copy.held) = (rows.start, 0);
+        self.copy_rows(pass, node, rows, state, copy.add(rows.len(), read)?)?;
+        Ok(copy.rows(read, rows))
     }
 
-    /// Copies rows of `node`, from its window or from what is stored, to `out`.
+    /// Copies rows of `node` to `out`: from what was stored before the pass, and from its window.
     fn copy_rows(
         &mut self,
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
         state: &PassState,
-        out: &mut [f32],
+        out: NormOut,
     ) -> Result<()> {
         let read = &self.segment.nodes[node];
-        if windowed(self.segment, pass, node) {
-            match state.windows[node].rows(read, rows) {
-                InputRows::F32(values) => out.copy_from_slice(values),
-                InputRows::Int8 { .. } => return Err(internal("a quantized residual")),
-            }
+        let waits = windowed(self.segment, pass, node);
+        let made = if waits { pass.rows[node].start.clamp(rows.start, rows.end) } else { rows.end };
+        let (row, width) = (read.extent.row(), read.extent.width);
+        let (stored, rest) = split_rows(out, made - rows.start, row, width);
+        self.stored(node)?.read(rows.start..made, stored)?;
+        if made == rows.end {
             return Ok(());
         }
-        self.stored(node)?.read(rows.clone(), out);
+        match (state.windows[node].rows(read, &(made..rows.end)), rest) {
+            (InputRows::F32(from), NormOut::F32(to)) => to.copy_from_slice(from),
+            (InputRows::Int8 { q, scale }, NormOut::Int8 { q: q_to, scale: scale_to }) => {
+                q_to.copy_from_slice(q);
+                scale_to.copy_from_slice(scale);
+            }
+            _ => return Err(internal("rows of one node are of two kinds")),
+        }
         Ok(())
     }
 
@@ -376,8 +308,8 @@ impl SegmentRun<'_> {
         for start in (0..extent.height).step_by(height) {
             cancel::check()?;
             let end = (start + height).min(extent.height);
-            let rows = part_of(&mut copy, 0..(end - start) * extent.row())?;
-            self.stored(node)?.read(start..end, rows);
+            let rows = part_of(&mut copy.values, 0..(end - start) * extent.row())?;
+            self.stored(node)?.read(start..end, NormOut::F32(rows))?;
             self.sum(node, rows, state);
         }
         Ok(())
@@ -391,8 +323,8 @@ impl SegmentRun<'_> {
                 self.norms[norm] = Some(sums.finish(*groups, *eps, gamma, beta));
             }
         }
-        for &n in &pass.frees {
-            self.stored[n] = None;
+        for &(n, row) in &pass.frees {
+            self.stored(n)?.free_before(row);
         }
         Ok(())
     }

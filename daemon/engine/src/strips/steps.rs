@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::passes::Pass;
-use super::{RowOp, Segment};
+use super::Segment;
+use super::passes::{Pass, first_needed};
 
 /// Rows of a node to compute next. Before its rows are added, a window forgets the rows below `keep_from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,20 +12,24 @@ pub(super) struct Step {
     pub(super) rows: Range<usize>,
     /// First row of this node's window that is still read.
     pub(super) keep_from: usize,
-    /// StoredRows nodes, and the first row that is still read of each.
+    /// Stored nodes, and the first row that is still needed of each.
     pub(super) done_with: Vec<(usize, usize)>,
 }
 
 /// The steps of a pass that makes its target `height` rows at a time, of which the first `limit` strips.
 ///
-/// Where the result is handed out no step makes more rows than that. The first strip of a deep segment needs many rows of
-/// its first nodes; where nothing is stored, windows that hold them all would be most of what is held.
+/// No step makes more rows than that. The first strip of a deep segment needs many rows of its first nodes; where
+/// nothing is stored, windows that hold them all would be most of what is held.
 pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize) -> Vec<Step> {
-    let most = if segment.handed_out { height } else { usize::MAX };
-    let mut walk = Walk { segment, pass, most, made: vec![0; segment.nodes.len()], steps: Vec::new() };
+    let made = pass.rows.iter().map(|rows| rows.start).collect();
+    let mut readers = vec![Vec::new(); segment.nodes.len()];
+    for n in pass.active() {
+        segment.nodes[n].inputs.iter().enumerate().for_each(|(at, &input)| readers[input].push((n, at)));
+    }
+    let mut walk = Walk { segment, pass, readers, height, made, steps: Vec::new() };
     let rows = segment.nodes[pass.target].extent.height;
     for end in (0..rows).step_by(height).map(|start| (start + height).min(rows)).take(limit) {
-        walk.request(pass.target, end);
+        walk.strip(end);
     }
     walk.steps
 }
@@ -33,17 +37,38 @@ pub(super) fn steps(segment: &Segment, pass: &Pass, height: usize, limit: usize)
 struct Walk<'a> {
     segment: &'a Segment,
     pass: &'a Pass,
+    /// The active nodes that read each node, and as which input.
+    readers: Vec<Vec<(usize, usize)>>,
     /// Rows of a step.
-    most: usize,
+    height: usize,
     made: Vec<usize>,
     steps: Vec<Step>,
 }
 
 impl Walk<'_> {
+    /// Makes the target's rows up to `end`, and what is made aside from what that needs.
+    fn strip(&mut self, end: usize) {
+        self.request(self.pass.target, end);
+        for &n in &self.pass.aside {
+            let input = self.segment.nodes[n].inputs[0];
+            let target = self.segment.nodes[self.pass.target].extent.height;
+            let is_made = if self.is_active(input) { self.made[input] } else { end * self.height_of(n) / target };
+            self.request(n, is_made.min(self.pass.rows[n].end));
+        }
+    }
+
+    fn is_active(&self, node: usize) -> bool {
+        !self.pass.rows[node].is_empty()
+    }
+
+    fn height_of(&self, node: usize) -> usize {
+        self.segment.nodes[node].extent.height
+    }
+
     /// Makes the rows of `node` up to `end`, and what they need before.
     fn request(&mut self, node: usize, end: usize) {
-        while self.made[node] < end && self.pass.active.contains(&node) {
-            self.make(node, end.min(self.made[node].saturating_add(self.most)));
+        while self.is_active(node) && self.made[node] < end {
+            self.make(node, end.min(self.made[node] + self.height));
         }
     }
 
@@ -53,29 +78,18 @@ impl Walk<'_> {
         for (at, &input) in made.inputs.iter().enumerate() {
             self.request(input, made.needs(at, &rows).end);
         }
-        let keep_from = self.keep_from(node);
+        let keep_from = self.read_from(node).clamp(self.pass.rows[node].start, self.made[node]);
         self.made[node] = end;
-        let read = |stored: &usize| made.inputs.contains(stored);
-        let done_with = self.pass.frees.iter().copied().filter(read).map(|stored| (stored, self.read_from(stored)));
-        let done_with = done_with.collect();
+        let frees = self.pass.frees.iter().filter(|(stored, _)| made.inputs.contains(stored));
+        let done_with = frees.map(|&(stored, row)| (stored, self.read_from(stored).min(row))).collect();
         self.steps.push(Step { node, rows, keep_from, done_with });
-    }
-
-    /// The first row of `node`'s window that is still read.
-    fn keep_from(&self, node: usize) -> usize {
-        self.read_from(node).min(self.made[node])
     }
 
     /// The first row of `node` that a consumer's next row reads; one past its last if no row of it is read any more.
     fn read_from(&self, node: usize) -> usize {
-        let next = |consumer: usize| {
-            let reader = &self.segment.nodes[consumer];
-            let row = self.made[consumer];
-            let inputs = reader.inputs.iter().enumerate().filter(|(_, input)| **input == node);
-            inputs.map(|(at, _)| reader.needs(at, &(row..(row + 1).min(reader.extent.height))).start).min()
-        };
-        let consumers = self.pass.active.iter().filter(|&&n| self.made[n] < self.segment.nodes[n].extent.height);
-        consumers.filter_map(|&n| next(n)).min().unwrap_or(self.segment.nodes[node].extent.height)
+        let reading = self.readers[node].iter().filter(|(n, _)| self.made[*n] < self.pass.rows[*n].end);
+        let first = reading.map(|&(n, at)| first_needed(self.segment, n, at, self.made[n])).min();
+        first.unwrap_or(self.height_of(node))
     }
 }
 
@@ -88,17 +102,17 @@ pub(super) fn window_rows(segment: &Segment, pass: &Pass, steps: &[Step]) -> Vec
     rows
 }
 
-/// Whether a node's rows wait in a window: computed, not stored, and read by another.
+/// Whether the rows of a node that the pass computes wait in a window: others read them, and they are not all stored.
 pub(super) fn windowed(segment: &Segment, pass: &Pass, node: usize) -> bool {
-    segment.nodes[node].op != RowOp::Input && pass.active.contains(&node) && !pass.stores.contains(&node)
+    let stored = pass.stored_rows(node);
+    !pass.rows[node].is_empty() && stored < segment.nodes[node].extent.height && !pass.aside.contains(&node)
 }
-
 #[cfg(test)]
 mod tests {
     use diffused_kernels::ConvShape;
 
     use super::super::passes::passes;
-    use super::super::{Extent, RowNode};
+    use super::super::{Extent, RowNode, RowOp};
     use super::*;
 
     /// Twenty 3×3 convolutions one after the other, and a quantization before each but the first.
@@ -118,7 +132,7 @@ mod tests {
     #[test]
     fn no_window_grows_with_the_segments_depth() {
         let segment = deep();
-        let [pass] = &passes(&segment, &[false; 40])[..] else { panic!("one pass is enough") };
+        let [pass] = &passes(&segment, &[0; 40])[..] else { panic!("one pass is enough") };
         for height in [1, 4, 32] {
             let steps = steps(&segment, pass, height, usize::MAX);
             let windows = window_rows(&segment, pass, &steps);
