@@ -8,8 +8,18 @@ use diffused_engine::memory_plan::RunBudget;
 use diffused_engine::vae::{VaeDecoder, VaeEncoder};
 use diffused_engine::{Bundle, Source};
 
-/// Whole, everything stored, and as little as can be.
-const BUDGETS: [Option<usize>; 4] = [None, Some(usize::MAX), Some(1 << 20), Some(1)];
+/// Whole, everything stored, as little as can be, and what lets results be stored in part.
+const BUDGETS: [Option<usize>; 9] = [
+    None,
+    Some(usize::MAX),
+    Some(1),
+    Some(1 << 20),
+    Some(5 << 18),
+    Some(3 << 19),
+    Some(7 << 18),
+    Some(2 << 20),
+    Some(3 << 20),
+];
 
 fn demo() -> Bundle {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");

@@ -90,7 +90,7 @@ fn unwindowed(segment: &Segment, pass: &Pass, step: &Step) -> Room {
 }
 
 /// The rows that are stored of each node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(super) struct StoredBytes {
     /// Of each node the first row that is held, and the row before which they are.
     rows: Vec<(usize, usize)>,
@@ -147,8 +147,10 @@ impl StoredBytes {
     }
 
     fn bytes(&self, segment: &Segment, n: usize) -> usize {
-        let (first, end) = self.rows[n];
-        end.saturating_sub(first) * segment.nodes[n].stored_row_bytes()
+        let ((first, end), node) = (self.rows[n], &segment.nodes[n]);
+        // The band of the first row is there as a whole.
+        let first = if first < end { first / band_rows(node) * band_rows(node) } else { end };
+        (end - first) * node.stored_row_bytes()
     }
 }
 
@@ -221,7 +223,10 @@ impl PassKind {
                 Room::of(&segment.nodes[n], rows).bytes()
             });
         let work = memory.bytes(segment, &pass) + straddling.max().unwrap_or(0);
-        Steady { work, out_of_step: out_of_step(segment, &pass, &steps) }
+        let mut out_of_step = out_of_step(segment, &pass, &steps);
+        // What is made aside from stored rows is made after the target's.
+        pass.aside.iter().for_each(|&n| out_of_step[segment.nodes[n].inputs[0]].1 += self.height);
+        Steady { work, out_of_step }
     }
 }
 

@@ -275,7 +275,9 @@ impl SegmentRun<'_> {
         let made = if waits { pass.rows[node].start.clamp(rows.start, rows.end) } else { rows.end };
         let (row, width) = (read.extent.row(), read.extent.width);
         let (stored, rest) = split_rows(out, made - rows.start, row, width);
-        self.stored(node)?.read(rows.start..made, stored)?;
+        if made > rows.start {
+            self.stored(node)?.read(rows.start..made, stored)?;
+        }
         if made == rows.end {
             return Ok(());
         }

@@ -46,14 +46,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Makes the target's rows up to `end`, and what is made aside from what that needs.
+    /// Makes the target's rows up to `end`, and what is made aside as far.
     fn strip(&mut self, end: usize) {
         self.request(self.pass.target, end);
+        let target = self.height_of(self.pass.target);
         for &n in &self.pass.aside {
-            let input = self.segment.nodes[n].inputs[0];
-            let target = self.segment.nodes[self.pass.target].extent.height;
-            let is_made = if self.is_active(input) { self.made[input] } else { end * self.height_of(n) / target };
-            self.request(n, is_made.min(self.pass.rows[n].end));
+            self.request(n, (end * self.height_of(n) / target).min(self.pass.rows[n].end));
         }
     }
 
@@ -78,11 +76,23 @@ impl Walk<'_> {
         for (at, &input) in made.inputs.iter().enumerate() {
             self.request(input, made.needs(at, &rows).end);
         }
+        // What is quantized was made with its input.
+        let rows = self.made[node]..end;
+        if rows.is_empty() {
+            return;
+        }
         let keep_from = self.read_from(node).clamp(self.pass.rows[node].start, self.made[node]);
         self.made[node] = end;
         let frees = self.pass.frees.iter().filter(|(stored, _)| made.inputs.contains(stored));
         let done_with = frees.map(|&(stored, row)| (stored, self.read_from(stored).min(row))).collect();
         self.steps.push(Step { node, rows, keep_from, done_with });
+        // Quantized rows wait in a quarter of the memory.
+        for at in 0..self.readers[node].len() {
+            let (reader, _) = self.readers[node][at];
+            if self.segment.is_quantization(reader) {
+                self.request(reader, end.min(self.pass.rows[reader].end));
+            }
+        }
     }
 
     /// The first row of `node` that a consumer's next row reads; one past its last if no row of it is read any more.
