@@ -188,12 +188,19 @@ fn int8_attention_equals_scalar(level: Level) {
 }
 
 fn attention_over_many_keys(level: Level) {
-    for (queries, keys, causal) in
-        [(30, 128, false), (13, 129, false), (5, 300, false), (150, 150, true), (257, 257, true)]
-    {
+    for (queries, keys, causal, threads) in [
+        (30, 128, false, 2),
+        (13, 129, false, 2),
+        (5, 300, false, 2),
+        (150, 150, true, 2),
+        (257, 257, true, 2),
+        // More queries in a task than a group of those that see a single block has.
+        (400, 77, false, 2),
+        (128, 128, true, 1),
+    ] {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim: 8, queries, keys, causal };
         for kind in [Magnitude::Plain, Magnitude::Denormal, Magnitude::Big] {
-            compare_attention(Level::attention, level, &shape, (keys as u64, kind), 2);
+            compare_attention(Level::attention, level, &shape, (keys as u64, kind), threads);
         }
     }
 }
