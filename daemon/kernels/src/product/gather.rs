@@ -85,6 +85,7 @@ impl Gathered {
         let (whole, rest) = bytemuck::cast_slice::<T, u8>(values).as_chunks::<CHUNK>();
         for (chunk, bytes) in slots.zip(whole) {
             simd.prefetch_read(bytes.as_ptr().wrapping_add(AHEAD).cast());
+            simd.prefetch_write(std::ptr::from_ref(chunk).wrapping_add(8).cast());
             *chunk = Chunk(bytes.map(|byte| byte ^ flip));
         }
         if !rest.is_empty() {
