@@ -239,8 +239,8 @@ fn layer_norm_rows<S: Simd, const R: usize>(
     let n = channels as f32;
     let mut sums = [simd.splat(0.0); R];
     for first in (0..channels).step_by(LANES) {
-        for r in 0..R {
-            sums[r] = simd.add(sums[r], row_part(simd, x.unwrap_or(out), channels, r, first));
+        for (r, sum) in sums.iter_mut().enumerate() {
+            *sum = simd.add(*sum, row_part(simd, x.unwrap_or(out), channels, r, first));
         }
     }
     let mut means = sums;
@@ -250,25 +250,25 @@ fn layer_norm_rows<S: Simd, const R: usize>(
     let mut squares = [simd.splat(0.0); R];
     let whole = channels / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
-        for r in 0..R {
-            let d = simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), means[r]);
-            squares[r] = simd.fma(d, d, squares[r]);
+        for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
+            let d = simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), mean);
+            *square = simd.fma(d, d, *square);
         }
     }
     if whole < channels {
-        for r in 0..R {
+        for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
             let mut d = [0.0; LANES];
             let rest = row_part(simd, x.unwrap_or(out), channels, r, whole);
-            simd.store(simd.sub(rest, means[r]), &mut d[..channels - whole]);
+            simd.store(simd.sub(rest, mean), &mut d[..channels - whole]);
             let d = simd.load(&d);
-            squares[r] = simd.fma(d, d, squares[r]);
+            *square = simd.fma(d, d, *square);
         }
     }
-    for r in 0..R {
-        let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(squares[r]), n, eps));
+    for (r, (square, mean)) in squares.into_iter().zip(means).enumerate() {
+        let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(square), n, eps));
         for first in (0..channels).step_by(LANES) {
             let range = first..channels.min(first + LANES);
-            let d = simd.mul(simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), means[r]), inverse);
+            let d = simd.mul(simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), mean), inverse);
             let y = simd.fma(d, simd.load(&gamma[range.clone()]), simd.load(&beta[range.clone()]));
             simd.store(y, &mut out[r * channels..][range]);
         }
