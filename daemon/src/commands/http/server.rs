@@ -47,21 +47,21 @@ pub(super) struct Server {
 }
 
 /// A body's bytes among those that are held.
-struct Room {
+struct BodyRoom {
     held: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Room {
+impl BodyRoom {
     /// Room for `bytes` more where at most `most` may be held.
-    fn take(held: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Room> {
-        let room = Room { held: held.clone(), bytes };
+    fn take(held: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<BodyRoom> {
+        let room = BodyRoom { held: held.clone(), bytes };
         // What was added without success is subtracted with `room`.
         (held.fetch_add(bytes, Ordering::Relaxed) + bytes <= most).then_some(room)
     }
 }
 
-impl Drop for Room {
+impl Drop for BodyRoom {
     fn drop(&mut self) {
         self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -161,7 +161,7 @@ impl Server {
     }
 
     /// The whole body, and the room that it takes.
-    async fn body(&self, body: Incoming) -> Result<(Bytes, Room), HttpFault> {
+    async fn body(&self, body: Incoming) -> Result<(Bytes, BodyRoom), HttpFault> {
         let largest = self.hub.largest_request();
         let announced = body.size_hint().exact();
         let bytes = announced.map_or(largest, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -170,7 +170,8 @@ impl Server {
             return Err(too_large());
         }
         let busy = || HttpFault::unavailable("other requests take all the memory that there is for them; try again");
-        let room = Room::take(&self.held, bytes + OVERHEAD, LARGEST_BODIES * (largest + OVERHEAD)).ok_or_else(busy)?;
+        let room =
+            BodyRoom::take(&self.held, bytes + OVERHEAD, LARGEST_BODIES * (largest + OVERHEAD)).ok_or_else(busy)?;
         let slow = |_| HttpFault::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the request did not come within 60 s");
         let collected = timeout(BODY, Limited::new(body, largest).collect()).await.map_err(slow)?;
         let broken = |error: Box<dyn std::error::Error + Send + Sync>| match error.is::<LengthLimitError>() {
@@ -188,9 +189,9 @@ mod tests {
     #[test]
     fn room_is_given_back() {
         let held = Arc::default();
-        let rooms = [Room::take(&held, 6, 10), Room::take(&held, 4, 10)];
-        assert!(rooms.iter().all(Option::is_some) && Room::take(&held, 1, 10).is_none());
+        let rooms = [BodyRoom::take(&held, 6, 10), BodyRoom::take(&held, 4, 10)];
+        assert!(rooms.iter().all(Option::is_some) && BodyRoom::take(&held, 1, 10).is_none());
         drop(rooms);
-        assert!(Room::take(&held, 10, 10).is_some() && held.load(Ordering::Relaxed) == 0);
+        assert!(BodyRoom::take(&held, 10, 10).is_some() && held.load(Ordering::Relaxed) == 0);
     }
 }
