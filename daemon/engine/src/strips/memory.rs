@@ -11,14 +11,14 @@ pub(super) struct PassMemory {
     /// For each node, the rows that its window holds at most; 0 for a node without a window.
     pub(super) windows: Vec<usize>,
     /// For the rows that a step makes only to store them.
-    pub(super) unwindowed: Room,
+    pub(super) unwindowed: RowRoom,
     /// For the rows that a step, or the sums of a stored result, reads from what is stored.
-    pub(super) copy: Room,
+    pub(super) copy: RowRoom,
 }
 
 /// Values that a buffer has room for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct RowRoom {
     /// f32 values.
     pub(super) values: usize,
     /// int8 values, and their scales.
@@ -26,17 +26,17 @@ pub(super) struct Room {
     pub(super) scale: usize,
 }
 
-impl Room {
+impl RowRoom {
     /// For `rows` rows of `node`.
-    pub(super) fn of(node: &RowNode, rows: usize) -> Room {
+    pub(super) fn of(node: &RowNode, rows: usize) -> RowRoom {
         match node.quantized() {
-            true => Room { values: 0, q: rows * node.extent.row(), scale: rows * node.extent.width },
-            false => Room { values: rows * node.extent.row(), q: 0, scale: 0 },
+            true => RowRoom { values: 0, q: rows * node.extent.row(), scale: rows * node.extent.width },
+            false => RowRoom { values: rows * node.extent.row(), q: 0, scale: 0 },
         }
     }
 
-    fn max(self, other: Room) -> Room {
-        Room { values: self.values.max(other.values), q: self.q.max(other.q), scale: self.scale.max(other.scale) }
+    fn max(self, other: RowRoom) -> RowRoom {
+        RowRoom { values: self.values.max(other.values), q: self.q.max(other.q), scale: self.scale.max(other.scale) }
     }
 
     fn bytes(self) -> usize {
@@ -47,15 +47,15 @@ impl Room {
 impl PassMemory {
     /// For a pass of these steps in strips of `height` rows.
     pub(super) fn new(segment: &Segment, pass: &Pass, steps: &[Step], height: usize) -> PassMemory {
-        let most = |room: fn(&Segment, &Pass, &Step) -> Room| {
-            steps.iter().map(|step| room(segment, pass, step)).fold(Room::default(), Room::max)
+        let most = |room: fn(&Segment, &Pass, &Step) -> RowRoom| {
+            steps.iter().map(|step| room(segment, pass, step)).fold(RowRoom::default(), RowRoom::max)
         };
         // Without steps the pass only sums up a result that is stored already.
         let summed = if steps.is_empty() { height } else { 0 };
         PassMemory {
             windows: window_rows(segment, pass, steps),
             unwindowed: most(unwindowed),
-            copy: most(copied).max(Room::of(&segment.nodes[pass.target], summed)),
+            copy: most(copied).max(RowRoom::of(&segment.nodes[pass.target], summed)),
         }
     }
 
@@ -73,20 +73,20 @@ pub(super) fn held_matrices<'a>(segment: &'a Segment, pass: &'a Pass) -> impl It
 }
 
 /// What a step copies from what is stored: rows of its first input (a residual's go where the result comes).
-fn copied(segment: &Segment, pass: &Pass, step: &Step) -> Room {
+fn copied(segment: &Segment, pass: &Pass, step: &Step) -> RowRoom {
     let node = &segment.nodes[step.node];
-    let Some(&input) = node.inputs.first() else { return Room::default() };
+    let Some(&input) = node.inputs.first() else { return RowRoom::default() };
     let rows = node.needs(0, &step.rows);
     match windowed(segment, pass, input) && rows.start >= pass.rows[input].start {
-        true => Room::default(),
-        false => Room::of(&segment.nodes[input], rows.len()),
+        true => RowRoom::default(),
+        false => RowRoom::of(&segment.nodes[input], rows.len()),
     }
 }
 
 /// What a step makes only to store it.
-fn unwindowed(segment: &Segment, pass: &Pass, step: &Step) -> Room {
+fn unwindowed(segment: &Segment, pass: &Pass, step: &Step) -> RowRoom {
     let rows = if windowed(segment, pass, step.node) { 0 } else { step.rows.len() };
-    Room::of(&segment.nodes[step.node], rows)
+    RowRoom::of(&segment.nodes[step.node], rows)
 }
 
 /// The rows that are stored of each node.
@@ -220,7 +220,7 @@ impl PassKind {
             .flat_map(|n| segment.readers(n).filter(|&reader| is_computed(reader)).map(move |reader| (n, reader)))
             .map(|(n, reader)| {
                 let rows = if segment.nodes[reader].weight().is_some() { self.height + 2 } else { self.height };
-                Room::of(&segment.nodes[n], rows).bytes()
+                RowRoom::of(&segment.nodes[n], rows).bytes()
             });
         let work = memory.bytes(segment, &pass) + straddling.max().unwrap_or(0);
         let mut out_of_step = out_of_step(segment, &pass, &steps);

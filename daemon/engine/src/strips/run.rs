@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diffused_kernels::{ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
 
-use super::memory::{PassMemory, Room, held_matrices};
+use super::memory::{PassMemory, RowRoom, held_matrices};
 use super::passes::Pass;
 use super::steps::{Step, steps, windowed};
 use super::stored::StoredRows;
@@ -139,7 +139,7 @@ impl SegmentRun<'_> {
     fn state(&mut self, pass: &Pass, memory: &PassMemory) -> Result<PassState> {
         let nodes = &self.segment.nodes;
         let windows = nodes.iter().zip(&memory.windows).zip(&pass.rows);
-        let windows = windows.map(|((node, rows), made)| Window::new(Room::of(node, *rows), made.start)).collect();
+        let windows = windows.map(|((node, rows), made)| Window::new(RowRoom::of(node, *rows), made.start)).collect();
         let mut matrices: Vec<Option<Arc<Matrix>>> = (0..nodes.len()).map(|_| None).collect();
         for (n, weight) in held_matrices(self.segment, pass) {
             matrices[n] = Some(self.weights.matrix(weight)?);

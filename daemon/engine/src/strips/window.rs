@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use diffused_kernels::{InputRows, NormOut};
 
-use super::memory::Room;
+use super::memory::RowRoom;
 use super::{RowNode, internal};
 use crate::error::Result;
 
@@ -22,7 +22,7 @@ pub(super) struct Window {
 
 impl Window {
     /// With room for so many values; its first row will be row number `start`.
-    pub(super) fn new(room: Room, start: usize) -> Window {
+    pub(super) fn new(room: RowRoom, start: usize) -> Window {
         Window {
             start,
             held: 0,
