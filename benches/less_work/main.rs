@@ -72,14 +72,6 @@ impl LessWorkOptions {
         }
         Ok(options)
     }
-
-    fn model(&self) -> Result<PathBuf> {
-        match &self.model {
-            Some(model) => Ok(model.clone()),
-            None if self.smoke => Ok(model::demo()),
-            None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR"))),
-        }
-    }
 }
 
 /// What a picture costs.
@@ -132,7 +124,7 @@ impl TimedModel {
 
 fn main() -> Result<()> {
     let options = LessWorkOptions::parse()?;
-    let mut model = TimedModel::open(&options.model()?, options.smoke)?;
+    let mut model = TimedModel::open(&model::chosen(options.model.as_deref(), options.smoke)?, options.smoke)?;
     let works = ROWS.map(|less| model.work(less)).into_iter().collect::<Result<Vec<f64>>>()?;
     // The first picture also reads the weights.
     model.time(ROWS[0])?;

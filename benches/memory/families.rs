@@ -59,7 +59,7 @@ pub(crate) fn paint(folder: &Path, smoke: bool, only: &[String], pictures: &Path
         "family", "steps", "budget", "held", "seconds", "decode", "GMAC"
     );
     if smoke {
-        return Ok(vec![one("demo", &model::demo(), 128, None, pictures)?]);
+        return Ok(vec![one("demo", &diffused_tests::demo_bundle(), 128, None, pictures)?]);
     }
     let cost = |family: &FamilyModel| {
         let bundle = model::bundle(folder, family.arch, family.tiny)?;

@@ -77,11 +77,7 @@ impl Bench {
                 _ => only.push(word.clone()),
             }
         }
-        let model = match model {
-            Some(model) => model,
-            None if smoke => model::demo(),
-            None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR")))?,
-        };
+        let model = model::chosen(model.as_deref(), smoke)?;
         Ok(Bench { smoke, only, families, chart, model, folder: tempfile::tempdir()?, missed: vec![] })
     }
 

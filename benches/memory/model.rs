@@ -9,14 +9,14 @@ use anyhow::Result;
 use model_prep::{Arch, Dtype, Options};
 use rustix::fs::{Advice, fadvise};
 
-/// The demo model's bundle.
-pub(crate) fn demo() -> PathBuf {
-    diffused_tests::demo_bundle()
-}
-
-/// The bundle of Stable Diffusion 1.5's shapes in `folder`, made if it is not there.
-pub(crate) fn sd15(folder: &Path) -> Result<PathBuf> {
-    bundle(folder, Arch::Sd15, None)
+/// The bundle that is `given`; else, for a smoke test, the demo model's; else one of Stable Diffusion 1.5's shapes under
+/// `target/`, made if it is not there.
+pub(crate) fn chosen(given: Option<&Path>, smoke: bool) -> Result<PathBuf> {
+    match given {
+        Some(model) => Ok(model.to_owned()),
+        None if smoke => Ok(diffused_tests::demo_bundle()),
+        None => bundle(Path::new(env!("CARGO_TARGET_TMPDIR")), Arch::Sd15, None),
+    }
 }
 
 /// The bundle of `arch` in `folder`, made if it is not there; with the tiny autoencoder `tiny` beside its own.

@@ -71,14 +71,6 @@ impl StepOptions {
         Ok(options)
     }
 
-    fn model(&self) -> Result<PathBuf> {
-        match &self.model {
-            Some(model) => Ok(model.clone()),
-            None if self.smoke => Ok(model::demo()),
-            None => model::sd15(Path::new(env!("CARGO_TARGET_TMPDIR"))),
-        }
-    }
-
     fn engine(&self, budget: usize) -> Options {
         Options { threads: self.threads, memory: Some((budget as u64) << 20), beside: 0 }
     }
@@ -114,7 +106,7 @@ fn main() -> Result<()> {
     diffused_heap::configure_malloc();
     NodeRecorder::install();
     let options = StepOptions::parse()?;
-    let model = options.model()?;
+    let model = model::chosen(options.model.as_deref(), options.smoke)?;
     let peak = core_peak(Level::current(), options.smoke);
     let mut onnx_runtime = options.onnx_runtime();
     let mut best: Vec<Option<MeasuredPicture>> = options.budgets.iter().map(|_| None).collect();
