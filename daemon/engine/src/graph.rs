@@ -1,9 +1,8 @@
 //! A network's graph: ONNX without weights, parsed once, scheduled for each image size.
 //!
-//! tract does what a graph needs: it parses the ONNX, infers the shapes of all values from those of the inputs,
-//! optimises, and walks the nodes, holding each value until its last use. It evaluates each node through its operator's
-//! `EvalOp`: ours (`NetOp`, `GlueOp`) find weights and pool in what the run shares (`shared`), the few standard ones
-//! that a bundle may bring (`check`) are tract's own. The order of the nodes is ours (`order`).
+//! tract parses the ONNX (`file`). For inputs of known shapes its nodes become those of a tract model (`wiring`), all of
+//! which are operators of ours (`NetOp`, `GlueOp`) that find weights and pool in what the run shares (`shared`); tract
+//! walks them, holding each value until its last use. The order of the nodes is ours (`order`).
 //!
 //! One thing goes around `EvalOp`: progress. `Schedule::run` reports each of our operators to the caller's closure, and
 //! a segment in strips reports from inside. That closure borrows from the caller and is not `'static`,
@@ -12,6 +11,7 @@
 
 mod ahead;
 mod check;
+mod file;
 mod footprint;
 mod glue_op;
 mod input;
@@ -23,23 +23,20 @@ mod schedule;
 mod segment;
 mod shallow;
 mod shared;
-mod standard;
 #[cfg(test)]
 mod tests;
+mod wiring;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tract_onnx::Onnx;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::{Factoid, InferenceModel};
-use tract_onnx::tract_hir::internal::{DimLike, TractErrorContext, ensure};
+use tract_onnx::tract_core::internal::TractErrorContext;
 
-use net_op::NetOp;
+use file::{FileOp, GraphFile};
 
 use crate::bundle::{Bundle, WeightsIndex};
 use crate::error::{Error, Result};
-use crate::layer::Layer;
 use crate::weights::WeightsFile;
 
 /// Schedules that are kept for their input shapes.
@@ -58,7 +55,7 @@ pub type Tick<'a> = dyn FnMut(f64) + 'a;
 /// A parsed graph.
 pub(crate) struct Graph {
     path: PathBuf,
-    model: InferenceModel,
+    file: GraphFile,
     schedules: Vec<(Signature, GraphPart, bool, Arc<Schedule>)>,
     /// Layers of a text encoder that its embeddings leave out.
     left_out: usize,
@@ -72,18 +69,17 @@ impl Graph {
     }
 
     fn parse(path: PathBuf, bytes: &[u8], weights: &WeightsFile) -> Result<Graph> {
-        let mut model = parse(bytes)
+        let mut file = GraphFile::parse(bytes)
             .map_err(|error| Error::ModelCorrupt { path: path.clone(), message: format!("not a graph: {error:#}") })?;
-        for node in &mut model.nodes {
-            if let Some(op) = node.op_as_mut::<NetOp>() {
-                op.bind(weights)?;
-                if op.splits_gates(weights)? {
-                    let message = format!("node {}: its blocks of weights part values from their gates", node.name);
-                    return Err(Error::ModelCorrupt { path, message });
-                }
+        for node in &mut file.nodes {
+            let FileOp::Net(op) = &mut node.op else { continue };
+            op.bind(weights)?;
+            if op.splits_gates(weights)? {
+                let message = format!("node {}: its blocks of weights part values from their gates", node.name);
+                return Err(Error::ModelCorrupt { path, message });
             }
         }
-        Ok(Graph { path, model, schedules: Vec::new(), left_out: 0 })
+        Ok(Graph { path, file, schedules: Vec::new(), left_out: 0 })
     }
 
     /// The file.
@@ -93,7 +89,7 @@ impl Graph {
 
     /// Number of inputs.
     pub(crate) fn inputs(&self) -> usize {
-        self.model.inputs.len()
+        self.file.inputs.len()
     }
 
     /// Checks that the operators fit each other, their weights and these shapes; cheaper than a schedule.
@@ -102,7 +98,7 @@ impl Graph {
     ///
     /// `ModelCorrupt`, as of `schedule`.
     pub(crate) fn check(&self, signature: &Signature) -> Result<()> {
-        infer(self.model.clone(), signature).map_err(|error| self.unfit(error))
+        wiring::wire(&self.file, signature).map(drop).map_err(|error| self.unfit(error))
     }
 
     /// Of a text encoder: takes the embeddings `layers` layers before the last one that the graph has.
@@ -112,7 +108,7 @@ impl Graph {
     /// `InvalidParam` where it has no more layers than that.
     pub(crate) fn leave_out(&mut self, layers: usize) -> Result<()> {
         if layers != self.left_out {
-            layers::take_embeddings_earlier(&mut self.model, self.left_out, layers)?;
+            layers::take_embeddings_earlier(&mut self.file, self.left_out, layers)?;
             self.left_out = layers;
             self.schedules.clear();
         }
@@ -153,43 +149,18 @@ impl Graph {
             GraphPart::Shallow => self.schedule_part(signature, GraphPart::Keeping, strips)?.deep_features()?,
             GraphPart::Whole | GraphPart::Keeping => None,
         };
-        let (mut model, mut inputs) = (self.model.clone(), signature.clone());
+        let (mut file, mut inputs) = (self.file.clone(), signature.clone());
         let cut = match (part, &deep) {
-            (GraphPart::Keeping, _) => shallow::keep(&mut model),
-            (GraphPart::Shallow, Some(deep)) => shallow::take_up(&mut model, &mut inputs, deep),
+            (GraphPart::Keeping, _) => shallow::keep(&mut file),
+            (GraphPart::Shallow, Some(deep)) => shallow::take_up(&mut file, &mut inputs, deep),
             _ => Ok(()),
         };
-        let places = self.model.nodes().iter().map(|node| (node.name.clone(), node.id)).collect();
-        let schedule = cut.and_then(|()| Schedule::new(model, places, &inputs, part, strips));
+        let schedule = cut.and_then(|()| Schedule::new(&file, &inputs, part, strips));
         let schedule = Arc::new(schedule.map_err(|error| self.unfit(error))?);
         self.schedules.truncate(KEPT_SCHEDULES - 1);
         self.schedules.insert(0, (signature.clone(), part, strips, schedule.clone()));
         Ok(schedule)
     }
-}
-
-fn parse(bytes: &[u8]) -> TractResult<InferenceModel> {
-    let mut onnx = Onnx { op_register: standard::register(), ignore_value_info: true, ..Onnx::default() };
-    for name in Layer::NAMES {
-        onnx.op_register.insert(name, net_op::build);
-    }
-    let proto = onnx.proto_model_for_read(&mut &*bytes)?;
-    check::check(&proto)?;
-    onnx.model_for_proto_model(&proto)
-}
-
-/// Infers all shapes and compares the output's.
-fn infer(mut model: InferenceModel, signature: &Signature) -> TractResult<()> {
-    for (index, shape) in signature.inputs.iter().enumerate() {
-        model.set_input_fact(index, shape.fact())?;
-    }
-    model.analyse(false)?;
-    let output = model.output_fact(0)?;
-    let shape = output.shape.concretize().context("its output has no known shape")?;
-    let shape = shape.iter().map(|dim| Ok(dim.to_usize()?)).collect::<TractResult<Vec<usize>>>()?;
-    let fits = output.datum_type.concretize() == Some(DatumType::F32) && shape == signature.output;
-    ensure!(fits, "it makes {output:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
-    Ok(())
 }
 
 /// Parses the graph `onnx` of weights whose index is `index` (JSON) and checks it for f32 inputs and an output of these

@@ -89,7 +89,7 @@ impl Network {
             let left = order.iter().filter(|kind| **kind == index).count();
             prepared.push(PreparedKind { schedule, strips, known, ahead: None, left });
         }
-        let pooled = prepared.iter().map(|kind| kind.schedule.pooled()).max().unwrap_or(0);
+        let pooled = prepared.iter().map(|kind| kind.schedule.activations()).max().unwrap_or(0);
         self.shared.lock().pool = Pool::new(pooled + budget.spare);
         let (residency, name, shared) = (budget.weights, self.name, &mut self.shared);
         Ok(NetworkRun { kinds: prepared, order, next: 0, deep: None, residency, name, shared })

@@ -1,35 +1,30 @@
-//! What a graph's protobuf may hold, checked before tract reads it: tract expects well-formed graphs and knows operators
-//! that read files or make tensors of any size.
+//! What a graph's protobuf may hold: nodes that are known, each after what it reads, and no tensors.
 
 use std::collections::HashSet;
 
 use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
-use super::standard;
+use super::file::{self, STANDARD};
 use crate::layer::Layer;
-use crate::layer_onnx;
 
 /// Most nodes, and most dimensions of a tensor; Stable Diffusion 1.5's UNet has some 700 nodes.
 const MAX_NODES: usize = 1 << 12;
 const MAX_RANK: usize = 8;
-/// Most values of a constant tensor: weights are in a file of their own.
-const MAX_CONSTANT: usize = 1 << 12;
 
-/// Checks that `model` is a graph whose operators are known, whose nodes come after what they read, and whose constants
-/// are small.
+/// Checks that `model` is a graph whose operators are known, whose nodes come after what they read, and which holds no
+/// tensors: weights are in a file of their own.
 pub(super) fn check(model: &ModelProto) -> TractResult<()> {
     let graph = model.graph.as_ref().context("it holds no graph")?;
     ensure!(graph.node.len() <= MAX_NODES, "it has {} nodes, {MAX_NODES} are allowed", graph.node.len());
-    ensure!(graph.sparse_initializer.is_empty(), "it has sparse tensors");
+    if let Some(tensor) = graph.initializer.first() {
+        bail!("it holds a tensor, {:?}; weights are in a file of their own", tensor.name);
+    }
+    ensure!(graph.sparse_initializer.is_empty(), "it holds sparse tensors");
     ensure!(!graph.output.is_empty(), "it has no output");
     let mut known = HashSet::new();
-    for tensor in &graph.initializer {
-        constant(tensor).with_context(|| format!("constant {}", tensor.name))?;
-        known.insert(&*tensor.name);
-    }
     for input in &graph.input {
         declared(input).with_context(|| format!("input {}", input.name))?;
         ensure!(known.insert(&*input.name), "{} is defined twice", input.name);
@@ -77,28 +72,11 @@ fn declared(value: &ValueInfoProto) -> TractResult<()> {
 fn operator(node: &NodeProto) -> TractResult<()> {
     let mut outputs = 1;
     if Layer::NAMES.contains(&&*node.op_type) {
-        outputs =
-            if layer_onnx::from_node(node).map_err(|message| format_err!("{message}"))?.quantizes() { 2 } else { 1 };
-    } else if !standard::OPERATORS.iter().any(|(name, _)| *name == node.op_type) {
-        let names: Vec<&str> = standard::OPERATORS.iter().map(|(name, _)| *name).collect();
-        bail!("unknown operator; besides those of diffused a bundle may use {}", names.join(", "));
+        outputs = if file::layer(node)?.quantizes() { 2 } else { 1 };
+    } else if !STANDARD.contains(&&*node.op_type) {
+        bail!("unknown operator; besides those of diffused a bundle may use {}", STANDARD.join(" and "));
     }
     ensure!(!node.input.is_empty(), "it has no inputs");
     ensure!(node.output.len() == outputs, "it has {} outputs where {outputs} are needed", node.output.len());
-    Ok(())
-}
-
-/// A constant that is small and has its values in the file itself.
-fn constant(tensor: &TensorProto) -> TractResult<()> {
-    ensure!(tensor.data_location.unwrap_or(0) == 0 && tensor.external_data.is_empty(), "its values are elsewhere");
-    ensure!(tensor.dims.len() <= MAX_RANK, "it has {} dimensions", tensor.dims.len());
-    let mut values = 1usize;
-    for &dim in &tensor.dims {
-        let dim = usize::try_from(dim).ok().filter(|dim| *dim <= MAX_CONSTANT);
-        values = dim
-            .and_then(|dim| values.checked_mul(dim))
-            .filter(|count| *count <= MAX_CONSTANT)
-            .with_context(|| format!("its shape is {:?}; constants have {MAX_CONSTANT} values at most", tensor.dims))?;
-    }
     Ok(())
 }

@@ -6,10 +6,8 @@
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
-use super::glue_op::GlueOp;
 use super::net_op::NetOp;
 use super::order;
-use super::repeat::RepeatOp;
 use super::segment::SegmentOp;
 use crate::ops::OperatorMemory;
 
@@ -71,15 +69,6 @@ pub(super) fn node_bytes(model: &TypedModel, node: usize) -> TractResult<usize> 
         bytes = bytes.checked_add(size(&output.fact)?).context("values are too large")?;
     }
     Ok(bytes)
-}
-
-/// Bytes of all outputs of the nodes that tract evaluates by operators of its own.
-pub(super) fn standard_outputs(model: &TypedModel, order: &[usize]) -> TractResult<usize> {
-    let ours = |node: &TypedNode| {
-        node.op_is::<NetOp>() || node.op_is::<GlueOp>() || node.op_is::<RepeatOp>() || node.op_is::<SegmentOp>()
-    };
-    let standard = order.iter().filter(|id| !model.node(**id).inputs.is_empty() && !ours(model.node(**id)));
-    standard.map(|&id| node_bytes(model, id)).sum()
 }
 
 /// For each node the step at which its value is used for the last time.

@@ -1,6 +1,7 @@
-//! Our `Cast` and `Concat` as tract sees them; they take the place of tract's own in an optimised graph.
+//! `Cast` and `Concat` as tract sees them.
 
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
 
 use super::net_op::NetOp;
 use super::repeat::RepeatOp;
@@ -9,18 +10,10 @@ use crate::ops::{self, Glue};
 
 /// An operator of ours that a bundle has as standard ONNX.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct GlueOp(Glue);
+pub(super) struct GlueOp(pub(super) Glue);
 
-/// Puts ours in the place of those of tract's that do the same.
-pub(super) fn replace(model: &mut TypedModel) -> TractResult<()> {
-    for id in 0..model.nodes().len() {
-        let facts = model.node_input_facts(id)?.into_iter();
-        let inputs: Vec<(DatumType, usize)> = facts.map(|fact| (fact.datum_type, fact.rank())).collect();
-        let glue = Glue::replacing(&*model.node(id).op, &inputs);
-        if let Some(glue) = glue {
-            model.node_mut(id).op = Box::new(GlueOp(glue));
-        }
-    }
+/// Lets joined tensors be read side by side and as they are, where that spares copies.
+pub(super) fn spare_copies(model: &mut TypedModel) -> TractResult<()> {
     join_halves(model)?;
     read_joined(model)
 }

@@ -74,12 +74,13 @@ impl InputShape {
         shape
     }
 
-    pub(super) fn fact(&self) -> InferenceFact {
-        match self {
-            InputShape::F32(shape) => InferenceFact::dt_shape(DatumType::F32, shape),
-            InputShape::F16(shape) => InferenceFact::dt_shape(DatumType::F16, shape),
-            InputShape::I64(shape) => InferenceFact::dt_shape(DatumType::I64, shape),
-        }
+    pub(super) fn fact(&self) -> TypedFact {
+        let kind = match self {
+            InputShape::F32(_) => DatumType::F32,
+            InputShape::F16(_) => DatumType::F16,
+            InputShape::I64(_) => DatumType::I64,
+        };
+        kind.fact(self.dims())
     }
 }
 

@@ -1,10 +1,7 @@
 //! A text encoder's layers by the names that model-prep gives its nodes: which of them makes the embeddings can be chosen,
 //! as what comes after it is in the graph as well.
 
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::*;
-
+use super::file::{self, GraphFile};
 use crate::error::{Error, Result};
 
 /// What a transformer block's last node is called around its number.
@@ -16,7 +13,7 @@ const READERS: [&str; 2] = ["embeddings_and_projections", "final_layer_norm"];
 /// How many blocks of a text encoder's graph come before the one that makes its embeddings; `None` where the graph is not
 /// one that model-prep writes.
 pub(crate) fn blocks_before_embeddings(onnx: &[u8]) -> Option<usize> {
-    let graph = tract_onnx::Onnx::default().proto_model_for_read(&mut &*onnx).ok()?.graph?;
+    let graph = file::proto(onnx).ok()?.graph?;
     let reader = READERS.into_iter().find_map(|name| graph.node.iter().find(|node| node.name == name));
     let embeddings = reader.map_or_else(|| Some(&graph.output.first()?.name), |reader| reader.input.first())?;
     block(&graph.node.iter().find(|node| node.output.contains(embeddings))?.name)
@@ -33,14 +30,13 @@ fn block(name: &str) -> Option<usize> {
 /// # Errors
 ///
 /// `InvalidParam` where there is no such block; `Internal` where the graph is not a text encoder's.
-pub(super) fn take_embeddings_earlier(model: &mut InferenceModel, before: usize, left_out: usize) -> Result<()> {
-    let reader = READERS.into_iter().find_map(|name| model.nodes().iter().find(|node| node.name == name));
-    let reader = reader.map(|node| node.id);
-    let current = match reader {
-        Some(reader) => model.node(reader).inputs.first().copied(),
-        None => model.outputs.first().copied(),
+pub(super) fn take_embeddings_earlier(file: &mut GraphFile, before: usize, left_out: usize) -> Result<()> {
+    let reader = READERS.into_iter().find_map(|name| file.nodes.iter().position(|node| node.name == name));
+    let embeddings = match reader {
+        Some(reader) => file.nodes[reader].inputs.first(),
+        None => file.outputs.first(),
     };
-    let current = current.and_then(|outlet| block(&model.node(outlet.node).name));
+    let current = embeddings.and_then(|value| block(&file.maker(value)?.name));
     let Some(last) = current.map(|block| block + before) else {
         return Err(Error::Internal("the text encoder's graph has no layers of the usual names".into()));
     };
@@ -49,10 +45,11 @@ pub(super) fn take_embeddings_earlier(model: &mut InferenceModel, before: usize,
         return Err(Error::InvalidParam { field: "clip_skip", message });
     };
     let wanted = format!("{}{block}{}", BLOCK.0, BLOCK.1);
-    let found = model.nodes().iter().find(|node| node.name == wanted).map(|node| OutletId::new(node.id, 0));
-    let rewired = found.context("a layer is missing").and_then(|outlet| match reader {
-        Some(reader) => model.add_edge(outlet, InletId::new(reader, 0)),
-        None => model.select_output_outlets(&[outlet]),
-    });
-    rewired.map_err(|error| Error::Internal(format!("the text encoder's graph: {error:#}")))
+    let made = file.node(&wanted).and_then(|node| node.outputs.first().cloned());
+    let made = made.ok_or_else(|| Error::Internal(format!("the text encoder's graph has no node {wanted}")))?;
+    match reader {
+        Some(reader) => file.nodes[reader].inputs[0] = made,
+        None => file.outputs = vec![made],
+    }
+    Ok(())
 }

@@ -1,15 +1,12 @@
 //! One of our operators as tract sees it: shapes, memory and evaluation, each of which `ops` knows.
 
 use diffused_kernels::pack::PANEL;
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp};
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
 
 use super::shared::{Resources, Shared};
 use crate::error::Result;
 use crate::layer::{Activation, Layer};
-use crate::layer_onnx;
 use crate::ops::{self, Operand, OperatorMemory};
 use crate::weights::{Shape, WeightsFile};
 
@@ -23,13 +20,12 @@ pub(super) struct NetOp {
 // Attributes that are not finite are refused where a node is parsed (`layer_onnx`), so that each layer equals itself.
 impl Eq for NetOp {}
 
-/// Builds the operator of `node`; tract calls it while it parses.
-pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let layer = layer_onnx::from_node(node).map_err(|message| format_err!("{message}"))?;
-    Ok((Box::new(NetOp { layer, weights: Vec::new() }), Vec::new()))
-}
-
 impl NetOp {
+    /// Of a layer whose weights are not looked up yet.
+    pub(super) fn new(layer: Layer) -> NetOp {
+        NetOp { layer, weights: Vec::new() }
+    }
+
     /// Looks up the weights' shapes.
     pub(super) fn bind(&mut self, file: &WeightsFile) -> Result<()> {
         self.weights =
@@ -118,43 +114,4 @@ impl TypedOp for NetOp {
     }
 
     as_op!();
-}
-
-impl InferenceOp for NetOp {
-    fn infer_facts(
-        &mut self,
-        inputs: TVec<&InferenceFact>,
-        outputs: TVec<&InferenceFact>,
-        observed: TVec<&InferenceFact>,
-    ) -> TractResult<(TVec<InferenceFact>, TVec<InferenceFact>, TVec<InferenceFact>)> {
-        let known = |fact: &&InferenceFact| Some((fact.datum_type.concretize()?, concrete_shape(fact)?));
-        let mut outputs: TVec<InferenceFact> = outputs.into_iter().cloned().collect();
-        if let Some(operands) = inputs.iter().map(known).collect::<Option<TVec<Operand>>>() {
-            let found = self.outputs(&operands)?;
-            outputs = found.iter().map(|(kind, shape)| InferenceFact::dt_shape(*kind, shape)).collect();
-        }
-        Ok((inputs.into_iter().cloned().collect(), outputs, observed.into_iter().cloned().collect()))
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        Ok(if self.layer.quantizes() { 2 } else { 1 })
-    }
-
-    fn to_typed(
-        &self,
-        _: &InferenceModel,
-        node: &InferenceNode,
-        target: &mut TypedModel,
-        mapping: &HashMap<OutletId, OutletId>,
-    ) -> TractResult<TVec<OutletId>> {
-        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| mapping[input]).collect();
-        target.wire_node(&*node.name, self.clone(), &inputs)
-    }
-
-    as_op!();
-}
-
-/// The dimensions of a value, if all are known.
-pub(super) fn concrete_shape(fact: &InferenceFact) -> Option<TVec<usize>> {
-    fact.shape.concretize()?.iter().map(|dim| dim.to_usize().ok()).collect()
 }

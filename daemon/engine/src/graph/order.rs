@@ -7,7 +7,6 @@ use std::collections::HashSet;
 
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::ops::konst::Const;
 
 use super::footprint::node_bytes;
 
@@ -45,16 +44,10 @@ fn dependencies(model: &TypedModel, places: &HashMap<String, usize>) -> TractRes
     Ok(order.windows(2).map(|pair| (pair[1], pair[0])).collect())
 }
 
-/// All that runs. A node that the file does not have, because tract's optimiser made it, comes right after its inputs.
+/// All that runs. What the file does not have, a graph's inputs, comes first.
 fn in_file_order(model: &TypedModel, places: &HashMap<String, usize>) -> TractResult<Vec<usize>> {
     let mut nodes: Vec<usize> = model.eval_order()?;
-    nodes.retain(|&id| !model.node(id).op_is::<Const>());
-    let mut place = vec![0; model.nodes().len()];
-    for &id in &nodes {
-        let inputs = model.node(id).inputs.iter().map(|input| place[input.node]);
-        place[id] = places.get(&model.node(id).name).copied().or(inputs.max()).unwrap_or(0);
-    }
-    nodes.sort_by_key(|&id| place[id]);
+    nodes.sort_by_key(|&id| places.get(&model.node(id).name));
     Ok(nodes)
 }
 

@@ -1,20 +1,20 @@
 //! A graph with all shapes known: the order of its nodes, what a run takes, and the run itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{EvalContext, OpState, SimpleState, TractErrorContext};
 use tract_onnx::tract_core::plan::eval;
-use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::{EvalContext, OpState, SimpleState, TractErrorContext, ensure};
 
 use super::ahead::{Ahead, AheadNodes, KnownInput};
+use super::file::GraphFile;
 use super::input::{self, InputValues, Signature};
 use super::net_op::NetOp;
 use super::segment::{self, SegmentOp};
 use super::shallow::{DeepFeatures, GraphPart};
 use super::shared::Shared;
-use super::{Tick, concrete, footprint, glue_op, into_ours, order, repeat};
+use super::wiring::{self, WiredGraph};
+use super::{Tick, concrete, footprint, glue_op, into_ours, order};
 use crate::cancel;
 use crate::error::{Error, Result};
 use crate::layer_kinds::{WorkByKind, WorkKind};
@@ -31,29 +31,15 @@ pub(crate) struct Schedule {
     segment: Option<Arc<Segment>>,
     tables: usize,
     activations: usize,
-    standard: usize,
     work: WorkByKind,
     part: GraphPart,
 }
 
 impl Schedule {
-    /// Of `model`, or a part of it. `places` are the nodes' places in the file by their names.
-    pub(super) fn new(
-        mut model: InferenceModel,
-        mut places: HashMap<String, usize>,
-        signature: &Signature,
-        part: GraphPart,
-        strips: bool,
-    ) -> TractResult<Schedule> {
-        for (index, shape) in signature.inputs.iter().enumerate() {
-            model.set_input_fact(index, shape.fact())?;
-        }
-        repeat::insert(&mut model, signature, &mut places)?;
-        let mut model = model.into_optimized()?;
-        let result = model.output_fact(0)?;
-        let fits = result.datum_type == DatumType::F32 && concrete(result)?[..] == signature.output[..];
-        ensure!(fits, "it makes {result:?} of {:?}, but f32 {:?} is needed", signature.inputs, signature.output);
-        glue_op::replace(&mut model)?;
+    /// Of `file`, of which only a part may be left.
+    pub(super) fn new(file: &GraphFile, signature: &Signature, part: GraphPart, strips: bool) -> TractResult<Schedule> {
+        let WiredGraph { mut model, places } = wiring::wire(file, signature)?;
+        glue_op::spare_copies(&mut model)?;
         let mut plan = order::plan(model, &places)?;
         let tables = net_ops(&plan).map(|(_, op)| op.table_bytes()).sum();
         let mut work = WorkByKind::default();
@@ -76,18 +62,12 @@ impl Schedule {
             let last = plan.model().inputs.last();
             activations += last.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
         }
-        let standard = footprint::standard_outputs(plan.model(), order)?;
-        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, standard, work, part, plan })
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, work, part, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
     pub(crate) fn activations(&self) -> usize {
         self.activations
-    }
-
-    /// Bytes of activations that the pool may count with: those of standard operators are tract's, never the pool's.
-    pub(crate) fn pooled(&self) -> usize {
-        self.activations.saturating_sub(self.standard)
     }
 
     /// The shape of the deep features that a run leaves; `None` where it leaves none.

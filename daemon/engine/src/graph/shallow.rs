@@ -7,10 +7,9 @@
 //! model-prep gives them.
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::cast::Cast;
-use tract_onnx::tract_hir::infer::InferenceModel;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_core::internal::*;
 
+use super::file::{FileNode, GraphFile};
 use super::input::{InputShape, Signature};
 
 /// What a join of the way up is called around its place.
@@ -32,28 +31,32 @@ pub(crate) enum GraphPart {
 #[derive(Clone)]
 pub(crate) struct DeepFeatures(pub(super) TValue);
 
+/// What the deep features are called in f16, and in f32.
+const STORED: &str = "deep_features";
+const LOADED: &str = "deep_features.load";
+
 /// Adds the deep features to the outputs.
-pub(super) fn keep(model: &mut InferenceModel) -> TractResult<()> {
-    let deep = model.node(join(model)?.node).inputs[0];
-    let stored = model.wire_node("deep_features.store", Cast { to: DatumType::F16 }, &[deep])?;
-    let outputs = [&model.outputs[..], &stored].concat();
-    model.select_output_outlets(&outputs)
+pub(super) fn keep(file: &mut GraphFile) -> TractResult<()> {
+    let join = join(file)?;
+    let deep = file.nodes[join].inputs[0].clone();
+    file.nodes.insert(join, FileNode::cast(STORED, DatumType::F16, &deep));
+    file.outputs.push(STORED.to_owned());
+    Ok(())
 }
 
 /// Makes the deep features, which have this shape, an input, the last one of `signature`.
-pub(super) fn take_up(model: &mut InferenceModel, signature: &mut Signature, shape: &[usize]) -> TractResult<()> {
-    let input = InputShape::F16(shape.to_vec());
-    let join = join(model)?;
-    let stored = model.add_source("deep_features", input.fact())?;
-    let deep = model.wire_node("deep_features.load", Cast { to: DatumType::F32 }, &[stored])?;
-    signature.inputs.push(input);
-    model.add_edge(deep[0], join)?;
-    model.compact()
+pub(super) fn take_up(file: &mut GraphFile, signature: &mut Signature, shape: &[usize]) -> TractResult<()> {
+    let join = join(file)?;
+    file.inputs.push(STORED.to_owned());
+    signature.inputs.push(InputShape::F16(shape.to_vec()));
+    file.nodes[join].inputs[0] = LOADED.to_owned();
+    file.nodes.insert(join, FileNode::cast(LOADED, DatumType::F32, STORED));
+    Ok(())
 }
 
-/// Where the deep features are joined to the first skip.
-fn join(model: &InferenceModel) -> TractResult<InletId> {
+/// The place of the node where the deep features are joined to the first skip.
+fn join(file: &GraphFile) -> TractResult<usize> {
     let is_join = |name: &str| name.starts_with(JOIN.0) && name.ends_with(JOIN.1);
-    let join = model.nodes().iter().rev().find(|node| is_join(&node.name) && node.inputs.len() == 2);
-    Ok(InletId::new(join.context("a graph without the joins of a UNet")?.id, 0))
+    let join = file.nodes.iter().rposition(|node| is_join(&node.name) && node.inputs.len() == 2);
+    join.context("a graph without the joins of a UNet")
 }

@@ -6,8 +6,6 @@
 use diffused_kernels::Level;
 use half::f16;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::array::TypedConcat;
-use tract_onnx::tract_core::ops::cast::Cast;
 
 use super::joined::{self, Joined};
 use super::pool::Pool;
@@ -27,21 +25,6 @@ pub(crate) enum Glue {
 }
 
 impl Glue {
-    /// What does the same as tract's `op` on inputs of these types and ranks, if one of them does.
-    pub(crate) fn replacing(op: &dyn TypedOp, inputs: &[(DatumType, usize)]) -> Option<Glue> {
-        let all = |datum: DatumType| inputs.iter().all(|input| input.0 == datum);
-        if let Some(Cast { to }) = op.downcast_ref() {
-            return match *to {
-                DatumType::F16 if all(DatumType::F32) => Some(Glue::ToHalf),
-                DatumType::F32 if all(DatumType::F16) => Some(Glue::ToSingle),
-                _ => None,
-            };
-        }
-        let TypedConcat { axis } = op.downcast_ref()?;
-        let along_last = inputs.iter().all(|input| input.1 == axis + 1);
-        (!inputs.is_empty() && all(DatumType::F32) && along_last).then_some(Glue::Concat)
-    }
-
     /// The type and shape of the output for inputs of these shapes.
     pub(crate) fn output(self, inputs: &[TVec<usize>]) -> Result<(DatumType, TVec<usize>)> {
         let first = inputs.first().ok_or_else(|| Error::Internal(format!("{self:?} without an input")))?;
@@ -89,29 +72,31 @@ fn concat(inputs: &[TValue], pool: &mut Pool) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::tract_hir::internal::EvalContext;
+    use tract_onnx::tract_core::internal::{EvalContext, EvalOp};
+    use tract_onnx::tract_core::ops::array::TypedConcat;
+    use tract_onnx::tract_core::ops::cast::Cast;
 
     use super::*;
 
     #[test]
-    fn gives_what_tract_gives() {
+    fn gives_what_tracts_own_give() {
         let numbers = |shape: [usize; 3], first: f32| -> TValue {
             let values: Vec<f32> = (0..shape.iter().product()).map(|i| first + i as f32 / 3.0).collect();
             Tensor::from_shape(&shape, &values).unwrap().into()
         };
         let single = numbers([2, 3, 5], 0.5);
         let half: TValue = single.cast_to::<f16>().unwrap().into_owned().into();
-        let cases: [(Box<dyn TypedOp>, TVec<TValue>); 3] = [
-            (Box::new(TypedConcat { axis: 2 }), tvec![single.clone(), numbers([2, 3, 16384], -7.0), single.clone()]),
-            (Box::new(Cast { to: DatumType::F16 }), tvec![single]),
-            (Box::new(Cast { to: DatumType::F32 }), tvec![half]),
+        let joined = tvec![single.clone(), numbers([2, 3, 16384], -7.0), single.clone()];
+        let cases: [(Glue, Box<dyn EvalOp>, TVec<TValue>); 3] = [
+            (Glue::Concat, Box::new(TypedConcat { axis: 2 }), joined),
+            (Glue::ToHalf, Box::new(Cast { to: DatumType::F16 }), tvec![single]),
+            (Glue::ToSingle, Box::new(Cast { to: DatumType::F32 }), tvec![half]),
         ];
-        for (op, inputs) in cases {
-            let wanted = op.eval(&EvalContext::out_of_plan(), inputs.clone()).unwrap();
-            let glue = Glue::replacing(&*op, &kinds(&inputs)).unwrap();
+        for (glue, theirs, inputs) in cases {
+            let wanted = theirs.eval(&EvalContext::out_of_plan(), inputs.clone()).unwrap();
             let shapes: Vec<TVec<usize>> = inputs.iter().map(|input| input.shape().into()).collect();
             assert_eq!(glue.output(&shapes).unwrap(), (wanted[0].datum_type(), wanted[0].shape().into()));
-            assert_eq!(glue.run(inputs, &mut Pool::default()).unwrap(), wanted, "{op:?}");
+            assert_eq!(glue.run(inputs, &mut Pool::default()).unwrap(), wanted, "{glue:?}");
         }
     }
 
@@ -135,15 +120,5 @@ mod tests {
         let twice: TValue = Tensor::from_shape(&[2, 5, 3000], &numbers([1, 5, 3000]).repeat(2)).unwrap().into();
         let concat = |second: TValue| Glue::Concat.run(tvec![own.clone(), second], &mut Pool::default()).unwrap();
         assert_eq!(concat(shared), concat(twice));
-    }
-
-    #[test]
-    fn leaves_the_rest_alone() {
-        let rows: TValue = Tensor::zero::<f32>(&[2, 3]).unwrap().into();
-        assert_eq!(Glue::replacing(&TypedConcat { axis: 0 }, &kinds(&[rows.clone(), rows])), None);
-    }
-
-    fn kinds(inputs: &[TValue]) -> Vec<(DatumType, usize)> {
-        inputs.iter().map(|input| (input.datum_type(), input.rank())).collect()
     }
 }
