@@ -20,7 +20,7 @@ use crate::vae::{VaeDecoder, VaeEncoder};
 /// Bytes of graph files that the process's own memory covers, and what each byte beyond them takes once it is parsed
 /// and scheduled. Measured with SDXL, whose graphs are twice as large as Stable Diffusion 2's.
 const COVERED_GRAPHS: u64 = 288 << 10;
-const PARSED: u64 = 32;
+const PARSED: u64 = 8;
 
 /// A bundle's parts, ready to run.
 pub(crate) struct Models {

@@ -16,7 +16,7 @@ use diffused_kernels::pack::Layout;
 
 pub(crate) use crate::bundle::{WeightEntry, WeightShape as Shape, WeightsFile};
 pub(crate) use block::Block;
-use stream::{BlockRead, Stream};
+use stream::{BUFFERS, ChunkRead, Stream};
 
 use crate::bundle::Source;
 use crate::cancel;
@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 pub struct Residency {
     /// Which matrices stay in memory once they were read.
     pub keep: Keep,
-    /// Bytes that are read ahead (two blocks at least).
+    /// Bytes of the buffers for reading ahead, each of which takes a block at least.
     pub ring: usize,
 }
 
@@ -113,15 +113,12 @@ impl Weights {
         self.residency = residency;
         self.kept.retain(|name, _| self.residency.keep.keeps(name));
         let mut seen = HashSet::new();
-        let first: Vec<BlockRead> = self.reads(names, |name| {
+        let first = self.reads(names, |name| {
             !self.kept.contains_key(name) && (seen.insert(name.to_owned()) || !self.residency.keep.keeps(name))
         })?;
-        let rest: Vec<BlockRead> = self.reads(names, |name| !self.residency.keep.keeps(name))?;
-        let sizes = first.iter().map(|(name, index)| self.file.entry(name).map(|entry| entry.block_len(*index)));
-        let largest = sizes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
-        let buffers = (self.residency.ring / largest).max(2);
+        let rest = self.reads(names, |name| !self.residency.keep.keeps(name))?;
         if !first.is_empty() {
-            self.stream = Some(Stream::start(self.file.clone(), first, rest, passes.saturating_sub(1), buffers)?);
+            self.stream = Some(Stream::start(self.file.clone(), first, rest, passes.saturating_sub(1))?);
         }
         Ok(())
     }
@@ -151,12 +148,12 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let stream = self.stream(name)?;
-        for start in (0..entry.blocks()).step_by(stream.half()) {
-            let indices = start..entry.blocks().min(start + stream.half());
-            let blocks: Vec<Block> = indices.map(|index| stream.next(name, index)).collect::<Result<_>>()?;
-            let slices: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
-            compute(&Panels { layout, blocks: &slices, first: entry.first_unit(start) });
-            blocks.into_iter().for_each(|block| stream.recycle(block));
+        let mut done = 0;
+        while done < entry.blocks() {
+            let (blocks, chunk) = stream.next(name, done)?;
+            compute(&Panels { layout, blocks: &chunk.blocks(), first: entry.first_unit(done) });
+            stream.recycle(chunk);
+            done = blocks.end;
         }
         Ok(())
     }
@@ -168,13 +165,12 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let stream = self.stream(name)?;
-        let take = |index| {
-            let block = stream.next(name, index)?;
-            let exact = block.exact();
-            stream.recycle(block);
-            Ok(exact)
-        };
-        let blocks = (0..entry.blocks()).map(take).collect::<Result<_>>()?;
+        let mut blocks = Vec::with_capacity(entry.blocks());
+        while blocks.len() < entry.blocks() {
+            let (_, chunk) = stream.next(name, blocks.len())?;
+            blocks.extend(chunk.copies());
+            stream.recycle(chunk);
+        }
         Ok(self.keep(name, Matrix { layout, blocks }))
     }
 
@@ -230,10 +226,15 @@ impl Weights {
         self.file.read_rows(name, ids)
     }
 
-    fn reads(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<BlockRead>> {
+    /// The reads of the wanted matrices, each of as many blocks as a buffer takes.
+    fn reads(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<ChunkRead>> {
         let mut reads = Vec::new();
         for name in names.iter().filter(|name| wanted(name)) {
-            reads.extend((0..self.file.entry(name)?.blocks()).map(|index| (name.clone(), index)));
+            let entry = self.file.entry(name)?;
+            let together = (self.residency.ring / BUFFERS / entry.block_len(0)).max(1);
+            let starts = (0..entry.blocks()).step_by(together);
+            let read = |start| ChunkRead { name: name.clone(), blocks: start..entry.blocks().min(start + together) };
+            reads.extend(starts.map(read));
         }
         Ok(reads)
     }

@@ -1,6 +1,6 @@
-//! A buffer that starts on a cache line, as the kernels' loads like it, and that can be filled again and again.
+//! Buffers that start on a cache line, as the kernels' loads like it, and that can be filled again and again.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use crate::bundle::WeightsFile;
 use crate::error::Result;
@@ -32,12 +32,48 @@ impl Block {
         file.read_block(name, index, self)
     }
 
-    /// A copy in no more memory than it needs.
-    pub(crate) fn exact(&self) -> Block {
-        let mut exact = Block::default();
-        exact.resize(self.len);
-        exact.copy_from_slice(self);
-        exact
+    /// A copy of these bytes in no more memory than they need.
+    fn copy_of(bytes: &[u8]) -> Block {
+        let mut copy = Block::default();
+        copy.resize(bytes.len());
+        copy.copy_from_slice(bytes);
+        copy
+    }
+}
+
+/// Some blocks of a tensor that follow each other in it, in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    bytes: Block,
+    /// Where each block lies; each starts on a cache line.
+    places: Vec<Range<usize>>,
+}
+
+impl Chunk {
+    /// Reads these blocks of tensor `name` and checks them.
+    pub(super) fn read(&mut self, file: &WeightsFile, name: &str, blocks: Range<usize>) -> Result<()> {
+        let entry = file.entry(name)?;
+        self.places.clear();
+        let mut end = 0;
+        for index in blocks.clone() {
+            let start = usize::next_multiple_of(end, LINE);
+            end = start + entry.block_len(index);
+            self.places.push(start..end);
+        }
+        self.bytes.resize(end);
+        blocks
+            .zip(&self.places)
+            .try_for_each(|(index, place)| file.read_block(name, index, &mut self.bytes[place.clone()]))
+    }
+
+    /// The blocks' bytes.
+    pub(super) fn blocks(&self) -> Vec<&[u8]> {
+        self.places.iter().map(|place| &self.bytes[place.clone()]).collect()
+    }
+
+    /// A copy of each block.
+    pub(super) fn copies(&self) -> impl Iterator<Item = Block> {
+        self.places.iter().map(|place| Block::copy_of(&self.bytes[place.clone()]))
     }
 }
 
@@ -69,13 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_copy_has_the_bytes_and_no_more() {
-        let mut block = Block::default();
-        block.resize(1000);
-        block.resize(3);
-        block.copy_from_slice(&[1, 2, 3]);
-        let exact = block.exact();
-        assert_eq!(*exact, [1, 2, 3]);
-        assert_eq!(exact.storage.len(), 3 + LINE);
+    fn a_copy_has_the_bytes_and_no_more() {
+        let copy = Block::copy_of(&[1, 2, 3]);
+        assert_eq!(*copy, [1, 2, 3]);
+        assert_eq!(copy.storage.len(), 3 + LINE);
     }
 }

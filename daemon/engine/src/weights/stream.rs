@@ -2,80 +2,84 @@
 //!
 //! The order of reads is known from the plan, so the thread simply walks it, through a fixed number of buffers that
 //! go round: empty ones come back to it over one channel, filled ones leave over another. Memory is bounded by the
-//! number of buffers, and the thread ends when the other side hangs up.
+//! number of buffers, and the thread ends when the other side hangs up. A buffer takes as many blocks as fit: each handover
+//! may wake a thread, and each buffer that is computed with ends with all threads waiting for the last.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use super::{Block, WeightsFile};
+use super::WeightsFile;
+use super::block::Chunk;
 use crate::cancel;
 use crate::error::{Error, Result};
 
-/// One read: a tensor's name and a block's index.
-pub(super) type BlockRead = (Arc<str>, usize);
+/// The buffers: one is computed with, one waits, and one is filled.
+pub(super) const BUFFERS: usize = 3;
+
+/// One read: some blocks of a tensor.
+#[derive(Debug, Clone)]
+pub(super) struct ChunkRead {
+    pub(super) name: Arc<str>,
+    pub(super) blocks: Range<usize>,
+}
 
 /// Blocks that arrive in the order of the reads.
 pub(super) struct Stream {
-    empty: Option<Sender<Block>>,
-    filled: Receiver<(BlockRead, Result<Block>)>,
-    buffers: usize,
+    empty: Option<Sender<Chunk>>,
+    filled: Receiver<(ChunkRead, Result<Chunk>)>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Stream {
-    /// Starts reading `first`, then `rest` for `repeats` times, `buffers` blocks ahead at most.
+    /// Starts reading `first`, then `rest` for `repeats` times.
     pub(super) fn start(
         file: Arc<WeightsFile>,
-        first: Vec<BlockRead>,
-        rest: Vec<BlockRead>,
+        first: Vec<ChunkRead>,
+        rest: Vec<ChunkRead>,
         repeats: usize,
-        buffers: usize,
     ) -> Result<Stream> {
-        let (empty, empties) = channel::<Block>();
+        let (empty, empties) = channel::<Chunk>();
         let (fill, filled) = channel();
-        for _ in 0..buffers {
-            empty.send(Block::default()).expect("the receiver is held above");
+        for _ in 0..BUFFERS {
+            empty.send(Chunk::default()).expect("the receiver is held above");
         }
         let read_all = move || {
             for read in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
-                let Ok(mut block) = empties.recv() else { return };
-                let block = block.read(&file, &read.0, read.1).map(|()| block);
-                let failed = block.is_err();
-                if fill.send((read, block)).is_err() || failed {
+                let Ok(mut chunk) = empties.recv() else { return };
+                let chunk = chunk.read(&file, &read.name, read.blocks.clone()).map(|()| chunk);
+                let failed = chunk.is_err();
+                if fill.send((read, chunk)).is_err() || failed {
                     return;
                 }
             }
         };
         let thread = thread::Builder::new().name("weights".into()).spawn(read_all);
         let thread = thread.map_err(|error| Error::Internal(format!("no thread for reading weights: {error}")))?;
-        Ok(Stream { empty: Some(empty), filled, buffers, thread: Some(thread) })
+        Ok(Stream { empty: Some(empty), filled, thread: Some(thread) })
     }
 
-    /// Half of the ring's blocks, at least 1: so many can be in use while as many others are read.
-    pub(super) fn half(&self) -> usize {
-        (self.buffers / 2).max(1)
-    }
-
-    /// The next block, which must be `name`'s block `index`. A slow disk has seconds of work in a matrix, so that this can be
-    /// cancelled before each block.
-    pub(super) fn next(&self, name: &str, index: usize) -> Result<Block> {
+    /// The next blocks, of `name` from block `first` on, and which they are. A slow disk has seconds of work in a matrix, so that
+    /// this can be cancelled before each buffer.
+    pub(super) fn next(&self, name: &str, first: usize) -> Result<(Range<usize>, Chunk)> {
         cancel::check()?;
-        let Ok((read, block)) = self.filled.recv() else {
-            return Err(Error::Internal(format!("{name}, block {index}, is not in the plan's order")));
+        let Ok((read, chunk)) = self.filled.recv() else {
+            return Err(Error::Internal(format!("{name}, block {first}, is not in the plan's order")));
         };
-        if block.is_ok() && (&*read.0, read.1) != (name, index) {
-            let message = format!("{name}, block {index}, was wanted where the plan has {}, block {}", read.0, read.1);
-            return Err(Error::Internal(message));
+        let chunk = chunk?;
+        if (&*read.name, read.blocks.start) != (name, first) {
+            let planned = format!("{}, block {}", read.name, read.blocks.start);
+            return Err(Error::Internal(format!("{name}, block {first}, was wanted where the plan has {planned}")));
         }
-        block
+        Ok((read.blocks, chunk))
     }
 
     /// Gives a buffer back to be filled again.
-    pub(super) fn recycle(&self, block: Block) {
+    pub(super) fn recycle(&self, chunk: Chunk) {
         if let Some(empty) = &self.empty {
             // The thread may already have read everything.
-            let _ = empty.send(block);
+            let _ = empty.send(chunk);
         }
     }
 }
