@@ -9,8 +9,7 @@
 //! row or pixel; these are what a matrix in int8 takes as its first two inputs. A matrix in f16 or f32 takes one f32
 //! input.
 //!
-//! What is not here is standard ONNX: model-prep writes `Concat` and `Cast`, and a bundle may use a few more operators
-//! that give the same bits on every CPU (`graph::check`).
+//! What is not here is standard ONNX: `Concat` along the last axis, and `Cast` between f32 and f16.
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};

@@ -44,7 +44,7 @@ impl RunBudget {
 const MIB: u64 = 1 << 20;
 /// What the process holds beside the engine's buffers while a stage runs: the code that it uses, parsed graphs, the
 /// tokenizer.
-const PROCESS: u64 = 12 * MIB;
+const PROCESS: u64 = 14 * MIB;
 /// What each worker thread holds: its stack, and what a kernel gathers and packs there.
 const THREAD: u64 = MIB;
 /// What the process holds while it opens a model and plans: then it uses much more of its code, and parsing and optimising

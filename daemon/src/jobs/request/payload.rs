@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -27,11 +27,11 @@ pub fn is_plain_text(payload: &[u8]) -> bool {
     std::str::from_utf8(payload).is_ok_and(|text| !trimmed(text).starts_with('{'))
 }
 
-/// The object that a text is, which has no key twice.
+/// The object that a text is; it and all that it holds have no key twice.
 pub fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(trimmed(text)) {
-        Ok(Json::Object(object)) => Ok(object),
-        Ok(Json::Text(_) | Json::Other) => Err("expected a JSON object".to_owned()),
+        Ok(Unambiguous(Value::Object(object))) => Ok(object),
+        Ok(_) => Err("expected a JSON object".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -49,9 +49,9 @@ pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
         return Err(invalid("the payload holds a NUL character".into()));
     }
     match serde_json::from_str(text) {
-        Ok(Json::Object(object)) => Ok(Payload::Object(Fields::new(object))),
-        Ok(Json::Text(prompt)) => Ok(Payload::Prompt(prompt, None)),
-        Ok(Json::Other) => {
+        Ok(Unambiguous(Value::Object(object))) => Ok(Payload::Object(Fields::new(object))),
+        Ok(Unambiguous(Value::String(prompt))) => Ok(Payload::Prompt(prompt, None)),
+        Ok(_) => {
             Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
         }
         Err(error) if text.starts_with('{') => {
@@ -66,66 +66,69 @@ fn broken_json(text: &str) -> Option<String> {
     looks_so.then(|| "the payload looks like JSON but does not parse; its text was taken for the prompt".to_owned())
 }
 
-/// A JSON text, as far as its kind matters. An object that has a key twice is an error.
-enum Json {
-    Object(Map<String, Value>),
-    Text(String),
-    Other,
-}
+/// A JSON value of which no object, however deep, has a key twice.
+struct Unambiguous(Value);
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unambiguous, D::Error> {
+        deserializer.deserialize_any(UnambiguousVisitor).map(Unambiguous)
     }
 }
 
-struct JsonVisitor;
+struct UnambiguousVisitor;
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+impl<'de> Visitor<'de> for UnambiguousVisitor {
+    type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str("JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+        while let Some((key, Unambiguous(value))) = entries.next_entry::<String, Unambiguous>()? {
             if object.contains_key(&key) {
                 let shown: String = key.chars().take(80).collect();
                 return Err(A::Error::custom(format!("the key {shown:?} is there twice")));
             }
             object.insert(key, value);
         }
-        Ok(Json::Object(object))
+        Ok(Value::Object(object))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Unambiguous(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Json::Other)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
+        Ok(flag.into())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 }

@@ -384,7 +384,13 @@ fn what_tools_add_around_a_payload_is_taken_off() {
 
 #[test]
 fn a_key_that_is_there_twice_is_refused_and_null_is_a_key_left_out() {
-    check_refused(RequestMode::Txt2Img, br#"{"prompt": "a", "steps": 1, "steps": 2}"#, Code::InvalidJson, None);
+    for payload in [
+        r#"{"prompt": "a", "steps": 1, "steps": 2}"#,
+        r#"{"prompt": "a", "hires": {"scale": 2, "scale": 3}}"#,
+        r#"{"prompt": "a", "unknown": [[{"b": null, "b": null}]]}"#,
+    ] {
+        check_refused(RequestMode::Txt2Img, payload.as_bytes(), Code::InvalidJson, None);
+    }
     let job = txt2img(json!({"prompt": "a", "id": null, "steps": null, "seed": null, "unknown": null}));
     assert!(job.request.steps.is_none() && job.warnings.is_empty());
 }
