@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
-    Strip, cpu, peak,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall,
+    Panels, Strip, cpu, peak,
 };
 
 /// Bytes of a block of weights, as bundles have them.
@@ -169,8 +169,15 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: ActivationFn
 }
 
 fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
-    let shape =
-        ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+    let shape = ConvShape {
+        batch: 1,
+        height: side,
+        width: side,
+        kernel: 3,
+        stride: 1,
+        pad_end_only: false,
+        enlarged: Enlarged::No,
+    };
     let layout = Layout { format, k: channels, taps: 9 };
     let int8 = format == Format::Int8;
     let ours = move || -> Ours {

@@ -8,8 +8,8 @@ use std::ops::Add;
 
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
-    Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall,
+    Panels, Strip,
 };
 use serde::Serialize;
 
@@ -132,8 +132,15 @@ fn quantized(len: usize) -> Vec<i8> {
 }
 
 fn convolution(channels: usize, side: usize, shape: &'static str) -> LayerTrial {
-    let sizes =
-        ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+    let sizes = ConvShape {
+        batch: 1,
+        height: side,
+        width: side,
+        kernel: 3,
+        stride: 1,
+        pad_end_only: false,
+        enlarged: Enlarged::No,
+    };
     let layout = Layout { format: Format::Int8, k: channels, taps: 9 };
     let (q, scale, bytes) = (quantized(side * side * channels), vec![0.01; side * side], weights(layout, channels));
     let mut out = vec![0.0; side * side * channels];

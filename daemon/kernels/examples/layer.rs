@@ -5,7 +5,7 @@
 
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
     LinearCall, Norm, NormOut, Panels, Strip,
 };
 
@@ -48,8 +48,15 @@ fn quantized(level: Level, rows: usize, channels: usize) -> (Vec<i8>, Vec<f32>) 
 }
 
 fn convolution(level: Level, side: usize, channels: usize) -> RunLayer {
-    let shape =
-        ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+    let shape = ConvShape {
+        batch: 1,
+        height: side,
+        width: side,
+        kernel: 3,
+        stride: 1,
+        pad_end_only: false,
+        enlarged: Enlarged::No,
+    };
     let layout = Layout { format: Format::Int8, k: channels, taps: 9 };
     let (bytes, (q, scale)) = (matrix(layout, channels), quantized(level, side * side, channels));
     let mut out = vec![0.0; side * side * channels];

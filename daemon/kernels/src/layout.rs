@@ -4,6 +4,8 @@ use half::f16;
 
 /// Outputs in a panel.
 pub const PANEL: usize = 16;
+/// The phases of a doubled image, which are the parities of a pixel's row and column; and the taps of each.
+pub const PHASES: usize = 4;
 
 /// How the weights of a matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,11 +39,16 @@ pub struct Layout {
     pub format: Format,
     /// Inputs (channels) of a tap.
     pub k: usize,
-    /// 1, or 9 for a 3×3 convolution.
+    /// 1, 9 for a 3×3 convolution, or [`PHASES`] for one in phases.
     pub taps: usize,
 }
 
 impl Layout {
+    /// The matrices that this one is made of, each of which ends with a whole panel.
+    pub(crate) fn phases(&self) -> usize {
+        if self.taps == PHASES { PHASES } else { 1 }
+    }
+
     /// Bytes of one panel of 16 outputs.
     pub fn panel_bytes(&self) -> usize {
         let values = self.taps * self.k * PANEL;

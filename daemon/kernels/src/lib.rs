@@ -31,7 +31,7 @@ mod tiles;
 pub use cpu::Level;
 pub use norm::{GroupSums, Norm, NormOut};
 pub use operands::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, LinearCall, MOST_TERMS,
-    Panels, Rectifier, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, LinearCall,
+    MOST_TERMS, Panels, Rectifier, Strip,
 };
 pub use scratch::release_scratch;

@@ -12,10 +12,23 @@
 //! Little-endian; every part is a multiple of 64 bytes (f16 data: of 32). Outputs past `n` are zero. `sums` are the sums of
 //! a tap's int8 weights per output: VNNI multiplies u8 by s8 and takes 128 times the sum off.
 //! int8 needs `k % 4 == 0`, and its values are within ±127. One 64-byte line of int8 data is one AVX-512 VNNI operand, two AVX2, four NEON SDOT operands.
+//!
+//! A 3×3 convolution of an image that was doubled, nearest neighbour, may be stored *in phases*. Of the nine pixels that an
+//! output pixel sees only 2×2 are distinct, so its taps fall together into four, whose weights are sums. Which ones depends
+//! on the parity of its row and of its column. Along one axis, with taps `w0 w1 w2`, input pixels `x` and an output pixel of
+//! pair `j`:
+//!
+//! | Parity | First tap | Second tap |
+//! |---|---|---|
+//! | 0 | `w0 · x[j - 1]` | `(w1 + w2) · x[j]` |
+//! | 1 | `(w0 + w1) · x[j]` | `w2 · x[j + 1]` |
+//!
+//! The matrix is then one of `4 · ceil(n / 16) · 16` outputs and four taps: the panels of phase 0, then those of the others,
+//! phases in the order (row 0, column 0), (0, 1), (1, 0), (1, 1). Each phase's outputs past `n` are zero; biases are repeated.
 
 use half::f16;
 
-pub use crate::layout::{Format, Layout, PANEL};
+pub use crate::layout::{Format, Layout, PANEL, PHASES};
 use crate::layout::{f32_at, value};
 use crate::scalar;
 
@@ -40,6 +53,25 @@ pub fn pack_panel(layout: &Layout, rows: &[&[f32]], bias: &[f32], out: &mut [u8]
             Format::F32 => pack_values(layout, row, output, out, f32::to_le_bytes),
         }
     }
+}
+
+/// What the row of nine taps by `k` inputs becomes in a phase of a doubled image: four taps, each the sum of those of the nine
+/// that read the same pixel, rounded once.
+///
+/// # Panics
+///
+/// If the row is not nine taps long.
+pub fn phase_row(row: &[f32], phase: usize) -> Vec<f32> {
+    assert!(row.len().is_multiple_of(9), "{} values are not nine taps", row.len());
+    let k = row.len() / 9;
+    let mut sums = vec![0f64; PHASES * k];
+    for (i, value) in row.iter().enumerate() {
+        // Tap t of three reads pixel (parity + t - 1) / 2 of the pair on, of which the phase's first tap reads parity - 1.
+        let of = |tap: usize, parity: usize| (tap + 1 - parity) / 2;
+        let (down, right) = (of(i / k / 3, phase / 2), of(i / k % 3, phase % 2));
+        sums[(down * 2 + right) * k + i % k] += f64::from(*value);
+    }
+    sums.into_iter().map(|sum| sum as f32).collect()
 }
 
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
@@ -106,6 +138,20 @@ mod tests {
                 assert!(row.iter().zip(back).all(close), "{format:?}: {row:?} {back:?}");
             }
         }
+    }
+
+    /// Taps of 1, 2, 4, … 256, of which a sum tells which there are; and of their negatives.
+    #[test]
+    fn each_tap_is_in_one_tap_of_each_phase() {
+        let row: Vec<f32> = (0..9).flat_map(|tap| [1.0, -1.0].map(|sign| sign * (1 << tap) as f32)).collect();
+        let rows: Vec<Vec<f32>> = (0..PHASES).map(|phase| phase_row(&row, phase)).collect();
+        let expected = [
+            [1.0, 6.0, 8.0 + 64.0, 16.0 + 32.0 + 128.0 + 256.0],
+            [3.0, 4.0, 8.0 + 16.0 + 64.0 + 128.0, 32.0 + 256.0],
+            [1.0 + 8.0, 2.0 + 4.0 + 16.0 + 32.0, 64.0, 128.0 + 256.0],
+            [1.0 + 2.0 + 8.0 + 16.0, 4.0 + 32.0, 64.0 + 128.0, 256.0],
+        ];
+        assert_eq!(rows, expected.map(|taps| taps.into_iter().flat_map(|sum| [sum, -sum]).collect::<Vec<f32>>()));
     }
 
     #[test]

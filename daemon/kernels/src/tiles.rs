@@ -98,7 +98,7 @@ impl<'a> Whole<'a> {
 pub(crate) struct OutTile<'a> {
     /// The first value.
     first: *mut f32,
-    /// Which lines, columns and values of the whole output these are.
+    /// Which lines, columns and values of the whole output these are; of a tile with gaps, of what the gaps leave.
     pub(crate) lines: Range<usize>,
     pub(crate) columns: Range<usize>,
     pub(crate) values: Range<usize>,
@@ -121,8 +121,8 @@ impl OutTile<'_> {
     #[inline(always)]
     pub(crate) fn at(&mut self, line: usize, column: usize) -> &mut [f32] {
         assert!(line < self.lines.len() && column < self.columns.len(), "a cell beyond the tile");
-        // SAFETY: the cell is the tile's, whose values are within the output (see `Whole::tile`) and in no other tile; this tile
-        // is borrowed as long as the slice.
+        // SAFETY: the cell is the tile's, whose values are within the output (see `Whole::tile`) and in no other tile; so are
+        // those of `narrowed` and `spaced`, which have some of its cells. This tile is borrowed as long as the slice.
         unsafe {
             std::slice::from_raw_parts_mut(self.first.add(line * self.pitch + column * self.stride), self.values.len())
         }
@@ -145,6 +145,20 @@ impl OutTile<'_> {
         assert!(inside, "values {values:?} of {:?}", self.values);
         let first = self.first.wrapping_add(values.start - self.values.start);
         OutTile { first, lines: self.lines.clone(), columns: self.columns.clone(), values, ..*self }
+    }
+
+    /// The same values of every `step`-th line and column, from these on, which are counted from the tile's first.
+    ///
+    /// # Panics
+    ///
+    /// If the tile has fewer lines or columns than come before.
+    #[inline(always)]
+    pub(crate) fn spaced(&mut self, [line, column]: [usize; 2], step: usize) -> OutTile<'_> {
+        assert!(line <= self.lines.len() && column <= self.columns.len(), "a cell beyond the tile");
+        let first = self.first.wrapping_add(line * self.pitch + column * self.stride);
+        let [lines, columns] = [self.lines.len() - line, self.columns.len() - column].map(|len| 0..len.div_ceil(step));
+        let (values, pitch, stride) = (self.values.clone(), self.pitch * step, self.stride * step);
+        OutTile { first, lines, columns, values, pitch, stride, borrow: PhantomData }
     }
 }
 

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Magnitude, Numbers};
-use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel, phase_row, unpack_panel};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
     LinearCall, Norm, NormOut, Panels, Strip,
 };
 
@@ -77,26 +77,43 @@ fn geglu_multiplies_values_by_the_gelu_of_gates() {
     assert_close(&out, &expected.collect::<Vec<_>>(), 1e-6);
 }
 
+/// The panels of a doubled image's phases, of the rows of nine taps.
+fn phases(k: usize, rows: &[Vec<f32>], bias: &[f32]) -> (Layout, Vec<u8>) {
+    let layout = Layout { format: Format::F32, k, taps: PHASES };
+    let mut bytes = vec![0; PHASES * layout.panel_bytes()];
+    for (phase, panel) in bytes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
+        let rows: Vec<_> = rows.iter().map(|row| phase_row(row, phase)).collect();
+        pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), bias, panel);
+    }
+    (layout, bytes)
+}
+
 /// Every way in which a convolution reads its image, on a image that is first written out with its padding.
 #[test]
 fn convolution_slides_over_the_padded_image() {
     let (height, width, k) = (5, 6, 3);
-    let doubles = [[9, 12], [10, 11], [9, 11], [10, 12], [11, 13]].map(Some);
-    let enlarged = doubles.into_iter().flat_map(|size| [(1, false, size), (2, false, size), (2, true, size)]);
-    for (stride, pad_end_only, enlarged) in
-        [(1, false, None), (2, false, None), (2, true, None)].into_iter().chain(enlarged)
-    {
+    let doubles = [[9, 12], [10, 11], [9, 11], [10, 12], [11, 13]].map(Enlarged::To);
+    let ways = |enlarged| [(1, false, enlarged), (2, false, enlarged), (2, true, enlarged)];
+    let ways = ways(Enlarged::No).into_iter().chain(doubles.into_iter().flat_map(ways));
+    for (stride, pad_end_only, enlarged) in ways.chain([(1, false, Enlarged::Phases)]) {
         let mut numbers = Numbers(3);
         let shape = ConvShape { batch: 1, height, width, kernel: 3, stride, pad_end_only, enlarged };
-        let (layout, bytes, rows, bias) = panel(&mut numbers, k, 9);
+        let (mut layout, mut bytes, rows, bias) = panel(&mut numbers, k, 9);
+        if enlarged == Enlarged::Phases {
+            (layout, bytes) = phases(k, &rows, &bias);
+        }
         let x = numbers.vec(height * width * k, Magnitude::Plain);
         let mut out = vec![0.0; shape.out_height() * shape.out_width() * PANEL];
         let panels = Panels { layout, blocks: &[&bytes], first: 0 };
         let (x_rows, strip, epilogue) = (InputRows::F32(&x), Strip::whole(&shape), Epilogue::NONE);
         let call = ConvCall { x: x_rows, shape, strip, panels, features: PANEL, epilogue };
         Level::current().conv2d(&call, &mut out);
-        let ([rows_seen, columns_seen], start) =
-            (enlarged.unwrap_or([height, width]), if pad_end_only { 0 } else { 1 });
+        let start = if pad_end_only { 0 } else { 1 };
+        let [rows_seen, columns_seen] = match enlarged {
+            Enlarged::No => [height, width],
+            Enlarged::To(size) => size,
+            Enlarged::Phases => [2 * height, 2 * width],
+        };
         let at = |y: usize, c: usize, i: usize| {
             let (y, c) = (y.wrapping_sub(start), c.wrapping_sub(start));
             if y >= rows_seen || c >= columns_seen {

@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels,
-    Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall,
+    Panels, Strip,
 };
 
 thread_local! {
@@ -64,8 +64,15 @@ fn nothing_is_allocated_the_second_time() {
     let layout = Layout { format: Format::Int8, k, taps: 9 };
     let bytes = vec![1; 3 * layout.panel_bytes()];
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
-    let shape =
-        ConvShape { batch: 1, height: 30, width: 30, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+    let shape = ConvShape {
+        batch: 1,
+        height: 30,
+        width: 30,
+        kernel: 3,
+        stride: 1,
+        pad_end_only: false,
+        enlarged: Enlarged::No,
+    };
     let call = ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue: Epilogue::NONE };
     assert_eq!(second(|| level.conv2d(&call, &mut out)), 0, "convolution");
 

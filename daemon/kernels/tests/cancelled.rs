@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, LinearCall, Norm,
-    NormOut, Panels, Strip, cancel,
+    AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level, LinearCall,
+    Norm, NormOut, Panels, Strip, cancel,
 };
 use half::f16;
 
@@ -40,8 +40,15 @@ fn products(level: Level, format: Format, k: usize, out: &mut [f32]) {
         if taps == 1 {
             level.linear(&LinearCall { x, panels, features, epilogue }, out);
         } else {
-            let shape =
-                ConvShape { batch: 1, height: 8, width: 8, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+            let shape = ConvShape {
+                batch: 1,
+                height: 8,
+                width: 8,
+                kernel: 3,
+                stride: 1,
+                pad_end_only: false,
+                enlarged: Enlarged::No,
+            };
             level.conv2d(&ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }, out);
         }
     }

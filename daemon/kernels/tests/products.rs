@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
-use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel};
 use diffused_kernels::{
-    ActivationFn, ConvCall, ConvShape, Epilogue, InputRows, Level, LinearCall, Panels, Rectifier, Strip,
+    ActivationFn, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall, Panels, Rectifier, Strip,
 };
 use proptest::prelude::*;
 
@@ -16,6 +16,8 @@ on_every_level! {
     linear_in_chunks_of_panels
     convolution_equals_scalar
     convolution_in_strips
+    convolution_in_chunks_of_panels
+    phases_of_every_size
     slopes_are_for_what_is_negative
 }
 
@@ -244,38 +246,84 @@ enum Times {
     Own,
 }
 
-/// Rows and columns more than the double less one, where the image is enlarged.
-fn enlargements() -> impl Strategy<Value = Option<[usize; 2]>> {
-    proptest::option::of([0..=2usize, 0..=2usize])
+/// How a convolution reads its image.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    Plain {
+        kernel: usize,
+        stride: usize,
+        pad_end_only: bool,
+    },
+    /// So many rows and columns more than the double less one.
+    Enlarged {
+        stride: usize,
+        pad_end_only: bool,
+        more: [usize; 2],
+    },
+    Phases,
+}
+
+fn readings() -> impl Strategy<Value = Reading> {
+    let (stride, pad_end_only) = (1..=2usize, any::<bool>());
+    let plain = (prop_oneof![Just(1usize), Just(3)], stride.clone(), pad_end_only);
+    let enlarged = (stride, any::<bool>(), [0..=2usize, 0..=2usize]);
+    prop_oneof![
+        plain.prop_map(|(kernel, stride, pad_end_only)| Reading::Plain { kernel, stride, pad_end_only }),
+        enlarged.prop_map(|(stride, pad_end_only, more)| Reading::Enlarged { stride, pad_end_only, more }),
+        Just(Reading::Phases),
+    ]
+}
+
+/// The convolution that reads its images so, if they are large enough.
+fn shape(reading: Reading, [batch, height, width]: [usize; 3]) -> Option<ConvShape> {
+    let (kernel, stride, pad_end_only, enlarged) = match reading {
+        Reading::Plain { kernel, stride, pad_end_only } => (kernel, stride, pad_end_only, Enlarged::No),
+        Reading::Enlarged { stride, pad_end_only, more: [rows, columns] } => {
+            (3, stride, pad_end_only, Enlarged::To([2 * height - 1 + rows, 2 * width - 1 + columns]))
+        }
+        Reading::Phases => (3, 1, false, Enlarged::Phases),
+    };
+    let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
+    let [rows, columns] = if let Enlarged::To(size) = enlarged { size } else { [height, width] };
+    let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
+    (rows >= least && columns >= least).then_some(shape)
 }
 
 fn conv_cases() -> impl Strategy<Value = ConvCase> {
     let image = (1..=2usize, 1..10usize, prop_oneof![1..12usize, 1..40usize]);
-    let filter = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, any::<bool>(), enlargements());
     let times = proptest::sample::select(&[Times::Absent, Times::Shared, Times::Own]);
     let rectified = proptest::sample::select(&[Rectified::No, Rectified::Relu, Rectified::Prelu]);
     let options = (proptest::sample::select(&FORMATS), times, any::<bool>(), rectified);
-    (any::<u64>(), magnitudes(), image, filter, options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
+    (any::<u64>(), magnitudes(), image, readings(), options, 1..24usize, 1..40usize, 1..=4usize).prop_filter_map(
         "a image smaller than its kernel",
-        |(seed, kind, (batch, height, width), filter, (format, times, accumulate, rectified), k, features, threads)| {
-            let (kernel, stride, pad_end_only, enlarged) = filter;
-            let enlarged = enlarged.map(|[rows, columns]| [2 * height - 1 + rows, 2 * width - 1 + columns]);
-            let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
-            let shape = ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged };
-            let [height, width] = enlarged.unwrap_or([height, width]);
+        |(
+            seed,
+            kind,
+            (batch, height, width),
+            reading,
+            (format, times, accumulate, rectified),
+            k,
+            features,
+            threads,
+        )| {
             let k = if format == Format::Int8 { k * 4 } else { k };
-            let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, rectified, threads };
-            (height >= least && width >= least).then_some(case)
+            let shape = shape(reading, [batch, height, width])?;
+            Some(ConvCase { seed, kind, format, shape, k, features, times, accumulate, rectified, threads })
         },
     )
 }
 
 impl ConvCase {
-    fn run(&self, level: Level, strip_rows: usize) -> (Vec<f32>, Vec<f32>) {
+    /// The results at the scalar level and at `level`, whose panels come in chunks of at most so many.
+    fn run(&self, level: Level, strip_rows: usize, chunk: usize) -> (Vec<f32>, Vec<f32>) {
         let ConvCase { shape, k, features, .. } = *self;
         let mut numbers = Numbers(self.seed);
-        let layout = Layout { format: self.format, k, taps: shape.kernel * shape.kernel };
-        let matrix = PackedMatrix::new(&mut numbers, layout, features, self.kind);
+        let layout = Layout { format: self.format, k, taps: shape.taps() };
+        let outputs = match shape.enlarged {
+            Enlarged::Phases => PHASES * features.next_multiple_of(PANEL),
+            Enlarged::No | Enlarged::To(_) => features,
+        };
+        let matrix = PackedMatrix::new(&mut numbers, layout, outputs, self.kind);
         let x = numbers.vec(shape.batch * shape.height * shape.width * k, self.kind);
         let time = match self.times {
             Times::Absent => None,
@@ -295,7 +343,7 @@ impl ConvCase {
         let input = ShiftedRows::new(&x, k, self.format, 1);
         let mut expected = held.clone();
         let blocks = matrix.all();
-        let panels = blocks.get();
+        let (panels, count) = (blocks.get(), blocks.get().count());
         let call = ConvCall { x: input.rows(), shape, strip: Strip::whole(&shape), panels, features, epilogue };
         Level::Scalar.conv2d(&call, &mut expected);
         let mut found = held;
@@ -305,8 +353,12 @@ impl ConvCase {
             let part = pick(&x, shape.height, shape.width * k, &strip.in_rows);
             let mut out = pick(&found, height, width * features, &strip.out_rows);
             let input = ShiftedRows::new(&part, k, self.format, 3);
-            let call = ConvCall { x: input.rows(), shape, strip: strip.clone(), panels, features, epilogue };
-            on_threads(self.threads, || level.conv2d(&call, &mut out));
+            for first in (0..count).step_by(chunk) {
+                let blocks = matrix.panels(first..count.min(first + chunk));
+                let (x, panels, strip) = (input.rows(), blocks.get(), strip.clone());
+                let call = ConvCall { x, shape, strip, panels, features, epilogue };
+                on_threads(self.threads, || level.conv2d(&call, &mut out));
+            }
             let rows = found.chunks_exact_mut(height * width * features);
             for (image, out) in rows.zip(out.chunks_exact(strip.out_rows.len() * width * features)) {
                 image[first * width * features..][..out.len()].copy_from_slice(out);
@@ -321,16 +373,40 @@ fn pick(images: &[f32], height: usize, row: usize, rows: &std::ops::Range<usize>
     images.chunks_exact(height * row).flat_map(|image| &image[rows.start * row..rows.end * row]).copied().collect()
 }
 
+/// More than any case has.
+const ALL: usize = usize::MAX / 2;
+
 fn convolution_equals_scalar(level: Level) {
     check(60, conv_cases(), |case| {
-        let (found, expected) = case.run(level, usize::MAX / 2);
+        let (found, expected) = case.run(level, ALL, ALL);
         assert_same(&found, &expected, "conv2d");
     });
 }
 
+fn convolution_in_chunks_of_panels(level: Level) {
+    check(40, (conv_cases(), 1..8usize), |(case, chunk)| {
+        let (found, expected) = case.run(level, ALL, chunk);
+        assert_same(&found, &expected, "conv2d in chunks of panels");
+    });
+}
+
+/// From a single pixel on, in strips of rows that begin and end in the midst of a pair, with panels that are not full.
+fn phases_of_every_size(level: Level) {
+    for (i, (height, width)) in (1..5).flat_map(|height| (1..28).map(move |width| (height, width))).enumerate() {
+        let (format, features) = (FORMATS[i % 3], [1, 15, 16, 17, 33, 48][i % 6]);
+        let k = if format == Format::Int8 { 4 + i % 3 * 32 } else { 1 + i % 19 };
+        let shape = shape(Reading::Phases, [1 + i % 2, height, width]).unwrap();
+        let (times, rectified) = (Times::Absent, Rectified::No);
+        let (seed, kind, accumulate, threads) = (i as u64, Magnitude::Plain, i % 4 == 3, 1 + i % 2);
+        let case = ConvCase { seed, kind, format, shape, k, features, times, accumulate, rectified, threads };
+        let (found, expected) = case.run(level, 1 + i % 4, 1 + i % 5);
+        assert_same(&found, &expected, "phases");
+    }
+}
+
 fn convolution_in_strips(level: Level) {
     check(40, (conv_cases(), 1..5usize), |(case, rows)| {
-        let (found, expected) = case.run(level, rows);
+        let (found, expected) = case.run(level, rows, ALL);
         assert_same(&found, &expected, "conv2d in strips");
     });
 }

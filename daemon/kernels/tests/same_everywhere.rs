@@ -7,10 +7,10 @@
 mod common;
 
 use common::{Magnitude, Numbers};
-use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Epilogue, GroupSums, InputRows, Level, Norm,
-    NormOut, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
+    Norm, NormOut, Panels, Strip,
 };
 
 /// FNV-1a over the bits of f32.
@@ -27,25 +27,28 @@ fn on_every_level(expected: u64, kernel: impl Fn(Level) -> Vec<f32>) {
     }
 }
 
-/// A 3×3 convolution of 20 channels to 40 features over an image of 9×11, with everything that may follow it.
-fn convolution(level: Level, format: Format) -> Vec<f32> {
+/// A 3×3 convolution of 20 channels to 40 features over an image of 9×11, as it is or enlarged, with everything that may
+/// follow it.
+fn convolution(level: Level, format: Format, enlarged: Enlarged) -> Vec<f32> {
     let mut numbers = Numbers(1);
     let (k, features) = (20, 40);
-    let layout = Layout { format, k, taps: 9 };
-    let mut bytes = vec![0; 3 * layout.panel_bytes()];
+    let shape = ConvShape { batch: 1, height: 9, width: 11, kernel: 3, stride: 1, pad_end_only: false, enlarged };
+    let layout = Layout { format, k, taps: shape.taps() };
+    let phases = if enlarged == Enlarged::Phases { PHASES } else { 1 };
+    let mut bytes = vec![0; phases * 3 * layout.panel_bytes()];
     for (i, panel) in bytes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
-        let rows: Vec<_> = (0..PANEL.min(features - i * PANEL)).map(|_| numbers.vec(9 * k, Magnitude::Plain)).collect();
+        let outputs = PANEL.min(features - i % 3 * PANEL);
+        let rows: Vec<_> = (0..outputs).map(|_| numbers.vec(layout.taps * k, Magnitude::Plain)).collect();
         let bias = numbers.vec(rows.len(), Magnitude::Plain);
         pack_panel(&layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &bias, panel);
     }
-    let shape = ConvShape { batch: 1, height: 9, width: 11, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
     let x = numbers.vec(99 * k, Magnitude::Plain);
     let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; 99]);
     level.quantize_rows(&x, k, &mut q, &mut scale);
     let x = if format == Format::Int8 { InputRows::Int8 { q: &q, scale: &scale } } else { InputRows::F32(&x) };
     let time = numbers.vec(features, Magnitude::Plain);
     let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: true, time: Some(&time), ..Epilogue::NONE };
-    let mut out = numbers.vec(99 * features, Magnitude::Plain);
+    let mut out = numbers.vec(shape.out_height() * shape.out_width() * features, Magnitude::Plain);
     let panels = Panels { layout, blocks: &[&bytes], first: 0 };
     level.conv2d(&ConvCall { x, shape, strip: Strip::whole(&shape), panels, features, epilogue }, &mut out);
     out
@@ -53,9 +56,11 @@ fn convolution(level: Level, format: Format) -> Vec<f32> {
 
 #[test]
 fn convolutions() {
-    on_every_level(0x14d0_62d5_c896_8725, |level| convolution(level, Format::Int8));
-    on_every_level(0xa75b_3d73_842f_623b, |level| convolution(level, Format::F16));
-    on_every_level(0x3303_3939_e404_e885, |level| convolution(level, Format::F32));
+    on_every_level(0x14d0_62d5_c896_8725, |level| convolution(level, Format::Int8, Enlarged::No));
+    on_every_level(0xa75b_3d73_842f_623b, |level| convolution(level, Format::F16, Enlarged::No));
+    on_every_level(0x3303_3939_e404_e885, |level| convolution(level, Format::F32, Enlarged::No));
+    on_every_level(0x36db_2214_ae62_bb0c, |level| convolution(level, Format::Int8, Enlarged::Phases));
+    on_every_level(0xb86b_aecb_787c_9adc, |level| convolution(level, Format::F32, Enlarged::Phases));
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub(super) fn windowed(segment: &Segment, pass: &Pass, node: usize) -> bool {
 }
 #[cfg(test)]
 mod tests {
-    use diffused_kernels::ConvShape;
+    use diffused_kernels::{ConvShape, Enlarged};
 
     use super::super::passes::passes;
     use super::super::{Extent, RowNode, RowOp};
@@ -128,8 +128,15 @@ mod tests {
     /// Twenty 3×3 convolutions one after the other, and a quantization before each but the first.
     fn deep() -> Segment {
         let extent = Extent { height: 100, width: 8, channels: 4 };
-        let shape =
-            ConvShape { batch: 1, height: 100, width: 8, kernel: 3, stride: 1, pad_end_only: false, enlarged: None };
+        let shape = ConvShape {
+            batch: 1,
+            height: 100,
+            width: 8,
+            kernel: 3,
+            stride: 1,
+            pad_end_only: false,
+            enlarged: Enlarged::No,
+        };
         let node = |n: usize| {
             let conv = RowOp::Conv { weight: format!("c{n}"), shape, half: None, relu: false, slopes: None };
             let op = if n == 0 { RowOp::Input } else { conv };

@@ -70,7 +70,7 @@ impl<'a> Panels<'a> {
         &self.blocks[at / whole][at % whole..][..size]
     }
 
-    /// The panels, each with the index of the 16 columns that it makes; values come with their gates in GEGLU.
+    /// The panels, each with the index of the 16 outputs that it makes; values come with their gates in GEGLU.
     pub(crate) fn groups(&self, activation: ActivationFn) -> impl Iterator<Item = (usize, &'a [u8], Option<&'a [u8]>)> {
         let (gated, step) = (activation == ActivationFn::Geglu, activation.panels_per_column());
         let group = move |i: usize| ((self.first + i) / step, self.panel(i), gated.then(|| self.panel(i + 1)));
@@ -79,7 +79,9 @@ impl<'a> Panels<'a> {
 
     pub(crate) fn check(&self, features: usize, epilogue: &Epilogue) {
         let gated = epilogue.activation == ActivationFn::Geglu;
-        let all = features.div_ceil(PANEL) * epilogue.activation.panels_per_column();
+        let phases = self.layout.phases();
+        assert!(!gated || phases == 1, "GEGLU has no phases");
+        let all = phases * features.div_ceil(PANEL) * epilogue.activation.panels_per_column();
         let (whole, size) = (self.blocks.first().map_or(0, |block| block.len()), self.layout.panel_bytes());
         for (i, block) in self.blocks.iter().enumerate() {
             assert!(!block.is_empty() && block.len().is_multiple_of(size), "block {i} holds no whole panels");

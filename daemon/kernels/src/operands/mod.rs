@@ -7,5 +7,5 @@ mod conv;
 mod matrix;
 
 pub use self::attention::{AttentionCall, AttentionShape};
-pub use self::conv::{ConvCall, ConvShape, LinearCall, Strip};
+pub use self::conv::{ConvCall, ConvShape, Enlarged, LinearCall, Strip};
 pub use self::matrix::{ActivationFn, Epilogue, InputRows, MOST_TERMS, Panels, Rectifier};

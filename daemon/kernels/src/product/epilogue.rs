@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::grid::PixelBlock;
 use crate::layout::{self, Format};
 use crate::operands::{ActivationFn, ConvCall, Epilogue, Rectifier};
 use crate::simd::{LANES, Line, Simd, math};
@@ -26,12 +25,12 @@ struct Affine<S: Simd> {
 
 impl<S: Simd> Affine<S> {
     #[inline(always)]
-    fn of(simd: S, call: &ConvCall, block: &PixelBlock, panel: usize) -> Affine<S> {
-        let column = call.columns(panel..panel).start;
+    fn of(simd: S, call: &ConvCall, image: usize, panel: usize) -> Affine<S> {
+        let column = call.columns(panel..panel + 1).start;
         let matrix = &call.panels.layout;
         let panel = call.panels.panel(panel);
         let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
-        let time = call.epilogue.time_of(block.image, call.features);
+        let time = call.epilogue.time_of(image, call.features);
         let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
         let scale = if matrix.format == Format::Int8 { lanes(0) } else { simd.splat(1.0) };
         let slopes = match call.epilogue.rectifier {
@@ -48,12 +47,12 @@ impl<S: Simd> Affine<S> {
 }
 
 impl<'a, S: Simd, const N: usize> Finish<'a, S, N> {
-    /// For the panels from `first` on.
+    /// For pixels of an image and the panels from `first` on.
     #[inline(always)]
-    pub(super) fn new(simd: S, call: &ConvCall<'a>, block: &PixelBlock, first: usize) -> Finish<'a, S, N> {
-        let mut affine = [Affine::of(simd, call, block, first); N];
+    pub(super) fn new(simd: S, call: &ConvCall<'a>, image: usize, first: usize) -> Finish<'a, S, N> {
+        let mut affine = [Affine::of(simd, call, image, first); N];
         for (p, affine) in affine.iter_mut().enumerate().skip(1) {
-            *affine = Affine::of(simd, call, block, first + p);
+            *affine = Affine::of(simd, call, image, first + p);
         }
         Finish { epilogue: call.epilogue, affine }
     }

@@ -1,8 +1,9 @@
 //! The input pixels that a block reads, packed for the inner loops.
 //!
 //! A pixel's values are cut into chunks of 64 bytes. For each row: chunk by chunk, the chunks of the row's pixels side by side.
-//! Zero padding and the nearest-neighbour enlargement are written out here, so the inner loops know neither. Under a stride of 2
-//! the even pixels come first, then the odd ones, so that the pixels of a tap are neighbours again.
+//! Zero padding and the nearest-neighbour enlargement are written out here, so the inner loops know neither; in phases the input
+//! is packed as it is. Under a stride of 2 the even pixels come first, then the odd ones, so that the pixels of a tap are
+//! neighbours again.
 
 use std::ops::Range;
 
@@ -48,8 +49,7 @@ impl Gathered {
         block: &PixelBlock,
     ) {
         let (shape, k) = (&call.shape, call.panels.layout.k);
-        let span = |out: &Range<usize>| (out.len() - 1) * shape.stride + shape.kernel;
-        let (rows, columns) = (span(&block.rows), span(&block.columns));
+        let (rows, columns) = (shape.span(&block.rows), shape.span(&block.columns));
         self.size(rows, columns, k * size_of::<T>(), shape);
         let held = &call.strip.in_rows;
         for row in 0..rows {

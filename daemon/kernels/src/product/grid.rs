@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use crate::layout::{Format, PANEL};
-use crate::operands::ConvCall;
+use crate::operands::{ConvCall, ConvShape};
 use crate::tiles::{Cuts, OutTile, part};
 
-/// Output pixels that a block aims at: enough that packing them and reading the weights from L2 cost little.
+/// Output pixels, in phases of each, that a block aims at: enough that packing them and reading the weights from L2 cost little.
 const PIXELS: usize = 96;
 /// Bytes of packed input that a block may take: half of a small board's L2.
 const PACKED: usize = 256 << 10;
@@ -29,19 +29,49 @@ pub(super) struct PixelBlock {
 }
 
 impl PixelBlock {
-    pub(super) fn pixels(&self) -> usize {
-        self.rows.len() * self.columns.len()
+    /// The pixels that a phase makes.
+    #[inline(always)]
+    pub(super) fn phase(&self, shape: &ConvShape, phase: usize) -> PhasePixels {
+        let step = shape.phase_step();
+        let axis = |all: &Range<usize>, parity: usize| {
+            let first = (all.start + parity) % step;
+            let taps = shape.first_tap(all.start + first) - shape.first_tap(all.start);
+            (all.len().saturating_sub(first).div_ceil(step), first, taps)
+        };
+        let (rows, first_row, row_taps) = axis(&self.rows, phase / 2);
+        let (columns, first_column, column_taps) = axis(&self.columns, phase % 2);
+        PhasePixels { rows, columns, first: [first_row, first_column], taps: [row_taps, column_taps] }
+    }
+}
+
+/// The pixels of a block that a phase makes: of every second row every second one, or all where there are no phases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PhasePixels {
+    /// Rows, and pixels of a row.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Row and column of the first one, counted from the block's first.
+    pub(super) first: [usize; 2],
+    /// Row and column of its first tap, counted from that of the block's first pixel.
+    pub(super) taps: [usize; 2],
+}
+
+impl PhasePixels {
+    #[inline(always)]
+    pub(super) fn count(&self) -> usize {
+        self.rows * self.columns
     }
 
-    /// Its columns, counted from its first, in tiles of at most `most`, as equal as they can be.
+    /// The columns in tiles of at most `most`, as equal as they can be.
     #[inline(always)]
     pub(super) fn tiles(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (len, count) = (self.columns.len(), self.columns.len().div_ceil(most));
+        let (len, count) = (self.columns, self.columns.div_ceil(most));
         (0..count).map(move |i| part(len, count, i))
     }
 }
 
-/// The tasks of a product: blocks of pixels by groups of panels, each of which fills one tile of the output.
+/// The tasks of a product: blocks of pixels by groups of features, each of which fills one tile of the output, with the panels
+/// of all phases.
 #[derive(Debug)]
 pub(super) struct TaskGrid {
     /// The output as `[image and row][column][feature]`.
@@ -50,9 +80,6 @@ pub(super) struct TaskGrid {
     pub(super) cuts: [Cuts; 3],
     /// Output rows of the whole image that each image of the output has.
     rows: Range<usize>,
-    /// The first panel, and the panels that 16 features are made of.
-    first_panel: usize,
-    panels_per_column: usize,
 }
 
 impl TaskGrid {
@@ -60,19 +87,23 @@ impl TaskGrid {
     pub(super) fn new(call: &ConvCall, tile_rows: usize, threads: usize) -> TaskGrid {
         let layout = &call.panels.layout;
         let pixel_bytes = layout.k * if layout.format == Format::Int8 { 1 } else { size_of::<f32>() };
-        let (width, rows) = (call.shape.out_width(), call.strip.out_rows.clone());
+        let (out_width, rows) = (call.shape.out_width(), call.strip.out_rows.clone());
         let (images, panels) = (call.shape.batch, call.panels.count());
-        let pairs = panels.div_ceil(2);
-        let fair = images * rows.len() * width * pairs.max(1) / (threads * LEAST_TASKS_PER_THREAD);
+        let (columns, panels_per_column) = (call.columns(0..panels), call.epilogue.activation.panels_per_column());
+        let pairs = (columns.len().div_ceil(PANEL) * panels_per_column).div_ceil(2);
+        // Of a phase.
+        let step = call.shape.phase_step();
+        let (width, height) = (out_width.div_ceil(step), rows.len().div_ceil(step));
+        let fair = images * height * width * pairs.max(1) / (threads * LEAST_TASKS_PER_THREAD);
         let target = PIXELS.min(PACKED / pixel_bytes.max(1)).min(fair).max(tile_rows);
-        let block_rows = if call.shape.kernel == 1 { 1 } else { ROWS.min(rows.len()).max(1) };
+        let block_rows = if call.shape.kernel == 1 { 1 } else { ROWS.min(height).max(1) };
         let block_columns = (target / block_rows).next_multiple_of(tile_rows).clamp(1, width.max(1));
         let column_parts = width.div_ceil(block_columns);
         let block_rows = (target * column_parts / width.max(1)).max(1);
-        let row_parts = rows.len().div_ceil(block_rows);
+        let row_parts = height.div_ceil(block_rows);
         let wanted = (threads * TASKS_PER_THREAD).div_ceil((images * row_parts * column_parts).max(1));
         let panel_parts = wanted.max((panels * layout.panel_bytes()).div_ceil(WEIGHTS)).min(pairs);
-        let (columns, panels_per_column) = (call.columns(0..panels), call.epilogue.activation.panels_per_column());
+        let across = Cuts { first: 0, groups: 1, len: width, parts: column_parts, unit: step, end: out_width };
         let features = Cuts {
             first: columns.start,
             groups: 1,
@@ -82,22 +113,17 @@ impl TaskGrid {
             end: columns.end,
         };
         TaskGrid {
-            shape: [images * rows.len(), width, call.features],
-            cuts: [Cuts::equal(images, rows.len(), row_parts), Cuts::equal(1, width, column_parts), features],
+            shape: [images * rows.len(), out_width, call.features],
+            cuts: [Cuts::equal(images, rows.len(), row_parts), across, features],
             rows,
-            first_panel: call.panels.first,
-            panels_per_column,
         }
     }
 
-    /// The pixels and the panels of the task that fills a tile.
-    pub(super) fn task(&self, tile: &OutTile) -> (PixelBlock, Range<usize>) {
+    /// The pixels of the task that fills a tile.
+    pub(super) fn block(&self, tile: &OutTile) -> PixelBlock {
         let image = tile.lines.start / self.rows.len();
         let row = |line: usize| line - image * self.rows.len() + self.rows.start;
-        let panel = |column: usize| column.div_ceil(PANEL) * self.panels_per_column - self.first_panel;
-        let block =
-            PixelBlock { image, rows: row(tile.lines.start)..row(tile.lines.end), columns: tile.columns.clone() };
-        (block, panel(tile.values.start)..panel(tile.values.end))
+        PixelBlock { image, rows: row(tile.lines.start)..row(tile.lines.end), columns: tile.columns.clone() }
     }
 }
 
@@ -107,7 +133,8 @@ mod tests {
 
     use super::*;
     use crate::layout::Layout;
-    use crate::operands::{ActivationFn, ConvShape, Epilogue, InputRows, Panels, Strip};
+    use crate::layout::PHASES;
+    use crate::operands::{ActivationFn, Enlarged, Epilogue, InputRows, Panels, Strip};
     use crate::tiles;
 
     fn call<'a>(shape: ConvShape, panels: Panels<'a>, features: usize, activation: ActivationFn) -> ConvCall<'a> {
@@ -117,7 +144,15 @@ mod tests {
     }
 
     fn square(batch: usize, side: usize) -> ConvShape {
-        ConvShape { batch, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged: None }
+        ConvShape {
+            batch,
+            height: side,
+            width: side,
+            kernel: 3,
+            stride: 1,
+            pad_end_only: false,
+            enlarged: Enlarged::No,
+        }
     }
 
     /// A block of weights may be a single panel where a layer is deep and its image small.
@@ -151,7 +186,7 @@ mod tests {
             let seen = std::sync::Mutex::new(std::collections::HashSet::new());
             let mut out = vec![0.0; grid.shape.iter().product()];
             tiles::split(&mut out, grid.shape, grid.cuts).for_each(|tile| {
-                let (block, panels) = grid.task(&tile);
+                let (block, panels) = (grid.block(&tile), call.panels_of(0, &tile.values));
                 assert_eq!(call.columns(panels.clone()), tile.values);
                 let mut seen = seen.lock().unwrap();
                 for (y, x) in block.rows.clone().flat_map(|y| block.columns.clone().map(move |x| (y, x))) {
@@ -164,10 +199,47 @@ mod tests {
         }
     }
 
+    /// Of a matrix of 87 features, 6 panels a phase, some panels; of two images the rows from an odd one on.
+    #[test]
+    fn tasks_have_every_pixel_and_panel_of_its_phase_once() {
+        let layout = Layout { format: Format::Int8, k: 4, taps: PHASES };
+        for (first, count) in [(0, 24), (2, 3), (4, 5), (11, 1), (5, 14)] {
+            let bytes = vec![0; count * layout.panel_bytes()];
+            let panels = Panels { layout, blocks: &[&bytes], first };
+            let shape = ConvShape { enlarged: Enlarged::Phases, ..square(2, 23) };
+            let mut call = call(shape, panels, 87, ActivationFn::None);
+            call.strip.out_rows = 1..40;
+            let grid = TaskGrid::new(&call, 4, 3);
+            let seen = std::sync::Mutex::new(std::collections::HashSet::new());
+            let mut out = vec![0.0; grid.shape.iter().product()];
+            tiles::split(&mut out, grid.shape, grid.cuts).for_each(|tile| {
+                let block = grid.block(&tile);
+                for phase in 0..PHASES {
+                    let (pixels, panels) = (block.phase(&shape, phase), call.panels_of(phase, &tile.values));
+                    let columns = |y: usize| (0..pixels.columns).map(move |x| (y, x));
+                    for (y, x) in (0..pixels.rows).flat_map(columns) {
+                        let (y, x) = (block.rows.start + pixels.first[0] + 2 * y, pixels.first[1] + 2 * x);
+                        let x = block.columns.start + x;
+                        assert!(block.rows.contains(&y) && block.columns.contains(&x));
+                        assert_eq!(shape.phase(y, x), phase);
+                        let mut seen = seen.lock().unwrap();
+                        panels.clone().for_each(|p| assert!(seen.insert((block.image, y, x, first + p))));
+                    }
+                }
+            });
+            let seen = seen.into_inner().unwrap();
+            let all = (0..2).flat_map(|image| (1..40).flat_map(move |y| (0..46).map(move |x| (image, y, x))));
+            let all = all.flat_map(|(image, y, x)| (first..first + count).map(move |p| (image, y, x, p)));
+            let wanted: std::collections::HashSet<_> =
+                all.filter(|(_, y, x, p)| shape.phase(*y, *x) == p / 6).collect();
+            assert!(seen == wanted, "{count} panels from {first} on");
+        }
+    }
+
     #[test]
     fn tiles_are_as_equal_as_they_can_be() {
-        let block = PixelBlock { image: 0, rows: 0..1, columns: 10..74 };
-        let sizes: Vec<_> = block.tiles(12).map(|t| t.len()).collect();
+        let pixels = PhasePixels { rows: 1, columns: 64, first: [0; 2], taps: [0; 2] };
+        let sizes: Vec<_> = pixels.tiles(12).map(|t| t.len()).collect();
         assert_eq!((sizes.iter().sum::<usize>(), sizes.len()), (64, 6));
         assert!(sizes.iter().all(|s| *s == 10 || *s == 11));
     }

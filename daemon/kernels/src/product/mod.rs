@@ -6,6 +6,9 @@
 //! buffer exists. Then, two panels at a time and tap by tap, so that a tap's weights stay in L1, the level's inner loop adds to the
 //! block's sums; a tile that has its last tap goes through the [`epilogue`].
 //!
+//! A convolution in phases (see [`crate::pack`]) is four of them over the same packed input, one after the other, each of which
+//! writes every second pixel of every second row.
+//!
 //! How pixels and panels are split cannot change the result: no sum is split.
 
 mod epilogue;
@@ -18,7 +21,7 @@ use std::ptr::null;
 
 use self::epilogue::Finish;
 use self::gather::Gathered;
-use self::grid::{PixelBlock, TaskGrid};
+use self::grid::{PhasePixels, PixelBlock, TaskGrid};
 use crate::cancel::Tasks;
 use crate::layout::Format;
 use crate::operands::ConvCall;
@@ -41,8 +44,8 @@ thread_local! {
 pub(crate) fn run<S: Simd>(simd: S, call: &ConvCall, out: &mut [f32]) {
     let grid = TaskGrid::new(call, S::ROWS, rayon::current_num_threads());
     tiles::split(out, grid.shape, grid.cuts).for_each_task(|out| {
-        let (block, panels) = grid.task(&out);
-        SCRATCH.with_borrow_mut(|scratch| simd.run(ProductTask { call, block, panels, out, scratch }));
+        let block = grid.block(&out);
+        SCRATCH.with_borrow_mut(|scratch| simd.run(ProductTask { call, block, out, scratch }));
     });
 }
 
@@ -54,7 +57,6 @@ pub(crate) fn release_scratch() {
 struct ProductTask<'a> {
     call: &'a ConvCall<'a>,
     block: PixelBlock,
-    panels: Range<usize>,
     out: OutTile<'a>,
     scratch: &'a mut ProductScratch,
 }
@@ -64,43 +66,47 @@ impl SimdFn for ProductTask<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        let ProductTask { call, block, panels, mut out, scratch } = self;
+        let ProductTask { call, block, mut out, scratch } = self;
         scratch.gathered.fill(simd, call, &block);
-        for first in panels.clone().step_by(2) {
-            let count = 2.min(panels.end - first);
-            reserve_lines(&mut scratch.sums, count * block.pixels());
-            let pair = [call.panels.panel(first), call.panels.panel(first + count - 1)];
-            let mut out = out.narrowed(call.columns(first..first + count));
-            if count == 2 {
-                let finish = Finish::<S, 2>::new(simd, call, &block, first);
-                multiply(simd, call, &block, &pair, scratch, &finish, &mut out);
-            } else {
-                let finish = Finish::<S, 1>::new(simd, call, &block, first);
-                multiply(simd, call, &block, &pair[..1], scratch, &finish, &mut out);
+        for phase in 0..call.panels.layout.phases() {
+            let (pixels, panels) = (block.phase(&call.shape, phase), call.panels_of(phase, &out.values));
+            let mut out = out.spaced(pixels.first, call.shape.phase_step());
+            for first in panels.clone().step_by(2) {
+                let count = 2.min(panels.end - first);
+                reserve_lines(&mut scratch.sums, count * pixels.count());
+                let pair = [call.panels.panel(first), call.panels.panel(first + count - 1)];
+                let mut out = out.narrowed(call.columns(first..first + count));
+                if count == 2 {
+                    let finish = Finish::<S, 2>::new(simd, call, block.image, first);
+                    multiply(simd, call, &pixels, &pair, scratch, &finish, &mut out);
+                } else {
+                    let finish = Finish::<S, 1>::new(simd, call, block.image, first);
+                    multiply(simd, call, &pixels, &pair[..1], scratch, &finish, &mut out);
+                }
             }
         }
     }
 }
 
-/// Adds every tap of `N` panels to the block's sums, and finishes each tile once it has the last one, while its sums are in L1.
+/// Adds every tap of `N` panels to the sums of a block's pixels, and finishes each tile once it has the last one, while its sums are in L1.
 /// The output's lines, which are far apart, are prefetched meanwhile.
 #[inline(always)]
 fn multiply<S: Simd, const N: usize>(
     simd: S,
     call: &ConvCall,
-    block: &PixelBlock,
+    pixels: &PhasePixels,
     panels: &[&[u8]],
     scratch: &mut ProductScratch,
     finish: &Finish<S, N>,
     out: &mut OutTile,
 ) {
-    let shape = &call.shape;
+    let (shape, side) = (&call.shape, call.shape.side_taps());
     let taps = call.panels.layout.taps;
     for tap in 0..taps {
-        let (down, right) = (tap / shape.kernel, tap % shape.kernel);
-        for y in 0..block.rows.len() {
+        let (down, right) = (pixels.taps[0] + tap / side, pixels.taps[1] + tap % side);
+        for y in 0..pixels.rows {
             let row = y * shape.stride + down;
-            for tile in block.tiles(S::ROWS) {
+            for tile in pixels.tiles(S::ROWS) {
                 let last = tap + 1 == taps;
                 if last {
                     for x in tile.clone() {
@@ -110,11 +116,11 @@ fn multiply<S: Simd, const N: usize>(
                     }
                 }
                 // With a single tap no sums wait for others: all tiles use the same lines.
-                let first = if taps == 1 { 0 } else { y * block.columns.len() + tile.start };
+                let first = if taps == 1 { 0 } else { y * pixels.columns + tile.start };
                 let place = TilePlace { tap, row, column: right, tile: tile.clone(), sums: first };
-                one_tile(simd, call, block, panels, &place, scratch);
+                one_tile(simd, call, pixels.count(), panels, &place, scratch);
                 if last {
-                    let sums = |p: usize| &scratch.sums[p * block.pixels() + first..][..tile.len()];
+                    let sums = |p: usize| &scratch.sums[p * pixels.count() + first..][..tile.len()];
                     finish.tile(simd, std::array::from_fn(sums), y, tile, out);
                 }
             }
@@ -122,7 +128,7 @@ fn multiply<S: Simd, const N: usize>(
     }
 }
 
-/// Where a tile reads and writes: gathered row and tap's column, output columns of the block, the first of its sums.
+/// Where a tile reads and writes: gathered row and tap's column, output columns of the block's pixels, the first of its sums.
 struct TilePlace {
     tap: usize,
     row: usize,
@@ -135,7 +141,7 @@ struct TilePlace {
 fn one_tile<S: Simd>(
     simd: S,
     call: &ConvCall,
-    block: &PixelBlock,
+    pixels: usize,
     panels: &[&[u8]],
     place: &TilePlace,
     scratch: &mut ProductScratch,
@@ -144,7 +150,6 @@ fn one_tile<S: Simd>(
     let pair = panels.len() == 2;
     let panel = |p: usize| panels[p.min(panels.len() - 1)];
     let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();
-    let pixels = block.pixels();
     let (rows, scales) = scratch.gathered.tile(place.row, place.column, &place.tile);
     let sums = scratch.sums[place.sums..].as_mut_ptr().cast();
     let (chunk_stride, panel_stride) = (scratch.gathered.chunk_stride(), pixels * LANES);

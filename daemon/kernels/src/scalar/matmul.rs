@@ -9,7 +9,8 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels, Rectifier};
 
 /// Computes the columns that `panels` cover, of each row of `out` (`[rows][features]`).
 ///
-/// A tap in the padding reads a row of zeros (with scale 0), a term like any other.
+/// A tap in the padding reads a row of zeros (with scale 0), a term like any other. In phases a row is a pixel that the
+/// panels of one phase make.
 ///
 /// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order
 ///   from 0; then `fma(sum, weight scale, bias)`.
@@ -25,7 +26,9 @@ pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     out.par_chunks_exact_mut(features).enumerate().for_each_task(|(row, out)| {
         let sources: Vec<_> = (0..panels.layout.taps).map(|tap| source(call, row, tap)).collect();
         let time = epilogue.time_of(row / image_rows, features);
-        for (index, value, gate) in panels.groups(epilogue.activation) {
+        let (groups, phase) = (features.div_ceil(PANEL), phase(call, row));
+        for (index, value, gate) in panels.groups(epilogue.activation).filter(|(index, ..)| index / groups == phase) {
+            let index = index % groups;
             let columns = index * PANEL..features.min((index + 1) * PANEL);
             for (output, out) in out[columns.clone()].iter_mut().enumerate() {
                 let time = time.map_or(0.0, |time| time[columns.start + output]);
@@ -39,13 +42,24 @@ pub(crate) fn matmul(call: &ConvCall, out: &mut [f32]) {
     });
 }
 
+/// The image of an output row, and its row and column there.
+fn place(call: &ConvCall, row: usize) -> (usize, usize, usize) {
+    let (rows, width) = (call.strip.out_rows.len(), call.shape.out_width());
+    (row / width / rows, call.strip.out_rows.start + row / width % rows, row % width)
+}
+
+/// The phase of an output row.
+fn phase(call: &ConvCall, row: usize) -> usize {
+    let (_, y, x) = place(call, row);
+    call.shape.phase(y, x)
+}
+
 /// The row of `x` that a tap of an output row reads; `None` in the padding.
 fn source(call: &ConvCall, row: usize, tap: usize) -> Option<usize> {
-    let (shape, strip) = (&call.shape, &call.strip);
-    let (rows, width) = (strip.out_rows.len(), shape.out_width());
-    let (image, y, x) = (row / width / rows, row / width % rows, row % width);
-    let y = shape.source_row(strip.out_rows.start + y, tap / shape.kernel)?;
-    let x = shape.source_column(x, tap % shape.kernel)?;
+    let (shape, strip, side) = (&call.shape, &call.strip, call.shape.side_taps());
+    let (image, y, x) = place(call, row);
+    let y = shape.source_row(y, tap / side)?;
+    let x = shape.source_column(x, tap % side)?;
     Some((image * strip.in_rows.len() + y - strip.in_rows.start) * shape.width + x)
 }
 
