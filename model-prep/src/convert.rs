@@ -277,6 +277,7 @@ mod tests {
     use diffused_engine::{Engine, Resolver, Source};
 
     use super::*;
+    use crate::parameter::ParameterShape;
 
     fn paint(bundle: &Path) -> Vec<u8> {
         let source = Source::Folder(bundle.to_owned());
@@ -305,5 +306,33 @@ mod tests {
         }
         write_networks(&source, &networks, &scaled, &mut |_| ()).unwrap();
         assert!(paint(&scaled) == plain);
+    }
+
+    /// Bundles of before convolutions were stored in phases run, and paint what those that have them paint.
+    #[test]
+    fn nine_taps_paint_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, bundle) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model"), folder.path().join("bundle"));
+        let options = Options { weights: Format::F32, ..Options::default() };
+        convert(&model, &bundle, &options, &mut |_| ()).unwrap();
+        let in_phases = paint(&bundle);
+        let source = ModelSource::open(&model, &options.source).unwrap();
+        let mut networks = arch::networks(&source.configs, options.weights);
+        networks.retain(|network| network.name == "vae_decoder");
+        let mut changed = 0;
+        for parameter in networks.iter_mut().flat_map(|network| &mut network.parameters) {
+            if let ParameterShape::Matrix { phases, .. } = &mut parameter.shape {
+                changed += usize::from(std::mem::take(phases));
+            }
+        }
+        assert_eq!(changed, 3);
+        fs::remove_file(bundle.join("vae_decoder.weights")).unwrap();
+        write_networks(&source, &networks, &bundle, &mut |_| ()).unwrap();
+        let manifest = fs::read_to_string(bundle.join("bundle.json")).unwrap();
+        fs::write(bundle.join("bundle.json"), manifest.replacen("\"schema\": 3", "\"schema\": 2", 1)).unwrap();
+        let nine_taps = paint(&bundle);
+        assert_eq!(in_phases.len(), nine_taps.len());
+        let differences = in_phases.iter().zip(&nine_taps).map(|(a, b)| a.abs_diff(*b));
+        assert!(differences.max().unwrap() <= 1);
     }
 }

@@ -237,7 +237,10 @@ impl Builder {
         let format = matrix_format(self.weights, x.channels, precise);
         let gated = activation == Activation::Geglu;
         let n = if gated { 2 * features } else { features };
-        let weight = self.parameter(name, ParameterShape::Matrix { n, k: x.channels, kernel: 1, bias, gated, format });
+        let weight = self.parameter(
+            name,
+            ParameterShape::Matrix { n, k: x.channels, kernel: 1, bias, gated, phases: false, format },
+        );
         let residual_there = residual.is_some();
         let layer = Layer::Linear { weight, features, activation, residual: residual_there, quantize: false };
         let inputs: Vec<Value> = [Some(x), residual].into_iter().flatten().collect();
@@ -248,7 +251,8 @@ impl Builder {
     pub(crate) fn conv(&mut self, x: Value, name: &str, features: usize, settings: Conv) -> Value {
         let Conv { kernel, stride, padding, upsample, size, time, residual, precise, half, bias, relu } = settings;
         let format = matrix_format(self.weights, x.channels, precise);
-        let shape = ParameterShape::Matrix { n: features, k: x.channels, kernel, bias, gated: false, format };
+        let phases = upsample && size.is_none() && (kernel, stride, padding) == (3, 1, Padding::Same);
+        let shape = ParameterShape::Matrix { n: features, k: x.channels, kernel, bias, gated: false, phases, format };
         let weight = self.parameter(name, shape);
         let layer = Layer::Conv2d {
             weight,

@@ -3,8 +3,10 @@
 //! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and
 //! `conv_in.bias`. It is written and read in units that no block cuts: panels of a matrix, rows of a table.
 
+use std::ops::Range;
+
 use diffused_engine::bundle::{NewTensor, WeightShape};
-use diffused_kernels::pack::{Format, Layout, PANEL, pack_panel, unpack_panel};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel, phase_row, unpack_panel};
 use half::f16;
 
 use crate::error::Result;
@@ -46,6 +48,8 @@ pub(crate) enum ParameterShape {
         bias: bool,
         /// GEGLU: the source has all values, then all gates.
         gated: bool,
+        /// The convolution of an image that is doubled, a 3×3 one, is stored in phases.
+        phases: bool,
         /// How it is stored.
         format: Format,
     },
@@ -120,10 +124,11 @@ impl Parameter {
         NewTensor { name: self.name.clone(), shape: self.stored(), pairs }
     }
 
-    /// Outputs of a matrix as stored: GEGLU's halves each fill whole panels.
+    /// Outputs of a matrix as stored: GEGLU's halves, and each phase, fill whole panels.
     fn outputs(&self) -> usize {
         match self.shape {
             ParameterShape::Matrix { n, gated: true, .. } => 2 * (n / 2).next_multiple_of(PANEL),
+            ParameterShape::Matrix { n, phases: true, .. } => PHASES * n.next_multiple_of(PANEL),
             ParameterShape::Matrix { n, .. } => n,
             ParameterShape::Norm { .. } | ParameterShape::Slopes { .. } | ParameterShape::Table { .. } => 0,
         }
@@ -137,7 +142,9 @@ impl Parameter {
 
     fn layout(&self) -> Layout {
         match self.shape {
-            ParameterShape::Matrix { k, kernel, format, .. } => Layout { format, k, taps: kernel * kernel },
+            ParameterShape::Matrix { k, kernel, phases, format, .. } => {
+                Layout { format, k, taps: if phases { PHASES } else { kernel * kernel } }
+            }
             ParameterShape::Norm { channels: k }
             | ParameterShape::Slopes { channels: k }
             | ParameterShape::Table { columns: k, .. } => Layout { format: Format::F32, k, taps: 1 },
@@ -194,9 +201,9 @@ impl Parameter {
     ) -> Result<()> {
         let values = self.compare(source, index, unit)?;
         let (first, count, len) = match self.shape {
-            ParameterShape::Matrix { n, k, kernel, gated, .. } => {
-                let (first, end) = panel_outputs(n, gated, index);
-                (first, end - first, k * kernel * kernel)
+            ParameterShape::Matrix { k, .. } => {
+                let outputs = self.panel_outputs(index);
+                (outputs.start, outputs.len(), k * self.layout().taps)
             }
             ParameterShape::Norm { channels } | ParameterShape::Slopes { channels } => (0, channels, 1),
             ParameterShape::Table { columns, .. } => (index, 1, columns),
@@ -211,14 +218,14 @@ impl Parameter {
     fn source_rows(&self, source: &Checkpoint, index: usize) -> Result<Rows> {
         let (weight, bias_name) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
         let (first, count, len) = match self.shape {
-            ParameterShape::Matrix { n, k, kernel, gated, .. } => {
-                let (first, end) = panel_outputs(n, gated, index);
-                (first, end - first, k * kernel * kernel)
+            ParameterShape::Matrix { k, kernel, .. } => {
+                let outputs = self.panel_outputs(index);
+                (outputs.start, outputs.len(), k * kernel * kernel)
             }
             ParameterShape::Norm { channels } | ParameterShape::Slopes { channels } => (0, 1, channels),
             ParameterShape::Table { columns, .. } => (index, 1, columns),
         };
-        let mut values = vec![0.0; count * len];
+        let (mut values, mut len) = (vec![0.0; count * len], len);
         let norm = matches!(self.shape, ParameterShape::Norm { .. });
         source.read(if norm && index == 1 { &bias_name } else { &weight }, first * len, &mut values)?;
         let mut bias = Vec::new();
@@ -228,6 +235,10 @@ impl Parameter {
                 source.read(&bias_name, first, &mut bias)?;
             }
             values.chunks_exact_mut(len).for_each(|row| taps_first(row, kernel * kernel));
+            if let Some(phase) = self.phase(index) {
+                values = values.chunks_exact(len).flat_map(|row| phase_row(row, phase)).collect();
+                len = self.layout().taps * self.inputs();
+            }
             let outputs = self.scales.outputs.get(first..first + count).unwrap_or_default();
             for ((row, bias), exponent) in values.chunks_exact_mut(len).zip(&mut bias).zip(outputs) {
                 row.iter_mut().chain([bias]).for_each(|value| *value *= power_of_two(*exponent));
@@ -240,6 +251,25 @@ impl Parameter {
             }
         }
         Ok(Rows { values, len, bias })
+    }
+
+    /// The outputs of a matrix that a panel makes, as the source counts them.
+    fn panel_outputs(&self, panel: usize) -> Range<usize> {
+        let ParameterShape::Matrix { n, gated, phases, .. } = self.shape else { return 0..0 };
+        let (start, first, end) = match (gated, phases) {
+            (true, _) => (panel % 2 * (n / 2), panel / 2 * PANEL, n / 2),
+            (false, true) => (0, panel % n.div_ceil(PANEL) * PANEL, n),
+            (false, false) => (0, panel * PANEL, n),
+        };
+        start + first..start + end.min(first + PANEL)
+    }
+
+    /// The phase of a panel, if the matrix is in phases.
+    fn phase(&self, panel: usize) -> Option<usize> {
+        match self.shape {
+            ParameterShape::Matrix { n, phases: true, .. } => Some(panel / n.div_ceil(PANEL)),
+            _ => None,
+        }
     }
 
     fn check_half(&self, source: &Checkpoint, values: &[f32]) -> Result<()> {
@@ -260,15 +290,6 @@ struct Rows {
     len: usize,
     /// One for each row of a matrix.
     bias: Vec<f32>,
-}
-
-/// The first output of a panel and the one after its last, as the source counts them.
-fn panel_outputs(n: usize, gated: bool, panel: usize) -> (usize, usize) {
-    let (start, first, end) = match gated {
-        false => (0, panel * PANEL, n),
-        true => (panel % 2 * (n / 2), panel / 2 * PANEL, n / 2),
-    };
-    (start + first, start + end.min(first + PANEL))
 }
 
 /// torch's `[k][taps]` to `[taps][k]`.
@@ -302,19 +323,34 @@ fn read<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32
 mod tests {
     use super::*;
 
+    /// Of 40 outputs.
+    fn matrix(kernel: usize, gated: bool, phases: bool) -> Parameter {
+        let shape = ParameterShape::Matrix { n: 40, k: 8, kernel, bias: true, gated, phases, format: Format::Int8 };
+        Parameter::new("ff", shape)
+    }
+
     #[test]
     fn panels_of_a_gated_matrix_are_values_and_gates_by_turns() {
-        let panels: Vec<_> = (0..4).map(|panel| panel_outputs(40, true, panel)).collect();
-        assert_eq!(panels, [(0, 16), (20, 36), (16, 20), (36, 40)]);
-        assert_eq!(panel_outputs(40, false, 2), (32, 40));
+        let panels: Vec<_> = (0..4).map(|panel| matrix(1, true, false).panel_outputs(panel)).collect();
+        assert_eq!(panels, [0..16, 20..36, 16..20, 36..40]);
+        assert_eq!(matrix(1, false, false).panel_outputs(2), 32..40);
     }
 
     #[test]
     fn both_halves_of_a_gated_matrix_fill_panels() {
-        let shape = ParameterShape::Matrix { n: 40, k: 8, kernel: 1, bias: true, gated: true, format: Format::Int8 };
-        let parameter = Parameter::new("ff", shape);
+        let parameter = matrix(1, true, false);
         assert_eq!((parameter.outputs(), parameter.stored().units()), (64, 4));
         assert!(parameter.tensor().pairs);
+    }
+
+    #[test]
+    fn each_phase_fills_panels() {
+        let parameter = matrix(3, false, true);
+        assert_eq!((parameter.outputs(), parameter.stored().units()), (192, 12));
+        let panels: Vec<_> = [0, 2, 3, 11].map(|panel| (parameter.phase(panel), parameter.panel_outputs(panel))).into();
+        assert_eq!(panels, [(Some(0), 0..16), (Some(0), 32..40), (Some(1), 0..16), (Some(3), 32..40)]);
+        assert_eq!(parameter.tensors()[0].1, [40, 8, 3, 3]);
+        assert_eq!(matrix(3, false, false).phase(2), None);
     }
 
     #[test]

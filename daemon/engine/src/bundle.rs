@@ -35,8 +35,10 @@ use crate::error::{Error, Result};
 use crate::hash::{Sha256, sha256};
 use crate::quantized::QuantizedValues;
 
-/// The version of the bundle's format that this program reads.
-pub const SCHEMA: u32 = 2;
+/// The version of the bundle's format that is written. Since version 3 a matrix may be in phases.
+pub const SCHEMA: u32 = 3;
+/// The oldest version of the bundle's format that this program reads.
+const OLDEST_SCHEMA: u32 = 2;
 /// Tensors and the first block start at multiples of this many bytes.
 pub const PAGE: u64 = 4096;
 /// Blocks of a tensor are as long as fits in this many bytes, but at least one panel pair or row.

@@ -86,7 +86,8 @@ pub enum Layer {
     /// `[batch, features]`, to those of each image its own) if there is one, then the residual (f32, the output's
     /// shape) or the image that gives the size, if there is one.
     Conv2d {
-        /// The matrix (9 taps for a 3×3 kernel, 1 for 1×1).
+        /// The matrix: 9 taps for a 3×3 kernel, 1 for 1×1; or in phases (`diffused_kernels::pack`) where a 3×3 kernel
+        /// with a stride of 1 and a pixel of padding on every side slides over an input that is doubled.
         weight: String,
         /// Output channels.
         features: usize,

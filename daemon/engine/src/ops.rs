@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod conv_shape;
 mod embedding;
 mod glue;
 mod joined;
@@ -26,11 +27,12 @@ use crate::weights::{Shape, Weights};
 use values::OperatorInputs;
 
 pub(crate) use conv::rectifier;
+pub(crate) use conv_shape::conv_shape;
 pub(crate) use glue::Glue;
 pub(crate) use memory::OperatorMemory;
 pub(crate) use pool::Pool;
 pub(crate) use repeat::run as repeat;
-pub(crate) use shapes::{Operand, conv_shape, macs, outputs};
+pub(crate) use shapes::{Operand, macs, outputs};
 
 /// Runs `layer` on `inputs`; what it is the last to use goes to the pool.
 pub(crate) fn run(layer: &Layer, inputs: TVec<TValue>, weights: &mut Weights, pool: &mut Pool) -> Result<TVec<TValue>> {

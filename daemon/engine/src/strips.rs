@@ -118,8 +118,7 @@ impl RowNode {
     fn row_macs(&self, inputs: &[RowNode]) -> u64 {
         match &self.op {
             RowOp::Conv { shape, .. } => {
-                let k = shape.kernel * shape.kernel * inputs[self.inputs[0]].extent.channels;
-                (self.extent.row() * k) as u64
+                (self.extent.row() * shape.taps() * inputs[self.inputs[0]].extent.channels) as u64
             }
             RowOp::Input | RowOp::Norm { .. } | RowOp::Quantize => 0,
         }

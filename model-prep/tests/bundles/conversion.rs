@@ -70,11 +70,17 @@ fn tensors_equal_their_source_within_their_formats_error() {
         verify(&bundle, &demo(), &SourceOptions::default(), &mut |difference| differences.push(difference)).unwrap();
         assert_eq!(differences.len(), 35 + 184 + 54 + 38);
         for difference in differences {
-            // The source is in f16, so only int8 loses anything.
-            let least = if difference.format == Format::Int8 { least } else { f64::INFINITY };
+            // The source is in f16, so beside int8 only sums of its values lose anything.
+            let least = if difference.format == Format::Int8 { least } else { least_in_half(&difference) };
             assert!(difference.snr() >= least, "{difference:?}: {} dB", difference.snr());
         }
     }
+}
+
+/// The least that a weight in f16 or f32 keeps, decibels: in f16 the sums of a doubled image's phases are rounded.
+pub(crate) fn least_in_half(difference: &Difference) -> f64 {
+    let in_phases = difference.network == "vae_decoder" && difference.tensor.ends_with("upsamplers.0.conv");
+    if in_phases && difference.format == Format::F16 { 70.0 } else { f64::INFINITY }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use diffused_kernels::pack::{Format, Layout, PANEL};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES};
 use serde::{Deserialize, Serialize};
 
 use super::{BLOCK, NewTensor, PAGE};
@@ -78,8 +78,8 @@ impl WeightShape {
             WeightShape::Matrix { layout: Layout { format, k, taps }, n } => {
                 within("n", n, MAX_OUTPUTS)?;
                 within("k", k, MAX_INPUTS)?;
-                if !matches!(taps, 1 | 9) {
-                    return Err(format!("taps is {taps}; allowed are 1 and 9"));
+                if !matches!(taps, 1 | PHASES | 9) {
+                    return Err(format!("taps is {taps}; allowed are 1, {PHASES} and 9"));
                 }
                 if format == Format::Int8 && !k.is_multiple_of(4) {
                     return Err(format!("k is {k}; int8 needs a multiple of 4"));

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::manifest::{AddedToken, ManifestFields, PictureSizes, Text};
-use super::{DECODERS, ENCODERS, REQUIRED, SCHEMA};
+use super::{DECODERS, ENCODERS, OLDEST_SCHEMA, REQUIRED, SCHEMA};
 use crate::hash::is_sha256;
 use crate::sampler::{Sampler, SamplingConfig};
 
@@ -46,7 +46,7 @@ const BETA: RangeInclusive<f64> = 1e-9..=0.999;
 /// Everything about a manifest that its types do not say. The error has the key, its value and what is allowed.
 pub(super) fn check(fields: &ManifestFields) -> Result<(), String> {
     let ManifestFields { schema, name, source_sha256, text, picture, sampling, upscaler, examples, files, .. } = fields;
-    within("schema", *schema, SCHEMA..=SCHEMA)?;
+    within("schema", *schema, OLDEST_SCHEMA..=SCHEMA)?;
     within("the length of name", name.len(), 0..=MAX_TEXT)?;
     if !is_sha256(source_sha256) {
         return Err(format!("source_sha256 is {source_sha256:?}; allowed are 64 hexadecimal digits"));

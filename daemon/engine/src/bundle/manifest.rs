@@ -6,7 +6,7 @@ use std::ops::Deref;
 use diffused_kernels::pack::Format;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoencoderKind, Family, NETWORKS, SCHEMA, limits, network_files};
+use super::{AutoencoderKind, Family, NETWORKS, OLDEST_SCHEMA, SCHEMA, limits, network_files};
 use crate::sampler;
 
 /// `bundle.json`, parsed and checked: every value lies where the engine can work with it.
@@ -17,7 +17,7 @@ pub struct Manifest(ManifestFields);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestFields {
-    /// The format's version: `SCHEMA`.
+    /// The format's version: from `OLDEST_SCHEMA` to `SCHEMA`.
     pub schema: u32,
     /// The model's name, for people.
     pub name: String,
@@ -203,9 +203,9 @@ impl Manifest {
         }
         let Version { schema } =
             serde_json::from_slice(json).map_err(|error| format!("not a bundle's manifest: {error}"))?;
-        if schema != SCHEMA {
+        if !(OLDEST_SCHEMA..=SCHEMA).contains(&schema) {
             return Err(format!(
-                "the bundle has schema {schema}, this program reads {SCHEMA}; convert the model again"
+                "the bundle has schema {schema}, this program reads {OLDEST_SCHEMA} to {SCHEMA}; convert the model again"
             ));
         }
         let mut parser = serde_json::Deserializer::from_slice(json);

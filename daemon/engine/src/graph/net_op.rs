@@ -14,7 +14,7 @@ use crate::weights::{Shape, WeightsFile};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NetOp {
     pub(super) layer: Layer,
-    weights: Vec<Shape>,
+    pub(super) weights: Vec<Shape>,
 }
 
 // Attributes that are not finite are refused where a node is parsed (`layer_onnx`), so that each layer equals itself.

@@ -13,6 +13,7 @@ use super::net_op::NetOp;
 use crate::layer::{Layer, half_unit};
 use crate::ops;
 use crate::strips::{Extent, RowNode, RowOp, Segment};
+use crate::weights::Shape;
 
 /// A segment as one operator. `Schedule::run` runs it: it reports progress from inside through the caller's closure,
 /// which only the walk has.
@@ -165,7 +166,7 @@ fn segment(
             index.get(&outlet.node).copied().with_context(|| format!("{} runs before its inputs", node.name))
         };
         let inputs = read.iter().map(number).collect::<TractResult<_>>()?;
-        let row_op = row_op(&op.layer, from).with_context(|| format!("{} in strips", node.name))?;
+        let row_op = row_op(&op.layer, &op.weights, from).with_context(|| format!("{} in strips", node.name))?;
         nodes.push(RowNode { op: row_op, inputs, extent: to, weight_bytes: op.matrix_bytes() });
         index.insert(id, nodes.len() - 1);
     }
@@ -185,14 +186,14 @@ fn read(layer: &Layer, inputs: &[OutletId]) -> Option<Vec<OutletId>> {
     whole.then(|| if residual { vec![first, last] } else { vec![first] })
 }
 
-fn row_op(layer: &Layer, from: Extent) -> TractResult<RowOp> {
+fn row_op(layer: &Layer, weights: &[Shape], from: Extent) -> TractResult<RowOp> {
     match layer {
         Layer::GroupNorm { weight, groups, eps, silu, quantize } => {
             Ok(RowOp::Norm { weight: weight.clone(), groups: *groups, eps: *eps, silu: *silu, quantize: *quantize })
         }
         Layer::Conv2d { weight, half, relu, slopes, .. } => {
             let input = [1, from.height, from.width, from.channels];
-            let shape = ops::conv_shape(layer, &input, None);
+            let shape = ops::conv_shape(layer, weights, &input, None);
             let shape = shape.with_context(|| format!("{weight}: cannot convolve {input:?}"))?;
             let (weight, slopes) = (weight.clone(), slopes.clone());
             Ok(RowOp::Conv { weight, shape, half: half_unit(*half), relu: *relu, slopes })
@@ -217,7 +218,7 @@ mod tests {
     fn what_does_not_work_row_by_row_is_an_error_and_nothing_else() {
         let extent = Extent { height: 8, width: 8, channels: 4 };
         let attention = Layer::Attention { heads: 1, causal: false, int8: false, quantize: false };
-        assert!(row_op(&attention, extent).unwrap_err().to_string().contains("Attention"));
+        assert!(row_op(&attention, &[], extent).unwrap_err().to_string().contains("Attention"));
         let conv = Layer::Conv2d {
             weight: "w".into(),
             features: 4,
@@ -232,7 +233,7 @@ mod tests {
             relu: false,
             slopes: None,
         };
-        let message = row_op(&conv, extent).unwrap_err().to_string();
+        let message = row_op(&conv, &[], extent).unwrap_err().to_string();
         assert!(message.contains("w: cannot convolve"), "{message}");
     }
 }

@@ -3,9 +3,9 @@
 use diffused_kernels::{ActivationFn, ConvCall, Epilogue, Level, Rectifier, Strip};
 use tract_onnx::prelude::*;
 
+use super::conv_shape::conv_shape;
 use super::memory::OperatorMemory;
 use super::pool::Pool;
-use super::shapes::conv_shape;
 use super::values::{OperatorInputs, values, values_mut};
 use crate::error::{Error, Result};
 use crate::layer::{Layer, half_unit};
@@ -26,7 +26,7 @@ pub(super) fn run(
     let time = time.as_deref().map(values).transpose()?;
     let size = if *size { Some(inputs.value()?) } else { None };
     let size = size.map(|picture| [picture.shape()[1], picture.shape()[2]]);
-    let shape = conv_shape(layer, x.shape(), size)
+    let shape = conv_shape(layer, &[weights.shape(weight)?], x.shape(), size)
         .ok_or_else(|| Error::Internal(format!("{weight}: cannot convolve {:?}", x.shape())))?;
     let mut out = match residual {
         true => inputs.tensor(pool)?,

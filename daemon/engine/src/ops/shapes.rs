@@ -3,20 +3,18 @@
 //! Everything is checked here, when a schedule is made: a graph that does not fit its weights is refused before
 //! anything runs, and the operators themselves need no checks.
 
-use diffused_kernels::pack::{Format, PANEL};
-use diffused_kernels::{ConvShape, MOST_TERMS};
+use diffused_kernels::MOST_TERMS;
+use diffused_kernels::pack::{Format, PANEL, PHASES};
 use tract_onnx::prelude::*;
 
-use crate::layer::{Activation, Layer, Padding};
+use super::conv_shape::{conv_shape, in_phases};
+use crate::layer::{Activation, Layer};
 use crate::weights::Shape;
 
 /// Kind of values and shape of a tensor.
 pub(crate) type Operand = (DatumType, TVec<usize>);
 
 type Checked<T> = Result<T, String>;
-
-/// The most pixels of a side; a graph that enlarges beyond them is not a model's.
-const MAX_PIXELS: usize = 1 << 16;
 
 const F32: DatumType = DatumType::F32;
 const I8: DatumType = DatumType::I8;
@@ -70,13 +68,17 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             let (weights, slopes) = weights.split_at(weights.len().min(1));
             let x = activations(inputs, weights)?;
             check_slopes(slopes, *features)?;
-            matrix(weights, kernel.saturating_mul(*kernel), last(&x)?, *features)?;
+            let (taps, outputs) = match in_phases(layer, weights) {
+                true => (PHASES, features.div_ceil(PANEL).saturating_mul(PHASES * PANEL)),
+                false => (kernel.saturating_mul(*kernel), *features),
+            };
+            matrix(weights, taps, last(&x)?, outputs)?;
             expect_time(*time, inputs, &x, *features)?;
             if *size && (*residual || !upsample) {
                 return Err("a size is for a convolution that enlarges and has no residual".into());
             }
             let size = if *size { Some(any_picture(inputs.next())?) } else { None };
-            let out = convolved(layer, &x, size)?;
+            let out = convolved(layer, weights, &x, size)?;
             expect_if(*residual, inputs, &out)?;
             out
         }
@@ -114,10 +116,10 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
 pub(crate) fn macs(layer: &Layer, weights: &[Shape], inputs: &[TVec<usize>], output: &[usize]) -> u64 {
     let all = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     match (layer, weights, inputs) {
-        (Layer::Linear { .. } | Layer::Conv2d { .. }, [Shape::Matrix { layout, n }, ..], _) => {
-            let pixels = all(&output[..output.len().saturating_sub(1)]);
-            pixels * (layout.k * layout.taps * n) as u64
+        (Layer::Linear { .. }, [Shape::Matrix { layout, n }, ..], _) => {
+            all(&output[..output.len().saturating_sub(1)]) * (layout.k * n) as u64
         }
+        (Layer::Conv2d { .. }, [Shape::Matrix { layout, .. }, ..], _) => all(output) * (layout.k * layout.taps) as u64,
         // The scores of each query with each key, and as many for the values.
         (Layer::Attention { .. }, _, [q, k, _]) => {
             2 * all(q) * k[1..k.len().saturating_sub(1)].iter().map(|&size| size as u64).product::<u64>()
@@ -159,32 +161,13 @@ fn attention(inputs: &mut std::slice::Iter<Operand>, heads: usize, causal: bool,
     Ok(q)
 }
 
-fn convolved(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Checked<TVec<usize>> {
+fn convolved(layer: &Layer, weights: &[Shape], x: &[usize], size: Option<[usize; 2]>) -> Checked<TVec<usize>> {
     let Layer::Conv2d { features, .. } = layer else {
         return Err("not a convolution".into());
     };
     let to = || size.map_or(String::new(), |[height, width]| format!(" enlarged to {height}x{width}"));
-    let shape = conv_shape(layer, x, size).ok_or_else(|| format!("cannot convolve {x:?}{}", to()))?;
+    let shape = conv_shape(layer, weights, x, size).ok_or_else(|| format!("cannot convolve {x:?}{}", to()))?;
     Ok(tvec![shape.batch, shape.out_height(), shape.out_width(), *features])
-}
-
-/// The kernels' view of a convolution over `x`, `[batch, height, width, channels]`, and the height and width that its
-/// last input gives if it has one for that.
-pub(crate) fn conv_shape(layer: &Layer, x: &[usize], size: Option<[usize; 2]>) -> Option<ConvShape> {
-    let Layer::Conv2d { kernel, stride, padding, upsample, .. } = *layer else { return None };
-    let [batch, height, width, _] = *x else { return None };
-    let pad_end_only = padding == Padding::End;
-    let twice = [height.checked_mul(2)?, width.checked_mul(2)?];
-    let enlarged = upsample.then_some(size.unwrap_or(twice));
-    let seen = enlarged.unwrap_or([height, width]);
-    let doubled = |(twice, seen): (usize, usize)| twice.abs_diff(seen) <= 1;
-    let enlarges = enlarged.is_none() || twice.into_iter().zip(seen).all(doubled);
-    let least = if kernel == 3 && pad_end_only { 2 } else { 1 };
-    let fits = matches!(kernel, 1 | 3)
-        && matches!(stride, 1 | 2)
-        && batch > 0
-        && seen.iter().all(|side| (least..=MAX_PIXELS).contains(side));
-    (fits && enlarges).then_some(ConvShape { batch, height, width, kernel, stride, pad_end_only, enlarged })
 }
 
 /// Height and width of an image of any kind of values.
@@ -281,27 +264,7 @@ mod tests {
     use diffused_kernels::pack::Layout;
 
     use super::*;
-
-    /// What comes out of a 3×3 convolution over an image of 5×4, enlarged to that of the second input if there is one.
-    fn enlarged(size: Option<Operand>, residual: bool) -> Checked<TVec<Operand>> {
-        let layer = Layer::Conv2d {
-            weight: "w".into(),
-            features: 6,
-            kernel: 3,
-            stride: 1,
-            padding: Padding::Same,
-            upsample: true,
-            size: size.is_some(),
-            time: false,
-            residual,
-            half: 0,
-            relu: false,
-            slopes: None,
-        };
-        let weights = [Shape::Matrix { layout: Layout { format: Format::F32, k: 2, taps: 9 }, n: 6 }];
-        let inputs: Vec<Operand> = [(F32, tvec![1, 5, 4, 2])].into_iter().chain(size).collect();
-        outputs(&layer, &weights, &inputs)
-    }
+    use crate::layer::Padding;
 
     fn linear(activation: Activation, features: usize, format: Format, k: usize, n: usize) -> Checked<TVec<Operand>> {
         let layer = Layer::Linear { weight: "w".into(), features, activation, residual: false, quantize: false };
@@ -363,26 +326,5 @@ mod tests {
             let message = outputs(&Layer::Quantize {}, &[], &[(F32, dims)]).unwrap_err();
             assert!(message.contains("its result would be"), "{message}");
         }
-    }
-
-    #[test]
-    fn a_picture_is_doubled_or_enlarged_to_the_size_of_another() {
-        assert_eq!(enlarged(None, false).unwrap()[0].1[..], [1, 10, 8, 6]);
-        for (height, width) in [(9, 7), (10, 8), (11, 9)] {
-            let found = enlarged(Some((DatumType::F16, tvec![1, height, width, 3])), false).unwrap();
-            assert_eq!(found[0].1[..], [1, height, width, 6]);
-        }
-    }
-
-    #[test]
-    fn other_enlargements_are_refused() {
-        for (height, width) in [(8, 8), (12, 8), (10, 6), (10, 10)] {
-            let message = enlarged(Some((F32, tvec![1, height, width, 3])), false).unwrap_err();
-            assert!(message.contains(&format!("enlarged to {height}x{width}")), "{message}");
-        }
-        let message = enlarged(Some((F32, tvec![1, 10])), false).unwrap_err();
-        assert!(message.contains("a picture is wanted"), "{message}");
-        let message = enlarged(Some((F32, tvec![1, 10, 8, 6])), true).unwrap_err();
-        assert!(message.contains("no residual"), "{message}");
     }
 }
