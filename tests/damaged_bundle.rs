@@ -36,7 +36,7 @@ fn a_damaged_bundle() {
     check_damaged("bundle.json", cut, &["manifest"]);
     let future = |file: &Path| {
         let text = fs::read_to_string(file).unwrap();
-        fs::write(file, text.replacen("\"schema\": 2", "\"schema\": 9", 1)).unwrap();
+        fs::write(file, text.replacen("\"schema\": 3", "\"schema\": 9", 1)).unwrap();
     };
     check_damaged("bundle.json", future, &["schema 9", "convert the model again"]);
 }
