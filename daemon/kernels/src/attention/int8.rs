@@ -7,15 +7,14 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::ptr::null;
+use std::ptr::{null, null_mut};
 
 use super::packed::{PackedHead, PackedQueries};
 use super::parts::{self, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, LEAST_SHARE, query_scale};
-use crate::scalar::math::{DITHERS, WEIGHT_BITS};
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, Simd, SimdFn, math, reserve, reserve_lines, transpose};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve, transpose};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
 /// once for all of them costs little.
@@ -42,8 +41,8 @@ pub(super) fn release_scratch() {
 struct Int8Scratch {
     head: PackedHead,
     queries: PackedQueries,
-    /// A block's scores before the queries' scales: `[panel of the pair][key][16]`.
-    scores: Vec<Line>,
+    /// A block's scores: `[panel of the pair][2 keys]`.
+    scores: Vec<Scores>,
     /// Their weights: `[panel of the pair][4 keys][16][4]`.
     weights: Vec<Chunk<u8>>,
     /// Per panel the greatest power so far.
@@ -54,7 +53,7 @@ struct Int8Scratch {
 
 /// What a block has of two panels' softmax: each query's greatest score, and what its weights count beside the greatest so far.
 struct BlockShare {
-    greatest: [Line; 2],
+    greatest: [[i16; LANES]; 2],
     share: [Line; 2],
 }
 
@@ -95,7 +94,7 @@ impl Int8Task<'_> {
     fn start<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
         let (d, panels) = (self.head.head_dim(), QUERIES / LANES);
         let scratch = &mut *self.scratch;
-        reserve_lines(&mut scratch.scores, 2 * BLOCK);
+        reserve(&mut scratch.scores, 2 * BLOCK / 2, Scores([0; 2 * LANES]));
         reserve(&mut scratch.weights, 2 * BLOCK / 4, Chunk([0; CHUNK]));
         for (lines, len, value) in
             [(&mut scratch.max, panels, f32::NEG_INFINITY), (&mut scratch.sums, panels * (d + 1), 0.0)]
@@ -103,7 +102,8 @@ impl Int8Task<'_> {
             lines.clear();
             lines.resize(len, Line([value; LANES]));
         }
-        scratch.queries.pack(simd, &mut self.head, queries.start, queries.len(), query_scale(d));
+        let unit = query_scale(d) * scratch.head.unit;
+        scratch.queries.pack(simd, &mut self.head, queries.start, queries.len(), unit);
     }
 
     /// The queries' results: the sums over the weights, by the dimensions' scales.
@@ -132,14 +132,18 @@ impl Int8Scratch {
     #[inline(always)]
     fn add_block<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
         self.score(simd, block, pair);
-        let mut of_block = BlockShare { greatest: [Line::ZERO; 2], share: [Line::ZERO; 2] };
+        let mut of_block = BlockShare { greatest: [[0; LANES]; 2], share: [Line::ZERO; 2] };
         let mut counts = false;
         for (slot, panel) in pair.clone().enumerate() {
             counts |= self.raise_max(simd, block.len(), (slot, panel), &mut of_block);
         }
         if counts {
             for (slot, panel) in pair.clone().enumerate() {
-                self.weigh(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
+                if self.queries.powers[panel].doubled {
+                    self.weigh::<S, true>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
+                } else {
+                    self.weigh::<S, false>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
+                }
             }
             self.add_values(simd, block, pair, &of_block.share);
         }
@@ -150,27 +154,28 @@ impl Int8Scratch {
     fn score<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
         let (head, queries) = (&self.head, &self.queries);
         let both = [pair.start, pair.end - 1];
-        // SAFETY: there are whole chunks and a scale for each of the block's keys, as many quads and a sum for each query of the
-        // panels, and a line of scores for each panel and key.
-        unsafe {
-            in_tiles(
-                simd,
-                DotTile {
-                    rows: head.k[block.start..].as_ptr().cast(),
-                    chunk_stride: head.keys * CHUNK,
-                    count: block.len(),
-                    panels: both.map(|panel| queries.q[panel * queries.quads..].as_ptr().cast()),
-                    weight_sums: both.map(|panel| queries.sums[panel].as_ptr().cast()),
-                    pair: pair.len() == 2,
-                    k: 4 * queries.quads,
-                    scales: head.k_scale[block.start..].as_ptr(),
-                    by_lane: false,
-                    row_sums: null(),
-                    fresh: true,
-                    sums: self.scores.as_mut_ptr().cast(),
-                    panel_stride: BLOCK * LANES,
-                },
-            );
+        let count = block.len().next_multiple_of(2);
+        let dots = DotTile {
+            rows: head.k[block.start..].as_ptr().cast(),
+            chunk_stride: head.even_keys() * CHUNK,
+            count,
+            panels: both.map(|panel| queries.q[panel * queries.quads..].as_ptr().cast()),
+            weight_sums: both.map(|panel| queries.sums[panel].as_ptr().cast()),
+            pair: pair.len() == 2,
+            k: 4 * queries.quads,
+            scales: null(),
+            by_lane: false,
+            row_sums: null(),
+            fresh: true,
+            sums: null_mut(),
+            panel_stride: 0,
+        };
+        let (factors, scores) = (head.k_factor[block.start..].as_ptr(), self.scores.as_mut_ptr());
+        let whole = ScoreTile { dots, factors, shift: head.shift, scores, panel_stride: BLOCK / 2 };
+        for first in (0..count).step_by(S::ROWS) {
+            // SAFETY: there are whole chunks and a factor for each of the block's keys, an even number, as many quads and a sum for
+            // each query of the panels, and room for the scores of each panel and key.
+            unsafe { simd.score_tile(&whole.part(first, S::ROWS.min(count - first))) }
         }
     }
 
@@ -184,9 +189,9 @@ impl Int8Scratch {
         (slot, panel): (usize, usize),
         of_block: &mut BlockShare,
     ) -> bool {
-        let greatest = greatest(simd, &self.scores[slot * BLOCK..][..keys]);
-        simd.store(greatest, &mut of_block.greatest[slot].0);
-        let top = simd.mul(greatest, simd.load(&self.queries.scale[panel].0));
+        let greatest = greatest(simd, &self.scores[slot * BLOCK / 2..][..keys.div_ceil(2)]);
+        of_block.greatest[slot] = greatest;
+        let top = simd.mul(simd.load(&greatest.map(f32::from)), simd.load(&self.queries.unit[panel].0));
         let before = self.max[panel];
         let max = simd.max(top, simd.load(&before.0));
         simd.store(max, &mut self.max[panel].0);
@@ -203,20 +208,30 @@ impl Int8Scratch {
         of_block.share[slot].0 != [0.0; LANES]
     }
 
-    /// A panel's weights.
+    /// A panel's weights. Differences of scores are doubled where `DOUBLED` is set.
     #[inline(always)]
-    fn weigh<S: Simd>(&mut self, simd: S, keys: usize, (slot, panel): (usize, usize), greatest: &Line) {
-        let (greatest, scale) = (simd.load(&greatest.0), simd.load(&self.queries.scale[panel].0));
-        let bits = simd.splat(WEIGHT_BITS);
-        let fours = self.scores[slot * BLOCK..][..keys.next_multiple_of(4)].as_chunks::<4>().0;
-        let dithers = DITHERS.as_chunks::<4>().0;
-        for ((scores, dithers), out) in fours.iter().zip(dithers).zip(&mut self.weights[slot * BLOCK / 4..]) {
-            let mut weights = [bits; 4];
-            for ((weight, score), dither) in weights.iter_mut().zip(scores).zip(dithers) {
-                let power = simd.fma(simd.sub(simd.load(&score.0), greatest), scale, bits);
-                *weight = math::weight(simd, power, simd.splat(*dither));
+    fn weigh<S: Simd, const DOUBLED: bool>(
+        &mut self,
+        simd: S,
+        keys: usize,
+        (slot, panel): (usize, usize),
+        greatest: &[i16; LANES],
+    ) {
+        let powers = &self.queries.powers[panel];
+        let base = simd.of_queries(&std::array::from_fn(|l| greatest[l].wrapping_sub(powers.above[l])));
+        let (factor, least) = (simd.of_queries(&powers.factor), simd.of_queries(&powers.least));
+        let multiple = simd.of_queries(&powers.multiple);
+        let fours = self.scores[slot * BLOCK / 2..][..2 * keys.div_ceil(4)].as_chunks::<2>().0;
+        for (i, (scores, out)) in fours.iter().zip(&mut self.weights[slot * BLOCK / 4..]).enumerate() {
+            let mut of_keys = [base; 2];
+            for (power, scores) in of_keys.iter_mut().zip(scores) {
+                let mut difference = simd.sub_words(simd.load_scores(scores), base);
+                if DOUBLED {
+                    difference = simd.mul_words(simd.max_words(difference, least), multiple);
+                }
+                *power = simd.scale_words(difference, factor);
             }
-            simd.store_weights(weights, &mut out.0);
+            simd.store_powers(of_keys, 4 * i, &mut out.0);
         }
     }
 
@@ -251,20 +266,20 @@ impl Int8Scratch {
 
 /// The greatest score of each query.
 #[inline(always)]
-fn greatest<S: Simd>(simd: S, scores: &[Line]) -> S::F {
+fn greatest<S: Simd>(simd: S, scores: &[Scores]) -> [i16; LANES] {
     // As many as hide the latency of a comparison.
-    let mut greatest = [simd.splat(f32::NEG_INFINITY); 4];
+    let mut greatest = [simd.load_scores(&scores[0]); 4];
     let (fours, rest) = scores.as_chunks::<4>();
     for four in fours {
-        for (greatest, score) in greatest.iter_mut().zip(four) {
-            *greatest = simd.greater(simd.load(&score.0), *greatest);
+        for (greatest, scores) in greatest.iter_mut().zip(four) {
+            *greatest = simd.max_words(simd.load_scores(scores), *greatest);
         }
     }
-    for score in rest {
-        greatest[0] = simd.greater(simd.load(&score.0), greatest[0]);
+    for scores in rest {
+        greatest[0] = simd.max_words(simd.load_scores(scores), greatest[0]);
     }
     let [a, b, c, d] = greatest;
-    simd.greater(simd.greater(a, b), simd.greater(c, d))
+    simd.greatest_of_keys(simd.max_words(simd.max_words(a, b), simd.max_words(c, d)))
 }
 
 /// A tile of any number of rows, as many at a time as the level takes.

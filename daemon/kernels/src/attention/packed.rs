@@ -1,9 +1,10 @@
 //! A head's queries, keys and values in int8, packed for the inner loops of attention.
 
 use super::parts::HeadQueries;
-use crate::scalar::attention::BLOCK;
+use crate::scalar::attention::{BLOCK, sum_of_magnitudes};
 use crate::scalar::rows::TINY;
-use crate::simd::{CHUNK, Chunk, LANES, Line, Simd, math, reserve, reserve_lines, transpose};
+use crate::scalar::weights::{KeyUnit, PowerScale, score_shift};
+use crate::simd::{CHUNK, Chunk, LANES, Line, OfKey, Simd, math, reserve, reserve_lines, transpose};
 
 /// Lines of a chunk's values before they are quantized.
 const LINES: usize = CHUNK / LANES;
@@ -12,10 +13,16 @@ const LINES: usize = CHUNK / LANES;
 #[derive(Default)]
 pub(super) struct PackedHead {
     /// The number of keys.
-    pub(super) keys: usize,
-    /// Keys, less their mean: `[64 dimensions][key][64]`, XORed with [`Simd::FLIP`], and a scale for each.
+    keys: usize,
+    /// Keys, less their mean: `[64 dimensions][key][64]`, XORed with [`Simd::FLIP`]. The last of an odd number is there twice.
     pub(super) k: Vec<Chunk<u8>>,
-    pub(super) k_scale: Vec<f32>,
+    /// The keys' scales beside the greatest, of [`KeyUnit::factor`].
+    pub(super) k_factor: Vec<OfKey>,
+    /// How far products with the keys are shifted to be scores.
+    pub(super) shift: u32,
+    /// What a score of 1 is, beside the query's scale.
+    pub(super) unit: f32,
+    k_scale: Vec<f32>,
     /// Values: `[64 keys][row][64]`; a row is a dimension, or, last, 1 for each key. What would be of keys past the last is 0.
     pub(super) v: Vec<Chunk<u8>>,
     /// For each [`BLOCK`] the sum of each row, times 128, where [`Simd::FLIP`] is 0.
@@ -41,15 +48,22 @@ impl PackedHead {
         self.pack_values(simd, queries);
     }
 
+    /// The number of keys in `k`.
+    pub(super) fn even_keys(&self) -> usize {
+        self.keys.next_multiple_of(2)
+    }
+
     fn reserve(&mut self, queries: &HeadQueries) {
         let d = queries.head_dim();
         (self.keys, self.rows) = (queries.shape().keys, d + 1);
+        let even_keys = self.even_keys();
         for lines in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale] {
             lines.clear();
             lines.resize(queries.depth(), Line::ZERO);
         }
-        reserve(&mut self.k, d.div_ceil(CHUNK) * self.keys, Chunk([0; CHUNK]));
+        reserve(&mut self.k, d.div_ceil(CHUNK) * even_keys, Chunk([0; CHUNK]));
         reserve(&mut self.k_scale, self.keys, 0.0);
+        reserve(&mut self.k_factor, even_keys, [0; 4]);
         reserve(&mut self.v, self.keys.div_ceil(CHUNK) * self.rows, Chunk([0; CHUNK]));
         self.v_sums.clear();
         self.v_sums.resize(self.keys.div_ceil(BLOCK) * self.rows, 0);
@@ -78,12 +92,28 @@ impl PackedHead {
 
     #[inline(always)]
     fn pack_keys<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+        let (keys, mut most) = (self.even_keys(), 0);
         for key in 0..self.keys {
             self.row.fill(queries.key(simd, key), |c, k| simd.sub(simd.load(k), simd.load(&self.mean[c].0)), simd);
-            let (k, keys) = (&mut self.k, self.keys);
+            let mut sum = 0;
+            let k = &mut self.k;
             self.k_scale[key] = self.row.quantize(simd, |c, bytes| {
+                sum += sum_of_magnitudes(&bytes);
                 k[c * keys + key].0 = bytes.map(|byte| byte as u8 ^ S::FLIP);
             });
+            most = most.max(sum);
+        }
+        if keys > self.keys {
+            let chunks = queries.head_dim().div_ceil(CHUNK);
+            self.k[..chunks * keys].chunks_mut(keys).for_each(|chunk| chunk[keys - 1] = chunk[keys - 2]);
+        }
+        self.shift = score_shift(most);
+        let scales = &self.k_scale[..self.keys];
+        let unit =
+            KeyUnit::new(scales.iter().fold(0.0, |max, scale| if *scale > max { *scale } else { max }), self.shift);
+        self.unit = unit.unit;
+        for (factor, scale) in self.k_factor.iter_mut().zip(scales.iter().chain(scales.last())) {
+            *factor = [unit.factor(*scale); 4];
         }
     }
 
@@ -91,7 +121,7 @@ impl PackedHead {
     #[inline(always)]
     fn pack_values<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
         let d = self.rows - 1;
-        // Leaves an integer from −127 to 127 where `store_weights` reads it.
+        // Leaves an integer from −127 to 127 where `store_bytes` reads it.
         let integer = simd.splat(math::FIXED_POINT + if S::FLIP == 0 { 128.0 } else { 0.0 });
         for (chunk, rows) in self.v.chunks_exact_mut(self.rows).enumerate().take(self.keys.div_ceil(CHUNK)) {
             let first = chunk * CHUNK;
@@ -110,7 +140,7 @@ impl PackedHead {
                         *integer = simd.add(rounded, *integer);
                     }
                     let mut bytes = Chunk([0; CHUNK]);
-                    simd.store_weights(four, &mut bytes.0);
+                    simd.store_bytes(four, &mut bytes.0);
                     *line = simd.load(bytes.floats());
                 }
                 for (row, line) in rows.iter_mut().zip(transpose(simd, lines)) {
@@ -169,6 +199,30 @@ impl PaddedRow {
     }
 }
 
+/// [`PowerScale`] of a panel's queries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PanelPowers {
+    pub(super) factor: [i16; LANES],
+    pub(super) above: [i16; LANES],
+    /// Whether differences of scores are doubled for any query: the least that may be, and what multiplies them.
+    pub(super) doubled: bool,
+    pub(super) least: [i16; LANES],
+    pub(super) multiple: [i16; LANES],
+}
+
+impl PanelPowers {
+    fn new(units: &[f32; LANES]) -> PanelPowers {
+        let scales = units.map(PowerScale::new);
+        PanelPowers {
+            factor: scales.map(|scale| scale.factor),
+            above: scales.map(|scale| scale.above),
+            doubled: scales.iter().any(|scale| scale.doublings > 0),
+            least: scales.map(|scale| scale.least()),
+            multiple: scales.map(|scale| 1 << scale.doublings),
+        }
+    }
+}
+
 /// Some panels of queries.
 #[derive(Default)]
 pub(super) struct PackedQueries {
@@ -178,28 +232,32 @@ pub(super) struct PackedQueries {
     pub(super) quads: usize,
     /// The sums of the queries' values, where [`Simd::FLIP`] is not 0.
     pub(super) sums: Vec<[i32; LANES]>,
-    /// The queries' scales.
-    pub(super) scale: Vec<Line>,
+    /// What a score of 1 is for each query, as a power of 2.
+    pub(super) unit: Vec<Line>,
+    /// How the queries' scores become powers of 2.
+    pub(super) powers: Vec<PanelPowers>,
     row: PaddedRow,
     /// A panel's quantized queries: `[64 dimensions][16][64]`.
     bytes: Vec<Chunk<u8>>,
 }
 
 impl PackedQueries {
-    /// Packs `count` queries from `first` on; those that are missing in the last panel are zeros. Scores are multiplied by `scale`.
+    /// Packs `count` queries from `first` on; those that are missing in the last panel are zeros. A score of 1 is `unit` by the
+    /// query's scale.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &mut HeadQueries, first: usize, count: usize, scale: f32) {
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &mut HeadQueries, first: usize, count: usize, unit: f32) {
         let (d, panels) = (queries.head_dim(), count.div_ceil(LANES));
         let chunks = d.div_ceil(CHUNK);
         self.quads = d.div_ceil(4);
         self.row.reserve(d);
         reserve(&mut self.q, panels * self.quads, Chunk([0; CHUNK]));
         reserve(&mut self.sums, panels, [0; LANES]);
-        reserve_lines(&mut self.scale, panels);
+        reserve_lines(&mut self.unit, panels);
+        self.powers.clear();
         reserve(&mut self.bytes, chunks * LANES, Chunk([0; CHUNK]));
         for panel in 0..panels {
-            let (sums, scales) = (&mut self.sums[panel], &mut self.scale[panel].0);
-            (*sums, *scales) = ([0; LANES], [0.0; LANES]);
+            let (sums, units) = (&mut self.sums[panel], &mut self.unit[panel].0);
+            (*sums, *units) = ([0; LANES], [0.0; LANES]);
             self.bytes.fill(Chunk([0; CHUNK]));
             for lane in 0..LANES.min(count - panel * LANES) {
                 self.row.fill(queries.query(simd, first + panel * LANES + lane), |_, q| simd.load(q), simd);
@@ -209,8 +267,9 @@ impl PackedQueries {
                     }
                     self.bytes[c * LANES + lane].0 = bytes.map(|byte| byte as u8);
                 });
-                scales[lane] = of_row * scale;
+                units[lane] = of_row * unit;
             }
+            self.powers.push(PanelPowers::new(units));
             let panel = &mut self.q[panel * self.quads..(panel + 1) * self.quads];
             for (quads, rows) in panel.chunks_mut(LANES).zip(self.bytes.as_chunks::<LANES>().0) {
                 let columns = transpose(simd, std::array::from_fn(|row| simd.load(rows[row].floats())));

@@ -1,8 +1,9 @@
 //! Attention with an online softmax: the scores of a block of keys at a time.
 
 use super::fold_lanes;
-use super::math::{self, WEIGHT_BITS};
+use super::math;
 use super::rows::{TINY, quantize_row};
+use super::weights::{KeyUnit, PowerScale, score, score_shift, weight};
 
 /// Keys in a block. Part of the specification: the running maximum is known block by block.
 pub(crate) const BLOCK: usize = 128;
@@ -39,26 +40,30 @@ pub(crate) fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mu
 /// [`attend`] with both products in int8 (after Zhang et al. 2024, "SageAttention").
 ///
 /// Keys lose their mean, which changes no softmax. Query and keys are quantized as rows; values by dimension, with
-/// `max|v| / 127` over all keys. Per block: scores `s = dot · (key's scale)`, their greatest `g`, and its power
-/// `top = g · (query's scale)`; weights are the integers `p` of [`math::weight`], relative to `g`; with the running maximum
-/// `m` of `top`, each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`, where
-/// all values are 1. Last, `o · (1 / l)` by the dimension's scale.
+/// `max|v| / 127` over all keys. Per block: scores `s` of [`score`], integers in a unit of the query and the head; their greatest
+/// `g`, and its power `top = g · unit`; weights are the integers `p` of [`weight`], relative to `g`; with the running maximum `m`
+/// of `top`, each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`, where all
+/// values are 1. Last, `o · (1 / l)` by the dimension's scale.
 pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
     let mean = mean(keys);
     let centred: Vec<_> = keys.iter().map(|key| quantized(key.iter().zip(&mean).map(|(k, m)| k - m))).collect();
+    let shift = score_shift(centred.iter().map(|(key, _)| sum_of_magnitudes(key)).fold(0, u32::max));
+    let key_unit =
+        KeyUnit::new(centred.iter().fold(0.0, |max, (_, scale)| if *scale > max { *scale } else { max }), shift);
     let (query, scale) = quantized(query.iter().copied());
-    let scale = scale * query_scale(query.len());
+    let unit = scale * (query_scale(query.len()) * key_unit.unit);
+    let power_scale = PowerScale::new(unit);
     let (inverse, value_scale): (Vec<_>, Vec<_>) = (0..out.len()).map(|i| scales_of_values(values, i)).unzip();
     let (mut max, mut sums) = (f32::NEG_INFINITY, vec![0f32; out.len() + 1]);
     for (keys, values) in centred.chunks(BLOCK).zip(values.chunks(BLOCK)) {
-        let scores: Vec<f32> = keys.iter().map(|(key, scale)| (dot(&query, key) as f32).mul_add(*scale, 0.0)).collect();
-        let greatest = greatest(f32::NEG_INFINITY, &scores);
-        let (before, top) = (max, greatest * scale);
+        let scores: Vec<i16> =
+            keys.iter().map(|(key, scale)| score(dot(&query, key), shift, key_unit.factor(*scale))).collect();
+        let greatest = scores.iter().fold(i16::MIN, |max, s| max.max(*s));
+        let (before, top) = (max, f32::from(greatest) * unit);
         max = if top > before { top } else { before };
         let (faded, share) = (math::exp2(before - max), math::exp2(top - max));
         let share = if top - max < LEAST_SHARE { 0.0 } else { share };
-        let weights =
-            scores.iter().enumerate().map(|(j, s)| math::weight((s - greatest).mul_add(scale, WEIGHT_BITS), j));
+        let weights = scores.iter().enumerate().map(|(j, s)| weight(power_scale.power(*s, greatest), j));
         let weights: Vec<u8> = weights.collect();
         for (i, sum) in sums.iter_mut().enumerate() {
             let value = |v: &&[f32]| if i == v.len() { 1 } else { (v[i] * inverse[i]).round_ties_even() as i8 };
@@ -121,6 +126,11 @@ fn quantized(row: impl Iterator<Item = f32>) -> (Vec<i8>, f32) {
     let mut q = vec![0; row.len()];
     let scale = quantize_row(&row, &mut q);
     (q, scale)
+}
+
+/// A key's magnitudes, summed.
+pub(crate) fn sum_of_magnitudes(key: &[i8]) -> u32 {
+    key.iter().map(|k| u32::from(k.unsigned_abs())).sum()
 }
 
 /// What quantizes a dimension of the values, and what undoes it.

@@ -20,29 +20,6 @@ pub(crate) const EXP2_MIN: f32 = -125.0;
 /// `2^r` for |r| ≤ ½, highest power first (Cephes, `exp2f`).
 pub(crate) const EXP2: [f32; 7] =
     [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_6e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0];
-/// log2 of the greatest weight in int8 attention, 254.5: the polynomial's error and the dither's 255/256 keep it below 256.
-pub(crate) const WEIGHT_BITS: f32 = 7.991_522_3;
-/// Powers of 2 below this give no weight.
-pub(crate) const WEIGHT_MIN: f32 = -16.0;
-/// `2^r` for |r| ≤ ½, highest power first: a minimax fit of the relative error, 0.0017, less than what rounding to a weight of
-/// eight bits does.
-pub(crate) const WEIGHT: [f32; 3] = [0.238_428_94, 0.703_448, 1.000_443_1];
-/// Added to a number, it leaves the number's nearest integer, plus f32's exponent bias, in the lowest bits.
-pub(crate) const EXPONENT: f32 = 12_583_039.0;
-/// Added to a number from 0 to below 256, it leaves the number in units of 1/256 in the lowest bits.
-pub(crate) const FIXED_POINT: f32 = 49_152.0;
-/// What is added to a weight before its fraction is dropped, and to read it: for key `j` of a block [`FIXED_POINT`] and its
-/// dither, the seven bits of `j` in reverse as a fraction, and 1/256. So weights below 1 count on average as much as they should
-/// (van der Corput's sequence), where rounding would drop all of those below ½.
-pub(crate) const DITHERS: [f32; 128] = {
-    let mut dithers = [0.0; 128];
-    let mut j = 0;
-    while j < 128 {
-        dithers[j] = FIXED_POINT + ((j as u8).reverse_bits() + 1) as f32 / 256.0;
-        j += 1;
-    }
-    dithers
-};
 /// Beyond this `erf` is 1, or one step of f32 less.
 pub(crate) const ERF_MAX: f32 = 4.0;
 /// `erf(x) = x P(x²) / Q(x²)`: P, highest power first (Eigen, `generic_fast_erf_float`).
@@ -88,16 +65,6 @@ pub fn exp2(x: f32) -> f32 {
     let n = bounded.round_ties_even();
     let p = polynomial(bounded - n, &EXP2);
     if x < EXP2_MIN { 0.0 } else { scale_by_power(p, n) }
-}
-
-/// The weight, 0 to 255, of key `j` of a block in int8 attention: `⌊2^x + dither⌋` in steps of 1/256, for `x` up to
-/// log₂ 254.5.
-pub fn weight(x: f32, j: usize) -> u8 {
-    let bounded = if x > WEIGHT_MIN { x } else { WEIGHT_MIN };
-    let shifted = bounded + EXPONENT;
-    let power = f32::from_bits(shifted.to_bits() << 23);
-    let fixed = polynomial(bounded - (shifted - EXPONENT), &WEIGHT).mul_add(power, DITHERS[j]);
-    (fixed.to_bits() >> 8) as u8
 }
 
 /// The error function.
@@ -151,7 +118,6 @@ mod tests {
         assert_eq!((exp(-88.0), exp2(-126.0), exp2(f32::NEG_INFINITY)), (0.0, 0.0, 0.0));
         assert!((1.0 - erf(100.0)).abs() < 2e-7 && erf(-100.0) == -erf(100.0));
         assert!((gelu(50.0) - 50.0).abs() < 1e-5 && gelu(-50.0).abs() < 1e-5);
-        assert!((0..128).all(|j| weight(f32::NEG_INFINITY, j) == 0 && weight(WEIGHT_BITS, j) >= 254));
         assert_eq!(exp(1000.0), exp(88.0));
         assert!(exp(f32::NAN).is_nan() && silu(f32::NAN).is_nan());
     }

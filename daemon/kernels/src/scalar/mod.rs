@@ -9,6 +9,7 @@ pub mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod rows;
+pub(crate) mod weights;
 
 /// The sum of sixteen lanes, in their order.
 pub(crate) fn fold_lanes(mut lanes: [f32; 16]) -> f32 {

@@ -1,11 +1,13 @@
 //! AVX2: a vector of sixteen f32 is two registers.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, Simd, SimdFn, avx2_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, avx2_tiles, padded};
 use crate::cpu::Level;
+use crate::scalar::weights::DITHERS;
 
 /// The proof that this CPU has AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,52 @@ macro_rules! fold_eight {
 }
 pub(super) use fold_eight;
 
+/// [`DITHERS`], and what takes 128 off weights.
+static DITHERS_OF_KEYS: [i16; 128] = {
+    let mut dithers = [0; 128];
+    let mut j = 0;
+    while j < 128 {
+        dithers[j] = DITHERS[j] as i16 - (128 << 7);
+        j += 1;
+    }
+    dithers
+};
+
+/// `a >> count`, 0 from 32 on. The intrinsic comes out of the compiler with a comparison of the counts.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn shift_right(a: __m256i, count: __m256i) -> __m256i {
+    let shifted;
+    // SAFETY: the instruction touches no memory and no flags.
+    unsafe {
+        asm!(
+            "vpsrlvd {s}, {a}, {c}",
+            s = lateout(ymm_reg) shifted,
+            a = in(ymm_reg) a,
+            c = in(ymm_reg) count,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    shifted
+}
+
+/// The weights of a key in units of 1/128, with the dither, in whole units, less 128.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn weigh(power: __m256i, dither: i16) -> __m256i {
+    let one = _mm256_set1_epi16(128);
+    let fraction = _mm256_or_si256(_mm256_and_si256(power, _mm256_set1_epi16(127)), one);
+    let mantissa = _mm256_avg_epu16(_mm256_mullo_epi16(fraction, fraction), _mm256_set1_epi16(i16::MIN));
+    // 1 − ⌊power⌋.
+    let shift = _mm256_srli_epi16::<7>(_mm256_sub_epi16(_mm256_set1_epi16(255), power));
+    // Only 32-bit numbers are shifted by numbers of their own. Of the upper halves' the lower half is left out.
+    let lower = _mm256_set1_epi32(0xffff);
+    let low = shift_right(_mm256_and_si256(mantissa, lower), _mm256_and_si256(shift, lower));
+    let high = shift_right(mantissa, _mm256_srli_epi32::<16>(shift));
+    let weights = _mm256_blend_epi16::<0b1010_1010>(low, high);
+    _mm256_srai_epi16::<7>(_mm256_add_epi16(weights, _mm256_set1_epi16(dither)))
+}
+
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
@@ -51,8 +99,20 @@ macro_rules! lanewise {
     )*};
 }
 
+macro_rules! words {
+    ($($name:ident = $instruction:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+            // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
+            unsafe { [$instruction(a[0], b[0]), $instruction(a[1], b[1])] }
+        }
+    )*};
+}
+
 impl Simd for Avx2 {
     type F = Halves;
+    /// A key each: queries 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
+    type Words = [__m256i; 2];
     const ROWS: usize = 6;
     const FLIP: u8 = 0;
 
@@ -141,7 +201,60 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_weights(self, a: [Halves; 4], out: &mut [u8; CHUNK]) {
+    fn load_scores(self, scores: &Scores) -> [__m256i; 2] {
+        let at: *const __m256i = scores.0.as_ptr().cast();
+        // SAFETY: `self` proves the feature; there are 64 bytes.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+
+    #[inline(always)]
+    fn of_queries(self, numbers: &[i16; LANES]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the feature; there are 32 bytes.
+        unsafe {
+            let numbers = _mm256_loadu_si256(numbers.as_ptr().cast());
+            [_mm256_permute4x64_epi64::<0b11_01_10_00>(numbers); 2]
+        }
+    }
+
+    #[inline(always)]
+    fn greatest_of_keys(self, [a, b]: [__m256i; 2]) -> [i16; LANES] {
+        let mut greatest = [0; LANES];
+        // SAFETY: `self` proves the feature; there is room for 32 bytes.
+        unsafe {
+            let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_max_epi16(a, b));
+            _mm256_storeu_si256(greatest.as_mut_ptr().cast(), both);
+        }
+        greatest
+    }
+
+    words! {
+        max_words = _mm256_max_epi16;
+        sub_words = _mm256_sub_epi16;
+        mul_words = _mm256_mullo_epi16;
+        scale_words = _mm256_mulhrs_epi16;
+    }
+
+    #[inline(always)]
+    fn store_powers(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], first: usize, out: &mut [u8; CHUNK]) {
+        let dithers: &[i16; 4] = DITHERS_OF_KEYS[first..][..4].try_into().expect("four keys");
+        // SAFETY: `self` proves the features; there are 64 bytes to write to.
+        unsafe {
+            let ab = _mm256_packs_epi16(weigh(a, dithers[0]), weigh(b, dithers[1]));
+            let cd = _mm256_packs_epi16(weigh(c, dithers[2]), weigh(d, dithers[3]));
+            let [ab, cd] = [_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)];
+            // In each half four keys by four queries, to be transposed.
+            let low = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));
+            let high = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd));
+            let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let columns = _mm256_broadcastsi128_si256(columns);
+            let out: *mut __m256i = out.as_mut_ptr().cast();
+            _mm256_storeu_si256(out, _mm256_shuffle_epi8(low, columns));
+            _mm256_storeu_si256(out.add(1), _mm256_shuffle_epi8(high, columns));
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, a: [Halves; 4], out: &mut [u8; CHUNK]) {
         let [a, b, c, d] = a;
         for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             // SAFETY: `self` proves the feature; there are 32 bytes to write to.
@@ -164,7 +277,6 @@ impl Simd for Avx2 {
         div(a, b) = _mm256_div_ps(a, b);
         fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
         max(a, b) = _mm256_max_ps(a, b);
-        greater(a, b) = _mm256_max_ps(a, b);
         min(a, b) = _mm256_min_ps(a, b);
         abs(a) = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
         round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -172,7 +284,6 @@ impl Simd for Avx2 {
             let shifted = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted))
         };
-        power(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
         zero_below(x, least, a) = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), a);
     }
 
@@ -205,6 +316,12 @@ impl Simd for Avx2 {
     unsafe fn dot_tile(self, tile: &DotTile) {
         // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx2_tiles::dot(tile) }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tile(self, tile: &ScoreTile) {
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
+        unsafe { avx2_tiles::score(tile) }
     }
 
     #[inline(always)]

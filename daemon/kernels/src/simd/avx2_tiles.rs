@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, for_rows};
 
 /// # Safety
 ///
@@ -23,13 +23,33 @@ pub(super) unsafe fn dot(tile: &DotTile) {
     }
 }
 
-/// VPMADDUBSW of |w| and x with the sign of w: two products of at most 128 · 127 never leave an i16.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
-    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    // SAFETY: reads the scales and updates the sums, as `DotTile` describes; the caller guarantees the rest.
+    unsafe {
+        let sums = dots::<R>(tile, std::array::from_fn(|r| tile.start(r)));
+        for r in 0..R {
+            for h in 0..2 {
+                let scales = tile.scales;
+                let scale =
+                    if tile.by_lane { _mm256_loadu_ps(scales.add(h * 8)) } else { _mm256_set1_ps(*scales.add(r)) };
+                let out = tile.sums.add(r * LANES + h * 8);
+                let before = if tile.fresh { _mm256_setzero_ps() } else { _mm256_loadu_ps(out) };
+                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, before));
+            }
+        }
+    }
+}
+
+/// The products of a tile's rows and its first panel, and `start`: VPMADDUBSW of |w| and x with the sign of w, of which two products
+/// of at most 128 · 127 never leave an i16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[__m256i; 2]; R] {
+    // SAFETY: reads the rows' and the panel's quads, as `DotTile` describes.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        let mut sums: [_; R] = std::array::from_fn(|r| [_mm256_set1_epi32(tile.start(r)); 2]);
+        let mut sums = start.map(|start| [_mm256_set1_epi32(start); 2]);
         let mut panel: *const __m256i = tile.panels[0].cast();
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
@@ -52,15 +72,40 @@ unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
             quads -= now;
             chunk = chunk.add(tile.chunk_stride);
         }
+        sums
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::score_tile`], with the features below.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn score(tile: &ScoreTile) {
+    for panel in 0..if tile.dots.pair { 2 } else { 1 } {
+        let dots = DotTile { panels: [tile.dots.panels[panel]; 2], ..tile.dots };
+        let half = dots.count / 2;
+        // SAFETY: the caller's; a panel at a time, and its keys in two halves, which keeps the sums in registers.
+        unsafe {
+            let tile = ScoreTile { dots, scores: tile.scores.add(panel * tile.panel_stride), ..*tile };
+            for_rows!(DotTile { count: half, ..dots }, [1 2 3], R => score_keys::<R>(&tile, 0));
+            for_rows!(DotTile { count: half, ..dots }, [1 2 3], R => score_keys::<R>(&tile, R));
+        }
+    }
+}
+
+/// `R` keys from `first` on.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn score_keys<const R: usize>(tile: &ScoreTile, first: usize) {
+    // SAFETY: reads the keys' factors and writes their scores, as `ScoreTile` describes; the caller guarantees the rest.
+    unsafe {
+        let dots_tile = DotTile { rows: tile.dots.rows.add(first * CHUNK), count: R, ..tile.dots };
+        let sums = dots::<R>(&dots_tile, [tile.half(); R]);
+        let shift = _mm_cvtsi32_si128(tile.shift as i32);
+        let out: *mut __m256i = tile.scores.cast();
         for r in 0..R {
-            for h in 0..2 {
-                let scales = tile.scales;
-                let scale =
-                    if tile.by_lane { _mm256_loadu_ps(scales.add(h * 8)) } else { _mm256_set1_ps(*scales.add(r)) };
-                let out = tile.sums.add(r * LANES + h * 8);
-                let before = if tile.fresh { _mm256_setzero_ps() } else { _mm256_loadu_ps(out) };
-                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, before));
-            }
+            let [a, b] = sums[r].map(|sum| _mm256_sra_epi32(sum, shift));
+            let factor = _mm256_set1_epi16((*tile.factors.add(first + r))[0]);
+            _mm256_storeu_si256(out.add(first + r), _mm256_mulhrs_epi16(_mm256_packs_epi32(a, b), factor));
         }
     }
 }

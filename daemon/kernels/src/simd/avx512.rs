@@ -1,12 +1,26 @@
 //! AVX-512: a vector of sixteen f32 is one register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use half::f16;
 
 use super::avx2::fold_eight;
-use super::{CHUNK, DotTile, FmaTile, LANES, Simd, SimdFn, avx512_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, SimdFn, avx512_tiles, padded};
 use crate::cpu::Level;
+use crate::scalar::weights::DITHERS;
+
+/// [`DITHERS`], for two keys at a time.
+static DITHERS_OF_KEYS: [Scores; 64] = {
+    let mut dithers = [Scores([0; 2 * LANES]); 64];
+    let mut i = 0;
+    while i < 64 * 2 * LANES {
+        let (keys, lane) = (i / (2 * LANES), i % (2 * LANES));
+        dithers[keys].0[lane] = DITHERS[2 * keys + lane / 4 % 2] as i16;
+        i += 1;
+    }
+    dithers
+};
 
 /// The proof that this CPU has AVX-512 (F, BW, VL, VNNI), AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +61,48 @@ fn select(mask: u32, a: __m512i, b: __m512i) -> __m512i {
     _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask as i32), a, b)
 }
 
+/// Two keys' numbers, four times each, in each quarter of a vector.
+///
+/// # Safety
+///
+/// There are two keys' numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn of_two_keys(numbers: *const OfKey) -> __m512i {
+    // SAFETY: the caller's.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(numbers.cast()) })
+}
+
+/// `a >> count`, 0 from 16 on. The intrinsic comes out of the compiler with a comparison of the counts.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn shift_right(a: __m512i, count: __m512i) -> __m512i {
+    let shifted;
+    // SAFETY: the instruction touches no memory and no flags.
+    unsafe {
+        asm!(
+            "vpsrlvw {s}, {a}, {c}",
+            s = lateout(zmm_reg) shifted,
+            a = in(zmm_reg) a,
+            c = in(zmm_reg) count,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    shifted
+}
+
+/// The weights of two keys in units of 1/128, with their dithers, in whole units.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn weigh(power: __m512i, dithers: __m512i) -> __m512i {
+    // (power & 127) | 128, in units of 1/128 the fraction and 1.
+    let fraction = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi16(128), power, _mm512_set1_epi16(127));
+    let mantissa = _mm512_avg_epu16(_mm512_mullo_epi16(fraction, fraction), _mm512_set1_epi16(i16::MIN));
+    // 1 − ⌊power⌋.
+    let shift = _mm512_srli_epi16::<7>(_mm512_sub_epi16(_mm512_set1_epi16(255), power));
+    _mm512_srli_epi16::<7>(_mm512_add_epi16(shift_right(mantissa, shift), dithers))
+}
+
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[inline(always)]
@@ -57,8 +113,20 @@ macro_rules! lanewise {
     )*};
 }
 
+macro_rules! words {
+    ($($name:ident = $instruction:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: `self` proves that the CPU has these instructions; they touch no memory.
+            unsafe { $instruction(a, b) }
+        }
+    )*};
+}
+
 impl Simd for Avx512 {
     type F = __m512;
+    /// By turns four queries' numbers of the first key, and the same queries' of the second.
+    type Words = __m512i;
     const ROWS: usize = 12;
     const FLIP: u8 = 0x80;
 
@@ -135,7 +203,55 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_weights(self, a: [__m512; 4], out: &mut [u8; CHUNK]) {
+    fn load_scores(self, scores: &Scores) -> __m512i {
+        // SAFETY: `self` proves the feature; there are 64 bytes.
+        unsafe { _mm512_loadu_si512(scores.0.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn of_queries(self, numbers: &[i16; LANES]) -> __m512i {
+        // SAFETY: `self` proves the features; there are 32 bytes.
+        unsafe {
+            let numbers = _mm512_castsi256_si512(_mm256_loadu_si256(numbers.as_ptr().cast()));
+            _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), numbers)
+        }
+    }
+
+    #[inline(always)]
+    fn greatest_of_keys(self, a: __m512i) -> [i16; LANES] {
+        let mut greatest = [0; LANES];
+        // SAFETY: `self` proves the features; there is room for 32 bytes.
+        unsafe {
+            let both = _mm512_max_epi16(a, _mm512_shuffle_epi32::<0b01_00_11_10>(a));
+            let first = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6), both);
+            _mm256_storeu_si256(greatest.as_mut_ptr().cast(), _mm512_castsi512_si256(first));
+        }
+        greatest
+    }
+
+    words! {
+        max_words = _mm512_max_epi16;
+        sub_words = _mm512_sub_epi16;
+        mul_words = _mm512_mullo_epi16;
+        scale_words = _mm512_mulhrs_epi16;
+    }
+
+    #[inline(always)]
+    fn store_powers(self, [a, b]: [__m512i; 2], first: usize, out: &mut [u8; CHUNK]) {
+        let dithers: &[Scores; 2] = DITHERS_OF_KEYS[first / 2..][..2].try_into().expect("four keys");
+        let (a_dithers, b_dithers) = (self.load_scores(&dithers[0]), self.load_scores(&dithers[1]));
+        // SAFETY: `self` proves the features; there are 64 bytes to write to.
+        unsafe {
+            let (a, b) = (weigh(a, a_dithers), weigh(b, b_dithers));
+            // In each quarter four keys by four queries, to be transposed.
+            let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_shuffle_epi8(_mm512_packus_epi16(a, b), _mm512_broadcast_i32x4(columns));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, a: [__m512; 4], out: &mut [u8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
             let [a, b, c, d] = a.map(|a| _mm512_castps_si512(a));
@@ -152,7 +268,6 @@ impl Simd for Avx512 {
         div(a, b) = _mm512_div_ps(a, b);
         fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
         max(a, b) = _mm512_max_ps(a, b);
-        greater(a, b) = _mm512_max_ps(a, b);
         min(a, b) = _mm512_min_ps(a, b);
         abs(a) = _mm512_abs_ps(a);
         round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -160,7 +275,6 @@ impl Simd for Avx512 {
             let shifted = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shifted))
         };
-        power(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
         zero_below(x, least, a) = _mm512_maskz_mov_ps(!_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, least), a);
     }
 
@@ -190,6 +304,12 @@ impl Simd for Avx512 {
     unsafe fn dot_tile(self, tile: &DotTile) {
         // SAFETY: `self` proves the features; the caller guarantees the tile.
         unsafe { avx512_tiles::dot(tile) }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tile(self, tile: &ScoreTile) {
+        // SAFETY: `self` proves the features; the caller guarantees the tile.
+        unsafe { avx512_tiles::score(tile) }
     }
 
     #[inline(always)]

@@ -3,7 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, for_rows};
+use super::avx512::of_two_keys;
+use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, for_rows};
 
 /// # Safety
 ///
@@ -25,12 +26,32 @@ pub(super) unsafe fn dot(tile: &DotTile) {
 /// the panels are the u8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn dot_rows<const R: usize, const P: usize, const BY_LANE: bool>(tile: &DotTile) {
-    // SAFETY: reads the rows' and panels' quads, the weight sums and scales, and updates the sums, as `DotTile` describes.
+    // SAFETY: reads the scales and updates the sums, as `DotTile` describes; the caller guarantees the rest.
+    unsafe {
+        let sums = dots::<R, P, BY_LANE>(tile, 0);
+        for r in 0..R {
+            for p in 0..P {
+                let scales = tile.scales;
+                let scale =
+                    if BY_LANE { _mm512_loadu_ps(scales.add(p * LANES)) } else { _mm512_set1_ps(*scales.add(r)) };
+                let out = tile.sums.add(p * tile.panel_stride + r * LANES);
+                let before = if tile.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(out) };
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, before));
+            }
+        }
+    }
+}
+
+/// The products of a tile's rows and panels, and `start`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn dots<const R: usize, const P: usize, const BY_LANE: bool>(tile: &DotTile, start: i32) -> [[__m512i; P]; R] {
+    // SAFETY: reads the rows' and panels' quads and the weight sums, as `DotTile` describes.
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); P]; R];
         for p in 0..if BY_LANE { 0 } else { P } {
             let weights = _mm512_loadu_si512(tile.weight_sums[p].cast());
-            let start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(weights));
+            let start = _mm512_sub_epi32(_mm512_set1_epi32(start), _mm512_slli_epi32::<7>(weights));
             for row in &mut sums {
                 row[p] = start;
             }
@@ -62,14 +83,38 @@ unsafe fn dot_rows<const R: usize, const P: usize, const BY_LANE: bool>(tile: &D
             quads -= now;
             chunk = chunk.add(tile.chunk_stride);
         }
-        for r in 0..R {
+        sums
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::score_tile`], with the features below.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn score(tile: &ScoreTile) {
+    let dots = &tile.dots;
+    // SAFETY: the caller's.
+    unsafe {
+        if dots.pair {
+            for_rows!(dots, [2 4 6 8 10 12], R => score_rows::<R, 2>(tile))
+        } else {
+            for_rows!(dots, [2 4 6 8 10 12], R => score_rows::<R, 1>(tile))
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn score_rows<const R: usize, const P: usize>(tile: &ScoreTile) {
+    // SAFETY: reads the keys' factors and writes their scores, as `ScoreTile` describes; the caller guarantees the rest.
+    unsafe {
+        let sums = dots::<R, P, false>(&tile.dots, tile.half());
+        let shift = _mm_cvtsi32_si128(tile.shift as i32);
+        for (i, two) in sums.as_chunks::<2>().0.iter().enumerate() {
+            let factors = of_two_keys(tile.factors.add(2 * i));
             for p in 0..P {
-                let scales = tile.scales;
-                let scale =
-                    if BY_LANE { _mm512_loadu_ps(scales.add(p * LANES)) } else { _mm512_set1_ps(*scales.add(r)) };
-                let out = tile.sums.add(p * tile.panel_stride + r * LANES);
-                let before = if tile.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(out) };
-                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][p]), scale, before));
+                let (a, b) = (_mm512_sra_epi32(two[0][p], shift), _mm512_sra_epi32(two[1][p], shift));
+                let scores = _mm512_mulhrs_epi16(_mm512_packs_epi32(a, b), factors);
+                _mm512_storeu_si512(tile.scores.add(p * tile.panel_stride + i).cast(), scores);
             }
         }
     }

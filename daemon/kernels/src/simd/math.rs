@@ -1,11 +1,12 @@
 //! `scalar::math` on sixteen lanes: the same operations in the same order.
 
 use super::Simd;
-pub(crate) use crate::scalar::math::FIXED_POINT;
 use crate::scalar::math::{
-    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, EXPONENT, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW,
-    QUICK, WEIGHT, WEIGHT_MIN,
+    ERF_MAX, ERF_P, ERF_Q, EXP, EXP_MAX, EXP_MIN, EXP2, EXP2_MIN, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW, QUICK,
 };
+
+/// Added to an integer of at most 127 in magnitude, it leaves the integer where [`Simd::store_bytes`] reads it.
+pub(crate) const FIXED_POINT: f32 = 49_152.0;
 
 #[inline(always)]
 fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, coefficients: &[f32; N]) -> S::F {
@@ -35,15 +36,6 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     let n = s.round(bounded);
     let p = polynomial(s, s.sub(bounded, n), &EXP2);
     s.zero_below(x, least, s.scale_by_power(p, n))
-}
-
-/// The weights of int8 attention, before [`Simd::store_weights`]: `2^x` and the keys' dithers.
-#[inline(always)]
-pub(crate) fn weight<S: Simd>(s: S, x: S::F, dither: S::F) -> S::F {
-    let bounded = s.greater(x, s.splat(WEIGHT_MIN));
-    let shifted = s.add(bounded, s.splat(EXPONENT));
-    let r = s.sub(bounded, s.sub(shifted, s.splat(EXPONENT)));
-    s.fma(polynomial(s, r, &WEIGHT), s.power(shifted), dither)
 }
 
 /// The error function.

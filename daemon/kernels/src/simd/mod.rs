@@ -61,6 +61,14 @@ impl Line {
     pub(crate) const ZERO: Line = Line([0.0; LANES]);
 }
 
+/// Scores of two keys for sixteen queries each, in the order of [`Simd::Words`], in scratch memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Scores(pub(crate) [i16; 2 * LANES]);
+
+/// A 16-bit number of a key, four times: two keys' numbers fill 16 bytes.
+pub(crate) type OfKey = [i16; 4];
+
 /// Lengthens `values` to at least `len`. Whatever is in them stays.
 pub(crate) fn reserve<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
     values.resize(len.max(values.len()), filler);
@@ -83,6 +91,8 @@ pub(crate) trait SimdFn {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen f32.
     type F: Copy;
+    /// Sixteen queries' 16-bit numbers for each of two keys, in an order of the level's own.
+    type Words: Copy;
     /// The most rows of a tile.
     const ROWS: usize;
     /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
@@ -107,9 +117,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_f16(self, a: Self::F, out: &mut [f16]);
     /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
     fn store_i8(self, a: Self::F, out: &mut [i8]);
+    /// Two keys' scores.
+    fn load_scores(self, scores: &Scores) -> Self::Words;
+    /// A number for each query, the same for both keys.
+    fn of_queries(self, numbers: &[i16; LANES]) -> Self::Words;
+    /// The greater number of the two keys, for each query.
+    fn greatest_of_keys(self, a: Self::Words) -> [i16; LANES];
+    /// The greater numbers.
+    fn max_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a − b`, modulo 2¹⁶.
+    fn sub_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a · b`, modulo 2¹⁶.
+    fn mul_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `(a · b + 2¹⁴) >> 15`.
+    fn scale_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// Stores the weights ([`crate::scalar::weights::weight`]) of four keys' powers, of which the first is key `first` of its
+    /// block, less 128 where [`Simd::FLIP`] is 0: that of query `l` and key `i` of the four as byte `4 l + i`.
+    fn store_powers(self, powers: [Self::Words; 2], first: usize, out: &mut [u8; CHUNK]);
     /// Stores bits 8 to 15 of each lane, less 128 where [`Simd::FLIP`] is 0: those of lane `l` of number `i` of the four as byte
     /// `4 l + i`.
-    fn store_weights(self, a: [Self::F; 4], out: &mut [u8; CHUNK]);
+    fn store_bytes(self, a: [Self::F; 4], out: &mut [u8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.
@@ -122,8 +149,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b ? a : b`.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The greater of two numbers, `b` if `a` is not a number, but either of two zeros.
-    fn greater(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? a : b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// |a|.
@@ -132,8 +157,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::F) -> Self::F;
     /// `a · 2^n` for integers `n` and normal results.
     fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
-    /// A lane's bits, shifted left by 23.
-    fn power(self, a: Self::F) -> Self::F;
     /// `x < least ? 0 : a`.
     fn zero_below(self, x: Self::F, least: Self::F, a: Self::F) -> Self::F;
 
@@ -143,6 +166,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     ///
     /// Everything the tile points to is there: see [`DotTile`].
     unsafe fn dot_tile(self, tile: &DotTile);
+    /// Writes a tile's scores.
+    ///
+    /// # Safety
+    ///
+    /// Everything the tile points to is there: see [`ScoreTile`].
+    unsafe fn score_tile(self, tile: &ScoreTile);
     /// Adds an f32 tile to its sums.
     ///
     /// # Safety
@@ -243,6 +272,41 @@ impl DotTile {
             let scales = if self.by_lane { self.scales.add(panel * LANES) } else { self.scales };
             DotTile { pair: false, panels, scales, sums, ..*self }
         }
+    }
+}
+
+/// Scores of int8 attention ([`crate::scalar::weights::score`]) of some keys, an even number, for one or two panels of queries.
+///
+/// Of `dots`, which is not by lane, the scales and sums are not used. `factors` has one number per key. The scores of keys `2 i`
+/// and `2 i + 1` for panel `p` are at `scores + p · panel_stride + i`, in the order of [`Simd::Words`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScoreTile {
+    pub(crate) dots: DotTile,
+    pub(crate) factors: *const OfKey,
+    pub(crate) shift: u32,
+    pub(crate) scores: *mut Scores,
+    pub(crate) panel_stride: usize,
+}
+
+impl ScoreTile {
+    /// Keys `first` to `first + count`; `first` is even.
+    ///
+    /// # Safety
+    ///
+    /// The tile has these keys.
+    #[inline(always)]
+    pub(crate) unsafe fn part(&self, first: usize, count: usize) -> ScoreTile {
+        // SAFETY: the caller's.
+        unsafe {
+            let dots = DotTile { rows: self.dots.rows.add(first * CHUNK), count, ..self.dots };
+            ScoreTile { dots, factors: self.factors.add(first), scores: self.scores.add(first / 2), ..*self }
+        }
+    }
+
+    /// What rounds scores when they are shifted.
+    #[inline(always)]
+    pub(crate) fn half(&self) -> i32 {
+        1 << (self.shift - 1)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, for_rows, neon_blocks};
+use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, for_rows, neon_blocks};
 
 /// A tile's panels, one at a time.
 fn single(tile: &DotTile) -> impl Iterator<Item = DotTile> {
@@ -60,9 +60,22 @@ unsafe fn sdot_line<const R: usize, const LANE: i32>(
 
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
-    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    // SAFETY: updates the sums, as `DotTile` describes; the caller guarantees the rest.
     unsafe {
-        let mut sums: [_; R] = std::array::from_fn(|r| [vdupq_n_s32(tile.start(r)); 4]);
+        let sums = sdots::<R>(tile, std::array::from_fn(|r| tile.start(r)));
+        for r in 0..R {
+            add_scaled(tile, r, sums[r]);
+        }
+    }
+}
+
+/// The products of a tile's rows and its first panel, and `start`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sdots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t; 4]; R] {
+    // SAFETY: reads the rows' and the panel's quads, as `DotTile` describes.
+    unsafe {
+        let mut sums = start.map(|start| [vdupq_n_s32(start); 4]);
         let mut panel = tile.panels[0];
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
@@ -91,8 +104,74 @@ unsafe fn sdot_rows<const R: usize>(tile: &DotTile) {
             quads -= now;
             chunk = chunk.add(tile.chunk_stride);
         }
-        for r in 0..R {
-            add_scaled(tile, r, sums[r]);
+        sums
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::score_tile`], with SDOT.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn score_sdot(tile: &ScoreTile) {
+    for tile in single_scores(tile) {
+        // SAFETY: the caller's.
+        unsafe {
+            for_rows!(&tile.dots, [2 4], R => {
+                let sums = sdots::<R>(&tile.dots, [tile.half(); R]);
+                store_scores(&tile, &sums);
+            });
+        }
+    }
+}
+
+/// A tile's panels, one at a time.
+fn single_scores(tile: &ScoreTile) -> impl Iterator<Item = ScoreTile> {
+    (0..if tile.dots.pair { 2 } else { 1 }).map(|panel| {
+        let dots = DotTile { panels: [tile.dots.panels[panel]; 2], ..tile.dots };
+        // SAFETY: the tile has these panels.
+        ScoreTile { dots, scores: unsafe { tile.scores.add(panel * tile.panel_stride) }, ..*tile }
+    })
+}
+
+/// Stores the scores of some keys' dot products.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_scores<const R: usize>(tile: &ScoreTile, sums: &[[int32x4_t; 4]; R]) {
+    // SAFETY: the caller guarantees the tile's factors and scores.
+    unsafe {
+        match tile.shift {
+            3 => store_shifted(tile.scores, tile.factors, sums, |a, b| vshrn_high_n_s32::<3>(vshrn_n_s32::<3>(a), b)),
+            4 => store_shifted(tile.scores, tile.factors, sums, |a, b| vshrn_high_n_s32::<4>(vshrn_n_s32::<4>(a), b)),
+            5 => store_shifted(tile.scores, tile.factors, sums, |a, b| vshrn_high_n_s32::<5>(vshrn_n_s32::<5>(a), b)),
+            6 => store_shifted(tile.scores, tile.factors, sums, |a, b| vshrn_high_n_s32::<6>(vshrn_n_s32::<6>(a), b)),
+            7 => store_shifted(tile.scores, tile.factors, sums, |a, b| vshrn_high_n_s32::<7>(vshrn_n_s32::<7>(a), b)),
+            shift => {
+                let shift = vdupq_n_s32(-(shift as i32));
+                store_shifted(tile.scores, tile.factors, sums, |a, b| {
+                    vmovn_high_s32(vmovn_s32(vshlq_s32(a, shift)), vshlq_s32(b, shift))
+                });
+            }
+        }
+    }
+}
+
+/// Stores the scores of what `shifted` makes of eight queries' products.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_shifted<const R: usize>(
+    scores: *mut Scores,
+    factors: *const OfKey,
+    sums: &[[int32x4_t; 4]; R],
+    shifted: impl Fn(int32x4_t, int32x4_t) -> int16x8_t,
+) {
+    let scores: *mut i16 = scores.cast();
+    for r in 0..R {
+        // SAFETY: the caller guarantees a factor and sixteen scores for each key.
+        unsafe {
+            let factor = vld1q_dup_s16(factors.add(r).cast());
+            let out = scores.add(r * LANES);
+            vst1q_s16(out, vqrdmulhq_s16(shifted(sums[r][0], sums[r][1]), factor));
+            vst1q_s16(out.add(8), vqrdmulhq_s16(shifted(sums[r][2], sums[r][3]), factor));
         }
     }
 }
@@ -181,10 +260,40 @@ unsafe fn smull_two_lines<const R: usize>(sums: &mut [[int32x4_t; 8]; R], panel:
     }
 }
 
-/// SMULL and SMLAL of two quads (two products of at most 128 · 127 never leave an i16), then SADALP.
 #[target_feature(enable = "neon")]
 unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
-    // SAFETY: reads the rows' and the panel's quads and the scales, and updates the sums, as `DotTile` describes.
+    // SAFETY: updates the sums, as `DotTile` describes; the caller guarantees the rest.
+    unsafe {
+        let sums = smulls::<R>(tile, std::array::from_fn(|r| tile.start(r)));
+        for r in 0..R {
+            add_scaled(tile, r, sums[r]);
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`super::Simd::score_tile`].
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn score_smull(tile: &ScoreTile) {
+    for tile in single_scores(tile) {
+        for first in (0..tile.dots.count).step_by(2) {
+            // SAFETY: the caller's; two keys at a time, whose sums fill sixteen registers.
+            unsafe {
+                let tile = tile.part(first, 2);
+                let sums = smulls::<2>(&tile.dots, [tile.half(); 2]);
+                store_scores(&tile, &sums);
+            }
+        }
+    }
+}
+
+/// The products of a tile's rows and its first panel, and `start`:
+/// SMULL and SMLAL of two quads (two products of at most 128 · 127 never leave an i16), then SADALP.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn smulls<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t; 4]; R] {
+    // SAFETY: reads the rows' and the panel's quads, as `DotTile` describes.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 8]; R];
         let mut panel: *const i8 = tile.panels[0].cast();
@@ -216,11 +325,10 @@ unsafe fn smull_rows<const R: usize>(tile: &DotTile) {
             quads -= now;
             chunk = chunk.add(tile.chunk_stride);
         }
-        for r in 0..R {
-            let start = vdupq_n_s32(tile.start(r));
-            let dots = std::array::from_fn(|n| vaddq_s32(vpaddq_s32(sums[r][2 * n], sums[r][2 * n + 1]), start));
-            add_scaled(tile, r, dots);
-        }
+        std::array::from_fn(|r| {
+            let start = vdupq_n_s32(start[r]);
+            std::array::from_fn(|n| vaddq_s32(vpaddq_s32(sums[r][2 * n], sums[r][2 * n + 1]), start))
+        })
     }
 }
 

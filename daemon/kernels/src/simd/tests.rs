@@ -2,9 +2,10 @@
 
 use half::f16;
 
-use super::{LANES, Simd, SimdFn, at_level, math};
+use super::{CHUNK, LANES, Simd, SimdFn, at_level, math};
 use crate::cpu::Level;
 use crate::scalar;
+use crate::scalar::weights::{GREATEST_POWER, weight};
 
 /// Numbers where rounding, signs and ranges matter.
 const VALUES: [f32; 24] = [
@@ -76,6 +77,8 @@ impl SimdFn for Check {
         transposes(s);
         short_slices(s);
         conversions(s);
+        words(s);
+        powers(s);
     }
 }
 
@@ -135,6 +138,37 @@ fn conversions<S: Simd>(s: S) {
     let mut back = [0.0; LANES];
     s.store(s.load_f16(&half), &mut back);
     assert_eq!(back.map(f32::to_bits), half.map(|x| x.to_f32().to_bits()));
+}
+
+/// A vector of two keys' numbers is only ever loaded as the score tiles leave it, so what is tested has both keys alike.
+fn words<S: Simd>(s: S) {
+    let numbers: [i16; 20] =
+        std::array::from_fn(|i| [0, 1, -1, 100, -3000, 16_383, -16_384, 32_767, -32_768][i * 4 % 9]);
+    for b in [0, 1, 2, 3, 255, 16_384, 30_720] {
+        for a in numbers.as_chunks::<4>().0 {
+            let a: [i16; LANES] = std::array::from_fn(|l| a[l % 4].wrapping_add(l as i16));
+            let (left, right) = (s.of_queries(&a), s.of_queries(&[b; LANES]));
+            assert_eq!(s.greatest_of_keys(left), a);
+            assert_eq!(s.greatest_of_keys(s.max_words(left, right)), a.map(|a| a.max(b)));
+            assert_eq!(s.greatest_of_keys(s.sub_words(left, right)), a.map(|a| a.wrapping_sub(b)));
+            assert_eq!(s.greatest_of_keys(s.mul_words(left, right)), a.map(|a| a.wrapping_mul(b)));
+            let scaled = a.map(|a| ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16);
+            assert_eq!(s.greatest_of_keys(s.scale_words(left, right)), scaled);
+        }
+    }
+}
+
+fn powers<S: Simd>(s: S) {
+    let flip = if S::FLIP == 0 { 0x80 } else { 0 };
+    for first in (0..128).step_by(4) {
+        for power in (-240 * 128..=GREATEST_POWER).step_by(31) {
+            let of_queries: [i16; LANES] = std::array::from_fn(|l| (power + l as i16).min(GREATEST_POWER));
+            let mut bytes = [0; CHUNK];
+            s.store_powers([s.of_queries(&of_queries); 2], first, &mut bytes);
+            let expected = std::array::from_fn(|i| weight(of_queries[i / 4], first + i % 4) ^ flip);
+            assert_eq!(bytes, expected, "powers from {power}, keys from {first}");
+        }
+    }
 }
 
 #[test]
