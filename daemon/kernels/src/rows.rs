@@ -141,7 +141,7 @@ impl SimdFn for Quantize<'_> {
 pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     let mut max = simd.splat(0.0);
     for x in x.chunks(LANES) {
-        max = simd.max(simd.abs(simd.load(x)), max);
+        max = simd.max_magnitude(simd.load(x), max);
     }
     let max = simd.fold_max(max);
     if max < TINY {

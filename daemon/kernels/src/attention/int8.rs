@@ -13,7 +13,7 @@ use super::packed::{PackedHead, PackedQueries};
 use super::parts::{self, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
-use crate::scalar::attention::{BLOCK, LEAST_SHARE, query_scale};
+use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
 use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve, transpose};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
@@ -45,7 +45,7 @@ struct Int8Scratch {
     scores: Vec<Scores>,
     /// Their weights: `[panel of the pair][4 keys][16][4]`.
     weights: Vec<Chunk<u8>>,
-    /// Per panel the greatest power so far.
+    /// Per panel the power that its sums are relative to.
     max: Vec<Line>,
     /// Values by their weights, and last the weights: `[panel][dimension][16]`.
     sums: Vec<Line>,
@@ -179,8 +179,8 @@ impl Int8Scratch {
         }
     }
 
-    /// Finds a panel's greatest scores and rescales its sums to the greatest power so far. Returns whether the block counts beside
-    /// what is summed so far: where attention is sharp, most blocks don't.
+    /// Finds a panel's greatest scores, and rescales its sums where their powers are far above what the sums are relative to. Returns
+    /// whether the block counts beside what is summed so far: where attention is sharp, most blocks don't.
     #[inline(always)]
     fn raise_max<S: Simd>(
         &mut self,
@@ -193,8 +193,12 @@ impl Int8Scratch {
         of_block.greatest[slot] = greatest;
         let top = simd.mul(simd.load(&greatest.map(f32::from)), simd.load(&self.queries.unit[panel].0));
         let before = self.max[panel];
-        let max = simd.max(top, simd.load(&before.0));
-        simd.store(max, &mut self.max[panel].0);
+        let mut tops = before;
+        simd.store(top, &mut tops.0);
+        for (max, top) in self.max[panel].0.iter_mut().zip(tops.0) {
+            *max = if top - *max > GREATEST_SHARE { top } else { *max };
+        }
+        let max = simd.load(&self.max[panel].0);
         if before.0 != self.max[panel].0 {
             let faded = math::exp2(simd, simd.sub(simd.load(&before.0), max));
             let rows = self.sums.len() / (QUERIES / LANES);

@@ -78,7 +78,7 @@ impl PackedHead {
             sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(&sum.0), simd.load(k)), &mut sum.0));
             let maxima = self.v_scale.iter_mut().zip(queries.value(simd, key).chunks(LANES));
             maxima.for_each(|(max, v)| {
-                simd.store(simd.max(simd.abs(simd.load(v)), simd.load(&max.0)), &mut max.0);
+                simd.store(simd.max_magnitude(simd.load(v), simd.load(&max.0)), &mut max.0);
             });
         }
         let count = simd.splat(self.keys as f32);
@@ -160,14 +160,14 @@ impl PackedHead {
     }
 }
 
-/// A row of f32 that is quantized, with zeros up to a whole chunk.
+/// A row of f32 that is quantized, with zeros up to a whole line.
 #[derive(Default)]
 struct PaddedRow(Vec<Line>);
 
 impl PaddedRow {
     fn reserve(&mut self, len: usize) {
         self.0.clear();
-        self.0.resize(len.div_ceil(CHUNK) * LINES, Line::ZERO);
+        self.0.resize(len.div_ceil(LANES), Line::ZERO);
     }
 
     /// The row is what `vector` makes of each sixteen of `x`, with zeros after its end.
@@ -182,13 +182,13 @@ impl PaddedRow {
         }
     }
 
-    /// `scalar::rows::quantize_row`, which hands out the row chunk by chunk. Returns the scale.
+    /// `scalar::rows::quantize_row`, which hands out the row chunk by chunk, with zeros after its end. Returns the scale.
     #[inline(always)]
     fn quantize<S: Simd>(&self, simd: S, mut put: impl FnMut(usize, [i8; CHUNK])) -> f32 {
-        let max = self.0.iter().fold(simd.splat(0.0), |max, x| simd.max(simd.abs(simd.load(&x.0)), max));
+        let max = self.0.iter().fold(simd.splat(0.0), |max, x| simd.max_magnitude(simd.load(&x.0), max));
         let max = simd.fold_max(max);
         let (inverse, scale) = if max < TINY { (0.0, 0.0) } else { (127.0 / max, max / 127.0) };
-        for (c, lines) in self.0.as_chunks::<LINES>().0.iter().enumerate() {
+        for (c, lines) in self.0.chunks(LINES).enumerate() {
             let mut bytes = [0; CHUNK];
             for (line, bytes) in lines.iter().zip(bytes.as_chunks_mut::<LANES>().0) {
                 simd.store_i8(simd.mul(simd.load(&line.0), simd.splat(inverse)), bytes);

@@ -9,6 +9,8 @@ use super::weights::{KeyUnit, PowerScale, score, score_shift, weight};
 pub(crate) const BLOCK: usize = 128;
 /// The power of 2 below which int8 attention leaves out a block's part of the sums.
 pub(crate) const LEAST_SHARE: f32 = -16.0;
+/// The power of 2 above which int8 attention rescales the sums to a block's greatest power.
+pub(crate) const GREATEST_SHARE: f32 = 4.0;
 
 /// What the queries are multiplied by, so that the softmax's powers are of 2: `log2(e) / √head_dim`.
 pub(crate) fn query_scale(head_dim: usize) -> f32 {
@@ -41,9 +43,10 @@ pub(crate) fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mu
 ///
 /// Keys lose their mean, which changes no softmax. Query and keys are quantized as rows; values by dimension, with
 /// `max|v| / 127` over all keys. Per block: scores `s` of [`score`], integers in a unit of the query and the head; their greatest
-/// `g`, and its power `top = g · unit`; weights are the integers `p` of [`weight`], relative to `g`; with the running maximum `m`
-/// of `top`, each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`, where all
-/// values are 1. Last, `o · (1 / l)` by the dimension's scale.
+/// `g`, and its power `top = g · unit`; weights are the integers `p` of [`weight`], relative to `g`. The sums are relative to a power
+/// `m`, the first block's `top`; where a later one is above `m + `[`GREATEST_SHARE`], they are multiplied by `2^(m − top)`, and
+/// it is `m` from then on. Each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`,
+/// where all values are 1. Last, `o · (1 / l)` by the dimension's scale.
 pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
     let mean = mean(keys);
     let centred: Vec<_> = keys.iter().map(|key| quantized(key.iter().zip(&mean).map(|(k, m)| k - m))).collect();
@@ -60,7 +63,7 @@ pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out
             keys.iter().map(|(key, scale)| score(dot(&query, key), shift, key_unit.factor(*scale))).collect();
         let greatest = scores.iter().fold(i16::MIN, |max, s| max.max(*s));
         let (before, top) = (max, f32::from(greatest) * unit);
-        max = if top > before { top } else { before };
+        max = if top - before > GREATEST_SHARE { top } else { before };
         let (faded, share) = (math::exp2(before - max), math::exp2(top - max));
         let share = if top - max < LEAST_SHARE { 0.0 } else { share };
         let weights = scores.iter().enumerate().map(|(j, s)| weight(power_scale.power(*s, greatest), j));
@@ -130,7 +133,9 @@ fn quantized(row: impl Iterator<Item = f32>) -> (Vec<i8>, f32) {
 
 /// A key's magnitudes, summed.
 pub(crate) fn sum_of_magnitudes(key: &[i8]) -> u32 {
-    key.iter().map(|k| u32::from(k.unsigned_abs())).sum()
+    // At most 64 numbers' fit 16 bits in each of the lanes that vectors have then.
+    let sum = |key: &[i8]| key.iter().map(|k| u16::from(k.unsigned_abs())).sum::<u16>();
+    key.chunks(64).map(|key| u32::from(sum(key))).sum()
 }
 
 /// What quantizes a dimension of the values, and what undoes it.

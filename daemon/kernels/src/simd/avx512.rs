@@ -269,7 +269,7 @@ impl Simd for Avx512 {
         fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
         max(a, b) = _mm512_max_ps(a, b);
         min(a, b) = _mm512_min_ps(a, b);
-        abs(a) = _mm512_abs_ps(a);
+        max_magnitude(a, b) = _mm512_max_ps(_mm512_abs_ps(a), b);
         round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale_by_power(a, n) = {
             let shifted = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n));

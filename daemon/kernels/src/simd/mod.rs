@@ -151,8 +151,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? a : b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// |a|.
-    fn abs(self, a: Self::F) -> Self::F;
+    /// `|a| > b ? |a| : b`, where `b` is a number.
+    fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F;
     /// Rounded to an integer, half to even.
     fn round(self, a: Self::F) -> Self::F;
     /// `a · 2^n` for integers `n` and normal results.

@@ -237,7 +237,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         fma(a, b, c) = vfmaq_f32(c, a, b);
         max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
         min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
-        abs(a) = vabsq_f32(a);
+        max_magnitude(a, b) = vmaxnmq_f32(vabsq_f32(a), b);
         round(a) = vrndnq_f32(a);
         scale_by_power(a, n) = {
             let shifted = vshlq_n_s32::<23>(vcvtnq_s32_f32(n));

@@ -79,7 +79,7 @@ unsafe fn sdots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t;
         let mut panel = tile.panels[0];
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
-        while quads > 0 {
+        loop {
             let mut row = chunk;
             let now = quads.min(CHUNK / 4);
             for _ in 0..now / 4 {
@@ -102,9 +102,11 @@ unsafe fn sdots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t;
                 row = row.add(4);
             }
             quads -= now;
+            if quads == 0 {
+                break sums;
+            }
             chunk = chunk.add(tile.chunk_stride);
         }
-        sums
     }
 }
 
@@ -299,7 +301,7 @@ unsafe fn smulls<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t
         let mut panel: *const i8 = tile.panels[0].cast();
         let mut chunk = tile.rows;
         let mut quads = tile.k / 4;
-        while quads > 0 {
+        loop {
             let mut row = chunk;
             let now = quads.min(CHUNK / 4);
             for _ in 0..now / 2 {
@@ -323,6 +325,9 @@ unsafe fn smulls<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[int32x4_t
                 panel = panel.add(64);
             }
             quads -= now;
+            if quads == 0 {
+                break;
+            }
             chunk = chunk.add(tile.chunk_stride);
         }
         std::array::from_fn(|r| {

@@ -47,7 +47,6 @@ impl SimdFn for Check {
     type Output = ();
 
     fn call<S: Simd>(self, s: S) {
-        Check::unary(s, ("abs", f32::abs), |x| s.abs(x));
         Check::unary(s, ("round", f32::round_ties_even), |x| s.round(x));
         Check::unary(s, ("exp", scalar::math::exp), |x| math::exp(s, x));
         Check::unary(s, ("exp2", |x| scalar::math::exp2(x.min(126.0))), |x| math::exp2(s, s.min(x, s.splat(126.0))));
@@ -72,6 +71,8 @@ impl SimdFn for Check {
             },
         );
         Check::binary(s, "max", |a, b| if a > b { a } else { b }, |a, b| s.max(a, b));
+        let max_magnitude = |a: f32, b: f32| if a.abs() > b.abs() { a.abs() } else { b.abs() };
+        Check::binary(s, "max_magnitude", max_magnitude, |a, b| s.max_magnitude(a, s.max_magnitude(b, s.splat(0.0))));
         Check::binary(s, "min", |a, b| if a < b { a } else { b }, |a, b| s.min(a, b));
         folds(s);
         transposes(s);
