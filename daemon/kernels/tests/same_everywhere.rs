@@ -75,7 +75,7 @@ fn attention() {
         out
     };
     on_every_level(0xcbc4_16f9_662b_7315, |level| attend(Level::attention, level));
-    on_every_level(0xa6d3_40a1_b05c_a86e, |level| attend(Level::attention_int8, level));
+    on_every_level(0x7ff4_340d_3d8b_00f9, |level| attend(Level::attention_int8, level));
 }
 
 #[test]
