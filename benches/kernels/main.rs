@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use diffused_kernels::pack::{Format, Layout, PANEL};
+use diffused_kernels::pack::{Format, Layout, PANEL, PHASES};
 use diffused_kernels::{
     ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall,
     Panels, Strip, cpu, peak,
@@ -168,21 +168,15 @@ fn linear(m: usize, k: usize, n: usize, format: Format, activation: ActivationFn
     }
 }
 
-fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
-    let shape = ConvShape {
-        batch: 1,
-        height: side,
-        width: side,
-        kernel: 3,
-        stride: 1,
-        pad_end_only: false,
-        enlarged: Enlarged::No,
-    };
-    let layout = Layout { format, k: channels, taps: 9 };
+fn conv(channels: usize, side: usize, format: Format, enlarged: Enlarged) -> KernelCase {
+    let shape = ConvShape { batch: 1, height: side, width: side, kernel: 3, stride: 1, pad_end_only: false, enlarged };
+    let (layout, phases) = (Layout { format, k: channels, taps: shape.taps() }, enlarged == Enlarged::Phases);
     let int8 = format == Format::Int8;
+    let values = shape.out_height() * shape.out_width() * channels;
     let ours = move || -> Ours {
-        let (input, weights) = (BenchRows::new(side * side, channels), Aligned::new(&matrix(layout, channels)));
-        let mut out = Aligned::new(&vec![0.0; side * side * channels]);
+        let outputs = if phases { PHASES * channels } else { channels };
+        let (input, weights) = (BenchRows::new(side * side, channels), Aligned::new(&matrix(layout, outputs)));
+        let mut out = Aligned::new(&vec![0.0; values]);
         Box::new(move |level| {
             let (x, strip, epilogue) = (input.rows(int8), Strip::whole(&shape), Epilogue::NONE);
             let panels = Panels { layout, blocks: &blocks(layout, weights.get()), first: 0 };
@@ -190,8 +184,12 @@ fn conv(channels: usize, side: usize, format: Format) -> KernelCase {
         })
     };
     KernelCase {
-        name: format!("conv3x3 {channels}@{side} {}", if int8 { "int8" } else { "f32" }),
-        macs: (side * side * channels * channels * 9) as f64,
+        name: format!(
+            "conv3x3{} {channels}@{side} {}",
+            if phases { " doubled" } else { "" },
+            if int8 { "int8" } else { "f32" }
+        ),
+        macs: (values * layout.k * layout.taps) as f64,
         int8,
         ours: Box::new(ours),
     }
@@ -215,13 +213,15 @@ fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: b
 
 fn cases(smoke: bool) -> Vec<KernelCase> {
     let (int8, f32, plain) = (Format::Int8, Format::F32, ActivationFn::None);
+    let (as_is, doubled) = (Enlarged::No, Enlarged::Phases);
     if smoke {
         return vec![
             linear(20, 64, 48, int8, plain),
             linear(20, 64, 96, int8, ActivationFn::Geglu),
             linear(20, 64, 48, f32, plain),
-            conv(32, 9, int8),
-            conv(32, 9, f32),
+            conv(32, 9, int8, as_is),
+            conv(32, 9, f32, as_is),
+            conv(32, 9, int8, doubled),
             attention(40, 40, 2, 8, true),
             attention(40, 40, 2, 8, false),
         ];
@@ -232,13 +232,15 @@ fn cases(smoke: bool) -> Vec<KernelCase> {
         linear(1024, 640, 640, int8, plain),
         linear(256, 1280, 1280, int8, plain),
         linear(128, 1280, 1280, int8, plain),
-        conv(320, 64, int8),
-        conv(640, 32, int8),
-        conv(1280, 16, int8),
-        conv(1280, 8, int8),
-        conv(128, 512, int8),
+        conv(320, 64, int8, as_is),
+        conv(640, 32, int8, as_is),
+        conv(1280, 16, int8, as_is),
+        conv(1280, 8, int8, as_is),
+        conv(128, 512, int8, as_is),
+        conv(512, 64, int8, doubled),
+        conv(256, 256, int8, doubled),
         linear(1024, 640, 640, f32, plain),
-        conv(320, 64, f32),
+        conv(320, 64, f32, as_is),
         attention(4096, 4096, 8, 40, true),
         attention(1024, 1024, 8, 80, true),
         attention(4096, 4096, 8, 40, false),

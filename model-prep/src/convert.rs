@@ -273,6 +273,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use diffused_engine::request::{NoObserver, Request, Start};
     use diffused_engine::{Engine, Resolver, Source};
 
@@ -287,50 +289,52 @@ mod tests {
         engine.paint(&painting, Start::Noise, &mut NoObserver).unwrap().into_raw()
     }
 
+    /// The demo model as an f32 bundle in `folder`, and beside it one whose networks are changed.
+    fn with_changed(folder: &Path, change: impl FnOnce(&mut [BuiltNetwork])) -> [PathBuf; 2] {
+        let (model, bundle) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model"), folder.join("bundle"));
+        let options = Options { weights: Format::F32, ..Options::default() };
+        convert(&model, &bundle, &options, &mut |_| ()).unwrap();
+        let source = ModelSource::open(&model, &options.source).unwrap();
+        let mut networks = arch::networks(&source.configs, options.weights);
+        change(&mut networks);
+        let changed = folder.join("changed");
+        fs::create_dir_all(changed.join("tokenizer")).unwrap();
+        for file in ["bundle.json", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
+            fs::copy(bundle.join(file), changed.join(file)).unwrap();
+        }
+        write_networks(&source, &networks, &changed, &mut |_| ()).unwrap();
+        [bundle, changed]
+    }
+
     /// Whichever channels are scaled, an f32 bundle paints the same to the bit.
     #[test]
     fn scaled_channels_cancel_out_exactly() {
         let folder = tempfile::tempdir().unwrap();
-        let (model, bundle) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model"), folder.path().join("bundle"));
-        let options = Options { weights: Format::F32, ..Options::default() };
-        convert(&model, &bundle, &options, &mut |_| ()).unwrap();
-        let plain = paint(&bundle);
-        let source = ModelSource::open(&model, &options.source).unwrap();
-        let mut networks = arch::networks(&source.configs, options.weights);
-        let links: Vec<usize> = networks.iter_mut().map(smooth::scale_all).collect();
-        assert!(links.iter().sum::<usize>() > 50, "{links:?}");
-        let scaled = folder.path().join("scaled");
-        fs::create_dir_all(scaled.join("tokenizer")).unwrap();
-        for file in ["bundle.json", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
-            fs::copy(bundle.join(file), scaled.join(file)).unwrap();
-        }
-        write_networks(&source, &networks, &scaled, &mut |_| ()).unwrap();
-        assert!(paint(&scaled) == plain);
+        let [plain, scaled] = with_changed(folder.path(), |networks| {
+            let links: Vec<usize> = networks.iter_mut().map(smooth::scale_all).collect();
+            assert!(links.iter().sum::<usize>() > 50, "{links:?}");
+        });
+        assert!(paint(&scaled) == paint(&plain));
     }
 
-    /// Bundles of before convolutions were stored in phases run, and paint what those that have them paint.
+    /// Bundles in which no convolution is in phases run, as they were made before, and paint the same.
     #[test]
     fn nine_taps_paint_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let (model, bundle) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model"), folder.path().join("bundle"));
-        let options = Options { weights: Format::F32, ..Options::default() };
-        convert(&model, &bundle, &options, &mut |_| ()).unwrap();
-        let in_phases = paint(&bundle);
-        let source = ModelSource::open(&model, &options.source).unwrap();
-        let mut networks = arch::networks(&source.configs, options.weights);
-        networks.retain(|network| network.name == "vae_decoder");
-        let mut changed = 0;
-        for parameter in networks.iter_mut().flat_map(|network| &mut network.parameters) {
-            if let ParameterShape::Matrix { phases, .. } = &mut parameter.shape {
-                changed += usize::from(std::mem::take(phases));
+        let [in_phases, nine_taps] = with_changed(folder.path(), |networks| {
+            let mut changed = 0;
+            for parameter in networks.iter_mut().flat_map(|network| &mut network.parameters) {
+                if let ParameterShape::Matrix { phases, .. } = &mut parameter.shape {
+                    changed += usize::from(std::mem::take(phases));
+                }
             }
-        }
-        assert_eq!(changed, 3);
-        fs::remove_file(bundle.join("vae_decoder.weights")).unwrap();
-        write_networks(&source, &networks, &bundle, &mut |_| ()).unwrap();
-        let manifest = fs::read_to_string(bundle.join("bundle.json")).unwrap();
-        fs::write(bundle.join("bundle.json"), manifest.replacen("\"schema\": 3", "\"schema\": 2", 1)).unwrap();
-        let nine_taps = paint(&bundle);
+            assert_eq!(changed, 3);
+        });
+        let manifest = fs::read_to_string(nine_taps.join("bundle.json")).unwrap();
+        let (now, before) = (format!("\"schema\": {SCHEMA}"), "\"schema\": 2");
+        assert!(manifest.contains(&now));
+        fs::write(nine_taps.join("bundle.json"), manifest.replacen(&now, before, 1)).unwrap();
+        let [in_phases, nine_taps] = [paint(&in_phases), paint(&nine_taps)];
         assert_eq!(in_phases.len(), nine_taps.len());
         let differences = in_phases.iter().zip(&nine_taps).map(|(a, b)| a.abs_diff(*b));
         assert!(differences.max().unwrap() <= 1);

@@ -59,7 +59,7 @@ fn convolutions() {
     on_every_level(0x14d0_62d5_c896_8725, |level| convolution(level, Format::Int8, Enlarged::No));
     on_every_level(0xa75b_3d73_842f_623b, |level| convolution(level, Format::F16, Enlarged::No));
     on_every_level(0x3303_3939_e404_e885, |level| convolution(level, Format::F32, Enlarged::No));
-    on_every_level(0x36db_2214_ae62_bb0c, |level| convolution(level, Format::Int8, Enlarged::Phases));
+    on_every_level(0xa04c_e769_4357_9e81, |level| convolution(level, Format::Int8, Enlarged::Phases));
     on_every_level(0xb86b_aecb_787c_9adc, |level| convolution(level, Format::F32, Enlarged::Phases));
 }
 
