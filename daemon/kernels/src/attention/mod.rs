@@ -33,7 +33,7 @@ impl Level {
     ///
     /// # Panics
     ///
-    /// If sizes do not fit each other, the attention is causal, a head has more than 133,144 channels, or the CPU does not have
+    /// If sizes do not fit each other, the attention is causal, a head has more than 133,139 channels, or the CPU does not have
     /// the level.
     pub fn attention_int8(self, call: &AttentionCall, q: &mut [f32]) {
         call.check_int8(q);

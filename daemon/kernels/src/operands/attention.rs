@@ -2,6 +2,9 @@
 
 use crate::operands::matrix::MOST_TERMS;
 
+/// The most channels of a head in int8: dot products, and the half that rounds them when they are shifted, fit an i32.
+const MOST_CHANNELS: usize = MOST_TERMS - 5;
+
 /// The shape of an attention. Tokens are `[batch][tokens][heads · head_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -56,6 +59,6 @@ impl AttentionCall<'_> {
     pub(crate) fn check_int8(&self, q: &[f32]) {
         self.check(q);
         assert!(!self.shape.causal, "int8 attention sees all keys");
-        assert!(self.shape.head_dim <= MOST_TERMS, "{} terms overflow an i32", self.shape.head_dim);
+        assert!(self.shape.head_dim <= MOST_CHANNELS, "{} terms overflow an i32", self.shape.head_dim);
     }
 }
