@@ -16,7 +16,7 @@ use diffused_kernels::pack::Layout;
 
 pub(crate) use crate::bundle::{WeightEntry, WeightShape as Shape, WeightsFile};
 pub(crate) use block::Block;
-use stream::{BUFFERS, ChunkRead, Stream};
+use stream::{BUFFERS, GroupRead, Stream};
 
 use crate::bundle::Source;
 use crate::cancel;
@@ -150,9 +150,9 @@ impl Weights {
         let stream = self.stream(name)?;
         let mut done = 0;
         while done < entry.blocks() {
-            let (blocks, chunk) = stream.next(name, done)?;
-            compute(&Panels { layout, blocks: &chunk.blocks(), first: entry.first_unit(done) });
-            stream.recycle(chunk);
+            let (blocks, group) = stream.next(name, done)?;
+            compute(&Panels { layout, blocks: &group.blocks(), first: entry.first_unit(done) });
+            stream.recycle(group);
             done = blocks.end;
         }
         Ok(())
@@ -167,9 +167,9 @@ impl Weights {
         let stream = self.stream(name)?;
         let mut blocks = Vec::with_capacity(entry.blocks());
         while blocks.len() < entry.blocks() {
-            let (_, chunk) = stream.next(name, blocks.len())?;
-            blocks.extend(chunk.copies());
-            stream.recycle(chunk);
+            let (_, group) = stream.next(name, blocks.len())?;
+            blocks.extend(group.copies());
+            stream.recycle(group);
         }
         Ok(self.keep(name, Matrix { layout, blocks }))
     }
@@ -227,13 +227,13 @@ impl Weights {
     }
 
     /// The reads of the wanted matrices, each of as many blocks as a buffer takes.
-    fn reads(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<ChunkRead>> {
+    fn reads(&self, names: &[Arc<str>], mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<GroupRead>> {
         let mut reads = Vec::new();
         for name in names.iter().filter(|name| wanted(name)) {
             let entry = self.file.entry(name)?;
             let together = (self.residency.ring / BUFFERS / entry.block_len(0)).max(1);
             let starts = (0..entry.blocks()).step_by(together);
-            let read = |start| ChunkRead { name: name.clone(), blocks: start..entry.blocks().min(start + together) };
+            let read = |start| GroupRead { name: name.clone(), blocks: start..entry.blocks().min(start + together) };
             reads.extend(starts.map(read));
         }
         Ok(reads)

@@ -43,13 +43,13 @@ impl Block {
 
 /// Some blocks of a tensor that follow each other in it, in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(super) struct BlockGroup {
     bytes: Block,
     /// Where each block lies; each starts on a cache line.
     places: Vec<Range<usize>>,
 }
 
-impl Chunk {
+impl BlockGroup {
     /// Reads these blocks of tensor `name` and checks them.
     pub(super) fn read(&mut self, file: &WeightsFile, name: &str, blocks: Range<usize>) -> Result<()> {
         let entry = file.entry(name)?;

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::WeightsFile;
-use super::block::Chunk;
+use super::block::BlockGroup;
 use crate::cancel;
 use crate::error::{Error, Result};
 
@@ -20,15 +20,15 @@ pub(super) const BUFFERS: usize = 3;
 
 /// One read: some blocks of a tensor.
 #[derive(Debug, Clone)]
-pub(super) struct ChunkRead {
+pub(super) struct GroupRead {
     pub(super) name: Arc<str>,
     pub(super) blocks: Range<usize>,
 }
 
 /// Blocks that arrive in the order of the reads.
 pub(super) struct Stream {
-    empty: Option<Sender<Chunk>>,
-    filled: Receiver<(ChunkRead, Result<Chunk>)>,
+    empty: Option<Sender<BlockGroup>>,
+    filled: Receiver<(GroupRead, Result<BlockGroup>)>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -36,21 +36,21 @@ impl Stream {
     /// Starts reading `first`, then `rest` for `repeats` times.
     pub(super) fn start(
         file: Arc<WeightsFile>,
-        first: Vec<ChunkRead>,
-        rest: Vec<ChunkRead>,
+        first: Vec<GroupRead>,
+        rest: Vec<GroupRead>,
         repeats: usize,
     ) -> Result<Stream> {
-        let (empty, empties) = channel::<Chunk>();
+        let (empty, empties) = channel::<BlockGroup>();
         let (fill, filled) = channel();
         for _ in 0..BUFFERS {
-            empty.send(Chunk::default()).expect("the receiver is held above");
+            empty.send(BlockGroup::default()).expect("the receiver is held above");
         }
         let read_all = move || {
             for read in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
-                let Ok(mut chunk) = empties.recv() else { return };
-                let chunk = chunk.read(&file, &read.name, read.blocks.clone()).map(|()| chunk);
-                let failed = chunk.is_err();
-                if fill.send((read, chunk)).is_err() || failed {
+                let Ok(mut group) = empties.recv() else { return };
+                let group = group.read(&file, &read.name, read.blocks.clone()).map(|()| group);
+                let failed = group.is_err();
+                if fill.send((read, group)).is_err() || failed {
                     return;
                 }
             }
@@ -62,24 +62,24 @@ impl Stream {
 
     /// The next blocks, of `name` from block `first` on, and which they are. A slow disk has seconds of work in a matrix, so that
     /// this can be cancelled before each buffer.
-    pub(super) fn next(&self, name: &str, first: usize) -> Result<(Range<usize>, Chunk)> {
+    pub(super) fn next(&self, name: &str, first: usize) -> Result<(Range<usize>, BlockGroup)> {
         cancel::check()?;
-        let Ok((read, chunk)) = self.filled.recv() else {
+        let Ok((read, group)) = self.filled.recv() else {
             return Err(Error::Internal(format!("{name}, block {first}, is not in the plan's order")));
         };
-        let chunk = chunk?;
+        let group = group?;
         if (&*read.name, read.blocks.start) != (name, first) {
             let planned = format!("{}, block {}", read.name, read.blocks.start);
             return Err(Error::Internal(format!("{name}, block {first}, was wanted where the plan has {planned}")));
         }
-        Ok((read.blocks, chunk))
+        Ok((read.blocks, group))
     }
 
     /// Gives a buffer back to be filled again.
-    pub(super) fn recycle(&self, chunk: Chunk) {
+    pub(super) fn recycle(&self, group: BlockGroup) {
         if let Some(empty) = &self.empty {
             // The thread may already have read everything.
-            let _ = empty.send(chunk);
+            let _ = empty.send(group);
         }
     }
 }
