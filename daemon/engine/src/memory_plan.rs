@@ -49,7 +49,7 @@ const PROCESS: u64 = 14 * MIB;
 const THREAD: u64 = MIB;
 /// What the process holds while it opens a model and plans: then it uses much more of its code, and parsing graphs takes more
 /// than keeping them. All of it is free before the first stage.
-const OPENING: u64 = 32 * MIB;
+const OPENING: u64 = 24 * MIB;
 /// The ring is no larger than this: reading ahead by more gains nothing.
 const LARGEST_RING: u64 = 4 << 20;
 /// Blocks that the ring holds at least: fewer are used up before the next ones arrive.

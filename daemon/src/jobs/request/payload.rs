@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -39,6 +39,7 @@ pub fn object(text: &str) -> Result<Map<String, Value>, String> {
 /// An object is a request, any other text is the prompt itself.
 pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
     let invalid = |message: String| Fault::new(Code::InvalidJson, message);
+    let other = || invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into());
     let text = std::str::from_utf8(payload)
         .map_err(|_| invalid("the payload is neither a JSON object nor a prompt in UTF-8".into()))?;
     let text = trimmed(text);
@@ -51,12 +52,12 @@ pub(super) fn read(payload: &[u8]) -> Result<Payload, Fault> {
     match serde_json::from_str(text) {
         Ok(Unambiguous(Value::Object(object))) => Ok(Payload::Object(Fields::new(object))),
         Ok(Unambiguous(Value::String(prompt))) => Ok(Payload::Prompt(prompt, None)),
-        Ok(_) => {
-            Err(invalid("expected a JSON object such as {\"prompt\": \"a cat\"}, or a prompt as plain text".into()))
-        }
+        Ok(_) => Err(other()),
         Err(error) if text.starts_with('{') => {
             Err(invalid(format!("the payload looks like JSON but does not parse: {error}")))
         }
+        // What is nested too deeply to be read is JSON all the same.
+        Err(_) if serde_json::from_str::<IgnoredAny>(text).is_ok() => Err(other()),
         Err(_) => Ok(Payload::Prompt(text.to_owned(), broken_json(text))),
     }
 }

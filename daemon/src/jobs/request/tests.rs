@@ -412,6 +412,8 @@ fn a_prompt_that_looks_like_broken_json_has_a_warning() {
         assert!(text(payload.as_bytes()).warnings[0].contains("looks like JSON"), "{payload}");
     }
     assert!(text(b"a cat [cat:dog]").warnings.is_empty());
+    let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
+    check_refused(RequestMode::Txt2Img, deep.as_bytes(), Code::InvalidJson, None);
 }
 
 #[test]
