@@ -44,7 +44,9 @@ test("the flow paints: prompt in, progress, picture out, and says why not", asyn
         await until("the flow is connected", () => nodeRed.output.includes("Connected to broker"));
         const ask = (body, type) =>
             fetch(`${address}/paint`, { method: "POST", body, headers: { "Content-Type": type } });
-        const request = { id: "house", prompt: "a large red house at night with a moon", steps: 100 };
+        // Large enough to take several seconds anywhere: progress is published once a second.
+        const size = { width: 512, height: 512, steps: 100 };
+        const request = { id: "house", prompt: "a large red house at night with a moon", ...size };
         assert.equal((await ask(JSON.stringify(request), "application/json")).status, 202);
         const seen = new Set();
         await until("it is done", async () => {
