@@ -38,6 +38,7 @@ pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
 mod unet_calls;
+mod unicode;
 pub mod upscaler;
 pub mod vae;
 mod warning;

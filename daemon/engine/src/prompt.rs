@@ -8,13 +8,13 @@
 mod attention;
 mod chunks;
 mod editing;
+mod extra_networks;
 mod joining;
+mod words;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{SecondText, Text};
@@ -24,9 +24,7 @@ use crate::warning::Warning;
 use attention::{WeightedPart, weigh};
 use chunks::WeightedTokens;
 use editing::{EditedPrompt, edit};
-
-/// What names an extra network, `<lora:name:1>`, and is no part of what is painted.
-static EXTRA_NETWORK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<\w+:[^>]+>").expect("a pattern"));
+use extra_networks::take_tags;
 
 /// The most prompts that `AND` joins: each is an entry of the UNet's batch.
 const MOST_JOINED: usize = 16;
@@ -217,8 +215,7 @@ impl PromptReader<'_> {
     }
 
     fn a1111(&self, field: &'static str, prompt: &str, warnings: &mut Vec<Warning>) -> Result<ReadPrompt> {
-        let tags: Vec<String> = EXTRA_NETWORK.find_iter(prompt).map(|tag| tag.as_str().to_owned()).collect();
-        let prompt = EXTRA_NETWORK.replace_all(prompt, "");
+        let (prompt, tags) = take_tags(prompt);
         if !tags.is_empty() {
             warnings.push(Warning::ExtraNetworks { field, tags });
         }

@@ -2,23 +2,23 @@
 //!
 //! The steps are those of its tokenizers pipeline: special tokens are cut out of the raw text; the rest is composed
 //! (NFC), its whitespace becomes single blanks, and it is lower-cased character by character; added tokens are cut out
-//! of that; a regular expression finds the words; each word's UTF-8 bytes, the last one marked as the end of a word,
+//! of that; what is left falls into words; each word's UTF-8 bytes, the last one marked as the end of a word,
 //! are merged pair by pair in the order of `merges.txt` (byte pair encoding, Sennrich et al. 2016).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::bundle::{AddedToken, Text};
+use crate::unicode::{is_letter, is_number};
 
 /// The start token as a prompt may spell it.
 const START: &str = "<|startoftext|>";
 /// The end token as a prompt may spell it; it also stands for what the vocabulary lacks.
 const END: &str = "<|endoftext|>";
-/// CLIP's words. Whitespace lies between them and belongs to none.
-const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// Words that are found before runs of characters of one kind.
+const FIXED_WORDS: [&str; 9] = [START, END, "'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 
 /// A prompt's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,6 @@ pub struct Tokenizer {
     last: Vec<u32>,
     /// Which pairs become which token, sorted by pair.
     merges: Vec<((u32, u32), MergeRule)>,
-    clip_words: Regex,
     /// Added tokens that are found as they are spelled.
     exact: Vec<CutToken>,
     /// Added tokens whose text is normalized, as the prompt is.
@@ -93,7 +92,6 @@ impl Tokenizer {
             inner: byte(""),
             last: byte("</w>"),
             merges: read_merges(merges, &vocab)?,
-            clip_words: Regex::new(CLIP_WORDS).map_err(|error| error.to_string())?,
         })
     }
 
@@ -142,14 +140,16 @@ impl Tokenizer {
 
     /// The same for a normalized text that holds no tokens which are cut out.
     fn plain(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Option<String> {
-        for clip_word in self.clip_words.find_iter(text) {
-            let mut start = clip_word.start();
-            for word in gpt2_words(clip_word.as_str()) {
+        let mut rest = text.trim_start();
+        while !rest.is_empty() {
+            let (clip_word, _) = rest.split_at(clip_word_len(rest));
+            for word in gpt2_words(clip_word) {
                 if !append(ids, &self.merge(word.as_bytes()), most) {
-                    return Some(text[start..].to_owned());
+                    return Some(rest.to_owned());
                 }
-                start += word.len();
+                rest = &rest[word.len()..];
             }
+            rest = rest.trim_start();
         }
         None
     }
@@ -238,6 +238,38 @@ fn normalized(text: &str) -> String {
         }
     }
     normalized
+}
+
+/// What CLIP's words are runs of; numbers are words of one character.
+#[derive(PartialEq, Eq)]
+enum CharClass {
+    Letter,
+    Number,
+    Blank,
+    Other,
+}
+
+impl CharClass {
+    fn of(char: char) -> CharClass {
+        match char {
+            _ if is_letter(char) => CharClass::Letter,
+            _ if is_number(char) => CharClass::Number,
+            _ if char.is_whitespace() => CharClass::Blank,
+            _ => CharClass::Other,
+        }
+    }
+}
+
+/// The length in bytes of CLIP's word that `text` begins with. Whitespace lies between words and belongs to none.
+fn clip_word_len(text: &str) -> usize {
+    if let Some(word) = FIXED_WORDS.iter().find(|word| text.starts_with(**word)) {
+        return word.len();
+    }
+    let Some(first) = text.chars().next() else { return 0 };
+    match CharClass::of(first) {
+        CharClass::Number => first.len_utf8(),
+        class => text.find(|char| CharClass::of(char) != class).unwrap_or(text.len()),
+    }
 }
 
 /// GPT-2's words, which transformers looks for within CLIP's: each is one of those, but for special tokens that a
@@ -329,7 +361,34 @@ fn read_merges(text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<RankedPai
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
     use super::*;
+
+    /// As transformers spells it.
+    const CLIP_WORDS: &str =
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+    fn clip_words(text: &str) -> Vec<&str> {
+        let mut words = Vec::new();
+        let mut rest = text.trim_start();
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(clip_word_len(rest));
+            words.push(word);
+            rest = after.trim_start();
+        }
+        words
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_clips(text in r"(<\|startoftext\|>|<\|endoftext\|>|'(s|t|re|ve|m|ll|d)|\p{L}|\p{N}|\s|\PC){0,20}") {
+            let pattern = Regex::new(CLIP_WORDS).unwrap();
+            let wanted: Vec<&str> = pattern.find_iter(&text).map(|word| word.as_str()).collect();
+            prop_assert_eq!(clip_words(&text), wanted);
+        }
+    }
 
     fn message(vocab: &str, merges: &[u8]) -> String {
         Tokenizer::new(vocab.as_bytes(), merges, &[]).unwrap_err()

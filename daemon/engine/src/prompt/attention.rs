@@ -2,17 +2,10 @@
 //! what it says, brackets within brackets multiply, and a backslash takes a bracket's meaning away. Any text can be read:
 //! a bracket that nothing closes weighs the rest of the text, one that nothing opened is text.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
+use super::words::{number, split_at_word};
 
 /// The weight of a round bracket without a number; a square one has the inverse.
 const BRACKET: f64 = 1.1;
-
-/// A word of its own, with the blanks around it.
-static BREAK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\s*\bBREAK\b\s*").expect("a pattern"));
-/// The end of a bracket with a weight.
-static WEIGHT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^:\s*([+-]?[.0-9]+)\s*\)").expect("a pattern"));
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +26,11 @@ struct Brackets {
 
 impl Brackets {
     fn words(&mut self, text: &str) {
-        for (i, words) in BREAK.split(text).enumerate() {
+        let texts = split_at_word(text, "BREAK");
+        let last = texts.len() - 1;
+        for (i, words) in texts.into_iter().enumerate() {
+            let words = if i < last { words.trim_end() } else { words };
+            let words = if i > 0 { words.trim_start() } else { words };
             if i > 0 {
                 self.parts.push(WeightedPart::Break);
             }
@@ -63,16 +60,13 @@ impl Brackets {
             "(" => self.round.push(self.parts.len()),
             "[" => self.square.push(self.parts.len()),
             ":" => {
-                let found = WEIGHT.captures(text).and_then(|found| {
-                    let weight: f64 = found[1].parse().ok().filter(|weight: &f64| weight.is_finite())?;
-                    Some((weight, found[0].len()))
-                });
-                if let Some((weight, len)) = found {
+                if let Some((weight, len)) = weighted_end(rest) {
+                    let (end, rest) = text.split_at(1 + len);
                     match self.round.pop() {
                         Some(start) => self.weigh(start, weight),
-                        None => self.words(&text[..len]),
+                        None => self.words(end),
                     }
-                    return &text[len..];
+                    return rest;
                 }
                 self.words(first);
             }
@@ -92,6 +86,12 @@ impl Brackets {
         }
         rest
     }
+}
+
+/// The weight after a colon and the length in bytes up to the bracket that it closes, included.
+fn weighted_end(text: &str) -> Option<(f64, usize)> {
+    let (weight, _) = text.split_once(')')?;
+    Some((number(weight.trim()).filter(|weight| weight.is_finite())?, weight.len() + 1))
 }
 
 /// The parts of `text`, neighbours of one weight joined. There is always one.
@@ -153,6 +153,15 @@ mod tests {
         check("(a [b:0.5])", &[("a ", 1.1), ("b:0.5", 1.0)]);
         check("(a\nBREAK b:2)", &[("a", 2.0), ("BREAK", -1.0), ("b", 2.0)]);
         check("BREAKFAST", &[("BREAKFAST", 1.0)]);
+    }
+
+    #[test]
+    fn blanks_around_breaks_are_dropped() {
+        check(
+            " a BREAK\tb\nBREAK BREAK c ",
+            &[(" a", 1.0), ("BREAK", -1.0), ("b", 1.0), ("BREAK", -1.0), ("", 1.0), ("BREAK", -1.0), ("c ", 1.0)],
+        );
+        check(" a_BREAK 1BREAK ", &[(" a_BREAK 1BREAK ", 1.0)]);
     }
 
     #[test]
