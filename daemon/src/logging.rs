@@ -11,11 +11,12 @@ use std::io::IsTerminal;
 
 use rustix::fs::fstat;
 use tracing::{Event, Level, Subscriber, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Parts that write whole packets to the log, the one with the password among them.
 const TALKATIVE: [&str; 3] = ["tungstenite", "async_tungstenite", "ws_stream_tungstenite"];
@@ -23,26 +24,35 @@ const TALKATIVE: [&str; 3] = ["tungstenite", "async_tungstenite", "ws_stream_tun
 /// Starts the log with the filter of `DIFFUSED_LOG`, or `default` where it is not set or wrong.
 pub fn start(default: &str) {
     let wanted = env::var("DIFFUSED_LOG").ok().filter(|text| !text.is_empty());
-    let parsed = wanted.as_ref().map(EnvFilter::try_new);
-    let (filter, wrong) = match parsed {
+    let (filter, wrong) = match wanted.as_deref().map(parse) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(default), Some(error)),
-        None => (EnvFilter::new(default), None),
+        Some(Err(error)) => (parse(default).unwrap_or_default(), Some(error)),
+        None => (parse(default).unwrap_or_default(), None),
     };
-    let quiet = TALKATIVE.iter().filter_map(|name| format!("{name}=warn").parse::<Directive>().ok());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(quiet.fold(filter, EnvFilter::add_directive))
+    let filter = filter.with_targets(TALKATIVE.map(|name| (name, LevelFilter::WARN)));
+    let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_ansi(wants_colours(std::io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()));
+    let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process, as in tests, fails and changes nothing.
     let _ = match is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) {
-        true => builder.event_format(Journal).try_init(),
-        false => builder.try_init(),
+        true => registry.with(layer.event_format(Journal)).try_init(),
+        false => registry.with(layer).try_init(),
     };
     if let Some(error) = wrong {
         warn!("DIFFUSED_LOG is left aside: {error}; a filter is a level as `debug`, or `diffused::mqtt=debug`");
     }
+}
+
+/// A filter of levels, and of parts and their levels, with commas between them.
+fn parse(text: &str) -> Result<Targets, String> {
+    // `Targets` would take them for a part's name.
+    if text.contains(['[', '{']) {
+        return Err("spans and fields cannot be chosen".into());
+    }
+    let parts: Vec<&str> = text.split(',').filter(|part| !part.is_empty()).collect();
+    parts.join(",").parse().map_err(|error: ParseError| error.to_string())
 }
 
 /// Terminals show colours, unless `NO_COLOR` is set to anything (no-color.org).
@@ -95,6 +105,23 @@ mod tests {
     fn colours_are_for_terminals_whose_user_wants_them() {
         assert!(wants_colours(true, None) && wants_colours(true, Some(OsStr::new(""))));
         assert!(!wants_colours(false, None) && !wants_colours(true, Some(OsStr::new("1"))));
+    }
+
+    #[test]
+    fn filters_choose_levels_and_parts() {
+        let filter = parse("info,diffused::mqtt=debug,tungstenite=off,").unwrap();
+        assert!(filter.would_enable("diffused::mqtt::link", &Level::DEBUG));
+        assert!(filter.would_enable("hyper", &Level::INFO) && !filter.would_enable("hyper", &Level::DEBUG));
+        assert!(!filter.would_enable("tungstenite", &Level::ERROR));
+        assert!(parse("diffused::mqtt").unwrap().would_enable("diffused::mqtt", &Level::TRACE));
+        for (wrong, message) in [
+            ("diffused=loud", "expected one of"),
+            ("a=info=debug", "too many '='"),
+            ("diffused[paint]=debug", "spans and fields"),
+        ] {
+            let error = parse(wrong).unwrap_err();
+            assert!(error.contains(message), "{wrong}: {error}");
+        }
     }
 
     #[test]
