@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use diffused_kernels::{GroupSums, Level, Norm, NormOut};
+use diffused_kernels::{FloatRows, GroupSums, Level, Norm, NormOut};
 use half::f16;
 use rayon::ThreadPool;
 
@@ -62,7 +62,7 @@ const KERNELS: [Kernel; 9] = [
 ];
 
 fn quantize(level: Level, rows: &mut BenchImage) {
-    level.quantize_rows(&rows.x, rows.gamma.len(), &mut rows.q, &mut rows.scale);
+    level.quantize_rows(FloatRows::F32(&rows.x), rows.gamma.len(), &mut rows.q, &mut rows.scale);
 }
 
 fn sums(level: Level, rows: &mut BenchImage) {
@@ -73,12 +73,12 @@ fn sums(level: Level, rows: &mut BenchImage) {
 
 fn group_norm(level: Level, rows: &mut BenchImage) {
     let (x, [scale, shift], out) = rows.quantized();
-    level.normalize(&Norm::Scaled { scale, shift, silu: true }, x, out);
+    level.normalize(&Norm::Scaled { scale, shift, silu: true }, FloatRows::F32(x), out);
 }
 
 fn layer_norm(level: Level, rows: &mut BenchImage) {
     let (x, [gamma, beta], out) = rows.quantized();
-    level.normalize(&Norm::Layer { gamma, beta, eps: 1e-5 }, x, out);
+    level.normalize(&Norm::Layer { gamma, beta, eps: 1e-5 }, FloatRows::F32(x), out);
 }
 
 /// Prints a line for each kernel and shape.

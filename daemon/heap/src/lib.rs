@@ -17,9 +17,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Blocks from this size on are large, bytes.
-const LARGE: usize = 1 << 20;
-/// Sizes of large blocks are multiples of this, so that almost equal requests can reuse each other's blocks, bytes.
+/// Blocks from this size on are large, bytes: rows of the autoencoder's images wait in blocks of a quarter of a mebibyte.
+const LARGE: usize = 128 << 10;
+/// Sizes of large blocks are whole pages, and from this size on multiples of `GRAIN`, bytes.
+const COARSE: usize = 1 << 20;
+/// So almost equal requests can reuse each other's blocks, bytes.
 const GRAIN: usize = 64 << 10;
 /// Every large block is aligned to this; what wants more is left to the system.
 const ALIGN: usize = 64;
@@ -71,8 +73,9 @@ fn cache() -> MutexGuard<'static, Cache> {
 
 /// Bytes of the block that a large request gets; `None` for a small one.
 fn large(layout: Layout) -> Option<usize> {
+    let grain = if layout.size() < COARSE { pages::page() } else { GRAIN.max(pages::page()) };
     let is_large = layout.size() >= LARGE && layout.align() <= ALIGN;
-    if is_large { layout.size().checked_next_multiple_of(GRAIN.max(pages::page())) } else { None }
+    if is_large { layout.size().checked_next_multiple_of(grain) } else { None }
 }
 
 /// Bytes that a block of the system's counts: those of a small one, which is not mapped by itself, do not.
@@ -333,9 +336,9 @@ mod tests {
             assert_eq!(figures().0, 0);
             let middling = Heap.realloc(small, layout(100), MAPPED);
             assert_eq!(figures().0, MAPPED);
-            let more = Heap.realloc(middling, layout(MAPPED), 2 * MAPPED);
-            assert_eq!(figures(), (2 * MAPPED, 0, 2 * MAPPED));
-            let less = Heap.realloc(more, layout(2 * MAPPED), 50);
+            let more = Heap.realloc(middling, layout(MAPPED), LARGE - 1);
+            assert_eq!(figures(), (LARGE - 1, 0, LARGE - 1));
+            let less = Heap.realloc(more, layout(LARGE - 1), 50);
             assert_eq!(figures().0, 0);
             Heap.dealloc(less, layout(50));
         });

@@ -5,8 +5,8 @@
 
 use diffused_kernels::pack::{Format, Layout, PANEL};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
-    LinearCall, Norm, NormOut, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, FloatRows, GroupSums,
+    InputRows, Level, LinearCall, Norm, NormOut, Panels, Strip,
 };
 
 /// Runs a layer, whose operands are made.
@@ -43,7 +43,7 @@ fn matrix(layout: Layout, outputs: usize) -> Vec<u8> {
 
 fn quantized(level: Level, rows: usize, channels: usize) -> (Vec<i8>, Vec<f32>) {
     let (mut q, mut scale) = (vec![0; rows * channels], vec![0.0; rows]);
-    level.quantize_rows(&numbers(rows * channels), channels, &mut q, &mut scale);
+    level.quantize_rows(FloatRows::F32(&numbers(rows * channels)), channels, &mut q, &mut scale);
     (q, scale)
 }
 
@@ -107,7 +107,7 @@ fn norms(level: Level, side: usize, channels: usize) -> RunLayer {
         let group = Norm::Scaled { scale: &factor, shift: &shift, silu: true };
         let layer = Norm::Layer { gamma: &gamma, beta: &beta, eps: 1e-5 };
         for norm in [group, layer] {
-            level.normalize(&norm, &x, NormOut::Int8 { q: &mut q, scale: &mut scale });
+            level.normalize(&norm, FloatRows::F32(&x), NormOut::Int8 { q: &mut q, scale: &mut scale });
         }
     })
 }

@@ -15,6 +15,7 @@
 mod attention;
 pub mod cancel;
 pub mod cpu;
+mod group_sums;
 mod layout;
 mod matmul;
 mod norm;
@@ -29,9 +30,11 @@ mod simd;
 mod tiles;
 
 pub use cpu::Level;
-pub use norm::{GroupSums, Norm, NormOut};
+pub use group_sums::{GroupSums, MadeRow};
+pub use norm::{Norm, NormOut};
 pub use operands::{
     ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, LinearCall,
     MOST_TERMS, Panels, Rectifier, Strip,
 };
+pub use rows::FloatRows;
 pub use scratch::release_scratch;

@@ -4,15 +4,12 @@ use rayon::prelude::*;
 
 use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
-use crate::rows::{BATCH, quantize_row};
+use crate::rows::{BATCH, FloatRows, ToSingle, quantize_row};
 use crate::scalar;
 use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
 /// Rows that a layer norm takes at once.
 const TOGETHER: usize = 4;
-/// Image rows whose sums are held at a time.
-const ROWS: usize = 64;
-
 /// Where a norm's result goes.
 #[derive(Debug)]
 pub enum NormOut<'a> {
@@ -25,126 +22,6 @@ pub enum NormOut<'a> {
         /// A scale for each row.
         scale: &'a mut [f32],
     },
-}
-
-/// The sums behind a image's group norm. They are built row by row, so strips pool to the bits of the whole image.
-#[derive(Debug, Clone)]
-pub struct GroupSums {
-    sums: Vec<f64>,
-    squares: Vec<f64>,
-    pixels: usize,
-}
-
-impl GroupSums {
-    /// Of no rows yet.
-    pub fn new(channels: usize) -> GroupSums {
-        GroupSums { sums: vec![0.0; channels], squares: vec![0.0; channels], pixels: 0 }
-    }
-
-    /// Adds rows of one image, `[rows][width][channels]`; strips come from top to bottom.
-    ///
-    /// The sums are f64: of a row's pixels from left to right, then of the rows from top to bottom.
-    ///
-    /// # Panics
-    ///
-    /// If `x` holds no whole rows, or the CPU does not have the level.
-    pub fn add_rows(&mut self, level: Level, x: &[f32], width: usize) {
-        let channels = self.sums.len();
-        assert!(x.len().is_multiple_of(width * channels), "{} values are not rows of {width}x{channels}", x.len());
-        self.pixels += x.len() / channels;
-        let mut partial = vec![0.0; ROWS.min(x.len() / (width * channels)) * 2 * channels];
-        for rows in x.chunks(ROWS * width * channels) {
-            let rows = rows.par_chunks_exact(width * channels).zip(partial.par_chunks_exact_mut(2 * channels));
-            let count = rows.len();
-            rows.for_each_task(|(x, partial)| {
-                let (sums, squares) = partial.split_at_mut(channels);
-                let work = RowSums { x, sums, squares };
-                at_level!(level, simd => simd.run(work), scalar => scalar::norm::row_sums(x, work.sums, work.squares));
-            });
-            for row in partial.chunks_exact(2 * channels).take(count) {
-                let add = |(total, part): (&mut f64, &f64)| *total += part;
-                self.sums.iter_mut().zip(&row[..channels]).for_each(add);
-                self.squares.iter_mut().zip(&row[channels..]).for_each(add);
-            }
-        }
-    }
-
-    /// What each channel is multiplied by and what is then added: `gamma / σ` and `beta − mean · gamma / σ`, in f64, rounded
-    /// once.
-    ///
-    /// # Panics
-    ///
-    /// If sizes do not fit each other.
-    pub fn finish(&self, groups: usize, eps: f32, gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let channels = self.sums.len();
-        assert!(gamma.len() == channels && beta.len() == channels, "gamma {}, beta {}", gamma.len(), beta.len());
-        assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups in {channels} channels");
-        let size = channels / groups;
-        let count = (self.pixels * size) as f64;
-        let group = |c: usize| {
-            let range = c / size * size..(c / size + 1) * size;
-            let mean = self.sums[range.clone()].iter().sum::<f64>() / count;
-            let variance = self.squares[range].iter().sum::<f64>() / count - mean * mean;
-            let scale = f64::from(gamma[c]) / (variance.max(0.0) + f64::from(eps)).sqrt();
-            (scale as f32, (f64::from(beta[c]) - mean * scale) as f32)
-        };
-        (0..channels).map(group).unzip()
-    }
-}
-
-/// Channels that are summed at a time: neighbouring cache lines, whose sums stay in registers.
-const COLUMNS: usize = 64;
-
-/// A row's sums; plain loops over a few channels at a time, which the compiler turns into the level's f64 vectors.
-struct RowSums<'a> {
-    x: &'a [f32],
-    sums: &'a mut [f64],
-    squares: &'a mut [f64],
-}
-
-impl SimdFn for RowSums<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(mut self, _: S) {
-        let channels = self.sums.len();
-        let whole = channels / COLUMNS * COLUMNS;
-        for first in (0..whole).step_by(COLUMNS) {
-            self.columns::<COLUMNS>(first);
-        }
-        for first in (whole..channels).step_by(LANES) {
-            self.columns::<LANES>(first);
-        }
-    }
-}
-
-impl RowSums<'_> {
-    /// The sums of `N` channels, or of those that are left.
-    #[inline(always)]
-    fn columns<const N: usize>(&mut self, first: usize) {
-        let channels = self.sums.len();
-        let (mut sum, mut square) = ([0f64; N], [0f64; N]);
-        for pixel in self.x.chunks_exact(channels) {
-            let pixel = &pixel[first..];
-            if let Some(values) = pixel.first_chunk::<N>() {
-                add_values(values, &mut sum, &mut square);
-            } else {
-                add_values(pixel, &mut sum, &mut square);
-            }
-        }
-        let count = N.min(channels - first);
-        self.sums[first..first + count].copy_from_slice(&sum[..count]);
-        self.squares[first..first + count].copy_from_slice(&square[..count]);
-    }
-}
-
-#[inline(always)]
-fn add_values<const N: usize>(values: &[f32], sum: &mut [f64; N], square: &mut [f64; N]) {
-    for ((value, sum), square) in values.iter().zip(sum).zip(square) {
-        let value = f64::from(*value);
-        *sum += value;
-        *square += value * value;
-    }
 }
 
 /// What is done to each row of `channels` values. All slices have one value for each channel.
@@ -171,11 +48,11 @@ pub enum Norm<'a> {
 }
 
 impl Norm<'_> {
-    /// The number of channels, of which `x` holds whole rows.
-    fn channels(&self, x: &[f32]) -> usize {
+    /// The number of channels, of which `values` values are whole rows.
+    fn channels(&self, values: usize) -> usize {
         let (Norm::Scaled { scale: a, shift: b, .. } | Norm::Layer { gamma: a, beta: b, .. }) = self;
         assert!(!a.is_empty() && a.len() == b.len(), "{} and {} values for the channels", a.len(), b.len());
-        assert!(x.len().is_multiple_of(a.len()), "{} values do not fill rows of {}", x.len(), a.len());
+        assert!(values.is_multiple_of(a.len()), "{values} values do not fill rows of {}", a.len());
         a.len()
     }
 
@@ -185,6 +62,18 @@ impl Norm<'_> {
             match *self {
                 Norm::Scaled { scale, shift, silu } => scalar::norm::scale_shift(row, scale, shift, silu),
                 Norm::Layer { gamma, beta, eps } => scalar::norm::layer_norm(row, gamma, beta, eps),
+            }
+        }
+    }
+
+    /// Normalises the rows of `x` into `out`.
+    #[inline(always)]
+    fn rows<S: Simd>(&self, simd: S, x: FloatRows, out: &mut [f32]) {
+        match x {
+            FloatRows::F32(x) => self.vector(simd, Some(x), out),
+            FloatRows::F16(x, unit) => {
+                ToSingle { x, unit, out }.call(simd);
+                self.vector(simd, None, out);
             }
         }
     }
@@ -287,16 +176,16 @@ impl Level {
     /// # Panics
     ///
     /// If sizes do not fit each other, or the CPU does not have the level.
-    pub fn normalize(self, norm: &Norm, x: &[f32], out: NormOut) {
-        let channels = norm.channels(x);
-        let batches = x.par_chunks(batch(channels));
+    pub fn normalize(self, norm: &Norm, x: FloatRows, out: NormOut) {
+        let channels = norm.channels(x.len());
+        let batch = batch(channels);
         match out {
             NormOut::F32(out) => {
                 assert_eq!(out.len(), x.len(), "the output's size");
-                batches.zip(out.par_chunks_mut(batch(channels))).for_each_task(|(x, out)| {
+                out.par_chunks_mut(batch).enumerate().for_each_task(|(n, out)| {
+                    let x = x.part(n * batch..n * batch + out.len());
                     at_level!(self, simd => simd.run(NormRows { norm, x: Some(x), out }), scalar => {
-                        out.copy_from_slice(x);
-                        norm.scalar(out);
+                        norm.scalar(x.to_f32_scalar(out));
                     });
                 });
             }
@@ -307,11 +196,11 @@ impl Level {
                     q.len(),
                     scale.len()
                 );
-                let q = q.par_chunks_mut(batch(channels));
-                let scale = scale.par_chunks_mut(batch(channels) / channels);
+                let batches = q.par_chunks_mut(batch).zip(scale.par_chunks_mut(batch / channels)).enumerate();
                 let init = || vec![0.0; TOGETHER * channels];
-                batches.zip(q).zip(scale).for_each_init(init, |rows, ((x, q), scale)| {
+                batches.for_each_init(init, |rows, (n, (q, scale))| {
                     if !is_cancelled() {
+                        let x = x.part(n * batch..n * batch + q.len());
                         let work = Quantized { norm, x, q, scale, rows, channels };
                         at_level!(self, simd => simd.run(work), scalar => work.scalar());
                     }
@@ -326,7 +215,7 @@ impl Level {
     ///
     /// If sizes do not fit each other, or the CPU does not have the level.
     pub fn normalize_in_place(self, norm: &Norm, x: &mut [f32]) {
-        let channels = norm.channels(x);
+        let channels = norm.channels(x.len());
         x.par_chunks_mut(batch(channels)).for_each_task(|out| {
             at_level!(self, simd => simd.run(NormRows { norm, x: None, out }), scalar => norm.scalar(out));
         });
@@ -341,7 +230,7 @@ fn batch(channels: usize) -> usize {
 /// Rows to `out`, from `x` or over themselves.
 struct NormRows<'a> {
     norm: &'a Norm<'a>,
-    x: Option<&'a [f32]>,
+    x: Option<FloatRows<'a>>,
     out: &'a mut [f32],
 }
 
@@ -350,14 +239,17 @@ impl SimdFn for NormRows<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        self.norm.vector(simd, self.x, self.out);
+        match self.x {
+            Some(x) => self.norm.rows(simd, x, self.out),
+            None => self.norm.vector(simd, None, self.out),
+        }
     }
 }
 
 /// Rows through `rows`, which has room for some, to int8.
 struct Quantized<'a> {
     norm: &'a Norm<'a>,
-    x: &'a [f32],
+    x: FloatRows<'a>,
     q: &'a mut [i8],
     scale: &'a mut [f32],
     rows: &'a mut [f32],
@@ -366,10 +258,9 @@ struct Quantized<'a> {
 
 impl Quantized<'_> {
     fn scalar(self) {
-        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
-        for ((x, q), scale) in rows.zip(self.scale) {
-            let row = &mut self.rows[..self.channels];
-            row.copy_from_slice(x);
+        for (n, (q, scale)) in self.q.chunks_exact_mut(self.channels).zip(self.scale).enumerate() {
+            let x = self.x.part(n * self.channels..(n + 1) * self.channels);
+            let row = x.to_f32_scalar(&mut self.rows[..self.channels]);
             self.norm.scalar(row);
             *scale = scalar::rows::quantize_row(row, q);
         }
@@ -382,10 +273,10 @@ impl SimdFn for Quantized<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let some = self.rows.len();
-        let parts = self.x.chunks(some).zip(self.q.chunks_mut(some)).zip(self.scale.chunks_mut(some / self.channels));
-        for ((x, q), scale) in parts {
-            let rows = &mut self.rows[..x.len()];
-            self.norm.vector(simd, Some(x), rows);
+        let parts = self.q.chunks_mut(some).zip(self.scale.chunks_mut(some / self.channels)).enumerate();
+        for (n, (q, scale)) in parts {
+            let rows = &mut self.rows[..q.len()];
+            self.norm.rows(simd, self.x.part(n * some..n * some + q.len()), rows);
             let rows = rows.chunks_exact(self.channels).zip(q.chunks_exact_mut(self.channels));
             for ((row, q), scale) in rows.zip(scale) {
                 *scale = quantize_row(simd, row, q);

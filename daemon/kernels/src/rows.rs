@@ -1,5 +1,7 @@
 //! SimdFn on rows of activations: quantization, f16 storage, SiLU.
 
+use std::ops::Range;
+
 use half::f16;
 use rayon::prelude::*;
 
@@ -8,6 +10,43 @@ use crate::cpu::Level;
 use crate::scalar;
 use crate::scalar::rows::TINY;
 use crate::simd::{LANES, Simd, SimdFn, at_level, math};
+
+/// Rows of values that a kernel reads.
+#[derive(Debug, Clone, Copy)]
+pub enum FloatRows<'a> {
+    /// As they are.
+    F32(&'a [f32]),
+    /// In half precision, in units of a power of two.
+    F16(&'a [f16], f32),
+}
+
+impl<'a> FloatRows<'a> {
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            FloatRows::F32(x) => x.len(),
+            FloatRows::F16(x, _) => x.len(),
+        }
+    }
+
+    /// A part of the values.
+    #[inline(always)]
+    pub(crate) fn part(&self, range: Range<usize>) -> FloatRows<'a> {
+        match *self {
+            FloatRows::F32(x) => FloatRows::F32(&x[range]),
+            FloatRows::F16(x, unit) => FloatRows::F16(&x[range], unit),
+        }
+    }
+
+    /// `out`, with the values in it.
+    pub(crate) fn to_f32_scalar<'o>(self, out: &'o mut [f32]) -> &'o mut [f32] {
+        match self {
+            FloatRows::F32(x) => out.copy_from_slice(x),
+            FloatRows::F16(x, unit) => ToSingle { x, unit, out }.scalar(),
+        }
+        out
+    }
+}
 
 /// Values that a thread takes at a time.
 pub(crate) const BATCH: usize = 16 << 10;
@@ -22,9 +61,8 @@ impl Level {
     pub fn round_to_f16(self, x: &mut [f32], unit: f32) {
         let inverse = 1.0 / unit;
         x.par_chunks_mut(BATCH).for_each_task(|x| {
-            at_level!(self, simd => simd.run(Round { x, unit, inverse }), scalar => {
-                x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x * inverse).to_f32_const() * unit);
-            });
+            let work = Round { x, unit, inverse };
+            at_level!(self, simd => simd.run(work), scalar => work.scalar());
         });
     }
 
@@ -34,13 +72,14 @@ impl Level {
     /// # Panics
     ///
     /// If sizes do not fit each other, or the CPU does not have the level.
-    pub fn quantize_rows(self, x: &[f32], channels: usize, q: &mut [i8], scale: &mut [f32]) {
+    pub fn quantize_rows(self, x: FloatRows, channels: usize, q: &mut [i8], scale: &mut [f32]) {
         assert!(x.len() == q.len() && x.len() == scale.len() * channels, "{} values, {} scales", x.len(), scale.len());
         let rows = BATCH.div_ceil(channels);
-        let batches =
-            x.par_chunks(rows * channels).zip(q.par_chunks_mut(rows * channels)).zip(scale.par_chunks_mut(rows));
-        batches.for_each_task(|((x, q), scale)| {
-            let work = Quantize { x, channels, q, scale };
+        let batches = q.par_chunks_mut(rows * channels).zip(scale.par_chunks_mut(rows)).enumerate();
+        batches.for_each_task(|(n, (q, scale))| {
+            let x = x.part(n * rows * channels..n * rows * channels + q.len());
+            let mut row = vec![0.0; channels];
+            let work = Quantize { x, channels, q, scale, row: &mut row };
             at_level!(self, simd => simd.run(work), scalar => work.scalar());
         });
     }
@@ -55,9 +94,8 @@ impl Level {
         let inverse = 1.0 / unit;
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
         batches.for_each_task(|(x, out)| {
-            at_level!(self, simd => simd.run(ToHalf { x, inverse, out }), scalar => {
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x * inverse));
-            });
+            let work = ToHalf { x, inverse, out };
+            at_level!(self, simd => simd.run(work), scalar => work.scalar());
         });
     }
 
@@ -70,9 +108,8 @@ impl Level {
         assert_eq!(x.len(), out.len(), "as many results as values");
         let batches = x.par_chunks(BATCH).zip(out.par_chunks_mut(BATCH));
         batches.for_each_task(|(x, out)| {
-            at_level!(self, simd => simd.run(ToSingle { x, unit, out }), scalar => {
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const() * unit);
-            });
+            let work = ToSingle { x, unit, out };
+            at_level!(self, simd => simd.run(work), scalar => work.scalar());
         });
     }
 
@@ -90,10 +127,17 @@ impl Level {
     }
 }
 
-struct Round<'a> {
-    x: &'a mut [f32],
-    unit: f32,
-    inverse: f32,
+pub(crate) struct Round<'a> {
+    pub(crate) x: &'a mut [f32],
+    pub(crate) unit: f32,
+    pub(crate) inverse: f32,
+}
+
+impl Round<'_> {
+    pub(crate) fn scalar(self) {
+        let Round { x, unit, inverse } = self;
+        x.iter_mut().for_each(|x| *x = f16::from_f32_const(*x * inverse).to_f32_const() * unit);
+    }
 }
 
 impl SimdFn for Round<'_> {
@@ -111,16 +155,20 @@ impl SimdFn for Round<'_> {
 }
 
 struct Quantize<'a> {
-    x: &'a [f32],
+    x: FloatRows<'a>,
     channels: usize,
     q: &'a mut [i8],
     scale: &'a mut [f32],
+    /// For a row in f32.
+    row: &'a mut [f32],
 }
 
 impl Quantize<'_> {
     fn scalar(self) {
-        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
-        rows.zip(self.scale).for_each(|((x, q), scale)| *scale = scalar::rows::quantize_row(x, q));
+        for (n, (q, scale)) in self.q.chunks_exact_mut(self.channels).zip(self.scale).enumerate() {
+            let row = self.x.part(n * self.channels..(n + 1) * self.channels).to_f32_scalar(self.row);
+            *scale = scalar::rows::quantize_row(row, q);
+        }
     }
 }
 
@@ -129,9 +177,14 @@ impl SimdFn for Quantize<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        let rows = self.x.chunks_exact(self.channels).zip(self.q.chunks_exact_mut(self.channels));
-        for ((x, q), scale) in rows.zip(self.scale) {
-            *scale = quantize_row(simd, x, q);
+        for (n, (q, scale)) in self.q.chunks_exact_mut(self.channels).zip(self.scale).enumerate() {
+            *scale = match self.x.part(n * self.channels..(n + 1) * self.channels) {
+                FloatRows::F32(x) => quantize_row(simd, x, q),
+                FloatRows::F16(x, unit) => {
+                    ToSingle { x, unit, out: self.row }.call(simd);
+                    quantize_row(simd, self.row, q)
+                }
+            };
         }
     }
 }
@@ -155,10 +208,17 @@ pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     max / 127.0
 }
 
-struct ToHalf<'a> {
-    x: &'a [f32],
-    inverse: f32,
-    out: &'a mut [f16],
+pub(crate) struct ToHalf<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) inverse: f32,
+    pub(crate) out: &'a mut [f16],
+}
+
+impl ToHalf<'_> {
+    pub(crate) fn scalar(self) {
+        let ToHalf { x, inverse, out } = self;
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = f16::from_f32_const(*x * inverse));
+    }
 }
 
 impl SimdFn for ToHalf<'_> {
@@ -173,10 +233,17 @@ impl SimdFn for ToHalf<'_> {
     }
 }
 
-struct ToSingle<'a> {
-    x: &'a [f16],
-    unit: f32,
-    out: &'a mut [f32],
+pub(crate) struct ToSingle<'a> {
+    pub(crate) x: &'a [f16],
+    pub(crate) unit: f32,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl ToSingle<'_> {
+    pub(crate) fn scalar(self) {
+        let ToSingle { x, unit, out } = self;
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32_const() * unit);
+    }
 }
 
 impl SimdFn for ToSingle<'_> {

@@ -5,8 +5,8 @@ mod common;
 use common::{Magnitude, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel, phase_row, unpack_panel};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
-    LinearCall, Norm, NormOut, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, FloatRows, GroupSums,
+    InputRows, Level, LinearCall, Norm, NormOut, Panels, Strip,
 };
 
 /// All within `tolerance` of the expected values' size.
@@ -195,13 +195,13 @@ fn norms_give_mean_zero_and_variance_one() {
     let (scale, shift) = sums.finish(groups, 0.0, &gamma, &beta);
     let mut out = vec![0.0; x.len()];
     let norm = Norm::Scaled { scale: &scale, shift: &shift, silu: false };
-    Level::current().normalize(&norm, &x, NormOut::F32(&mut out));
+    Level::current().normalize(&norm, FloatRows::F32(&x), NormOut::F32(&mut out));
     for group in 0..groups {
         let of_group = |c: usize| c / (channels / groups) == group;
         assert_moments(out.iter().enumerate().filter(|(i, _)| of_group(i % channels)).map(|(_, x)| *x));
     }
     let norm = Norm::Layer { gamma: &gamma, beta: &beta, eps: 0.0 };
-    Level::current().normalize(&norm, &x, NormOut::F32(&mut out));
+    Level::current().normalize(&norm, FloatRows::F32(&x), NormOut::F32(&mut out));
     out.chunks(channels).for_each(|row| assert_moments(row.iter().copied()));
 }
 

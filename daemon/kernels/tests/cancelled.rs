@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use diffused_kernels::pack::{Format, Layout};
 use diffused_kernels::{
-    AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level, LinearCall,
-    Norm, NormOut, Panels, Strip, cancel,
+    AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, FloatRows, GroupSums, InputRows, Level,
+    LinearCall, MadeRow, Norm, NormOut, Panels, Strip, cancel,
 };
 use half::f16;
 
@@ -57,10 +57,10 @@ fn products(level: Level, format: Format, k: usize, out: &mut [f32]) {
 fn norms(level: Level, out: &mut [f32], q: &mut [i8], scale: &mut [f32]) {
     let (x, ones) = (vec![1.0; out.len()], vec![1.0; 32]);
     let norm = Norm::Layer { gamma: &ones, beta: &ones, eps: 1e-5 };
-    level.normalize(&norm, &x, NormOut::F32(out));
+    level.normalize(&norm, FloatRows::F32(&x), NormOut::F32(out));
     level.normalize_in_place(&norm, out);
-    level.normalize(&norm, &x, NormOut::Int8 { q, scale });
-    level.quantize_rows(&x, 32, q, scale);
+    level.normalize(&norm, FloatRows::F32(&x), NormOut::Int8 { q, scale });
+    level.quantize_rows(FloatRows::F32(&x), 32, q, scale);
     level.silu(out);
     level.f16_to_f32(&vec![f16::ONE; out.len()], 1.0, out);
     let mut sums = GroupSums::new(32);
@@ -81,6 +81,9 @@ fn no_kernel_writes_anything_once_it_is_cancelled() {
             level.round_to_f16(&mut out, 1.0);
             let mut half = vec![f16::ZERO; out.len()];
             level.f32_to_f16(&out, 1.0, &mut half);
+            let rows = out.chunks_mut(8 * 32).zip(half.chunks_mut(8 * 32));
+            let mut rows: Vec<_> = rows.map(|(values, stored)| MadeRow { values, stored: Some(stored) }).collect();
+            level.finish_rows(&mut rows, 32, 1.0, &mut []);
             assert!(half.iter().all(|value| *value == f16::ZERO));
             let shape = AttentionShape { batch: 1, heads: 2, head_dim: 16, queries: 64, keys: 64, causal: false };
             let call = AttentionCall { k: &[1.0; 64 * 32], v: &[1.0; 64 * 32], shape };

@@ -34,6 +34,7 @@ fn no_intrinsic_is_a_function_of_its_own() {
         Level::normalize as *const (),
         Level::normalize_in_place as *const (),
         GroupSums::add_rows as *const (),
+        Level::finish_rows as *const (),
         Level::quantize_rows as *const (),
         Level::silu as *const (),
         Level::f16_to_f32 as *const (),

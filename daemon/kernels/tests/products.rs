@@ -5,7 +5,8 @@ mod common;
 use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
 use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel};
 use diffused_kernels::{
-    ActivationFn, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, Level, LinearCall, Panels, Rectifier, Strip,
+    ActivationFn, ConvCall, ConvShape, Enlarged, Epilogue, FloatRows, InputRows, Level, LinearCall, Panels, Rectifier,
+    Strip,
 };
 use proptest::prelude::*;
 
@@ -87,7 +88,7 @@ struct ShiftedRows {
 impl ShiftedRows {
     fn new(x: &[f32], channels: usize, format: Format, shift: usize) -> ShiftedRows {
         let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
-        Level::current().quantize_rows(x, channels, &mut q, &mut scale);
+        Level::current().quantize_rows(FloatRows::F32(x), channels, &mut q, &mut scale);
         let int8 = format == Format::Int8;
         ShiftedRows { x: Shifted::new(x, shift), q: Shifted::new(&q, shift), scale: Shifted::new(&scale, shift), int8 }
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Magnitude, Numbers, Shifted, assert_same, check, magnitudes, on_threads};
-use diffused_kernels::{AttentionCall, AttentionShape, GroupSums, Level, Norm, NormOut};
+use diffused_kernels::{AttentionCall, AttentionShape, FloatRows, GroupSums, Level, MadeRow, Norm, NormOut};
 use half::f16;
 use proptest::prelude::*;
 
@@ -12,6 +12,7 @@ on_every_level! {
     half_precision
     silu_of_every_length
     group_sums_in_strips
+    finished_rows
     group_norm
     layer_norm
     attention_equals_scalar
@@ -31,14 +32,18 @@ fn quantization(level: Level) {
         (any::<u64>(), magnitudes(), lengths(), 0..20usize, 0..4usize),
         |(seed, kind, channels, rows, shift)| {
             let x = Shifted::new(&Numbers(seed).vec(rows * channels, kind), shift);
+            let half: Vec<f16> = x.get().iter().map(|x| f16::from_f32_const(x.clamp(-6e4, 6e4))).collect();
             let quantize = |level: Level| {
                 let mut q = Shifted::new(&vec![1; rows * channels], shift);
                 let mut scale = vec![1.0; rows];
-                level.quantize_rows(x.get(), channels, q.get_mut(), &mut scale);
-                (q.get().to_vec(), scale)
+                level.quantize_rows(FloatRows::F32(x.get()), channels, q.get_mut(), &mut scale);
+                let (mut of_half, mut half_scale) = (vec![1; rows * channels], vec![1.0; rows]);
+                level.quantize_rows(FloatRows::F16(&half, 4.0), channels, &mut of_half, &mut half_scale);
+                (q.get().to_vec(), of_half, [scale, half_scale].concat())
             };
-            let ((found, found_scale), (expected, scale)) = (quantize(level), quantize(Level::Scalar));
-            assert_eq!(found, expected);
+            let ((found, of_half, found_scale), (expected, expected_of_half, scale)) =
+                (quantize(level), quantize(Level::Scalar));
+            assert_eq!((found, of_half), (expected, expected_of_half));
             assert_same(&found_scale, &scale, "scale");
         },
     );
@@ -101,14 +106,53 @@ fn group_sums_in_strips(level: Level) {
     });
 }
 
+/// In one pass rows are what they are when each thing is done by itself.
+fn finished_rows(level: Level) {
+    let shapes = (1..200usize, 1..80usize, 1..70usize, 1..=4usize);
+    let units = proptest::sample::select(&[1.0f32, 256.0]);
+    let cases = (any::<u64>(), magnitudes(), shapes, units, any::<bool>(), 0..=2usize);
+    check(60, cases, |(seed, kind, (channels, width, height, threads), unit, stored, norms)| {
+        let (gamma, beta) = (vec![1.0; channels], vec![0.5; channels]);
+        let x = Numbers(seed).vec(height * width * channels, kind);
+        let (mut expected, mut half) = (x.clone(), vec![f16::ZERO; x.len()]);
+        Level::Scalar.f32_to_f16(&x, unit, &mut half);
+        Level::Scalar.round_to_f16(&mut expected, unit);
+        let mut sums = GroupSums::new(channels);
+        sums.add_rows(Level::Scalar, &expected, width);
+        let (scale, shift) = sums.finish(1, 1e-5, &gamma, &beta);
+
+        let (mut found, mut places) = (x.clone(), vec![f16::ZERO; if stored { x.len() } else { 0 }]);
+        let mut found_sums = vec![GroupSums::new(channels); norms];
+        let mut places_left = places.chunks_mut(width * channels);
+        let rows = found.chunks_mut(width * channels);
+        let mut rows: Vec<_> = rows.map(|values| MadeRow { values, stored: places_left.next() }).collect();
+        let mut sums: Vec<_> = found_sums.iter_mut().collect();
+        on_threads(threads, || level.finish_rows(&mut rows, channels, unit, &mut sums));
+        assert_same(&found, &expected, "rounded");
+        assert!(!stored || places.iter().zip(&half).all(|(a, b)| a.to_bits() == b.to_bits()), "stored");
+        for sums in found_sums {
+            let found = sums.finish(1, 1e-5, &gamma, &beta);
+            assert_same(&found.0, &scale, "scale");
+            assert_same(&found.1, &shift, "shift");
+        }
+    });
+}
+
 /// Compares the plain and the quantized output of a norm.
-fn compare_norm(level: Level, x: &[f32], channels: usize, norm: &Norm) {
-    let (mut found, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+fn compare_norm(level: Level, values: &[f32], channels: usize, norm: &Norm) {
+    let half: Vec<f16> = values.iter().map(|x| f16::from_f32_const(x.clamp(-6e4, 6e4))).collect();
+    for x in [FloatRows::F32(values), FloatRows::F16(&half, 4.0)] {
+        compare_norm_of(level, x, values.len(), channels, norm);
+    }
+}
+
+fn compare_norm_of(level: Level, x: FloatRows, len: usize, channels: usize, norm: &Norm) {
+    let (mut found, mut expected) = (vec![0.0; len], vec![0.0; len]);
     level.normalize(norm, x, NormOut::F32(&mut found));
     Level::Scalar.normalize(norm, x, NormOut::F32(&mut expected));
     assert_same(&found, &expected, "norm");
     let quantized = |level: Level| {
-        let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; x.len() / channels]);
+        let (mut q, mut scale) = (vec![0; len], vec![0.0; len / channels]);
         level.normalize(norm, x, NormOut::Int8 { q: &mut q, scale: &mut scale });
         (q, scale)
     };
@@ -126,7 +170,7 @@ fn group_norm(level: Level) {
         let norm = Norm::Scaled { scale: &scale, shift: &shift_by, silu };
         compare_norm(level, x.get(), channels, &norm);
         let mut expected = vec![0.0; x.get().len()];
-        Level::Scalar.normalize(&norm, x.get(), NormOut::F32(&mut expected));
+        Level::Scalar.normalize(&norm, FloatRows::F32(x.get()), NormOut::F32(&mut expected));
         let mut found = x;
         level.normalize_in_place(&norm, found.get_mut());
         assert_same(found.get(), &expected, "in place");

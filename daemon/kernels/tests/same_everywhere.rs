@@ -9,8 +9,8 @@ mod common;
 use common::{Magnitude, Numbers};
 use diffused_kernels::pack::{Format, Layout, PANEL, PHASES, pack_panel};
 use diffused_kernels::{
-    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, GroupSums, InputRows, Level,
-    Norm, NormOut, Panels, Strip,
+    ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, FloatRows, GroupSums,
+    InputRows, Level, Norm, NormOut, Panels, Strip,
 };
 
 /// FNV-1a over the bits of f32.
@@ -44,7 +44,7 @@ fn convolution(level: Level, format: Format, enlarged: Enlarged) -> Vec<f32> {
     }
     let x = numbers.vec(99 * k, Magnitude::Plain);
     let (mut q, mut scale) = (vec![0; x.len()], vec![0.0; 99]);
-    level.quantize_rows(&x, k, &mut q, &mut scale);
+    level.quantize_rows(FloatRows::F32(&x), k, &mut q, &mut scale);
     let x = if format == Format::Int8 { InputRows::Int8 { q: &q, scale: &scale } } else { InputRows::F32(&x) };
     let time = numbers.vec(features, Magnitude::Plain);
     let epilogue = Epilogue { activation: ActivationFn::Silu, accumulate: true, time: Some(&time), ..Epilogue::NONE };
@@ -85,7 +85,7 @@ fn norms() {
         (numbers.vec(60 * 24, Magnitude::Plain), numbers.vec(24, Magnitude::Plain), numbers.vec(24, Magnitude::Plain));
     let normalize = |level: Level, norm: &Norm| {
         let mut out = vec![0.0; x.len()];
-        level.normalize(norm, &x, NormOut::F32(&mut out));
+        level.normalize(norm, FloatRows::F32(&x), NormOut::F32(&mut out));
         out
     };
     on_every_level(0x5199_3a05_688f_8f88, |level| {

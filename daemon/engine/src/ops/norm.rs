@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use diffused_kernels::{GroupSums, Level, Norm, NormOut};
+use diffused_kernels::{FloatRows, GroupSums, Level, Norm, NormOut};
 use tract_onnx::prelude::*;
 
 use super::joined::{self, Joined};
@@ -66,7 +66,7 @@ impl GroupNormCall<'_> {
         }
         let mut outputs = Outputs::new(x.shape(), self.quantize, pool)?;
         for ((x, norm), out) in values(&x)?.chunks_exact(picture).zip(norms).zip(outputs.parts(picture)?) {
-            Level::current().normalize(&norm, x, out);
+            Level::current().normalize(&norm, FloatRows::F32(x), out);
         }
         pool.give(x);
         Ok(outputs.into_values())
@@ -95,7 +95,7 @@ impl GroupNormCall<'_> {
             for rows in blocks {
                 let x = &mut buffer[..rows.len() * channels];
                 joined.read(rows.start, x);
-                Level::current().normalize(&norm, x, outputs.of_rows(rows)?);
+                Level::current().normalize(&norm, FloatRows::F32(x), outputs.of_rows(rows)?);
             }
         }
         pool.release(joined::block_bytes(joined.shape()));
@@ -131,7 +131,7 @@ pub(super) fn layer(
     let mut outputs = Outputs::new(x.shape(), *quantize, pool)?;
     let whole = x.len();
     for out in outputs.parts(whole)? {
-        Level::current().normalize(&Norm::Layer { gamma, beta, eps: *eps }, values(&x)?, out);
+        Level::current().normalize(&Norm::Layer { gamma, beta, eps: *eps }, FloatRows::F32(values(&x)?), out);
     }
     pool.give(x);
     Ok(outputs.into_values())

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use diffused_kernels::Level;
+use diffused_kernels::{FloatRows, Level};
 use tract_onnx::prelude::*;
 
 use super::joined::{self, Joined};
@@ -14,7 +14,12 @@ use crate::error::Result;
 /// `q` and `scale` of `x`.
 pub(super) fn rows(x: TValue, pool: &mut Pool) -> Result<TVec<TValue>> {
     let (mut q, mut scale) = (pool.take::<i8>(x.shape())?, pool.take::<f32>(leading(x.shape()))?);
-    Level::current().quantize_rows(values(&x)?, channels(x.shape()), values_mut(&mut q)?, values_mut(&mut scale)?);
+    Level::current().quantize_rows(
+        FloatRows::F32(values(&x)?),
+        channels(x.shape()),
+        values_mut(&mut q)?,
+        values_mut(&mut scale)?,
+    );
     pool.give(x);
     Ok(tvec![q.into(), scale.into()])
 }
@@ -56,7 +61,7 @@ pub(super) fn in_blocks(
     for (index, (q, scale)) in parts.enumerate() {
         let (first, values) = (index * block, &mut buffer[..q.len()]);
         compute(first..first + scale.len(), values)?;
-        Level::current().quantize_rows(values, channels, q, scale);
+        Level::current().quantize_rows(FloatRows::F32(values), channels, q, scale);
     }
     Ok(tvec![q.into(), scale.into()])
 }

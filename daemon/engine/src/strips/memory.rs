@@ -72,10 +72,10 @@ pub(super) fn held_matrices<'a>(segment: &'a Segment, pass: &'a Pass) -> impl It
     pass.active().filter_map(|n| Some((n, segment.nodes[n].weight()?)))
 }
 
-/// What a step copies from what is stored: rows of its first input (a residual's go where the result comes).
+/// What a step copies from what is stored: rows of a convolution's first input (a residual's go where the result comes).
 fn copied(segment: &Segment, pass: &Pass, step: &Step) -> RowRoom {
     let node = &segment.nodes[step.node];
-    let Some(&input) = node.inputs.first() else { return RowRoom::default() };
+    let Some(&input) = node.inputs.first().filter(|_| node.weight().is_some()) else { return RowRoom::default() };
     let rows = node.needs(0, &step.rows);
     match windowed(segment, pass, input) && rows.start >= pass.rows[input].start {
         true => RowRoom::default(),
@@ -216,12 +216,10 @@ impl PassKind {
         };
         let steps = steps(segment, &pass, self.height, STEADY.max(STEADY_ROWS / self.height));
         let memory = PassMemory::new(segment, &pass, &steps, self.height);
+        let copies = |reader: usize| is_computed(reader) && segment.nodes[reader].weight().is_some();
         let straddling = of_kind(NodeKind::Computed { partly_stored: true })
-            .flat_map(|n| segment.readers(n).filter(|&reader| is_computed(reader)).map(move |reader| (n, reader)))
-            .map(|(n, reader)| {
-                let rows = if segment.nodes[reader].weight().is_some() { self.height + 2 } else { self.height };
-                RowRoom::of(&segment.nodes[n], rows).bytes()
-            });
+            .filter(|&n| segment.readers(n).any(copies))
+            .map(|n| RowRoom::of(&segment.nodes[n], self.height + 2).bytes());
         let work = memory.bytes(segment, &pass) + straddling.max().unwrap_or(0);
         let mut out_of_step = out_of_step(segment, &pass, &steps);
         // What is made aside from stored rows is made after the target's.

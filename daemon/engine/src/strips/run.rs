@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use diffused_kernels::{ConvCall, Epilogue, GroupSums, InputRows, Level, Norm, NormOut, Panels, Strip};
+use diffused_kernels::{ConvCall, Epilogue, GroupSums, InputRows, Level, MadeRow, Norm, NormOut, Panels, Strip};
+use rayon::prelude::*;
 
 use super::memory::{PassMemory, RowRoom, held_matrices};
 use super::passes::Pass;
 use super::steps::{Step, steps, windowed};
-use super::stored::StoredRows;
+use super::stored::{RowsAt, StoredRows};
 use super::window::{Window, part_of, split_rows};
 use super::{RowOp, Segment, StripPlan, internal};
 use crate::cancel;
@@ -127,11 +128,11 @@ impl SegmentRun<'_> {
             tick(macs);
             self.step(pass, step, &mut state)?;
             for &(node, row) in &step.done_with {
-                self.stored(node)?.free_before(row);
+                self.stored_mut(node)?.free_before(row);
             }
         }
         if steps.is_empty() {
-            self.sum_stored(pass.target, height, &mut state)?;
+            self.sum_stored(pass, height, &mut state)?;
         }
         self.finish(pass, state)
     }
@@ -161,20 +162,23 @@ impl SegmentRun<'_> {
                 match &node.op {
                     RowOp::Conv { .. } => self.convolve(pass, step, state, &mut copy, out)?,
                     RowOp::Norm { .. } | RowOp::Quantize | RowOp::Input => {
-                        self.elementwise(pass, step, state, &mut copy, NormOut::F32(out))?;
+                        self.elementwise(pass, step, state, NormOut::F32(out))?;
                     }
                 }
-                self.sum(step.node, out, state);
+                match node.half() {
+                    Some(unit) => self.finish_half(pass, step, unit, out, state)?,
+                    None => self.sum(step.node, out, state),
+                }
                 if self.segment.handed_out && step.node == self.segment.nodes.len() - 1 {
                     cancel::check()?;
                     (self.sink)(step.rows.clone(), out);
                 }
             }
-            out => self.elementwise(pass, step, state, &mut copy, out)?,
+            out => self.elementwise(pass, step, state, out)?,
         }
-        if pass.stored_rows(step.node) > 0 {
+        if pass.stored_rows(step.node) > 0 && node.half().is_none() {
             let made = window.newest(node, step.rows.len());
-            self.stored(step.node)?.append(node, step.rows.clone(), made)?;
+            self.stored_mut(step.node)?.append(node, step.rows.clone(), made)?;
         }
         if !waits || step.node == pass.target {
             window.held = 0;
@@ -193,7 +197,7 @@ impl SegmentRun<'_> {
         out: &mut [f32],
     ) -> Result<()> {
         let node = &self.segment.nodes[step.node];
-        let RowOp::Conv { shape, half, relu, slopes, .. } = &node.op else { return Err(internal("no convolution")) };
+        let RowOp::Conv { shape, relu, slopes, .. } = &node.op else { return Err(internal("no convolution")) };
         let features = node.extent.channels;
         let slopes = slopes.as_ref().map(|name| self.weights.table(name)).transpose()?;
         if let Some(&residual) = node.inputs.get(1) {
@@ -209,43 +213,59 @@ impl SegmentRun<'_> {
             let call = ConvCall { x, shape: *shape, strip: strip.clone(), panels, features, epilogue };
             Level::current().conv2d(&call, out);
         });
-        if let Some(unit) = *half {
-            Level::current().round_to_f16(out, unit);
-        }
         Ok(())
     }
 
-    /// Group norm or quantization of the step's rows.
-    fn elementwise(
+    /// Rounds the step's rows to f16, adds them to the statistics of the norms that read them, and stores them if they are to be.
+    fn finish_half(
         &mut self,
         pass: &Pass,
         step: &Step,
-        state: &PassState,
-        copy: &mut Window,
-        out: NormOut,
+        unit: f32,
+        out: &mut [f32],
+        state: &mut PassState,
     ) -> Result<()> {
-        let node = &self.segment.nodes[step.node];
-        let (input, channels) = (node.inputs[0], node.extent.channels);
-        let InputRows::F32(x) = self.rows(pass, input, &step.rows, state, copy)? else {
-            return Err(internal("quantized rows are read by what takes f32"));
+        let segment = self.segment;
+        let node = &segment.nodes[step.node];
+        let places = match pass.stored_rows(step.node) {
+            0 => Vec::new(),
+            _ => self.stored_mut(step.node)?.half_rows(node, step.rows.clone())?,
         };
-        match (&node.op, out) {
-            (RowOp::Norm { silu, .. }, out) => {
-                let (scale, shift) =
-                    self.norms[step.node].as_ref().ok_or_else(|| internal("a norm before its statistics"))?;
-                Level::current().normalize(&Norm::Scaled { scale, shift, silu: *silu }, x, out);
-            }
-            (RowOp::Quantize, NormOut::Int8 { q, scale }) => Level::current().quantize_rows(x, channels, q, scale),
-            (RowOp::Quantize | RowOp::Input | RowOp::Conv { .. }, _) => {
-                return Err(internal("neither a norm nor a quantization"));
-            }
-        }
+        let mut places = places.into_iter();
+        let rows = out.chunks_exact_mut(node.extent.row());
+        let mut rows: Vec<_> = rows.map(|values| MadeRow { values, stored: places.next() }).collect();
+        let mut sums: Vec<_> = sums_of(segment, step.node, &mut state.sums).collect();
+        Level::current().finish_rows(&mut rows, node.extent.channels, unit, &mut sums);
         Ok(())
+    }
+
+    /// Group norm or quantization of the step's rows, where they are.
+    fn elementwise(&self, pass: &Pass, step: &Step, state: &PassState, out: NormOut) -> Result<()> {
+        let node = &self.segment.nodes[step.node];
+        let channels = node.extent.channels;
+        let norm = match &node.op {
+            RowOp::Norm { silu, .. } => {
+                let known = self.norms[step.node].as_ref();
+                let (scale, shift) = known.ok_or_else(|| internal("a norm before its statistics"))?;
+                Some(Norm::Scaled { scale, shift, silu: *silu })
+            }
+            RowOp::Quantize => None,
+            RowOp::Conv { .. } | RowOp::Input => return Err(internal("neither a norm nor a quantization")),
+        };
+        self.each_part(pass, node.inputs[0], &step.rows, state, out, |rows, out| {
+            let RowsAt::Float(x) = rows else { return Err(internal("quantized rows are read by what takes f32")) };
+            match (&norm, out) {
+                (Some(norm), out) => Level::current().normalize(norm, x, out),
+                (None, NormOut::Int8 { q, scale }) => Level::current().quantize_rows(x, channels, q, scale),
+                (None, NormOut::F32(_)) => return Err(internal("a quantization in f32")),
+            }
+            Ok(())
+        })
     }
 
     /// Rows of `node`, from its window where that holds all of them, else in `copy`.
     fn rows<'c>(
-        &mut self,
+        &self,
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
@@ -261,57 +281,65 @@ impl SegmentRun<'_> {
         Ok(copy.rows(read, rows))
     }
 
-    /// Copies rows of `node` to `out`: from what was stored before the pass, and from its window.
-    fn copy_rows(
-        &mut self,
+    /// Copies rows of `node` to `out`.
+    fn copy_rows(&self, pass: &Pass, node: usize, rows: &Range<usize>, state: &PassState, out: NormOut) -> Result<()> {
+        self.each_part(pass, node, rows, state, out, |rows, out| rows.copy_to(out))
+    }
+
+    /// Does `work` with rows of `node`, part by part where they lie: in what was stored before the pass, then in its window. With
+    /// each comes its part of `out`.
+    fn each_part(
+        &self,
         pass: &Pass,
         node: usize,
         rows: &Range<usize>,
         state: &PassState,
         out: NormOut,
+        work: impl Fn(RowsAt, NormOut) -> Result<()> + Sync,
     ) -> Result<()> {
         let read = &self.segment.nodes[node];
         let waits = windowed(self.segment, pass, node);
         let made = if waits { pass.rows[node].start.clamp(rows.start, rows.end) } else { rows.end };
-        let (row, width) = (read.extent.row(), read.extent.width);
-        let (stored, rest) = split_rows(out, made - rows.start, row, width);
-        if made > rows.start {
-            self.stored(node)?.read(rows.start..made, stored)?;
+        let mut parts = if made > rows.start { self.stored(node)?.parts(rows.start..made)? } else { Vec::new() };
+        if made < rows.end {
+            parts.push((rows.end - made, state.windows[node].rows(read, &(made..rows.end)).into()));
         }
-        if made == rows.end {
-            return Ok(());
-        }
-        match (state.windows[node].rows(read, &(made..rows.end)), rest) {
-            (InputRows::F32(from), NormOut::F32(to)) => to.copy_from_slice(from),
-            (InputRows::Int8 { q, scale }, NormOut::Int8 { q: q_to, scale: scale_to }) => {
-                q_to.copy_from_slice(q);
-                scale_to.copy_from_slice(scale);
-            }
-            _ => return Err(internal("rows of one node are of two kinds")),
-        }
-        Ok(())
+        let mut rest = out;
+        let with_out = parts.into_iter().map(|(rows, part)| {
+            let whole = std::mem::replace(&mut rest, NormOut::F32(&mut []));
+            let (out, others) = split_rows(whole, rows, read.extent.row(), read.extent.width);
+            rest = others;
+            (part, out)
+        });
+        let parts: Vec<_> = with_out.collect();
+        parts.into_par_iter().try_for_each(|(part, out)| work(part, out))
     }
 
-    fn stored(&mut self, node: usize) -> Result<&mut StoredRows> {
-        self.stored[node].as_mut().ok_or_else(|| internal("a result is read before it is stored"))
+    fn stored(&self, node: usize) -> Result<&StoredRows> {
+        self.stored[node].as_ref().ok_or_else(|| internal("a result is read before it is stored"))
+    }
+
+    fn stored_mut(&mut self, node: usize) -> Result<&mut StoredRows> {
+        self.stored[node].as_mut().ok_or_else(|| internal("a result is used before it is stored"))
     }
 
     /// Adds rows of `node` to the statistics of the norms that read it.
     fn sum(&self, node: usize, rows: &[f32], state: &mut PassState) {
         let width = self.segment.nodes[node].extent.width;
-        let sums = state.sums.iter_mut().filter(|(norm, _)| self.segment.nodes[*norm].inputs[0] == node);
-        sums.for_each(|(_, sums)| sums.add_rows(Level::current(), rows, width));
+        let sums = sums_of(self.segment, node, &mut state.sums);
+        sums.for_each(|sums| sums.add_rows(Level::current(), rows, width));
     }
 
-    /// The statistics of a result that is stored already.
-    fn sum_stored(&mut self, node: usize, height: usize, state: &mut PassState) -> Result<()> {
+    /// The statistics of the pass's target, which is stored already.
+    fn sum_stored(&self, pass: &Pass, height: usize, state: &mut PassState) -> Result<()> {
+        let node = pass.target;
         let extent = self.segment.nodes[node].extent;
         let mut copy = std::mem::take(&mut state.copy);
         for start in (0..extent.height).step_by(height) {
             cancel::check()?;
             let end = (start + height).min(extent.height);
             let rows = part_of(&mut copy.values, 0..(end - start) * extent.row())?;
-            self.stored(node)?.read(start..end, NormOut::F32(rows))?;
+            self.copy_rows(pass, node, &(start..end), state, NormOut::F32(rows))?;
             self.sum(node, rows, state);
         }
         Ok(())
@@ -326,8 +354,18 @@ impl SegmentRun<'_> {
             }
         }
         for &(n, row) in &pass.frees {
-            self.stored(n)?.free_before(row);
+            self.stored_mut(n)?.free_before(row);
         }
         Ok(())
     }
+}
+
+/// The statistics, of those that a pass makes, of the norms that read `node`.
+fn sums_of<'a>(
+    segment: &'a Segment,
+    node: usize,
+    sums: &'a mut [(usize, GroupSums)],
+) -> impl Iterator<Item = &'a mut GroupSums> {
+    let of_node = sums.iter_mut().filter(move |(norm, _)| segment.nodes[*norm].inputs[0] == node);
+    of_node.map(|(_, sums)| sums)
 }

@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
-use diffused_kernels::{InputRows, Level, NormOut};
+use diffused_kernels::{FloatRows, InputRows, Level, NormOut};
 use half::f16;
+use half::slice::HalfBitsSliceExt;
+use rayon::prelude::*;
 
 use super::{RowNode, internal};
 use crate::error::Result;
@@ -26,10 +28,44 @@ pub(crate) struct StoredRows {
 enum Band {
     Freed,
     F32(Vec<f32>),
-    /// In a unit.
-    Half(Vec<f16>, f32),
+    /// The bits of f16 in a unit: memory that the system has zeroed is not written before its rows are there.
+    Half(Vec<u16>, f32),
     /// With a scale for each pixel.
     Int8(Vec<i8>, Vec<f32>),
+}
+
+/// Rows of a node, where they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RowsAt<'a> {
+    Float(FloatRows<'a>),
+    /// With a scale for each pixel.
+    Int8(&'a [i8], &'a [f32]),
+}
+
+impl RowsAt<'_> {
+    pub(super) fn copy_to(self, out: NormOut) -> Result<()> {
+        match (self, out) {
+            (RowsAt::Float(FloatRows::F32(from)), NormOut::F32(to)) => to.copy_from_slice(from),
+            (RowsAt::Float(FloatRows::F16(from, unit)), NormOut::F32(to)) => {
+                Level::current().f16_to_f32(from, unit, to)
+            }
+            (RowsAt::Int8(q, scale), NormOut::Int8 { q: q_to, scale: scale_to }) => {
+                q_to.copy_from_slice(q);
+                scale_to.copy_from_slice(scale);
+            }
+            _ => return Err(internal("rows of one node are of two kinds")),
+        }
+        Ok(())
+    }
+}
+
+impl<'a> From<InputRows<'a>> for RowsAt<'a> {
+    fn from(rows: InputRows<'a>) -> RowsAt<'a> {
+        match rows {
+            InputRows::F32(values) => RowsAt::Float(FloatRows::F32(values)),
+            InputRows::Int8 { q, scale } => RowsAt::Int8(q, scale),
+        }
+    }
 }
 
 impl StoredRows {
@@ -47,49 +83,61 @@ impl StoredRows {
         StoredRows { row: node.extent.row(), width: node.extent.width, band_rows, end, bands: Vec::new() }
     }
 
-    /// Adds `rows` of `node`; they come from top to bottom, and those past the end are left out.
+    /// Adds `rows` of `node`, which is not stored as f16; they come from top to bottom, and those past the end are left out.
     pub(super) fn append(&mut self, node: &RowNode, rows: Range<usize>, values: InputRows) -> Result<()> {
-        for part in self.by_band(rows.start..rows.end.min(self.end)) {
-            let band = part.start / self.band_rows;
-            if band == self.bands.len() {
-                self.bands.push(Band::new(node, self.band_rows.min(self.end - part.start)));
-            }
-            let within = |unit: usize| (part.start - rows.start) * unit..(part.end - rows.start) * unit;
-            self.bands[band].append(match values {
-                InputRows::F32(values) => InputRows::F32(&values[within(self.row)]),
-                InputRows::Int8 { q, scale } => {
-                    InputRows::Int8 { q: &q[within(self.row)], scale: &scale[within(self.width)] }
+        let (first, row, width, band_rows) = (rows.start, self.row, self.width, self.band_rows);
+        self.fill(node, rows).into_par_iter().try_for_each(|(part, band)| {
+            let within = |unit: usize| (part.start - first) * unit..(part.end - first) * unit;
+            let to = |unit: usize| part.start % band_rows * unit..(part.start % band_rows + part.len()) * unit;
+            match (band, values) {
+                (Band::F32(band), InputRows::F32(values)) => band[to(row)].copy_from_slice(&values[within(row)]),
+                (Band::Int8(band, scales), InputRows::Int8 { q, scale }) => {
+                    band[to(row)].copy_from_slice(&q[within(row)]);
+                    scales[to(width)].copy_from_slice(&scale[within(width)]);
                 }
-            })?;
-        }
-        Ok(())
+                _ => return Err(internal("rows of another kind than those that are stored")),
+            }
+            Ok(())
+        })
     }
 
-    /// Copies rows.
-    pub(super) fn read(&self, rows: Range<usize>, out: NormOut) -> Result<()> {
-        let (row, width) = (self.row, self.width);
-        let first = rows.start;
-        let (values, q, scale) = match out {
-            NormOut::F32(values) => (values, &mut [][..], &mut [][..]),
-            NormOut::Int8 { q, scale } => (&mut [][..], q, scale),
-        };
-        for part in self.by_band(rows) {
-            let within = |unit: usize| (part.start - first) * unit..(part.end - first) * unit;
+    /// Where `rows` of `node` are stored as f16, to be written: from top to bottom, and those past the end are left out.
+    pub(super) fn half_rows(&mut self, node: &RowNode, rows: Range<usize>) -> Result<Vec<&mut [f16]>> {
+        let (row, band_rows) = (self.row, self.band_rows);
+        let mut places = Vec::with_capacity(rows.len());
+        for (part, band) in self.fill(node, rows) {
+            let Band::Half(band, _) = band else { return Err(internal("rows are stored, but not as f16")) };
+            let band = band[part.start % band_rows * row..].reinterpret_cast_mut();
+            places.extend(band.chunks_exact_mut(row).take(part.len()));
+        }
+        Ok(places)
+    }
+
+    /// The bands that take `rows` of `node`, with the rows that each takes; new ones hold zeros.
+    fn fill(&mut self, node: &RowNode, rows: Range<usize>) -> Vec<(Range<usize>, &mut Band)> {
+        let parts: Vec<_> = self.by_band(rows.start..rows.end.min(self.end)).collect();
+        let Some(first) = parts.first().map(|part| part.start / self.band_rows) else { return Vec::new() };
+        let (end, band_rows) = (self.end, self.band_rows);
+        let new = self.bands.len()..first + parts.len();
+        self.bands.par_extend(new.into_par_iter().map(|n| Band::new(node, band_rows.min(end - n * band_rows))));
+        parts.into_iter().zip(&mut self.bands[first..]).collect()
+    }
+
+    /// `rows` in parts that lie together: how many rows, and where they are.
+    pub(super) fn parts(&self, rows: Range<usize>) -> Result<Vec<(usize, RowsAt<'_>)>> {
+        let of_band = |part: Range<usize>| {
             let at = part.start % self.band_rows;
             let stored = |unit: usize| at * unit..(at + part.len()) * unit;
-            match self.bands.get(part.start / self.band_rows) {
-                Some(Band::F32(band)) => values[within(row)].copy_from_slice(&band[stored(row)]),
-                Some(Band::Half(band, unit)) => {
-                    Level::current().f16_to_f32(&band[stored(row)], *unit, &mut values[within(row)]);
-                }
-                Some(Band::Int8(band, scales)) => {
-                    q[within(row)].copy_from_slice(&band[stored(row)]);
-                    scale[within(width)].copy_from_slice(&scales[stored(width)]);
-                }
+            let (row, width) = (stored(self.row), stored(self.width));
+            let values = match self.bands.get(part.start / self.band_rows) {
+                Some(Band::F32(band)) => RowsAt::Float(FloatRows::F32(&band[row])),
+                Some(Band::Half(band, unit)) => RowsAt::Float(FloatRows::F16(band[row].reinterpret_cast(), *unit)),
+                Some(Band::Int8(band, scales)) => RowsAt::Int8(&band[row], &scales[width]),
                 Some(Band::Freed) | None => return Err(internal("rows are read that are not stored")),
-            }
-        }
-        Ok(())
+            };
+            Ok((part.len(), values))
+        };
+        self.by_band(rows).map(of_band).collect()
     }
 
     /// `rows` in parts that each lie in one band.
@@ -121,32 +169,13 @@ pub(super) fn band_rows(node: &RowNode) -> usize {
 }
 
 impl Band {
-    /// With room for `rows` rows of `node`.
+    /// Of `rows` rows of `node`, all zero.
     fn new(node: &RowNode, rows: usize) -> Band {
         let values = rows * node.extent.row();
         match node.half() {
-            Some(unit) => Band::Half(Vec::with_capacity(values), unit),
-            None if node.quantized() => {
-                Band::Int8(Vec::with_capacity(values), Vec::with_capacity(rows * node.extent.width))
-            }
-            None => Band::F32(Vec::with_capacity(values)),
+            Some(unit) => Band::Half(vec![0; values], unit),
+            None if node.quantized() => Band::Int8(vec![0; values], vec![0.0; rows * node.extent.width]),
+            None => Band::F32(vec![0.0; values]),
         }
-    }
-
-    fn append(&mut self, values: InputRows) -> Result<()> {
-        match (self, values) {
-            (Band::F32(band), InputRows::F32(values)) => band.extend_from_slice(values),
-            (Band::Half(band, unit), InputRows::F32(values)) => {
-                let len = band.len();
-                band.resize(len + values.len(), f16::ZERO);
-                Level::current().f32_to_f16(values, *unit, &mut band[len..]);
-            }
-            (Band::Int8(band, scales), InputRows::Int8 { q, scale }) => {
-                band.extend_from_slice(q);
-                scales.extend_from_slice(scale);
-            }
-            _ => return Err(internal("rows of another kind than those that are stored")),
-        }
-        Ok(())
     }
 }

@@ -2,19 +2,14 @@
 
 use super::{fold_lanes, math, sum_lanes};
 
-/// Per channel the sums of x and of x² in f64 over the pixels of a row, `[width][channels]`, from left to right, starting
-/// from 0.
-pub(crate) fn row_sums(x: &[f32], sums: &mut [f64], squares: &mut [f64]) {
-    let channels = sums.len();
-    for channel in 0..channels {
-        let (mut sum, mut square) = (0.0, 0.0);
-        for pixel in x.chunks_exact(channels) {
-            let value = f64::from(pixel[channel]);
-            sum += value;
-            square += value * value;
+/// Adds pixels of a row, `[width][channels]`, to the channels' sums of x and of x² in f64, from left to right.
+pub(crate) fn add_pixels(x: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+    for pixel in x.chunks_exact(sums.len()) {
+        for ((value, sum), square) in pixel.iter().zip(sums.iter_mut()).zip(squares.iter_mut()) {
+            let value = f64::from(*value);
+            *sum += value;
+            *square += value * value;
         }
-        sums[channel] = sum;
-        squares[channel] = square;
     }
 }
 
