@@ -15,7 +15,6 @@
 mod attention;
 pub mod cancel;
 pub mod cpu;
-mod group_sums;
 mod layout;
 mod matmul;
 mod norm;
@@ -30,8 +29,7 @@ mod simd;
 mod tiles;
 
 pub use cpu::Level;
-pub use group_sums::{GroupSums, MadeRow};
-pub use norm::{Norm, NormOut};
+pub use norm::{GroupSums, MadeRow, Norm, NormOut};
 pub use operands::{
     ActivationFn, AttentionCall, AttentionShape, ConvCall, ConvShape, Enlarged, Epilogue, InputRows, LinearCall,
     MOST_TERMS, Panels, Rectifier, Strip,

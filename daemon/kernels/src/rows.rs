@@ -192,9 +192,13 @@ impl SimdFn for Quantize<'_> {
 /// `scalar::rows::quantize_row` at a level.
 #[inline(always)]
 pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
+    let (whole, rest) = x.as_chunks::<LANES>();
     let mut max = simd.splat(0.0);
-    for x in x.chunks(LANES) {
+    for x in whole {
         max = simd.max_magnitude(simd.load(x), max);
+    }
+    if !rest.is_empty() {
+        max = simd.max_magnitude(simd.load(rest), max);
     }
     let max = simd.fold_max(max);
     if max < TINY {
@@ -202,8 +206,12 @@ pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
         return 0.0;
     }
     let inverse = simd.splat(127.0 / max);
-    for (q, x) in q.chunks_mut(LANES).zip(x.chunks(LANES)) {
+    let (whole_q, rest_q) = q.as_chunks_mut::<LANES>();
+    for (q, x) in whole_q.iter_mut().zip(whole) {
         simd.store_i8(simd.mul(simd.load(x), inverse), q);
+    }
+    if !rest.is_empty() {
+        simd.store_i8(simd.mul(simd.load(rest), inverse), rest_q);
     }
     max / 127.0
 }

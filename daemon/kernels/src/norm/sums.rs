@@ -227,6 +227,7 @@ fn add_values<const N: usize>(values: &[f32], sum: &mut [f64; N], square: &mut [
     for ((value, sum), square) in values.iter().zip(sum).zip(square) {
         let value = f64::from(*value);
         *sum += value;
-        *square += value * value;
+        // The product is exact, so that it makes no difference that it is fused.
+        *square = value.mul_add(value, *square);
     }
 }

@@ -1,7 +1,10 @@
 //! Group and layer normalisation, with SiLU and quantization fused in.
 
+mod sums;
+
 use rayon::prelude::*;
 
+pub use self::sums::{GroupSums, MadeRow};
 use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
 use crate::rows::{BATCH, FloatRows, ToSingle, quantize_row};
@@ -10,6 +13,7 @@ use crate::simd::{LANES, Simd, SimdFn, at_level, math};
 
 /// Rows that a layer norm takes at once.
 const TOGETHER: usize = 4;
+
 /// Where a norm's result goes.
 #[derive(Debug)]
 pub enum NormOut<'a> {
@@ -107,11 +111,18 @@ impl Norm<'_> {
 /// [`scalar::norm::scale_shift`] of the row `out`, or of one that begins `x`.
 #[inline(always)]
 fn scale_shift<S: Simd>(simd: S, x: Option<&[f32]>, out: &mut [f32], (scale, shift): (&[f32], &[f32]), silu: bool) {
-    for first in (0..out.len()).step_by(LANES) {
-        let range = first..out.len().min(first + LANES);
-        let x = simd.load(&x.unwrap_or(out)[range.clone()]);
-        let y = simd.fma(x, simd.load(&scale[range.clone()]), simd.load(&shift[range.clone()]));
-        simd.store(if silu { math::silu(simd, y) } else { y }, &mut out[range]);
+    let of_channels = scale.as_chunks::<LANES>().0.iter().zip(shift.as_chunks::<LANES>().0);
+    for (i, (scale, shift)) in of_channels.enumerate() {
+        let x = simd.load(line(x.unwrap_or(out), i * LANES));
+        let y = simd.fma(x, simd.load(scale), simd.load(shift));
+        simd.store(if silu { math::silu(simd, y) } else { y }, line_mut(out, i * LANES));
+    }
+    let whole = out.len() / LANES * LANES;
+    if whole < out.len() {
+        let rest = whole..out.len();
+        let x = simd.load(&x.unwrap_or(out)[rest.clone()]);
+        let y = simd.fma(x, simd.load(&scale[rest.clone()]), simd.load(&shift[rest.clone()]));
+        simd.store(if silu { math::silu(simd, y) } else { y }, &mut out[rest]);
     }
 }
 
@@ -126,48 +137,59 @@ fn layer_norm_rows<S: Simd, const R: usize>(
 ) {
     let channels = gamma.len();
     let n = channels as f32;
+    let whole = channels / LANES * LANES;
+    let rest = |r: usize| r * channels + whole..(r + 1) * channels;
     let mut sums = [simd.splat(0.0); R];
-    for first in (0..channels).step_by(LANES) {
+    for first in (0..whole).step_by(LANES) {
         for (r, sum) in sums.iter_mut().enumerate() {
-            *sum = simd.add(*sum, row_part(simd, x.unwrap_or(out), channels, r, first));
+            *sum = simd.add(*sum, simd.load(line(x.unwrap_or(out), r * channels + first)));
         }
     }
     let mut means = sums;
-    for mean in &mut means {
-        *mean = simd.splat(simd.fold(*mean) / n);
+    for (r, mean) in means.iter_mut().enumerate() {
+        let sum = if whole < channels { simd.add(*mean, simd.load(&x.unwrap_or(out)[rest(r)])) } else { *mean };
+        *mean = simd.splat(simd.fold(sum) / n);
     }
     let mut squares = [simd.splat(0.0); R];
-    let whole = channels / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
-            let d = simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), mean);
+            let d = simd.sub(simd.load(line(x.unwrap_or(out), r * channels + first)), mean);
             *square = simd.fma(d, d, *square);
         }
     }
     if whole < channels {
         for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
             let mut d = [0.0; LANES];
-            let rest = row_part(simd, x.unwrap_or(out), channels, r, whole);
-            simd.store(simd.sub(rest, mean), &mut d[..channels - whole]);
+            simd.store(simd.sub(simd.load(&x.unwrap_or(out)[rest(r)]), mean), &mut d[..channels - whole]);
             let d = simd.load(&d);
             *square = simd.fma(d, d, *square);
         }
     }
     for (r, (square, mean)) in squares.into_iter().zip(means).enumerate() {
         let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(square), n, eps));
-        for first in (0..channels).step_by(LANES) {
-            let range = first..channels.min(first + LANES);
-            let d = simd.mul(simd.sub(row_part(simd, x.unwrap_or(out), channels, r, first), mean), inverse);
-            let y = simd.fma(d, simd.load(&gamma[range.clone()]), simd.load(&beta[range.clone()]));
-            simd.store(y, &mut out[r * channels..][range]);
+        let of_channels = gamma.as_chunks::<LANES>().0.iter().zip(beta.as_chunks::<LANES>().0);
+        for (i, (gamma, beta)) in of_channels.enumerate() {
+            let at = r * channels + i * LANES;
+            let d = simd.mul(simd.sub(simd.load(line(x.unwrap_or(out), at)), mean), inverse);
+            simd.store(simd.fma(d, simd.load(gamma), simd.load(beta)), line_mut(out, at));
+        }
+        if whole < channels {
+            let d = simd.mul(simd.sub(simd.load(&x.unwrap_or(out)[rest(r)]), mean), inverse);
+            simd.store(simd.fma(d, simd.load(&gamma[whole..]), simd.load(&beta[whole..])), &mut out[rest(r)]);
         }
     }
 }
 
-/// Sixteen values of row `r` from `first` on, with zeros after its end.
+/// Sixteen values from `at` on. Of an array the compiler knows the length, of a slice of sixteen it asks for it.
 #[inline(always)]
-fn row_part<S: Simd>(simd: S, rows: &[f32], channels: usize, r: usize, first: usize) -> S::F {
-    simd.load(&rows[r * channels..(r + 1) * channels][first..channels.min(first + LANES)])
+fn line(values: &[f32], at: usize) -> &[f32; LANES] {
+    values[at..].first_chunk().expect("sixteen values")
+}
+
+/// [`line`] to be written.
+#[inline(always)]
+fn line_mut(values: &mut [f32], at: usize) -> &mut [f32; LANES] {
+    values[at..].first_chunk_mut().expect("sixteen values")
 }
 
 impl Level {
