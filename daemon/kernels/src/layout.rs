@@ -114,3 +114,10 @@ pub(crate) fn value(layout: &Layout, panel: &[u8], tap: usize, k: usize, output:
 pub(crate) fn f32_at(bytes: &[u8], at: usize) -> f32 {
     f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+/// A line of sixteen f32 at a byte offset.
+#[inline(always)]
+pub(crate) fn line_at(bytes: &[u8], at: usize) -> [f32; PANEL] {
+    let bytes: &[u8; 4 * PANEL] = bytes[at..].first_chunk().expect("a line");
+    std::array::from_fn(|i| f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]))
+}

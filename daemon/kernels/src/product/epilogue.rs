@@ -29,7 +29,7 @@ impl<S: Simd> Affine<S> {
         let column = call.columns(panel..panel + 1).start;
         let matrix = &call.panels.layout;
         let panel = call.panels.panel(panel);
-        let lanes = |at: usize| simd.load(&std::array::from_fn::<f32, LANES, _>(|i| layout::f32_at(panel, at + 4 * i)));
+        let lanes = |at: usize| simd.load(&layout::line_at(panel, at));
         let time = call.epilogue.time_of(image, call.features);
         let time = time.map_or(simd.splat(0.0), |time| simd.load(&time[column..]));
         let scale = if matrix.format == Format::Int8 { lanes(0) } else { simd.splat(1.0) };
@@ -66,7 +66,8 @@ impl<'a, S: Simd, const N: usize> Finish<'a, S, N> {
         match (activation, rectifier, accumulate) {
             (ActivationFn::None, Rectifier::None, false) if whole => self.plain::<false>(simd, sums, y, tile, out),
             (ActivationFn::None, Rectifier::None, true) if whole => self.plain::<true>(simd, sums, y, tile, out),
-            (ActivationFn::Geglu, ..) => self.gated(simd, sums, y, tile, out),
+            (ActivationFn::Geglu, Rectifier::None, false) if whole => self.gated(simd, sums, y, tile, out),
+            (ActivationFn::Geglu, ..) => self.gated_any(simd, sums, y, tile, out),
             _ => self.any(simd, sums, y, tile, out),
         }
     }
@@ -90,14 +91,28 @@ impl<'a, S: Simd, const N: usize> Finish<'a, S, N> {
         }
     }
 
-    /// Of two panels, the first of values and the second of gates.
+    /// Whole lines of two panels, the first of values and the second of gates.
     #[inline(always)]
     fn gated(&self, simd: S, sums: [&[Line]; N], y: usize, tile: Range<usize>, out: &mut OutTile) {
         for (i, x) in tile.enumerate() {
-            let gate = math::gelu(simd, self.affine[N - 1].apply(simd, &sums[N - 1][i]));
-            let result = simd.mul(self.affine[0].apply(simd, &sums[0][i]), gate);
-            self.put(simd, result, self.affine[0].slopes, out.at(y, x));
+            let (out, _) = out.at(y, x).as_chunks_mut::<LANES>();
+            simd.store(self.product(simd, sums, i), &mut out[0]);
         }
+    }
+
+    /// Of two such panels, whatever follows.
+    #[inline(always)]
+    fn gated_any(&self, simd: S, sums: [&[Line]; N], y: usize, tile: Range<usize>, out: &mut OutTile) {
+        for (i, x) in tile.enumerate() {
+            self.put(simd, self.product(simd, sums, i), self.affine[0].slopes, out.at(y, x));
+        }
+    }
+
+    /// Values by the GELU of their gates, of pixel `i`.
+    #[inline(always)]
+    fn product(&self, simd: S, sums: [&[Line]; N], i: usize) -> S::F {
+        let gate = math::gelu(simd, self.affine[N - 1].apply(simd, &sums[N - 1][i]));
+        simd.mul(self.affine[0].apply(simd, &sums[0][i]), gate)
     }
 
     #[inline(always)]

@@ -19,6 +19,9 @@ const TASKS_PER_THREAD: usize = 6;
 /// Where there are too few panels for that, blocks are made smaller until each thread has this many.
 const LEAST_TASKS_PER_THREAD: usize = 2;
 
+/// Tiles of a row from which on its blocks are whole tiles: a few more or less make blocks no longer unequal then.
+const LEAST_TILES: usize = 8;
+
 /// Output pixels of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PixelBlock {
@@ -103,7 +106,16 @@ impl TaskGrid {
         let row_parts = height.div_ceil(block_rows);
         let wanted = (threads * TASKS_PER_THREAD).div_ceil((images * row_parts * column_parts).max(1));
         let panel_parts = wanted.max((panels * layout.panel_bytes()).div_ceil(WEIGHTS)).min(pairs);
-        let across = Cuts { first: 0, groups: 1, len: width, parts: column_parts, unit: step, end: out_width };
+        // Long rows are cut into whole tiles.
+        let unit = if width < LEAST_TILES * tile_rows { 1 } else { tile_rows };
+        let across = Cuts {
+            first: 0,
+            groups: 1,
+            len: width.div_ceil(unit),
+            parts: column_parts,
+            unit: step * unit,
+            end: out_width,
+        };
         let features = Cuts {
             first: columns.start,
             groups: 1,
