@@ -11,7 +11,7 @@ use super::running::{OnlineSoftmax, TileRows};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, query_scale};
-use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines, transpose};
+use crate::simd::{FmaTile, LANES, Line, Simd, SimdFn, math, reserve_lines};
 
 /// The most queries of a task: enough that packing the keys and values for each task costs little.
 const QUERIES: usize = 1024;
@@ -126,7 +126,7 @@ impl F32Task<'_> {
                     let token = (first + lane).min(block.end - 1);
                     *key = simd.load(&self.queries.key(simd, token)[chunk * LANES..]);
                 }
-                for (line, values) in lines.iter_mut().zip(transpose(simd, keys)) {
+                for (line, values) in lines.iter_mut().zip(simd.transpose(keys)) {
                     simd.store(values, &mut line.0);
                 }
             }

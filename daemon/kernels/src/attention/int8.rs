@@ -14,7 +14,7 @@ use super::parts::{self, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve, transpose};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
 /// once for all of them costs little.
@@ -119,7 +119,7 @@ impl Int8Task<'_> {
                 for ((row, sum), scale) in rows.iter_mut().zip(sums).zip(&scales.0) {
                     *row = simd.fma(simd.mul(simd.load(&sum.0), inverse), simd.splat(*scale), simd.splat(0.0));
                 }
-                for (query, values) in (first..queries.end).zip(transpose(simd, rows)) {
+                for (query, values) in (first..queries.end).zip(simd.transpose(rows)) {
                     simd.store(values, &mut self.head.query(simd, query)[c * LANES..][..sums.len()]);
                 }
             }
@@ -171,11 +171,10 @@ impl Int8Scratch {
             panel_stride: 0,
         };
         let (factors, scores) = (head.k_factor[block.start..].as_ptr(), self.scores.as_mut_ptr());
-        let whole = ScoreTile { dots, factors, shift: head.shift, scores, panel_stride: BLOCK / 2 };
-        for first in (0..count).step_by(S::ROWS) {
-            // SAFETY: there are whole chunks and a factor for each of the block's keys, an even number, as many quads and a sum for
-            // each query of the panels, and room for the scores of each panel and key.
-            unsafe { simd.score_tile(&whole.part(first, S::ROWS.min(count - first))) }
+        // SAFETY: there are whole chunks and a factor for each of the block's keys, an even number, as many quads and a sum for
+        // each query of the panels, and room for the scores of each panel and key.
+        unsafe {
+            simd.score_tile(&ScoreTile { dots, factors, shift: head.shift, scores, panel_stride: BLOCK / 2 });
         }
     }
 
@@ -246,24 +245,21 @@ impl Int8Scratch {
         // SAFETY: there are whole chunks of the block's values for each row, weights for all of its keys, a share for each query
         // and a line of sums for each panel and row.
         unsafe {
-            in_tiles(
-                simd,
-                DotTile {
-                    rows: self.head.v[block.start / CHUNK * rows..].as_ptr().cast(),
-                    chunk_stride: rows * CHUNK,
-                    count: rows,
-                    panels: [0, pair.len() - 1].map(|slot| self.weights[slot * BLOCK / 4..].as_ptr().cast()),
-                    weight_sums: [null(); 2],
-                    pair: pair.len() == 2,
-                    k: block.len().next_multiple_of(4),
-                    scales: share.as_ptr().cast(),
-                    by_lane: true,
-                    row_sums: self.head.v_sums[block.start / BLOCK * rows..].as_ptr(),
-                    fresh: false,
-                    sums: self.sums[pair.start * rows..].as_mut_ptr().cast(),
-                    panel_stride: rows * LANES,
-                },
-            );
+            simd.dot_tile(&DotTile {
+                rows: self.head.v[block.start / CHUNK * rows..].as_ptr().cast(),
+                chunk_stride: rows * CHUNK,
+                count: rows,
+                panels: [0, pair.len() - 1].map(|slot| self.weights[slot * BLOCK / 4..].as_ptr().cast()),
+                weight_sums: [null(); 2],
+                pair: pair.len() == 2,
+                k: block.len().next_multiple_of(4),
+                scales: share.as_ptr().cast(),
+                by_lane: true,
+                row_sums: self.head.v_sums[block.start / BLOCK * rows..].as_ptr(),
+                fresh: false,
+                sums: self.sums[pair.start * rows..].as_mut_ptr().cast(),
+                panel_stride: rows * LANES,
+            });
         }
     }
 }
@@ -284,17 +280,4 @@ fn greatest<S: Simd>(simd: S, scores: &[Scores]) -> [i16; LANES] {
     }
     let [a, b, c, d] = greatest;
     simd.greatest_of_keys(simd.max_words(simd.max_words(a, b), simd.max_words(c, d)))
-}
-
-/// A tile of any number of rows, as many at a time as the level takes.
-///
-/// # Safety
-///
-/// As [`DotTile`] wants it.
-#[inline(always)]
-unsafe fn in_tiles<S: Simd>(simd: S, whole: DotTile) {
-    for first in (0..whole.count).step_by(S::ROWS) {
-        // SAFETY: the caller's.
-        unsafe { simd.dot_tile(&whole.part(first, S::ROWS.min(whole.count - first))) }
-    }
 }

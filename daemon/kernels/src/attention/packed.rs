@@ -4,7 +4,7 @@ use super::parts::HeadQueries;
 use crate::scalar::attention::{BLOCK, sum_of_magnitudes};
 use crate::scalar::rows::TINY;
 use crate::scalar::weights::{KeyUnit, PowerScale, score_shift};
-use crate::simd::{CHUNK, Chunk, LANES, Line, OfKey, Simd, math, reserve, reserve_lines, transpose};
+use crate::simd::{CHUNK, Chunk, LANES, Line, OfKey, OfRow, Simd, reserve, reserve_lines};
 
 /// Lines of a chunk's values before they are quantized.
 const LINES: usize = CHUNK / LANES;
@@ -26,7 +26,7 @@ pub(super) struct PackedHead {
     /// Values: `[64 keys][row][64]`; a row is a dimension, or, last, 1 for each key. What would be of keys past the last is 0.
     pub(super) v: Vec<Chunk<u8>>,
     /// For each [`BLOCK`] the sum of each row, times 128, where [`Simd::FLIP`] is 0.
-    pub(super) v_sums: Vec<i32>,
+    pub(super) v_sums: Vec<OfRow>,
     /// Rows of the values.
     pub(super) rows: usize,
     /// The scale of each dimension of the values, `max|v| / 127`.
@@ -66,7 +66,7 @@ impl PackedHead {
         reserve(&mut self.k_factor, even_keys, [0; 4]);
         reserve(&mut self.v, self.keys.div_ceil(CHUNK) * self.rows, Chunk([0; CHUNK]));
         self.v_sums.clear();
-        self.v_sums.resize(self.keys.div_ceil(BLOCK) * self.rows, 0);
+        self.v_sums.resize(self.keys.div_ceil(BLOCK) * self.rows, [0; 4]);
         self.row.reserve(d);
     }
 
@@ -121,8 +121,6 @@ impl PackedHead {
     #[inline(always)]
     fn pack_values<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
         let d = self.rows - 1;
-        // Leaves an integer from −127 to 127 where `store_bytes` reads it.
-        let integer = simd.splat(math::FIXED_POINT + if S::FLIP == 0 { 128.0 } else { 0.0 });
         for (chunk, rows) in self.v.chunks_exact_mut(self.rows).enumerate().take(self.keys.div_ceil(CHUNK)) {
             let first = chunk * CHUNK;
             let count = CHUNK.min(self.keys - first);
@@ -130,32 +128,29 @@ impl PackedHead {
             for (c, rows) in rows[..d].chunks_mut(LANES).enumerate() {
                 let inverse = simd.load(&self.v_inverse[c].0);
                 let mut lines = [simd.splat(0.0); LANES];
-                let mut sum = simd.splat(0.0);
+                let mut of_chunk = [0; LANES];
                 for (quad, line) in lines.iter_mut().enumerate() {
-                    let mut four = [integer; 4];
-                    for (key, integer) in (4 * quad..count).zip(&mut four) {
-                        let value = &queries.value(simd, first + key)[c * LANES..];
-                        let rounded = simd.round(simd.mul(simd.load(value), inverse));
-                        sum = simd.add(sum, rounded);
-                        *integer = simd.add(rounded, *integer);
+                    let mut four = [simd.splat(0.0); 4];
+                    for (key, scaled) in (4 * quad..count).zip(&mut four) {
+                        let key = first + key;
+                        let value = if c == 0 { queries.value(simd, key) } else { queries.value_again(key) };
+                        *scaled = simd.mul(simd.load(&value[c * LANES..]), inverse);
                     }
                     let mut bytes = Chunk([0; CHUNK]);
-                    simd.store_bytes(four, &mut bytes.0);
+                    simd.store_columns(four, &mut of_chunk, &mut bytes.0);
                     *line = simd.load(bytes.floats());
                 }
-                for (row, line) in rows.iter_mut().zip(transpose(simd, lines)) {
+                for (row, line) in rows.iter_mut().zip(simd.transpose(lines)) {
                     simd.store(line, row.floats_mut());
                 }
                 if S::FLIP == 0 {
-                    let mut of_chunk = [0.0; LANES];
-                    simd.store(sum, &mut of_chunk);
                     let sums = sums[c * LANES..d].iter_mut().zip(of_chunk);
-                    sums.for_each(|(sum, of_chunk)| *sum += 128 * of_chunk as i32);
+                    sums.for_each(|(sum, of_chunk)| *sum = [sum[0] + 128 * of_chunk; 4]);
                 }
             }
             rows[d].0.fill(0);
             rows[d].0[..count].fill(1);
-            sums[d] += 128 * count as i32;
+            sums[d] = [sums[d][0] + 128 * count as i32; 4];
         }
     }
 }
@@ -272,7 +267,7 @@ impl PackedQueries {
             self.powers.push(PanelPowers::new(units));
             let panel = &mut self.q[panel * self.quads..(panel + 1) * self.quads];
             for (quads, rows) in panel.chunks_mut(LANES).zip(self.bytes.as_chunks::<LANES>().0) {
-                let columns = transpose(simd, std::array::from_fn(|row| simd.load(rows[row].floats())));
+                let columns = simd.transpose(std::array::from_fn(|row| simd.load(rows[row].floats())));
                 quads.iter_mut().zip(columns).for_each(|(quad, column)| simd.store(column, quad.floats_mut()));
             }
         }

@@ -80,13 +80,25 @@ impl HeadQueries<'_> {
         self.row(simd, self.call.v, token)
     }
 
+    /// [`HeadQueries::value`] without prefetching.
+    #[inline(always)]
+    pub(super) fn value_again(&self, token: usize) -> &[f32] {
+        &self.call.v[self.at(token)..][..self.head_dim()]
+    }
+
     #[inline(always)]
     fn row<'a, S: Simd>(&self, simd: S, x: &'a [f32], token: usize) -> &'a [f32] {
-        let shape = &self.call.shape;
-        let at = ((self.sequence * shape.keys + token) * shape.heads + self.head) * shape.head_dim;
-        let ahead = x.as_ptr().wrapping_add(at + AHEAD * shape.channels());
+        let at = self.at(token);
+        let ahead = x.as_ptr().wrapping_add(at + AHEAD * self.call.shape.channels());
         self.lines(ahead).for_each(|line| simd.prefetch_read(line));
-        &x[at..at + shape.head_dim]
+        &x[at..at + self.head_dim()]
+    }
+
+    /// Where the head's part of a key or value starts.
+    #[inline(always)]
+    fn at(&self, token: usize) -> usize {
+        let shape = &self.call.shape;
+        ((self.sequence * shape.keys + token) * shape.heads + self.head) * shape.head_dim
     }
 
     /// Addresses in each of the cache lines of a token's head.

@@ -13,7 +13,7 @@ use crate::operands::{ActivationFn, ConvCall, InputRows, Panels, Rectifier};
 /// panels of one phase make.
 ///
 /// - int8: per tap, the exact integer dot product `dot`; `sum = fma(dot, scale of the tap's row, sum)`, taps in order
-///   from 0; then `fma(sum, weight scale, bias)`.
+///   from 0, of which the first is `dot · scale`; then `fma(sum, weight scale, bias)`.
 /// - f16 and f32: `sum = fma(x[k], w[k], sum)`, taps and k in order from 0; then `sum + bias`.
 ///
 /// The bias is `bias + time` where there is a time, of the row's image where each has its own. Then the activation,
@@ -98,8 +98,10 @@ fn dot_product(
             debug_assert_eq!(shape.format, Format::Int8);
             let mut sum = 0f32;
             for (tap, source) in sources.iter().enumerate() {
-                let dot = source.map_or(0, |row| dot(&q[row * shape.k..][..shape.k], panels, panel, tap, output));
-                sum = (dot as f32).mul_add(source.map_or(0.0, |row| scale[row]), sum);
+                let dot =
+                    source.map_or(0, |row| dot(&q[row * shape.k..][..shape.k], panels, panel, tap, output)) as f32;
+                let scale = source.map_or(0.0, |row| scale[row]);
+                sum = if tap == 0 { dot * scale } else { dot.mul_add(scale, sum) };
             }
             sum.mul_add(layout::f32_at(panel, output * 4), bias)
         }

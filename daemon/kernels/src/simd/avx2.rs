@@ -42,12 +42,12 @@ macro_rules! fold_eight {
 }
 pub(super) use fold_eight;
 
-/// [`DITHERS`], and what takes 128 off weights.
-static DITHERS_OF_KEYS: [i16; 128] = {
-    let mut dithers = [0; 128];
+/// [`DITHERS`], and what takes 128 off weights: of four keys.
+static DITHERS_OF_KEYS: [[i16; 4]; 32] = {
+    let mut dithers = [[0; 4]; 32];
     let mut j = 0;
     while j < 128 {
-        dithers[j] = DITHERS[j] as i16 - (128 << 7);
+        dithers[j / 4][j % 4] = DITHERS[j] as i16 - (128 << 7);
         j += 1;
     }
     dithers
@@ -69,6 +69,13 @@ fn shift_right(a: __m256i, count: __m256i) -> __m256i {
         );
     }
     shifted
+}
+
+/// Where the bytes of four rows by four columns are in four columns by four rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn columns() -> __m128i {
+    _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 }
 
 /// The weights of a key in units of 1/128, with the dither, in whole units, less 128.
@@ -113,7 +120,7 @@ impl Simd for Avx2 {
     type F = Halves;
     /// A key each: queries 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
     type Words = [__m256i; 2];
-    const ROWS: usize = 6;
+    const ROWS: usize = avx2_tiles::ROWS;
     const FLIP: u8 = 0;
 
     #[inline(always)]
@@ -236,7 +243,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn store_powers(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers: &[i16; 4] = DITHERS_OF_KEYS[first..][..4].try_into().expect("four keys");
+        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
             let ab = _mm256_packs_epi16(weigh(a, dithers[0]), weigh(b, dithers[1]));
@@ -245,8 +252,7 @@ impl Simd for Avx2 {
             // In each half four keys by four queries, to be transposed.
             let low = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));
             let high = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd));
-            let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let columns = _mm256_broadcastsi128_si256(columns);
+            let columns = _mm256_broadcastsi128_si256(columns());
             let out: *mut __m256i = out.as_mut_ptr().cast();
             _mm256_storeu_si256(out, _mm256_shuffle_epi8(low, columns));
             _mm256_storeu_si256(out.add(1), _mm256_shuffle_epi8(high, columns));
@@ -254,18 +260,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_bytes(self, a: [Halves; 4], out: &mut [u8; CHUNK]) {
-        let [a, b, c, d] = a;
-        for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            // SAFETY: `self` proves the feature; there are 32 bytes to write to.
+    fn store_columns(self, [a, b, c, d]: [Halves; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+        for ((i, sums), out) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<32>().0) {
+            // SAFETY: `self` proves the features; there are eight sums, and 32 bytes to write to.
             unsafe {
-                let pair = |low, high| {
-                    let high = _mm256_and_si256(_mm256_castps_si256(high), _mm256_set1_epi16(-256));
-                    _mm256_or_si256(_mm256_srli_epi16::<8>(_mm256_castps_si256(low)), high)
-                };
-                let high = _mm256_slli_epi32::<16>(pair(c[i], d[i]));
-                let bytes = _mm256_blend_epi16::<0b1010_1010>(pair(a[i], b[i]), high);
-                _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_xor_si256(bytes, _mm256_set1_epi8(-128)));
+                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|half| _mm256_cvtps_epi32(half));
+                // In each half four vectors by four lanes, to be transposed.
+                let rows = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+                let bytes = _mm256_shuffle_epi8(rows, _mm256_broadcastsi128_si256(columns()));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
+                let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+                let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                let sums: *mut __m256i = sums.as_mut_ptr().cast();
+                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), fours));
             }
         }
     }

@@ -5,53 +5,71 @@ use std::arch::x86_64::*;
 
 use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, for_rows};
 
+/// The most rows that are taken at once.
+pub(super) const ROWS: usize = 6;
+
+/// Evaluates an expression for what is taken at once of `$count` rows: `$first`, and `$r`, how many. Two halves of up to six, which
+/// keeps the sums in registers.
+macro_rules! for_halves {
+    ($count:expr, $first:ident, $r:ident => $body:expr) => {
+        for first in (0..$count).step_by(ROWS) {
+            let count = ROWS.min($count - first);
+            for ($first, count) in [(first, count / 2), (first + count / 2, count - count / 2)] {
+                if count > 0 {
+                    for_rows!(count, [1 2 3], $r => $body);
+                }
+            }
+        }
+    };
+}
+
 /// # Safety
 ///
 /// As [`super::Simd::dot_tile`], with the features below.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dot(tile: &DotTile) {
-    for panel in 0..if tile.pair { 2 } else { 1 } {
-        // SAFETY: the caller's; a panel at a time, and its rows in two halves, which keeps the sums in registers.
-        unsafe {
-            let (tile, half) = (tile.panel(panel), tile.count / 2);
-            for part in [tile.part(0, half), tile.part(half, tile.count - half)] {
-                if part.count > 0 {
-                    for_rows!(&part, [1 2 3], R => dot_rows::<R>(&part));
-                }
-            }
-        }
+    for panel in 0..tile.panel_count() {
+        // SAFETY: the caller's.
+        for_halves!(tile.count, first, R => unsafe { dot_rows::<R>(tile, panel, first) });
     }
 }
 
+/// Rows from `first` on by a panel.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_rows<const R: usize>(tile: &DotTile) {
+unsafe fn dot_rows<const R: usize>(tile: &DotTile, panel: usize, first: usize) {
     // SAFETY: reads the scales and updates the sums, as `DotTile` describes; the caller guarantees the rest.
     unsafe {
-        let sums = dots::<R>(tile, std::array::from_fn(|r| tile.start(r)));
+        let start = |r| if tile.by_lane { (*tile.row_sums.add(first + r))[0] } else { 0 };
+        let sums = dots::<R>(tile, panel, first, std::array::from_fn(start));
+        let scales = tile.scales.add(if tile.by_lane { panel * LANES } else { first });
+        let out = tile.sums.add(panel * tile.panel_stride + first * LANES);
         for r in 0..R {
             for h in 0..2 {
-                let scales = tile.scales;
                 let scale =
                     if tile.by_lane { _mm256_loadu_ps(scales.add(h * 8)) } else { _mm256_set1_ps(*scales.add(r)) };
-                let out = tile.sums.add(r * LANES + h * 8);
-                let before = if tile.fresh { _mm256_setzero_ps() } else { _mm256_loadu_ps(out) };
-                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scale, before));
+                let (out, dots) = (out.add(r * LANES + h * 8), _mm256_cvtepi32_ps(sums[r][h]));
+                let result = if tile.fresh {
+                    _mm256_mul_ps(dots, scale)
+                } else {
+                    _mm256_fmadd_ps(dots, scale, _mm256_loadu_ps(out))
+                };
+                _mm256_storeu_ps(out, result);
             }
         }
     }
 }
 
-/// The products of a tile's rows and its first panel, and `start`: VPMADDUBSW of |w| and x with the sign of w, of which two products
+/// The products of rows from `first` on and a panel, and `start`: VPMADDUBSW of |w| and x with the sign of w, of which two products
 /// of at most 128 · 127 never leave an i16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[__m256i; 2]; R] {
+unsafe fn dots<const R: usize>(tile: &DotTile, panel: usize, first: usize, start: [i32; R]) -> [[__m256i; 2]; R] {
     // SAFETY: reads the rows' and the panel's quads, as `DotTile` describes.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let mut sums = start.map(|start| [_mm256_set1_epi32(start); 2]);
-        let mut panel: *const __m256i = tile.panels[0].cast();
-        let mut chunk = tile.rows;
+        let mut panel: *const __m256i = tile.panels[panel].cast();
+        let mut chunk = tile.rows.add(first * CHUNK);
         let mut quads = tile.k / 4;
         while quads > 0 {
             let mut row = chunk;
@@ -81,27 +99,20 @@ unsafe fn dots<const R: usize>(tile: &DotTile, start: [i32; R]) -> [[__m256i; 2]
 /// As [`super::Simd::score_tile`], with the features below.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn score(tile: &ScoreTile) {
-    for panel in 0..if tile.dots.pair { 2 } else { 1 } {
-        let dots = DotTile { panels: [tile.dots.panels[panel]; 2], ..tile.dots };
-        let half = dots.count / 2;
-        // SAFETY: the caller's; a panel at a time, and its keys in two halves, which keeps the sums in registers.
-        unsafe {
-            let tile = ScoreTile { dots, scores: tile.scores.add(panel * tile.panel_stride), ..*tile };
-            for_rows!(DotTile { count: half, ..dots }, [1 2 3], R => score_keys::<R>(&tile, 0));
-            for_rows!(DotTile { count: half, ..dots }, [1 2 3], R => score_keys::<R>(&tile, R));
-        }
+    for panel in 0..tile.dots.panel_count() {
+        // SAFETY: the caller's.
+        for_halves!(tile.dots.count, first, R => unsafe { score_keys::<R>(tile, panel, first) });
     }
 }
 
-/// `R` keys from `first` on.
+/// `R` keys from `first` on by a panel.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn score_keys<const R: usize>(tile: &ScoreTile, first: usize) {
+unsafe fn score_keys<const R: usize>(tile: &ScoreTile, panel: usize, first: usize) {
     // SAFETY: reads the keys' factors and writes their scores, as `ScoreTile` describes; the caller guarantees the rest.
     unsafe {
-        let dots_tile = DotTile { rows: tile.dots.rows.add(first * CHUNK), count: R, ..tile.dots };
-        let sums = dots::<R>(&dots_tile, [tile.half(); R]);
+        let sums = dots::<R>(&tile.dots, panel, first, [1 << (tile.shift - 1); R]);
         let shift = _mm_cvtsi32_si128(tile.shift as i32);
-        let out: *mut __m256i = tile.scores.cast();
+        let out: *mut __m256i = tile.scores.add(panel * tile.panel_stride).cast();
         for r in 0..R {
             let [a, b] = sums[r].map(|sum| _mm256_sra_epi32(sum, shift));
             let factor = _mm256_set1_epi16((*tile.factors.add(first + r))[0]);
@@ -122,9 +133,9 @@ pub(super) unsafe fn fma(tile: &FmaTile) {
         unsafe {
             tile.sums = tile.sums.add(panel * tile.panel_stride);
             if tile.half {
-                for_rows!(&tile, [1 2 3 4 5 6], R => fma_rows::<R, true>(&tile))
+                for_rows!(tile.count, [1 2 3 4 5 6], R => fma_rows::<R, true>(&tile))
             } else {
-                for_rows!(&tile, [1 2 3 4 5 6], R => fma_rows::<R, false>(&tile))
+                for_rows!(tile.count, [1 2 3 4 5 6], R => fma_rows::<R, false>(&tile))
             }
         }
     }

@@ -10,13 +10,13 @@ use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, Simd
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
 
-/// [`DITHERS`], for two keys at a time.
-static DITHERS_OF_KEYS: [Scores; 64] = {
-    let mut dithers = [Scores([0; 2 * LANES]); 64];
+/// [`DITHERS`] of four keys, for two at a time.
+static DITHERS_OF_KEYS: [[Scores; 2]; 32] = {
+    let mut dithers = [[Scores([0; 2 * LANES]); 2]; 32];
     let mut i = 0;
     while i < 64 * 2 * LANES {
         let (keys, lane) = (i / (2 * LANES), i % (2 * LANES));
-        dithers[keys].0[lane] = DITHERS[2 * keys + lane / 4 % 2] as i16;
+        dithers[keys / 2][keys % 2].0[lane] = DITHERS[2 * keys + lane / 4 % 2] as i16;
         i += 1;
     }
     dithers
@@ -127,7 +127,7 @@ impl Simd for Avx512 {
     type F = __m512;
     /// By turns four queries' numbers of the first key, and the same queries' of the second.
     type Words = __m512i;
-    const ROWS: usize = 12;
+    const ROWS: usize = avx512_tiles::ROWS;
     const FLIP: u8 = 0x80;
 
     #[inline(always)]
@@ -238,7 +238,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn store_powers(self, [a, b]: [__m512i; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers: &[Scores; 2] = DITHERS_OF_KEYS[first / 2..][..2].try_into().expect("four keys");
+        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
         let (a_dithers, b_dithers) = (self.load_scores(&dithers[0]), self.load_scores(&dithers[1]));
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
@@ -251,13 +251,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_bytes(self, a: [__m512; 4], out: &mut [u8; CHUNK]) {
+    fn store_columns(self, a: [__m512; 4], _: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let [a, b, c, d] = a.map(|a| _mm512_castps_si512(a));
-            let low = select(0xff00, b, _mm512_srli_epi32::<8>(a));
-            let high = select(0xff00_0000, _mm512_slli_epi32::<16>(d), _mm512_slli_epi32::<8>(c));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), select(0xffff_0000, high, low));
+            let [a, b, c, d] = a.map(|a| _mm512_cvtps_epi32(a));
+            let low = select(0xff, a, _mm512_slli_epi32::<8>(b));
+            let high = select(0xff_0000, _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), select(0xffff, low, high));
         }
     }
 

@@ -20,6 +20,10 @@ mod neon_blocks;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon_peak;
 #[cfg(target_arch = "aarch64")]
+mod neon_sdot;
+#[cfg(target_arch = "aarch64")]
+mod neon_smull;
+#[cfg(target_arch = "aarch64")]
 mod neon_tiles;
 #[cfg(test)]
 mod tests;
@@ -68,6 +72,8 @@ pub(crate) struct Scores(pub(crate) [i16; 2 * LANES]);
 
 /// A 16-bit number of a key, four times: two keys' numbers fill 16 bytes.
 pub(crate) type OfKey = [i16; 4];
+/// A number of a row, four times: a NEON register.
+pub(crate) type OfRow = [i32; 4];
 
 /// Lengthens `values` to at least `len`. Whatever is in them stays.
 pub(crate) fn reserve<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
@@ -77,6 +83,21 @@ pub(crate) fn reserve<T: Copy>(values: &mut Vec<T>, len: usize, filler: T) {
 /// Lengthens `lines` to at least `len`. Whatever is in them stays.
 pub(crate) fn reserve_lines(lines: &mut Vec<Line>, len: usize) {
     reserve(lines, len, Line::ZERO);
+}
+
+/// A polynomial's coefficients, highest power first, each as often as two NEON registers hold it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Coefficients<const N: usize>(pub(crate) [[f32; 8]; N]);
+
+impl<const N: usize> Coefficients<N> {
+    pub(crate) const fn new(coefficients: [f32; N]) -> Coefficients<N> {
+        let (mut all, mut i) = ([[0.0; 8]; N], 0);
+        while i < N {
+            all[i] = [coefficients[i]; 8];
+            i += 1;
+        }
+        Coefficients(all)
+    }
 }
 
 /// A function to run with a level's instructions: its arguments, and its body for any level.
@@ -93,7 +114,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;
     /// Sixteen queries' 16-bit numbers for each of two keys, in an order of the level's own.
     type Words: Copy;
-    /// The most rows of a tile.
+    /// The most rows that are taken at once.
     const ROWS: usize;
     /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
     const FLIP: u8;
@@ -134,9 +155,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Stores the weights ([`crate::scalar::weights::weight`]) of four keys' powers, of which the first is key `first` of its
     /// block, less 128 where [`Simd::FLIP`] is 0: that of query `l` and key `i` of the four as byte `4 l + i`.
     fn store_powers(self, powers: [Self::Words; 2], first: usize, out: &mut [u8; CHUNK]);
-    /// Stores bits 8 to 15 of each lane, less 128 where [`Simd::FLIP`] is 0: those of lane `l` of number `i` of the four as byte
-    /// `4 l + i`.
-    fn store_bytes(self, a: [Self::F; 4], out: &mut [u8; CHUNK]);
+    /// Stores the lanes of four vectors, which are within ±127, as integers, rounded half to even: lane `l` of number `i` of the four
+    /// as byte `4 l + i`. Where [`Simd::FLIP`] is 0, adds the four to `sums`.
+    fn store_columns(self, a: [Self::F; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.
@@ -151,6 +172,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? a : b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `bound > a ? bound : a`, where `bound` is a number other than 0.
+    #[inline(always)]
+    fn at_least(self, bound: Self::F, a: Self::F) -> Self::F {
+        self.max(bound, a)
+    }
+    /// `bound < a ? bound : a`, where `bound` is a number other than 0.
+    #[inline(always)]
+    fn at_most(self, bound: Self::F, a: Self::F) -> Self::F {
+        self.min(bound, a)
+    }
+    /// A polynomial of `x` by Horner's scheme: `fma(sum, x, c)` for each coefficient.
+    #[inline(always)]
+    fn polynomial<const N: usize>(self, x: Self::F, coefficients: &Coefficients<N>) -> Self::F {
+        let [first, others @ ..] = &coefficients.0[..] else { return self.splat(0.0) };
+        let mut sum = self.splat(first[0]);
+        for c in others {
+            sum = self.fma(sum, x, self.splat(c[0]));
+        }
+        sum
+    }
     /// `|a| > b ? |a| : b`, where `b` is a number.
     fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F;
     /// Rounded to an integer, half to even.
@@ -160,7 +201,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x < least ? 0 : a`.
     fn zero_below(self, x: Self::F, least: Self::F, a: Self::F) -> Self::F;
 
-    /// Adds an int8 tile to its sums.
+    /// Adds an int8 tile to its sums. As many rows as [`Simd::ROWS`] are taken at once.
     ///
     /// # Safety
     ///
@@ -181,34 +222,33 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Alternating lanes of `a` and `b`: `a0 b0 … a7 b7` and `a8 b8 … a15 b15`.
     fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
+    /// Sixteen rows to sixteen columns. Interleaving rows `i` and `i + 8` rotates the bits of each value's row and column, taken as
+    /// one number, by one; four times four bits swaps the two.
+    #[inline(always)]
+    fn transpose(self, mut rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        for _ in 0..4 {
+            let mut next = rows;
+            for i in 0..LANES / 2 {
+                [next[2 * i], next[2 * i + 1]] = self.interleave(rows[i], rows[i + LANES / 2]);
+            }
+            rows = next;
+        }
+        rows
+    }
     /// The sum of the lanes: lanes `l` and `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn fold(self, a: Self::F) -> f32;
     /// The greatest lane.
     fn fold_max(self, a: Self::F) -> f32;
 }
 
-/// Sixteen rows to sixteen columns. Interleaving rows `i` and `i + 8` rotates the bits of each value's row and column, taken as
-/// one number, by one; four times four bits swaps the two.
-#[inline(always)]
-pub(crate) fn transpose<S: Simd>(simd: S, mut rows: [S::F; LANES]) -> [S::F; LANES] {
-    for _ in 0..4 {
-        let mut next = rows;
-        for i in 0..LANES / 2 {
-            [next[2 * i], next[2 * i + 1]] = simd.interleave(rows[i], rows[i + LANES / 2]);
-        }
-        rows = next;
-    }
-    rows
-}
-
-/// One tap of an int8 product of some packed rows by one or two panels: `sums = fma(dot, scale, sums)`.
+/// One tap of an int8 product of packed rows, any number, by one or two panels: `sums = fma(dot, scale, sums)`.
 ///
 /// Row `r` has its chunk `c` of 64 values at `rows + c · chunk_stride + r · 64` (XORed with [`Simd::FLIP`]); all of
 /// `k / 4` quads may be read, and whole chunks. `panels` point to `k / 4` lines of 64 bytes and `weight_sums` to 16 i32 each.
 /// `scales` has one f32 per row. Where `by_lane` is set, it has 16 for each panel, and the panels' values are from 0 to 255:
 /// they are XORed with 0x80 where rows otherwise are not, and rows never are; `row_sums` then has the sum of each row's values,
 /// times 128. The sums of panel `p` and row `r` are the 16 f32 at `sums + p · panel_stride + r · 16`; where
-/// `fresh` is set they are zero, whatever lies there.
+/// `fresh` is set, never with `by_lane`, they become `dot · scale`, whatever lies there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DotTile {
     pub(crate) rows: *const u8,
@@ -221,57 +261,17 @@ pub(crate) struct DotTile {
     pub(crate) k: usize,
     pub(crate) scales: *const f32,
     pub(crate) by_lane: bool,
-    pub(crate) row_sums: *const i32,
+    pub(crate) row_sums: *const OfRow,
     pub(crate) fresh: bool,
     pub(crate) sums: *mut f32,
     pub(crate) panel_stride: usize,
 }
 
 impl DotTile {
-    /// Rows `first` to `first + count`.
-    ///
-    /// # Safety
-    ///
-    /// The tile has these rows.
+    /// The number of panels.
     #[inline(always)]
-    pub(crate) unsafe fn part(&self, first: usize, count: usize) -> DotTile {
-        // SAFETY: the caller's.
-        unsafe {
-            let (rows, sums) = (self.rows.add(first * CHUNK), self.sums.add(first * LANES));
-            let (scales, row_sums) = if self.by_lane {
-                (self.scales, self.row_sums.add(first))
-            } else {
-                (self.scales.add(first), self.row_sums)
-            };
-            DotTile { rows, count, scales, row_sums, sums, ..*self }
-        }
-    }
-
-    /// What row `r`'s sums start from, at levels that do not XOR rows.
-    ///
-    /// # Safety
-    ///
-    /// The tile has this row.
-    #[inline(always)]
-    pub(crate) unsafe fn start(&self, r: usize) -> i32 {
-        // SAFETY: the caller's.
-        if self.by_lane { unsafe { *self.row_sums.add(r) } } else { 0 }
-    }
-
-    /// The panel of this number alone.
-    ///
-    /// # Safety
-    ///
-    /// The tile has this panel.
-    #[cfg_attr(target_arch = "x86_64", allow(dead_code, reason = "VNNI takes both"))]
-    #[inline(always)]
-    pub(crate) unsafe fn panel(&self, panel: usize) -> DotTile {
-        // SAFETY: the caller's.
-        unsafe {
-            let (panels, sums) = ([self.panels[panel]; 2], self.sums.add(panel * self.panel_stride));
-            let scales = if self.by_lane { self.scales.add(panel * LANES) } else { self.scales };
-            DotTile { pair: false, panels, scales, sums, ..*self }
-        }
+    pub(crate) fn panel_count(&self) -> usize {
+        if self.pair { 2 } else { 1 }
     }
 }
 
@@ -288,31 +288,9 @@ pub(crate) struct ScoreTile {
     pub(crate) panel_stride: usize,
 }
 
-impl ScoreTile {
-    /// Keys `first` to `first + count`; `first` is even.
-    ///
-    /// # Safety
-    ///
-    /// The tile has these keys.
-    #[inline(always)]
-    pub(crate) unsafe fn part(&self, first: usize, count: usize) -> ScoreTile {
-        // SAFETY: the caller's.
-        unsafe {
-            let dots = DotTile { rows: self.dots.rows.add(first * CHUNK), count, ..self.dots };
-            ScoreTile { dots, factors: self.factors.add(first), scores: self.scores.add(first / 2), ..*self }
-        }
-    }
-
-    /// What rounds scores when they are shifted.
-    #[inline(always)]
-    pub(crate) fn half(&self) -> i32 {
-        1 << (self.shift - 1)
-    }
-}
-
 /// One tap of an f32 product of some packed rows by one or two panels: `sums = fma(x[k], w[k], sums)`, k in order.
 ///
-/// As [`DotTile`], with chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where `half` is set.
+/// As [`DotTile`], with at most [`Simd::ROWS`] rows and chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where `half` is set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FmaTile {
     pub(crate) rows: *const u8,
@@ -373,10 +351,10 @@ macro_rules! padded {
 }
 pub(crate) use padded;
 
-/// Evaluates an expression in which `R`, the number of rows of a tile, is a constant.
+/// Evaluates an expression in which `R`, the number of rows that are taken at once, is a constant.
 macro_rules! for_rows {
-    ($tile:expr, [$($rows:literal)*], $r:ident => $body:expr) => {
-        match $tile.count {
+    ($count:expr, [$($rows:literal)*], $r:ident => $body:expr) => {
+        match $count {
             $($rows => {
                 const $r: usize = $rows;
                 $body

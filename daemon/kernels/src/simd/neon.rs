@@ -1,23 +1,33 @@
 //! NEON: a vector of sixteen f32 is four registers. SDOT changes the int8 inner loop alone.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_tiles, padded};
+use super::{
+    CHUNK, Coefficients, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull,
+    neon_tiles, padded,
+};
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
 
-/// [`DITHERS`] of weights in units of 1/256, and what takes 128 off weights.
-static DITHERS_OF_KEYS: [u16; 128] = {
-    let mut dithers = [0; 128];
-    let mut j = 0;
-    while j < 128 {
-        dithers[j] = 2 * DITHERS[j] as u16 + (128 << 8);
-        j += 1;
+/// [`DITHERS`] of weights in units of 1/256, and what takes 128 off weights: of twice two keys, each for four queries.
+static DITHERS_OF_KEYS: [[[u16; 8]; 2]; 32] = {
+    let mut dithers = [[[0; 8]; 2]; 32];
+    let mut i = 0;
+    while i < 128 * 4 {
+        let (key, lane) = (i / 4, i % 8);
+        dithers[key / 4][key / 2 % 2][lane] = 2 * DITHERS[key] as u16 + (128 << 8);
+        i += 1;
     }
     dithers
 };
+/// Where the bytes of four queries by four keys are in four keys by four queries.
+static COLUMNS: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
+
+/// What [`weigh`] needs: 1, and 2¹⁵. In memory, lest the compiler makes them anew for every four keys.
+static CONSTANTS: [[u16; 8]; 2] = [[1; 8], [1 << 15; 8]];
 
 /// The proof that this CPU has NEON, and SDOT where `DOT` is set.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +52,42 @@ fn enter<const DOT: bool, W: SimdFn>(simd: Neon<DOT>, function: W) -> W::Output 
 /// Sixteen f32.
 type Quarters = [float32x4_t; 4];
 
-/// The weights of eight powers in units of 1/256, with the dither.
+/// Four rows to four columns.
 #[inline]
 #[target_feature(enable = "neon")]
-fn weigh(power: int16x8_t, dither: uint16x8_t) -> uint16x8_t {
+fn transpose_four([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    let (ac, bd) = ([vzip1q_f32(a, c), vzip2q_f32(a, c)], [vzip1q_f32(b, d), vzip2q_f32(b, d)]);
+    [vzip1q_f32(ac[0], bd[0]), vzip2q_f32(ac[0], bd[0]), vzip1q_f32(ac[1], bd[1]), vzip2q_f32(ac[1], bd[1])]
+}
+
+/// The weights of eight powers in units of 1/256, without the dither. `one` and `top` are [`CONSTANTS`].
+#[inline]
+#[target_feature(enable = "neon")]
+fn weigh([one, top]: [uint16x8_t; 2], power: int16x8_t) -> uint16x8_t {
     // (power & 127) | 128, in units of 1/128 the fraction and 1.
-    let fraction = vsliq_n_u16::<7>(vreinterpretq_u16_s16(power), vdupq_n_u16(1));
-    let mantissa = vrhaddq_u16(vmulq_u16(fraction, fraction), vdupq_n_u16(1 << 15));
-    vaddq_u16(vshlq_u16(mantissa, vshrq_n_s16::<7>(power)), dither)
+    let fraction = vsliq_n_u16::<7>(vreinterpretq_u16_s16(power), one);
+    let mantissa = vrhaddq_u16(vmulq_u16(fraction, fraction), top);
+    vshlq_u16(mantissa, vshrq_n_s16::<7>(power))
+}
+
+/// The upper bytes of `a[0] + b[0]`, then those of `a[1] + b[1]`: ADDHN and ADDHN2, of whose intrinsics the compiler makes two ADDHN
+/// and a copy.
+#[inline]
+#[target_feature(enable = "neon")]
+fn upper_bytes_of_sums(a: [uint16x8_t; 2], b: [uint16x8_t; 2]) -> uint8x16_t {
+    let bytes;
+    // SAFETY: the instructions touch no memory and no flags.
+    unsafe {
+        asm!(
+            "addhn {bytes:v}.8b, {a0:v}.8h, {b0:v}.8h",
+            "addhn2 {bytes:v}.16b, {a1:v}.8h, {b1:v}.8h",
+            bytes = out(vreg) bytes,
+            a0 = in(vreg) a[0], a1 = in(vreg) a[1],
+            b0 = in(vreg) b[0], b1 = in(vreg) b[1],
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    bytes
 }
 
 macro_rules! lanewise {
@@ -77,7 +115,7 @@ macro_rules! words {
 
 impl<const DOT: bool> Simd for Neon<DOT> {
     type F = Quarters;
-    /// One key's, eight queries each, and then the other's.
+    /// Four queries' numbers of the first key, and the same queries' of the second.
     type Words = [int16x8_t; 4];
     const ROWS: usize = 4;
     const FLIP: u8 = 0;
@@ -91,13 +129,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn prefetch_read(self, at: *const f32) {
         // SAFETY: a hint: it reads nothing, writes nothing and never faults.
-        unsafe { std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
     }
 
     #[inline(always)]
     fn prefetch_write(self, at: *const f32) {
         // SAFETY: a hint: it reads nothing, writes nothing and never faults.
-        unsafe { std::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
     }
 
     #[inline(always)]
@@ -154,9 +192,10 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         let mut lanes = [0; LANES];
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
         unsafe {
-            let [a, b, c, d] = a.map(|quarter| vqmovn_s32(vcvtnq_s32_f32(quarter)));
-            let bytes = vcombine_s8(vqmovn_s16(vcombine_s16(a, b)), vqmovn_s16(vcombine_s16(c, d)));
-            vst1q_s8(lanes.as_mut_ptr(), bytes);
+            // The lower halves of both, twice.
+            let [a, b, c, d] = a.map(|quarter| vreinterpretq_s16_s32(vcvtnq_s32_f32(quarter)));
+            let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| vreinterpretq_s8_s16(vuzp1q_s16(a, b)));
+            vst1q_s8(lanes.as_mut_ptr(), vuzp1q_s8(ab, cd));
         }
         let len = out.len().min(LANES);
         out[..len].copy_from_slice(&lanes[..len]);
@@ -172,38 +211,34 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn of_queries(self, numbers: &[i16; LANES]) -> [int16x8_t; 4] {
         // SAFETY: `self` proves the feature; there are sixteen numbers.
-        let (low, high) = unsafe { (vld1q_s16(numbers.as_ptr()), vld1q_s16(numbers.as_ptr().add(8))) };
-        [low, high, low, high]
+        [0, 4, 8, 12].map(|i| unsafe { vreinterpretq_s16_s64(vld1q_dup_s64(numbers.as_ptr().add(i).cast())) })
     }
 
     #[inline(always)]
     fn greatest_of_keys(self, a: [int16x8_t; 4]) -> [i16; LANES] {
         let mut greatest = [0; LANES];
-        // SAFETY: `self` proves the feature; there is room for sixteen numbers.
-        unsafe {
-            vst1q_s16(greatest.as_mut_ptr(), vmaxq_s16(a[0], a[2]));
-            vst1q_s16(greatest.as_mut_ptr().add(8), vmaxq_s16(a[1], a[3]));
+        for (a, four) in a.into_iter().zip(greatest.as_chunks_mut::<4>().0) {
+            // SAFETY: `self` proves the feature; there is room for four numbers.
+            unsafe { vst1_s16(four.as_mut_ptr(), vmax_s16(vget_low_s16(a), vget_high_s16(a))) };
         }
         greatest
     }
 
     #[inline(always)]
     fn store_powers(self, [a, b]: [[int16x8_t; 4]; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers: &[u16; 4] = DITHERS_OF_KEYS[first..][..4].try_into().expect("four keys");
-        let at = out.as_mut_ptr();
-        // SAFETY: `self` proves the feature; there are 64 bytes to write to.
-        unsafe {
-            for half in 0..2 {
-                let first = weigh(a[half], vdupq_n_u16(dithers[0]));
-                let second = weigh(a[2 + half], vdupq_n_u16(dithers[1]));
-                let third = weigh(b[half], vdupq_n_u16(dithers[2]));
-                let fourth = weigh(b[2 + half], vdupq_n_u16(dithers[3]));
-                // The upper bytes of two keys by turns, then both pairs by turns.
-                let ab = vtrn2q_u8(vreinterpretq_u8_u16(first), vreinterpretq_u8_u16(second));
-                let cd = vtrn2q_u8(vreinterpretq_u8_u16(third), vreinterpretq_u8_u16(fourth));
-                let [ab, cd] = [vreinterpretq_u16_u8(ab), vreinterpretq_u16_u8(cd)];
-                vst1q_u8(at.add(32 * half), vreinterpretq_u8_u16(vzip1q_u16(ab, cd)));
-                vst1q_u8(at.add(32 * half + 16), vreinterpretq_u8_u16(vzip2q_u16(ab, cd)));
+        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
+        // SAFETY: `self` proves the feature; sixteen bytes are read from each array.
+        let (dithers, constants, columns) = unsafe {
+            let dithers = [0, 1].map(|keys| vld1q_u16(dithers[keys].as_ptr()));
+            let constants = [0, 1].map(|i| std::ptr::read_volatile(CONSTANTS[i].as_ptr().cast()));
+            (dithers, constants, vld1q_u8(COLUMNS.as_ptr()))
+        };
+        for (n, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
+            unsafe {
+                let (first, second) = (weigh(constants, a[n]), weigh(constants, b[n]));
+                let rows = upper_bytes_of_sums([first, second], dithers);
+                vst1q_u8(out.as_mut_ptr(), vqtbl1q_u8(rows, columns));
             }
         }
     }
@@ -216,15 +251,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_bytes(self, a: [Quarters; 4], out: &mut [u8; CHUNK]) {
-        let [a, b, c, d] = a;
-        for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
+    fn store_columns(self, [a, b, c, d]: [Quarters; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+        for ((i, sums), out) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<16>().0) {
+            // SAFETY: `self` proves the feature; there are four sums, and sixteen bytes to write to.
             unsafe {
-                // The lower sixteen bits of both numbers by turns, then the upper bytes of both pairs by turns.
-                let pair = |a, b| vtrn1q_u16(vreinterpretq_u16_f32(a), vreinterpretq_u16_f32(b));
-                let [ac, bd] = [pair(a[i], c[i]), pair(b[i], d[i])].map(|pair| vreinterpretq_u8_u16(pair));
-                vst1q_u8(out.as_mut_ptr(), veorq_u8(vtrn2q_u8(ac, bd), vdupq_n_u8(128)));
+                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|quarter| vcvtnq_s32_f32(quarter));
+                let bytes = vsliq_n_s32::<24>(vsliq_n_s32::<16>(vsliq_n_s32::<8>(a, b), c), d);
+                vst1q_s32(out.as_mut_ptr().cast(), bytes);
+                let pairs = vpaddlq_s8(vreinterpretq_s8_s32(bytes));
+                vst1q_s32(sums.as_mut_ptr(), vpadalq_s16(vld1q_s32(sums.as_ptr()), pairs));
             }
         }
     }
@@ -237,6 +272,9 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         fma(a, b, c) = vfmaq_f32(c, a, b);
         max(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
         min(a, b) = vbslq_f32(vcltq_f32(a, b), a, b);
+        // The instructions prefer +0 to -0, and keep what is not a number, as it is here.
+        at_least(bound, a) = vmaxq_f32(bound, a);
+        at_most(bound, a) = vminq_f32(bound, a);
         max_magnitude(a, b) = vmaxnmq_f32(vabsq_f32(a), b);
         round(a) = vrndnq_f32(a);
         scale_by_power(a, n) = {
@@ -261,6 +299,24 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn polynomial<const N: usize>(self, x: Quarters, coefficients: &Coefficients<N>) -> Quarters {
+        // SAFETY: `self` proves the feature.
+        unsafe { neon_blocks::polynomial(x, &coefficients.0) }
+    }
+
+    /// Four rows by four columns at a time.
+    #[inline(always)]
+    fn transpose(self, rows: [Quarters; LANES]) -> [Quarters; LANES] {
+        let mut columns = rows;
+        for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))) {
+            // SAFETY: `self` proves the feature.
+            let block = unsafe { transpose_four(std::array::from_fn(|r| rows[4 * i + r][j])) };
+            block.into_iter().enumerate().for_each(|(c, column)| columns[4 * j + c][i] = column);
+        }
+        columns
+    }
+
+    #[inline(always)]
     fn fold(self, a: Quarters) -> f32 {
         // SAFETY: `self` proves the feature.
         unsafe {
@@ -279,13 +335,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     unsafe fn dot_tile(self, tile: &DotTile) {
         // SAFETY: `self` proves the features; the caller guarantees the tile.
-        unsafe { if DOT { neon_tiles::dot_sdot(tile) } else { neon_tiles::dot_smull(tile) } }
+        unsafe { if DOT { neon_sdot::dot(tile) } else { neon_smull::dot(tile) } }
     }
 
     #[inline(always)]
     unsafe fn score_tile(self, tile: &ScoreTile) {
         // SAFETY: `self` proves the features; the caller guarantees the tile.
-        unsafe { if DOT { neon_tiles::score_sdot(tile) } else { neon_tiles::score_smull(tile) } }
+        unsafe { if DOT { neon_sdot::score(tile) } else { neon_smull::score(tile) } }
     }
 
     #[inline(always)]

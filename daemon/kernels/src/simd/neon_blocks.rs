@@ -34,46 +34,48 @@ macro_rules! four_by_four {
     ($name:ident, $features:literal, $sums:ty, $op:literal, $weights:literal, $element:literal, $what:literal) => {
         #[doc = $what]
         ///
+        /// `panel` and `row` go to what follows.
+        ///
         /// # Safety
         ///
         /// There are four lines of 64 bytes at `panel`, and 16 bytes at `row` and 64, 128 and 192 bytes after it.
         #[inline]
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name(sums: &mut [[$sums; 4]; 4], panel: *const u8, row: *const u8) {
+        pub(super) unsafe fn $name(sums: &mut [[$sums; 4]; 4], panel: &mut *const u8, row: &mut *const u8) {
             let [[s00, s01, s02, s03], [s10, s11, s12, s13], [s20, s21, s22, s23], [s30, s31, s32, s33]] = sums;
             // SAFETY: reads what the caller guarantees.
             unsafe {
                 asm!(
-                    "ldr {x0:q}, [{row}]",
-                    load!("0", "1", "0"),
-                    "ldr {x1:q}, [{row}, #64]",
-                    "ldr {x2:q}, [{row}, #128]",
-                    "ldr {x3:q}, [{row}, #192]",
-                    load!("2", "3", "32"),
+                    "ldr {x0:q}, [{row}], #16",
+                    "ldp {w0:q}, {w1:q}, [{panel}], #256",
+                    "ldr {x1:q}, [{row}, #48]",
+                    "ldr {x2:q}, [{row}, #112]",
+                    "ldr {x3:q}, [{row}, #176]",
+                    load!("2", "3", "-224"),
                     rows!($op, $weights, $element, "0", "0", "0"),
-                    load!("4", "5", "64"),
+                    load!("4", "5", "-192"),
                     rows!($op, $weights, $element, "1", "1", "0"),
                     rows!($op, $weights, $element, "2", "2", "0"),
-                    load!("0", "1", "96"),
+                    load!("0", "1", "-160"),
                     rows!($op, $weights, $element, "3", "3", "0"),
                     rows!($op, $weights, $element, "4", "0", "1"),
-                    load!("2", "3", "128"),
+                    load!("2", "3", "-128"),
                     rows!($op, $weights, $element, "5", "1", "1"),
                     rows!($op, $weights, $element, "0", "2", "1"),
-                    load!("4", "5", "160"),
+                    load!("4", "5", "-96"),
                     rows!($op, $weights, $element, "1", "3", "1"),
                     rows!($op, $weights, $element, "2", "0", "2"),
-                    load!("0", "1", "192"),
+                    load!("0", "1", "-64"),
                     rows!($op, $weights, $element, "3", "1", "2"),
                     rows!($op, $weights, $element, "4", "2", "2"),
-                    load!("2", "3", "224"),
+                    load!("2", "3", "-32"),
                     rows!($op, $weights, $element, "5", "3", "2"),
                     rows!($op, $weights, $element, "0", "0", "3"),
                     rows!($op, $weights, $element, "1", "1", "3"),
                     rows!($op, $weights, $element, "2", "2", "3"),
                     rows!($op, $weights, $element, "3", "3", "3"),
-                    row = in(reg) row,
-                    panel = in(reg) panel,
+                    row = inout(reg) *row,
+                    panel = inout(reg) *panel,
                     s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
                     s10 = inout(vreg) *s10, s11 = inout(vreg) *s11, s12 = inout(vreg) *s12, s13 = inout(vreg) *s13,
                     s20 = inout(vreg) *s20, s21 = inout(vreg) *s21, s22 = inout(vreg) *s22, s23 = inout(vreg) *s23,
@@ -90,6 +92,53 @@ macro_rules! four_by_four {
 
 four_by_four!(sdot, "neon,dotprod", int32x4_t, "sdot", "16b", "4b", "Sixteen int8 of each row: SDOT by element.");
 four_by_four!(fmla, "neon", float32x4_t, "fmla", "4s", "s", "Four f32 of each row: FMLA by element, in order.");
+
+/// Sixteen sums of 0. Loads, where the compiler would have as many instructions of arithmetic.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn zeros() -> [[int32x4_t; 4]; 4] {
+    static ZEROS: [i32; 8] = [0; 8];
+    let mut sums = [[vdupq_n_s32(0); 4]; 4];
+    for [a, b, c, d] in &mut sums {
+        // SAFETY: reads `ZEROS`. Not pure, lest one result is copied.
+        unsafe {
+            asm!(
+                "ldp {a:q}, {b:q}, [{at}]",
+                "ldp {c:q}, {d:q}, [{at}]",
+                at = in(reg) ZEROS.as_ptr(),
+                a = out(vreg) *a, b = out(vreg) *b, c = out(vreg) *c, d = out(vreg) *d,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    sums
+}
+
+/// For each row four times the four numbers at its address.
+///
+/// # Safety
+///
+/// They are there.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn four_times(rows: [*const i32; 4]) -> [[int32x4_t; 4]; 4] {
+    let mut sums = [[vdupq_n_s32(0); 4]; 4];
+    for ([a, b, c, d], at) in sums.iter_mut().zip(rows) {
+        // SAFETY: reads what the caller guarantees.
+        unsafe {
+            asm!(
+                "ldr {a:q}, [{at}]",
+                "ldr {b:q}, [{at}]",
+                "ldr {c:q}, [{at}]",
+                "ldr {d:q}, [{at}]",
+                at = in(reg) at,
+                a = out(vreg) *a, b = out(vreg) *b, c = out(vreg) *c, d = out(vreg) *d,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    sums
+}
 
 /// A step of the eight products of two vectors of weights (`$a`, `$b`) with the quads of two rows (`$x`, `$y`).
 macro_rules! products {
@@ -111,60 +160,109 @@ macro_rules! products {
     };
 }
 
-/// The eight products, in pairs, onto the sums of four outputs of two rows.
+/// The eight products, in pairs, onto the sums of four outputs of two rows, or to them (`$op`).
 macro_rules! add_pairs {
-    ($a:literal, $b:literal, $c:literal, $d:literal) => {
+    ($op:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            add_pairs!(@ "0", $a, "0"), add_pairs!(@ "0", $b, "1"), add_pairs!(@ "1", $a, "2"), add_pairs!(@ "1", $b, "3"),
-            add_pairs!(@ "0", $c, "4"), add_pairs!(@ "0", $d, "5"), add_pairs!(@ "1", $c, "6"), add_pairs!(@ "1", $d, "7"),
+            add_pairs!(@ $op, "0", $a, "0"), add_pairs!(@ $op, "0", $b, "1"),
+            add_pairs!(@ $op, "1", $a, "2"), add_pairs!(@ $op, "1", $b, "3"),
+            add_pairs!(@ $op, "0", $c, "4"), add_pairs!(@ $op, "0", $d, "5"),
+            add_pairs!(@ $op, "1", $c, "6"), add_pairs!(@ $op, "1", $d, "7"),
         )
     };
-    (@ $row:literal, $n:literal, $p:literal) => {
-        concat!("sadalp {s", $row, $n, ":v}.4s, {p", $p, ":v}.8h\n")
+    (@ $op:literal, $row:literal, $n:literal, $p:literal) => {
+        concat!($op, " {s", $row, $n, ":v}.4s, {p", $p, ":v}.8h\n")
     };
 }
 
-/// Two quads of two rows, by two lines of weights: SMULL and SMLAL (two products of at most 128 · 127 never leave an i16),
-/// then SADALP. The sums of output `o` are lanes `2 (o % 2)` and the next of a row's `o / 2`.
-///
-/// # Safety
-///
-/// There are two lines of 64 bytes at `panel`, and 8 bytes at `row` and 64 bytes after it.
+/// A function that multiplies two quads of two rows with two lines of weights: SMULL and SMLAL (two products of at most
+/// 128 · 127 never leave an i16), then `$op`. The sums of output `o` are lanes `2 (o % 2)` and the next of a row's `o / 2`.
+macro_rules! two_by_two {
+    ($name:ident, $op:literal, $direction:ident, $what:literal) => {
+        #[doc = $what]
+        ///
+        /// `panel` and `rows` go to what follows.
+        ///
+        /// # Safety
+        ///
+        /// There are two lines of 64 bytes at `panel`, and 8 bytes at each of the `rows`.
+        #[inline]
+        #[target_feature(enable = "neon")]
+        pub(super) unsafe fn $name(
+            sums: &mut [[int32x4_t; 8]; 2],
+            panel: &mut *const u8,
+            [row0, row1]: &mut [*const u8; 2],
+        ) {
+            let [[s00, s01, s02, s03, s04, s05, s06, s07], [s10, s11, s12, s13, s14, s15, s16, s17]] = sums;
+            // SAFETY: reads what the caller guarantees.
+            unsafe {
+                asm!(
+                    "ld1r {{{x0:v}.4s}}, [{row0}], #4",
+                    "ldp {w0:q}, {w1:q}, [{panel}], #128",
+                    "ld1r {{{x1:v}.4s}}, [{row1}], #4",
+                    load!("2", "3", "-64"),
+                    "ld1r {{{y0:v}.4s}}, [{row0}], #4",
+                    "ld1r {{{y1:v}.4s}}, [{row1}], #4",
+                    products!("smull", "0", "1", "x0", "x1"),
+                    load!("0", "1", "-96"),
+                    products!("smlal", "2", "3", "y0", "y1"),
+                    load!("2", "3", "-32"),
+                    add_pairs!($op, "0", "1", "2", "3"),
+                    products!("smull", "0", "1", "x0", "x1"),
+                    products!("smlal", "2", "3", "y0", "y1"),
+                    add_pairs!($op, "4", "5", "6", "7"),
+                    row0 = inout(reg) *row0,
+                    row1 = inout(reg) *row1,
+                    panel = inout(reg) *panel,
+                    s00 = $direction(vreg) *s00, s01 = $direction(vreg) *s01, s02 = $direction(vreg) *s02,
+                    s03 = $direction(vreg) *s03, s04 = $direction(vreg) *s04, s05 = $direction(vreg) *s05,
+                    s06 = $direction(vreg) *s06, s07 = $direction(vreg) *s07, s10 = $direction(vreg) *s10,
+                    s11 = $direction(vreg) *s11, s12 = $direction(vreg) *s12, s13 = $direction(vreg) *s13,
+                    s14 = $direction(vreg) *s14, s15 = $direction(vreg) *s15, s16 = $direction(vreg) *s16,
+                    s17 = $direction(vreg) *s17,
+                    x0 = out(vreg) _, x1 = out(vreg) _, y0 = out(vreg) _, y1 = out(vreg) _,
+                    w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+                    p0 = out(vreg) _, p1 = out(vreg) _, p2 = out(vreg) _, p3 = out(vreg) _,
+                    p4 = out(vreg) _, p5 = out(vreg) _, p6 = out(vreg) _, p7 = out(vreg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+        }
+    };
+}
+
+two_by_two!(smull, "sadalp", inout, "Adds to the sums.");
+two_by_two!(smull_fresh, "saddlp", out, "Writes the sums, whatever lies there.");
+
+/// [`super::Simd::polynomial`]. FMLA overwrites what it adds to, so each coefficient is loaded again rather than copied: a load
+/// keeps no arithmetic waiting.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn smull(sums: &mut [[int32x4_t; 8]; 2], panel: *const u8, row: *const u8) {
-    let [[s00, s01, s02, s03, s04, s05, s06, s07], [s10, s11, s12, s13, s14, s15, s16, s17]] = sums;
-    // SAFETY: reads what the caller guarantees.
-    unsafe {
-        asm!(
-            "ld1r {{{x0:v}.4s}}, [{row}]",
-            load!("0", "1", "0"),
-            "ld1r {{{x1:v}.4s}}, [{row1}]",
-            load!("2", "3", "64"),
-            "ld1r {{{y0:v}.4s}}, [{next}]",
-            "ld1r {{{y1:v}.4s}}, [{next1}]",
-            products!("smull", "0", "1", "x0", "x1"),
-            load!("0", "1", "32"),
-            products!("smlal", "2", "3", "y0", "y1"),
-            load!("2", "3", "96"),
-            add_pairs!("0", "1", "2", "3"),
-            products!("smull", "0", "1", "x0", "x1"),
-            products!("smlal", "2", "3", "y0", "y1"),
-            add_pairs!("4", "5", "6", "7"),
-            row = in(reg) row,
-            row1 = in(reg) row.wrapping_add(64),
-            next = in(reg) row.wrapping_add(4),
-            next1 = in(reg) row.wrapping_add(68),
-            panel = in(reg) panel,
-            s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
-            s04 = inout(vreg) *s04, s05 = inout(vreg) *s05, s06 = inout(vreg) *s06, s07 = inout(vreg) *s07,
-            s10 = inout(vreg) *s10, s11 = inout(vreg) *s11, s12 = inout(vreg) *s12, s13 = inout(vreg) *s13,
-            s14 = inout(vreg) *s14, s15 = inout(vreg) *s15, s16 = inout(vreg) *s16, s17 = inout(vreg) *s17,
-            x0 = out(vreg) _, x1 = out(vreg) _, y0 = out(vreg) _, y1 = out(vreg) _,
-            w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
-            p0 = out(vreg) _, p1 = out(vreg) _, p2 = out(vreg) _, p3 = out(vreg) _,
-            p4 = out(vreg) _, p5 = out(vreg) _, p6 = out(vreg) _, p7 = out(vreg) _,
-            options(pure, readonly, nostack, preserves_flags),
-        );
+pub(super) fn polynomial(x: [float32x4_t; 4], coefficients: &[[f32; 8]]) -> [float32x4_t; 4] {
+    let [x0, x1, x2, x3] = x;
+    let [first, others @ ..] = coefficients else { return [vdupq_n_f32(0.0); 4] };
+    let mut sums = [vdupq_n_f32(first[0]); 4];
+    let mut next = others.as_ptr();
+    for _ in others {
+        let [s0, s1, s2, s3] = sums;
+        let (t0, t1, t2, t3);
+        // SAFETY: reads the eight numbers at `next`, which goes through `others`.
+        unsafe {
+            asm!(
+                "ldp {t0:q}, {t1:q}, [{next}]",
+                "ldp {t2:q}, {t3:q}, [{next}], #32",
+                "fmla {t0:v}.4s, {s0:v}.4s, {x0:v}.4s",
+                "fmla {t1:v}.4s, {s1:v}.4s, {x1:v}.4s",
+                "fmla {t2:v}.4s, {s2:v}.4s, {x2:v}.4s",
+                "fmla {t3:v}.4s, {s3:v}.4s, {x3:v}.4s",
+                next = inout(reg) next,
+                t0 = out(vreg) t0, t1 = out(vreg) t1, t2 = out(vreg) t2, t3 = out(vreg) t3,
+                s0 = in(vreg) s0, s1 = in(vreg) s1, s2 = in(vreg) s2, s3 = in(vreg) s3,
+                x0 = in(vreg) x0, x1 = in(vreg) x1, x2 = in(vreg) x2, x3 = in(vreg) x3,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        sums = [t0, t1, t2, t3];
     }
+    sums
 }

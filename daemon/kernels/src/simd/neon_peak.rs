@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::hint::black_box;
 
-use super::neon_tiles::sdot;
+use super::neon_sdot::sdot;
 use crate::cpu::Level;
 
 /// Independent sums.

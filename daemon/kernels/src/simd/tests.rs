@@ -78,6 +78,7 @@ impl SimdFn for Check {
         transposes(s);
         short_slices(s);
         conversions(s);
+        columns(s);
         words(s);
         powers(s);
     }
@@ -88,7 +89,7 @@ fn transposes<S: Simd>(s: S) {
     for (row, vector) in rows.iter_mut().enumerate() {
         *vector = s.load(&std::array::from_fn::<f32, LANES, _>(|column| (row * LANES + column) as f32));
     }
-    for (column, vector) in super::transpose(s, rows).into_iter().enumerate() {
+    for (column, vector) in s.transpose(rows).into_iter().enumerate() {
         let mut found = [0.0; LANES];
         s.store(vector, &mut found);
         assert_eq!(found, std::array::from_fn(|row| (row * LANES + column) as f32));
@@ -139,6 +140,20 @@ fn conversions<S: Simd>(s: S) {
     let mut back = [0.0; LANES];
     s.store(s.load_f16(&half), &mut back);
     assert_eq!(back.map(f32::to_bits), half.map(|x| x.to_f32().to_bits()));
+}
+
+fn columns<S: Simd>(s: S) {
+    let a: [[f32; LANES]; 4] =
+        std::array::from_fn(|i| std::array::from_fn(|l| (i * 61 + l * 17) as f32 - 219.5 + 0.25 * i as f32));
+    let a = a.map(|a| a.map(|a| a.clamp(-127.0, 127.0)));
+    let integers = a.map(|a| a.map(|a| a.round_ties_even() as i8));
+    let (mut sums, mut bytes) = ([1000; LANES], [0; CHUNK]);
+    s.store_columns(a.map(|a| s.load(&a)), &mut sums, &mut bytes);
+    assert_eq!(bytes, std::array::from_fn(|i| integers[i % 4][i / 4] as u8));
+    if S::FLIP == 0 {
+        let of_lane = |l: usize| 1000 + integers.iter().map(|integers| i32::from(integers[l])).sum::<i32>();
+        assert_eq!(sums, std::array::from_fn(of_lane));
+    }
 }
 
 /// A vector of two keys' numbers is only ever loaded as the score tiles leave it, so what is tested has both keys alike.
