@@ -38,7 +38,7 @@ static int is_load(uint32_t i, int vector) {
 }
 
 /* The class of an instruction, by the encoding tables of the Arm Architecture Reference Manual, C4.1. The dot products are
- * SDOT, or, at the level without it, SMULL, SMLAL and SADALP of bytes. */
+ * SDOT, or, at the level without it, SMULL, SMLAL, SADALP and SADDLP. */
 static enum kind kind_of(uint32_t i) {
     uint32_t group = i >> 25 & 15;
     if ((group & 5) == 4) {
@@ -49,7 +49,7 @@ static enum kind kind_of(uint32_t i) {
     if ((group & 14) == 10) return BRANCH;
     if ((group & 7) != 7) return INTEGER;
     if (((i & 0xbf20fc00) == 0x0e009400 || (i & 0xbf00f400) == 0x0f00e000) && (i >> 22 & 3) == 2) return DOT;
-    if ((i & 0xbf20fc00) == 0x0e20c000 || (i & 0xbf20fc00) == 0x0e208000 || (i & 0xbf3ffc00) == 0x0e206800) return DOT;
+    if ((i & 0xbf20fc00) == 0x0e20c000 || (i & 0xbf20fc00) == 0x0e208000 || (i & 0xbfffbc00) == 0x0e602800) return DOT;
     if ((i & 0xbfa0fc00) == 0x0e20cc00 || (i & 0xbf80f400) == 0x0f801000) return FMLA;
     return VECTOR;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the kernels execute on ARM cores, by class of instruction and kind of layer, as qemu counts it: the dot products are SDOT,
-# or on cores without it SMULL, SMLAL and SADALP. No cache and no pipe is modelled; a core with two vector pipes reaches at most
-# the share of its dot products' peak that they have in its vector arithmetic.
+# or on cores without it SMULL, SMLAL, SADALP and SADDLP. No cache and no pipe is modelled; a core with two vector pipes reaches
+# at most the share of its dot products' peak that they have in its vector arithmetic.
 #
 #   benches/mix.sh [CORE...]     cortex-a76, cortex-a72 and cortex-a53 by default
 #
