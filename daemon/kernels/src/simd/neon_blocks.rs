@@ -46,34 +46,36 @@ macro_rules! four_by_four {
             // SAFETY: reads what the caller guarantees.
             unsafe {
                 asm!(
-                    "ldr {x0:q}, [{row}], #16",
-                    "ldp {w0:q}, {w1:q}, [{panel}], #256",
-                    "ldr {x1:q}, [{row}, #48]",
-                    "ldr {x2:q}, [{row}, #112]",
-                    "ldr {x3:q}, [{row}, #176]",
-                    load!("2", "3", "-224"),
+                    "ldr {x0:q}, [{row}]",
+                    load!("0", "1", "0"),
+                    "ldr {x1:q}, [{row}, #64]",
+                    "ldr {x2:q}, [{row}, #128]",
+                    "ldr {x3:q}, [{row}, #192]",
+                    load!("2", "3", "32"),
                     rows!($op, $weights, $element, "0", "0", "0"),
-                    load!("4", "5", "-192"),
+                    load!("4", "5", "64"),
+                    "add {row}, {row}, #16",
                     rows!($op, $weights, $element, "1", "1", "0"),
                     rows!($op, $weights, $element, "2", "2", "0"),
-                    load!("0", "1", "-160"),
+                    load!("0", "1", "96"),
                     rows!($op, $weights, $element, "3", "3", "0"),
                     rows!($op, $weights, $element, "4", "0", "1"),
-                    load!("2", "3", "-128"),
+                    load!("2", "3", "128"),
                     rows!($op, $weights, $element, "5", "1", "1"),
                     rows!($op, $weights, $element, "0", "2", "1"),
-                    load!("4", "5", "-96"),
+                    load!("4", "5", "160"),
                     rows!($op, $weights, $element, "1", "3", "1"),
                     rows!($op, $weights, $element, "2", "0", "2"),
-                    load!("0", "1", "-64"),
+                    load!("0", "1", "192"),
                     rows!($op, $weights, $element, "3", "1", "2"),
                     rows!($op, $weights, $element, "4", "2", "2"),
-                    load!("2", "3", "-32"),
+                    load!("2", "3", "224"),
                     rows!($op, $weights, $element, "5", "3", "2"),
                     rows!($op, $weights, $element, "0", "0", "3"),
                     rows!($op, $weights, $element, "1", "1", "3"),
                     rows!($op, $weights, $element, "2", "2", "3"),
                     rows!($op, $weights, $element, "3", "3", "3"),
+                    "add {panel}, {panel}, #256",
                     row = inout(reg) *row,
                     panel = inout(reg) *panel,
                     s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
@@ -181,38 +183,45 @@ macro_rules! two_by_two {
     ($name:ident, $op:literal, $direction:ident, $what:literal) => {
         #[doc = $what]
         ///
-        /// `panel` and `rows` go to what follows.
+        /// `panel` and `quads`, the two of the first row and those of the second, go to what follows.
         ///
         /// # Safety
         ///
-        /// There are two lines of 64 bytes at `panel`, and 8 bytes at each of the `rows`.
+        /// There are two lines of 64 bytes at `panel`, and four bytes at each of the `quads`.
         #[inline]
         #[target_feature(enable = "neon")]
         pub(super) unsafe fn $name(
             sums: &mut [[int32x4_t; 8]; 2],
             panel: &mut *const u8,
-            [row0, row1]: &mut [*const u8; 2],
+            [quad0, next0, quad1, next1]: &mut [*const u8; 4],
         ) {
             let [[s00, s01, s02, s03, s04, s05, s06, s07], [s10, s11, s12, s13, s14, s15, s16, s17]] = sums;
             // SAFETY: reads what the caller guarantees.
             unsafe {
                 asm!(
-                    "ld1r {{{x0:v}.4s}}, [{row0}], #4",
-                    "ldp {w0:q}, {w1:q}, [{panel}], #128",
-                    "ld1r {{{x1:v}.4s}}, [{row1}], #4",
-                    load!("2", "3", "-64"),
-                    "ld1r {{{y0:v}.4s}}, [{row0}], #4",
-                    "ld1r {{{y1:v}.4s}}, [{row1}], #4",
+                    "ld1r {{{x0:v}.4s}}, [{quad0}]",
+                    load!("0", "1", "0"),
+                    "ld1r {{{x1:v}.4s}}, [{quad1}]",
+                    load!("2", "3", "64"),
+                    "ld1r {{{y0:v}.4s}}, [{next0}]",
+                    "ld1r {{{y1:v}.4s}}, [{next1}]",
                     products!("smull", "0", "1", "x0", "x1"),
-                    load!("0", "1", "-96"),
+                    load!("0", "1", "32"),
+                    "add {quad0}, {quad0}, #8",
+                    "add {quad1}, {quad1}, #8",
                     products!("smlal", "2", "3", "y0", "y1"),
-                    load!("2", "3", "-32"),
+                    load!("2", "3", "96"),
+                    "add {next0}, {next0}, #8",
+                    "add {next1}, {next1}, #8",
+                    "add {panel}, {panel}, #128",
                     add_pairs!($op, "0", "1", "2", "3"),
                     products!("smull", "0", "1", "x0", "x1"),
                     products!("smlal", "2", "3", "y0", "y1"),
                     add_pairs!($op, "4", "5", "6", "7"),
-                    row0 = inout(reg) *row0,
-                    row1 = inout(reg) *row1,
+                    quad0 = inout(reg) *quad0,
+                    next0 = inout(reg) *next0,
+                    quad1 = inout(reg) *quad1,
+                    next1 = inout(reg) *next1,
                     panel = inout(reg) *panel,
                     s00 = $direction(vreg) *s00, s01 = $direction(vreg) *s01, s02 = $direction(vreg) *s02,
                     s03 = $direction(vreg) *s03, s04 = $direction(vreg) *s04, s05 = $direction(vreg) *s05,

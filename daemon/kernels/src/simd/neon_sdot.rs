@@ -201,7 +201,8 @@ unsafe fn dots<const R: usize>(
             for _ in 0..4 {
                 four_quads(&mut sums, &mut panel, &mut row);
             }
-            row = rows.add(chunk * tile.chunk_stride);
+            // Perhaps past the last.
+            row = rows.wrapping_add(chunk * tile.chunk_stride);
         }
         for _ in 0..quads / 4 {
             four_quads(&mut sums, &mut panel, &mut row);

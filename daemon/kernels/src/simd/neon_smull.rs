@@ -105,45 +105,52 @@ unsafe fn dots<const R: usize>(tile: &DotTile, panel: usize, rows: *const u8) ->
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 8]; R];
         let mut panel = tile.panels[panel];
-        let mut chunk = rows;
-        let mut quads = tile.k / 4;
-        let mut fresh = true;
-        loop {
-            let mut row = chunk;
-            let now = quads.min(CHUNK / 4);
-            let mut pairs = now / 2;
-            if let Ok(two) = <&mut [_; 2]>::try_from(sums.as_mut_slice()) {
-                let mut both = [row, row.add(CHUNK)];
-                if fresh && pairs > 0 {
-                    neon_blocks::smull_fresh(two, &mut panel, &mut both);
-                    pairs -= 1;
+        let (chunks, quads) = (tile.k / CHUNK, tile.k % CHUNK / 4);
+        // Perhaps past the last.
+        let at = |chunk: usize| rows.wrapping_add(chunk * tile.chunk_stride);
+        let mut row = at(chunks);
+        if let Ok(two) = <&mut [_; 2]>::try_from(sums.as_mut_slice()) {
+            let quads_of = |row: *const u8| [0, 4, CHUNK, CHUNK + 4].map(|at| row.wrapping_add(at));
+            let mut first = quads_of(rows);
+            let mut pairs = quads / 2;
+            if chunks > 0 {
+                neon_blocks::smull_fresh(two, &mut panel, &mut first);
+                for _ in 1..CHUNK / 8 {
+                    neon_blocks::smull(two, &mut panel, &mut first);
                 }
-                for _ in 0..pairs {
-                    neon_blocks::smull(two, &mut panel, &mut both);
+                for chunk in 1..chunks {
+                    let mut quads = quads_of(at(chunk));
+                    for _ in 0..CHUNK / 8 {
+                        neon_blocks::smull(two, &mut panel, &mut quads);
+                    }
                 }
-                row = both[0];
-            } else {
-                for _ in 0..pairs {
+            } else if pairs > 0 {
+                neon_blocks::smull_fresh(two, &mut panel, &mut first);
+                (pairs, row) = (pairs - 1, first[0]);
+            }
+            let mut last = quads_of(row);
+            for _ in 0..pairs {
+                neon_blocks::smull(two, &mut panel, &mut last);
+            }
+            row = last[0];
+        } else {
+            for chunk in 0..=chunks {
+                row = at(chunk);
+                for _ in 0..if chunk < chunks { CHUNK / 8 } else { quads / 2 } {
                     smull_two_lines(&mut sums, panel.cast(), row);
                     (panel, row) = (panel.add(128), row.add(8));
                 }
             }
-            if now % 2 == 1 {
-                for n in 0..4 {
-                    let v = vld1q_s8(panel.add(16 * n).cast());
-                    for r in 0..R {
-                        let x = quad(row.add(r * CHUNK));
-                        sums[r][2 * n] = vpadalq_s16(sums[r][2 * n], smull(v, x));
-                        sums[r][2 * n + 1] = vpadalq_s16(sums[r][2 * n + 1], smull2(v, x));
-                    }
+        }
+        if quads % 2 == 1 {
+            for n in 0..4 {
+                let v = vld1q_s8(panel.add(16 * n).cast());
+                for r in 0..R {
+                    let x = quad(row.add(r * CHUNK));
+                    sums[r][2 * n] = vpadalq_s16(sums[r][2 * n], smull(v, x));
+                    sums[r][2 * n + 1] = vpadalq_s16(sums[r][2 * n + 1], smull2(v, x));
                 }
-                panel = panel.add(64);
             }
-            (quads, fresh) = (quads - now, false);
-            if quads == 0 {
-                break;
-            }
-            chunk = chunk.add(tile.chunk_stride);
         }
         sums.map(|sums| std::array::from_fn(|n| vpaddq_s32(sums[2 * n], sums[2 * n + 1])))
     }
