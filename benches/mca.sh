@@ -69,5 +69,5 @@ for core in cortex-a53:4 cortex-a55:8 cortex-a72:4 neoverse-n1:8; do
     row "int8 SMULL + SADALP" neon_smull3dot "smull2?|smlal2?" 8 "${core%:*}" "${core#*:}"
 done
 for core in cortex-a55:16 neoverse-n1:32; do
-    row "int8 SDOT" neon_sdot10dot_panels sdot 16 "${core%:*}" "${core#*:}"
+    row "int8 SDOT" neon_sdot3dot sdot 16 "${core%:*}" "${core#*:}"
 done
