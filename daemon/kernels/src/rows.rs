@@ -146,12 +146,20 @@ impl SimdFn for Round<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let (unit, inverse) = (simd.splat(self.unit), simd.splat(self.inverse));
-        for x in self.x.chunks_mut(LANES) {
-            let mut half = [f16::ZERO; LANES];
-            simd.store_f16(simd.mul(simd.load(x), inverse), &mut half);
-            simd.store(simd.mul(simd.load_f16(&half), unit), x);
+        let (whole, rest) = self.x.as_chunks_mut::<LANES>();
+        for x in whole {
+            round(simd, x, unit, inverse);
         }
+        round(simd, rest, unit, inverse);
     }
+}
+
+/// Rounds sixteen values at most.
+#[inline(always)]
+fn round<S: Simd>(simd: S, x: &mut [f32], unit: S::F, inverse: S::F) {
+    let mut half = [f16::ZERO; LANES];
+    simd.store_f16(simd.mul(simd.load(x), inverse), &mut half);
+    simd.store(simd.mul(simd.load_f16(&half), unit), x);
 }
 
 struct Quantize<'a> {
@@ -235,9 +243,11 @@ impl SimdFn for ToHalf<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let inverse = simd.splat(self.inverse);
-        for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+        let ((out, out_rest), (x, rest)) = (self.out.as_chunks_mut::<LANES>(), self.x.as_chunks::<LANES>());
+        for (out, x) in out.iter_mut().zip(x) {
             simd.store_f16(simd.mul(simd.load(x), inverse), out);
         }
+        simd.store_f16(simd.mul(simd.load(rest), inverse), out_rest);
     }
 }
 
@@ -260,9 +270,11 @@ impl SimdFn for ToSingle<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let unit = simd.splat(self.unit);
-        for (out, x) in self.out.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+        let ((out, out_rest), (x, rest)) = (self.out.as_chunks_mut::<LANES>(), self.x.as_chunks::<LANES>());
+        for (out, x) in out.iter_mut().zip(x) {
             simd.store(simd.mul(simd.load_f16(x), unit), out);
         }
+        simd.store(simd.mul(simd.load_f16(rest), unit), out_rest);
     }
 }
 
