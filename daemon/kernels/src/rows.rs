@@ -39,7 +39,7 @@ impl<'a> FloatRows<'a> {
     }
 
     /// `out`, with the values in it.
-    pub(crate) fn to_f32_scalar<'o>(self, out: &'o mut [f32]) -> &'o mut [f32] {
+    pub(crate) fn to_f32_scalar(self, out: &mut [f32]) -> &mut [f32] {
         match self {
             FloatRows::F32(x) => out.copy_from_slice(x),
             FloatRows::F16(x, unit) => ToSingle { x, unit, out }.scalar(),
