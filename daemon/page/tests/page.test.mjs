@@ -75,7 +75,8 @@ async function shoot(tab, name, options = {}) {
 
 test("a prompt becomes a picture, with progress, previews and parameters", async () => {
     const tab = await ready();
-    await paint(tab, WORDS, { steps: "200", seed: "7" });
+    // Enough to take several seconds anywhere: progress is published once a second.
+    await paint(tab, WORDS, { steps: "1000", seed: "7" });
     const bar = tab.getByRole("progressbar");
     await bar.waitFor();
     const [seen, previews] = [new Set(), new Set()];
@@ -98,7 +99,7 @@ test("a prompt becomes a picture, with progress, previews and parameters", async
     const dialog = tab.getByRole("dialog");
     await dialog.getByText("ddim").waitFor();
     const about = await dialog.textContent();
-    for (const part of ["a large red house at night with a moon", "Steps200", "Seed7", "Deviceframe"])
+    for (const part of ["a large red house at night with a moon", "Steps1000", "Seed7", "Deviceframe"])
         assert.ok(about.includes(part), about);
     const picture = await dialog.locator("img").evaluate((image) => [image.naturalWidth, image.naturalHeight]);
     assert.deepEqual(picture, [128, 128]);
