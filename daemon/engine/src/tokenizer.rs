@@ -140,16 +140,13 @@ impl Tokenizer {
 
     /// The same for a normalized text that holds no tokens which are cut out.
     fn plain(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Option<String> {
-        let mut rest = text.trim_start();
-        while !rest.is_empty() {
-            let (clip_word, _) = rest.split_at(clip_word_len(rest));
+        for (mut start, clip_word) in clip_words(text) {
             for word in gpt2_words(clip_word) {
                 if !append(ids, &self.merge(word.as_bytes()), most) {
-                    return Some(rest.to_owned());
+                    return Some(text[start..].to_owned());
                 }
-                rest = &rest[word.len()..];
+                start += word.len();
             }
-            rest = rest.trim_start();
         }
         None
     }
@@ -260,7 +257,19 @@ impl CharClass {
     }
 }
 
-/// The length in bytes of CLIP's word that `text` begins with. Whitespace lies between words and belongs to none.
+/// CLIP's words of `text` and where each starts. Whitespace lies between words and belongs to none.
+fn clip_words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start();
+        let start = text.len() - rest.len();
+        let (word, after) = rest.split_at(clip_word_len(rest));
+        rest = after;
+        (!word.is_empty()).then_some((start, word))
+    })
+}
+
+/// The length in bytes of CLIP's word that `text` begins with.
 fn clip_word_len(text: &str) -> usize {
     if let Some(word) = FIXED_WORDS.iter().find(|word| text.starts_with(**word)) {
         return word.len();
@@ -370,23 +379,12 @@ mod tests {
     const CLIP_WORDS: &str =
         r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-    fn clip_words(text: &str) -> Vec<&str> {
-        let mut words = Vec::new();
-        let mut rest = text.trim_start();
-        while !rest.is_empty() {
-            let (word, after) = rest.split_at(clip_word_len(rest));
-            words.push(word);
-            rest = after.trim_start();
-        }
-        words
-    }
-
     proptest! {
         #[test]
         fn words_are_clips(text in r"(<\|startoftext\|>|<\|endoftext\|>|'(s|t|re|ve|m|ll|d)|\p{L}|\p{N}|\s|\PC){0,20}") {
             let pattern = Regex::new(CLIP_WORDS).unwrap();
-            let wanted: Vec<&str> = pattern.find_iter(&text).map(|word| word.as_str()).collect();
-            prop_assert_eq!(clip_words(&text), wanted);
+            let wanted: Vec<_> = pattern.find_iter(&text).map(|word| (word.start(), word.as_str())).collect();
+            prop_assert_eq!(clip_words(&text).collect::<Vec<_>>(), wanted);
         }
     }
 

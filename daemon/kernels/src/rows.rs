@@ -1,11 +1,11 @@
-//! SimdFn on rows of activations: quantization, f16 storage, SiLU.
+//! Kernels on rows of activations: quantization, f16 storage, SiLU.
 
 use std::ops::Range;
 
 use half::f16;
 use rayon::prelude::*;
 
-use crate::cancel::Tasks;
+use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
 use crate::scalar;
 use crate::scalar::rows::TINY;
@@ -76,12 +76,16 @@ impl Level {
         assert!(x.len() == q.len() && x.len() == scale.len() * channels, "{} values, {} scales", x.len(), scale.len());
         let rows = BATCH.div_ceil(channels);
         let batches = q.par_chunks_mut(rows * channels).zip(scale.par_chunks_mut(rows)).enumerate();
-        batches.for_each_task(|(n, (q, scale))| {
-            let x = x.part(n * rows * channels..n * rows * channels + q.len());
-            let mut row = vec![0.0; channels];
-            let work = Quantize { x, channels, q, scale, row: &mut row };
-            at_level!(self, simd => simd.run(work), scalar => work.scalar());
-        });
+        batches.for_each_init(
+            || vec![0.0; channels],
+            |row, (n, (q, scale))| {
+                if !is_cancelled() {
+                    let x = x.part(n * rows * channels..n * rows * channels + q.len());
+                    let work = Quantize { x, channels, q, scale, row };
+                    at_level!(self, simd => simd.run(work), scalar => work.scalar());
+                }
+            },
+        );
     }
 
     /// Stores f32 values in half precision and units of `unit`, a power of two, rounded to nearest even.

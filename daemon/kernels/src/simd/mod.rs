@@ -290,7 +290,8 @@ pub(crate) struct ScoreTile {
 
 /// One tap of an f32 product of some packed rows by one or two panels: `sums = fma(x[k], w[k], sums)`, k in order.
 ///
-/// As [`DotTile`], with at most [`Simd::ROWS`] rows and chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where `half` is set.
+/// As [`DotTile`], with at most [`Simd::ROWS`] rows and chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where
+/// `half` is set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FmaTile {
     pub(crate) rows: *const u8,
