@@ -10,7 +10,7 @@ use diffused_engine::layer::{Activation, Layer, Padding};
 use diffused_kernels::pack::Format;
 pub(crate) use links::ChannelLink;
 
-use crate::parameter::{Parameter, ParameterShape};
+use crate::parameter::{InputPart, Parameter, ParameterShape};
 
 /// The format of a matrix of `k` inputs in a bundle whose matrices are in `weights`.
 fn matrix_format(weights: Format, k: usize, precise: bool) -> Format {
@@ -35,6 +35,8 @@ enum Op {
     /// Channels side by side, along the last axis.
     Concat {
         axis: usize,
+        /// Channels of the first.
+        first: usize,
     },
     /// To f16 for waiting.
     ToHalf,
@@ -272,6 +274,39 @@ impl Builder {
         self.node(name, Op::Layer(layer), &inputs, features)
     }
 
+    /// A 1×1 convolution. In int8 channels that were joined are convolved each part for itself and the results added up:
+    /// what comes from two places differs in size, and with one scale for both the smaller is left with few bits (Li et
+    /// al. 2023, "Q-Diffusion").
+    pub(crate) fn pointwise(&mut self, x: Value, name: &str, features: usize) -> Value {
+        let settings = Conv { kernel: 1, ..Conv::default() };
+        let int8 = matrix_format(self.weights, x.channels, false) == Format::Int8;
+        let Some([a, b]) = self.joined(x).filter(|_| int8) else { return self.conv(x, name, features, settings) };
+        let onto = self.conv(a, name, features, settings);
+        self.cut_last(InputPart { first: 0, whole: x.channels });
+        let settings = Conv { bias: false, residual: Some(onto), ..settings };
+        let sum = self.conv(b, &InputPart::second(name), features, settings);
+        self.cut_last(InputPart { first: a.channels, whole: x.channels });
+        sum
+    }
+
+    /// What `x` was joined of.
+    fn joined(&self, x: Value) -> Option<[Value; 2]> {
+        let node = self.nodes.iter().find(|node| node.output == x.id)?;
+        match (&node.op, &node.inputs[..]) {
+            (Op::Concat { first, .. }, &[a, b]) => {
+                Some([Value { id: a, channels: *first }, Value { id: b, channels: x.channels - first }])
+            }
+            _ => None,
+        }
+    }
+
+    /// The last parameter has some inputs of the source's matrix.
+    fn cut_last(&mut self, part: InputPart) {
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter.part = Some(part);
+        }
+    }
+
     /// PReLU of `x`, the result of a convolution, which then does this, too.
     pub(crate) fn prelu(&mut self, x: Value, name: &str) {
         let parameter = self.parameter(name, ParameterShape::Slopes { channels: x.channels });
@@ -314,7 +349,7 @@ impl Builder {
 
     /// The channels of two values of so many dimensions side by side.
     pub(crate) fn concat(&mut self, a: Value, b: Value, name: &str, dimensions: usize) -> Value {
-        self.node(name, Op::Concat { axis: dimensions - 1 }, &[a, b], a.channels + b.channels)
+        self.node(name, Op::Concat { axis: dimensions - 1, first: a.channels }, &[a, b], a.channels + b.channels)
     }
 
     /// SiLU of `rows`, to each of which the row `row` is added.
@@ -336,5 +371,32 @@ impl Builder {
     pub(crate) fn finish(self, name: &'static str, output: Value, output_name: &'static str) -> BuiltNetwork {
         let Builder { inputs, nodes, parameters, .. } = self;
         BuiltNetwork { name, inputs, nodes, output: (output_name, output.id), parameters }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joined_channels_are_convolved_each_for_itself_in_int8() {
+        let network = |weights| {
+            let mut b = Builder::new(weights);
+            let [x, y] =
+                ["x", "y"].map(|name| b.input(name, &[Dim::Any("n"), Dim::Any("h"), Dim::Any("w"), Dim::Fixed(8)]));
+            let y = b.affine(y, "scaled", 2.0, 0.0);
+            let joined = b.concat(x, y, "joined", 4);
+            let out = b.pointwise(joined, "short", 4);
+            b.finish("net", out, "out").parameters
+        };
+        let shapes =
+            |parameters: &[Parameter]| -> Vec<_> { parameters.iter().map(|p| (p.name.clone(), p.tensors())).collect() };
+        let (weight, bias) = (("short.weight".to_owned(), vec![4, 16]), ("short.bias".to_owned(), vec![4]));
+        let whole = ("short".to_owned(), vec![weight.clone(), bias]);
+        assert_eq!(shapes(&network(Format::F16)), [whole.clone()]);
+        let parts = network(Format::Int8);
+        assert_eq!(shapes(&parts), [whole, ("short.second".to_owned(), vec![weight])]);
+        let cut: Vec<_> = parts.iter().map(|part| (part.inputs(), part.part.map(|part| part.first))).collect();
+        assert_eq!(cut, [(8, Some(0)), (8, Some(8))]);
     }
 }

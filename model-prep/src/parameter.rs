@@ -1,7 +1,8 @@
 //! A weight of a bundle: which tensors of the source it is made of, and its bytes.
 //!
 //! A parameter carries the name of the source's module: matrix `conv_in` is made of `conv_in.weight` and
-//! `conv_in.bias`. It is written and read in units that no block cuts: panels of a matrix, rows of a table.
+//! `conv_in.bias`. Where a matrix is cut by its inputs, its first part carries the name and the bias, the second the name
+//! with [`SECOND`] after it. A parameter is written and read in units that no block cuts: panels of a matrix, rows of a table.
 
 use std::ops::Range;
 
@@ -12,15 +13,36 @@ use half::f16;
 use crate::error::Result;
 use crate::tensors::Checkpoint;
 
+/// What the name of a matrix's second part ends with.
+const SECOND: &str = ".second";
+
 /// A weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameter {
-    /// The source's module.
+    /// Its name in the bundle: the source's module, or a part of it.
     pub(crate) name: String,
+    /// Which of the source's inputs it has, where they are in two matrices.
+    pub(crate) part: Option<InputPart>,
     /// What it holds.
     pub(crate) shape: ParameterShape,
     /// How its channels are scaled.
     pub(crate) scales: ChannelScales,
+}
+
+/// The inputs of one matrix that a part of it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InputPart {
+    /// The part's first input.
+    pub(crate) first: usize,
+    /// Inputs of the whole matrix.
+    pub(crate) whole: usize,
+}
+
+impl InputPart {
+    /// The name of the second part of the matrix `name`.
+    pub(crate) fn second(name: &str) -> String {
+        format!("{name}{SECOND}")
+    }
 }
 
 /// Powers of two by which a weight's channels are multiplied on the way from the source into the bundle: exact in f32.
@@ -80,14 +102,23 @@ pub(crate) type EachChannel<'a> = dyn FnMut(usize, &[(f32, f32)]) + 'a;
 impl Parameter {
     /// The weight of the source's module `name`, not scaled.
     pub(crate) fn new(name: &str, shape: ParameterShape) -> Parameter {
-        Parameter { name: name.to_owned(), shape, scales: ChannelScales::default() }
+        Parameter { name: name.to_owned(), part: None, shape, scales: ChannelScales::default() }
+    }
+
+    /// The source's module.
+    pub(crate) fn module(&self) -> &str {
+        match self.part {
+            Some(_) => self.name.strip_suffix(SECOND).unwrap_or(&self.name),
+            None => &self.name,
+        }
     }
 
     /// The source's tensors and their shapes, as torch has them.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (weight, bias) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
+        let (weight, bias) = (format!("{}.weight", self.module()), format!("{}.bias", self.module()));
         match self.shape {
             ParameterShape::Matrix { n, k, kernel, bias: there, .. } => {
+                let k = self.part.map_or(k, |part| part.whole);
                 let shape = if kernel == 1 { vec![n, k] } else { vec![n, k, kernel, kernel] };
                 let bias = there.then_some((bias, vec![n]));
                 [Some((weight, shape)), bias].into_iter().flatten().collect()
@@ -216,11 +247,11 @@ impl Parameter {
 
     /// What unit `index` is made of, in the order of the bundle.
     fn source_rows(&self, source: &Checkpoint, index: usize) -> Result<Rows> {
-        let (weight, bias_name) = (format!("{}.weight", self.name), format!("{}.bias", self.name));
+        let (weight, bias_name) = (format!("{}.weight", self.module()), format!("{}.bias", self.module()));
         let (first, count, len) = match self.shape {
             ParameterShape::Matrix { k, kernel, .. } => {
                 let outputs = self.panel_outputs(index);
-                (outputs.start, outputs.len(), k * kernel * kernel)
+                (outputs.start, outputs.len(), self.part.map_or(k, |part| part.whole) * kernel * kernel)
             }
             ParameterShape::Norm { channels } | ParameterShape::Slopes { channels } => (0, 1, channels),
             ParameterShape::Table { columns, .. } => (index, 1, columns),
@@ -233,6 +264,11 @@ impl Parameter {
             bias.resize(count, 0.0);
             if there {
                 source.read(&bias_name, first, &mut bias)?;
+            }
+            if let Some(part) = self.part {
+                let inputs = part.first..part.first + self.inputs();
+                values = values.chunks_exact(len).flat_map(|row| row[inputs.clone()].to_vec()).collect();
+                len = self.inputs();
             }
             values.chunks_exact_mut(len).for_each(|row| taps_first(row, kernel * kernel));
             if let Some(phase) = self.phase(index) {
@@ -276,7 +312,7 @@ impl Parameter {
         match values.iter().find(|value| f16::from_f32(**value).is_infinite()) {
             Some(value) => {
                 let message = format!("holds {value}, which is too large for f16; use --weights f32");
-                Err(source.error(&format!("{}.weight", self.name), message))
+                Err(source.error(&format!("{}.weight", self.module()), message))
             }
             None => Ok(()),
         }

@@ -29,7 +29,7 @@ impl Resnets {
         let h = b.group_norm(x, &format!("{name}.norm1"), self.norm());
         let shortcut = match x.channels == features {
             true => x,
-            false => b.conv(x, &format!("{name}.conv_shortcut"), features, Conv { kernel: 1, ..Conv::default() }),
+            false => b.pointwise(x, &format!("{name}.conv_shortcut"), features),
         };
         let precise = Linear { precise: true, ..Linear::default() };
         let time = self.time.map(|time| b.linear(time, &format!("{name}.time_emb_proj"), features, precise));

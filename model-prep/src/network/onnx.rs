@@ -124,7 +124,7 @@ impl<'a> Lowering<'a> {
                 to_node(&quantizing(layer), &node.name, &inputs, &self.quantized(node.output))
             }
             Op::Layer(layer) => to_node(layer, &node.name, &inputs, &output),
-            Op::Concat { axis } => stock("Concat", &node.name, inputs, output, ("axis", *axis as i64)),
+            Op::Concat { axis, .. } => stock("Concat", &node.name, inputs, output, ("axis", *axis as i64)),
             Op::ToHalf => stock("Cast", &node.name, inputs, output, ("to", DataType::Float16 as i64)),
             Op::ToFloat => stock("Cast", &node.name, inputs, output, ("to", DataType::Float as i64)),
         }

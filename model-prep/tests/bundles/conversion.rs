@@ -68,7 +68,9 @@ fn tensors_equal_their_source_within_their_formats_error() {
         convert_to(&demo(), &bundle, weights);
         let mut differences: Vec<Difference> = Vec::new();
         verify(&bundle, &demo(), &SourceOptions::default(), &mut |difference| differences.push(difference)).unwrap();
-        assert_eq!(differences.len(), 35 + 184 + 54 + 38);
+        // In int8 the shortcuts of what is joined are in two parts.
+        let parts = if weights == Format::Int8 { 6 } else { 0 };
+        assert_eq!(differences.len(), 35 + 184 + parts + 54 + 38);
         for difference in differences {
             // The source is in f16, so beside int8 only sums of its values lose anything.
             let least = if difference.format == Format::Int8 { least } else { least_in_half(&difference) };

@@ -6,6 +6,7 @@ use tract_onnx::tract_core::internal::*;
 use super::net_op::NetOp;
 use super::repeat::RepeatOp;
 use super::shared::Shared;
+use crate::layer::Layer;
 use crate::ops::{self, Glue};
 
 /// An operator of ours that a bundle has as standard ONNX.
@@ -25,7 +26,7 @@ fn read_joined(model: &mut TypedModel) -> TractResult<()> {
         inlet.slot == 0 && model.node(inlet.node).op_as::<NetOp>().is_some_and(|op| ops::reads_joined(&op.layer))
     };
     let mut reading = Vec::new();
-    for node in model.nodes().iter().filter(|node| node.op_as::<GlueOp>().is_some_and(|op| op.0 == Glue::Concat)) {
+    for node in model.nodes().iter().filter(|node| is_glue(node, Glue::Concat)) {
         let readers = &node.outputs[0].successors;
         if readers.iter().all(reads) && !model.outputs.contains(&node.id.into()) {
             reading.extend(readers.iter().map(|reader| (node.inputs.clone(), reader.node)));
@@ -40,20 +41,16 @@ fn read_joined(model: &mut TypedModel) -> TractResult<()> {
     model.compact()
 }
 
-/// Lets a `Concat` read as it is what was cast to f32 or repeated for it alone: that would be a copy twice as large, beside
-/// it at the worst moment of a UNet.
+/// Lets what joins or quantizes read as it is what was cast to f32 for such readers alone, and what joins also what was
+/// repeated: that would be a copy twice as large, beside it at the worst moment of a UNet.
 fn join_halves(model: &mut TypedModel) -> TractResult<()> {
-    let is = |node: &TypedNode, glue: Glue| node.op_as::<GlueOp>().is_some_and(|op| op.0 == glue);
-    let for_one = |input: &OutletId| {
-        let copy = model.node(input.node);
-        let only = copy.outputs.iter().all(|output| output.successors.len() == 1);
-        (is(copy, Glue::ToSingle) || copy.op_is::<RepeatOp>()) && only && !model.outputs.contains(input)
-    };
     let mut joins = Vec::new();
-    for node in model.nodes().iter().filter(|node| is(node, Glue::Concat)) {
+    for node in model.nodes().iter().filter(|node| reads_halves(node)) {
         for (slot, input) in node.inputs.iter().enumerate() {
             let mut source = *input;
-            while for_one(&source) {
+            while is_spared(model, source)
+                && (is_glue(node, Glue::Concat) || !model.node(source.node).op_is::<RepeatOp>())
+            {
                 source = model.node(source.node).inputs[0];
             }
             if source != *input {
@@ -66,6 +63,27 @@ fn join_halves(model: &mut TypedModel) -> TractResult<()> {
     }
     joins.into_iter().try_for_each(|(source, inlet)| model.add_edge(source, inlet))?;
     model.compact()
+}
+
+fn is_glue(node: &TypedNode, glue: Glue) -> bool {
+    node.op_as::<GlueOp>().is_some_and(|op| op.0 == glue)
+}
+
+/// It reads values in f16, too.
+fn reads_halves(node: &TypedNode) -> bool {
+    is_glue(node, Glue::Concat) || node.op_as::<NetOp>().is_some_and(|op| op.layer == Layer::Quantize {})
+}
+
+/// A copy that none of its readers needs.
+fn is_spared(model: &TypedModel, copy: OutletId) -> bool {
+    let node = model.node(copy.node);
+    let unneeded = |reader: &InletId| {
+        let reader = model.node(reader.node);
+        reads_halves(reader) || (reader.op_is::<RepeatOp>() && is_spared(model, reader.id.into()))
+    };
+    (is_glue(node, Glue::ToSingle) || node.op_is::<RepeatOp>())
+        && node.outputs.iter().flat_map(|output| &output.successors).all(unneeded)
+        && !model.outputs.contains(&copy)
 }
 
 impl Op for GlueOp {

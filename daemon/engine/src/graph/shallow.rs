@@ -49,7 +49,9 @@ pub(super) fn take_up(file: &mut GraphFile, signature: &mut Signature, shape: &[
     let join = join(file)?;
     file.inputs.push(STORED.to_owned());
     signature.inputs.push(InputShape::F16(shape.to_vec()));
-    file.nodes[join].inputs[0] = LOADED.to_owned();
+    let deep = file.nodes[join].inputs[0].clone();
+    let readers = file.nodes[join..].iter_mut().flat_map(|node| &mut node.inputs);
+    readers.filter(|input| **input == deep).for_each(|input| LOADED.clone_into(input));
     file.nodes.insert(join, FileNode::cast(LOADED, DatumType::F32, STORED));
     Ok(())
 }

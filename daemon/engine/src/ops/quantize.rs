@@ -11,15 +11,14 @@ use super::pool::Pool;
 use super::values::{channels, leading, values, values_mut};
 use crate::error::Result;
 
-/// `q` and `scale` of `x`.
+/// `q` and `scale` of `x`, which may have waited in f16.
 pub(super) fn rows(x: TValue, pool: &mut Pool) -> Result<TVec<TValue>> {
     let (mut q, mut scale) = (pool.take::<i8>(x.shape())?, pool.take::<f32>(leading(x.shape()))?);
-    Level::current().quantize_rows(
-        FloatRows::F32(values(&x)?),
-        channels(x.shape()),
-        values_mut(&mut q)?,
-        values_mut(&mut scale)?,
-    );
+    let rows = match x.datum_type() {
+        DatumType::F16 => FloatRows::F16(values(&x)?, 1.0),
+        _ => FloatRows::F32(values(&x)?),
+    };
+    Level::current().quantize_rows(rows, channels(x.shape()), values_mut(&mut q)?, values_mut(&mut scale)?);
     pool.give(x);
     Ok(tvec![q.into(), scale.into()])
 }
@@ -64,4 +63,20 @@ pub(super) fn in_blocks(
         Level::current().quantize_rows(FloatRows::F32(values), channels, q, scale);
     }
     Ok(tvec![q.into(), scale.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn what_waited_in_f16_is_quantized_as_if_cast_before() {
+        let numbers: Vec<f32> = (0..3 * 40).map(|i| (i * 37 % 101) as f32 / 7.0 - 5.0).collect();
+        let half = Tensor::from_shape(&[3, 40], &numbers).unwrap().cast_to::<f16>().unwrap().into_owned();
+        let single = half.cast_to::<f32>().unwrap().into_owned();
+        let quantized = |x: Tensor| rows(x.into(), &mut Pool::default()).unwrap();
+        assert_eq!(quantized(half), quantized(single));
+    }
 }
