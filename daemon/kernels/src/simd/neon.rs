@@ -129,13 +129,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn prefetch_read(self, at: *const f32) {
         // SAFETY: a hint: it reads nothing, writes nothing and never faults.
-        unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
     }
 
     #[inline(always)]
     fn prefetch_write(self, at: *const f32) {
         // SAFETY: a hint: it reads nothing, writes nothing and never faults.
-        unsafe { asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pstl1keep, [{at}]", at = in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
     }
 
     #[inline(always)]
