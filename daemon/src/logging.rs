@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 use rustix::fs::fstat;
-use tracing::{Event, Level, Subscriber, warn};
+use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -41,7 +41,8 @@ pub fn start(default: &str) {
         false => registry.with(layer).try_init(),
     };
     if let Some(error) = wrong {
-        warn!("DIFFUSED_LOG is left aside: {error}; a filter is a level as `debug`, or `diffused::mqtt=debug`");
+        // An error: the least that every command shows.
+        error!("DIFFUSED_LOG is left aside: {error}; a filter is a level as `debug`, or `diffused::mqtt=debug`");
     }
 }
 
