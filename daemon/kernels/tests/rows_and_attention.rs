@@ -210,7 +210,7 @@ fn compare_attention(
 }
 
 fn attention_shapes() -> impl Strategy<Value = AttentionShape> {
-    let head_dim = prop_oneof![1..=67usize, Just(160)];
+    let head_dim = prop_oneof![1..=67usize, Just(160), Just(512)];
     (1..=2usize, 1..=3usize, head_dim, 1..50usize, 1..90usize).prop_map(|(batch, heads, head_dim, queries, keys)| {
         AttentionShape { batch, heads, head_dim, queries, keys, causal: false }
     })

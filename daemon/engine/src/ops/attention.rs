@@ -26,8 +26,19 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
     Ok(q)
 }
 
-/// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped.
-pub(super) fn memory(quantize: bool, output: &[usize]) -> OperatorMemory {
+/// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped. A single
+/// head is that of an image, whose pixels are queries and keys.
+pub(super) fn memory(heads: usize, int8: bool, quantize: bool, output: &[usize]) -> OperatorMemory {
+    let (batch, tokens) = (output[0], leading(output).iter().skip(1).product());
+    let shape = AttentionShape {
+        batch,
+        heads,
+        head_dim: channels(output) / heads,
+        queries: tokens,
+        keys: tokens,
+        causal: false,
+    };
+    let scratch = if int8 { shape.packed_bytes() } else { 0 };
     let unquantized = if quantize { f32_bytes(output) } else { 0 };
-    OperatorMemory { takes_over: Some(0), unquantized, ..OperatorMemory::default() }
+    OperatorMemory { takes_over: Some(0), scratch, unquantized }
 }

@@ -61,7 +61,7 @@ impl SimdFn for F32Task<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(mut self, simd: S) {
-        let (count, keys) = (self.queries.count(), self.queries.shape().keys);
+        let (count, keys) = (self.queries.count(), self.queries.head.shape().keys);
         let group = if keys <= BLOCK { GROUP } else { count };
         for first in (0..count).step_by(group) {
             self.group(simd, first..count.min(first + group));
@@ -74,7 +74,7 @@ impl F32Task<'_> {
     #[inline(always)]
     fn group<S: Simd>(&mut self, simd: S, group: Range<usize>) {
         self.start(simd, &group);
-        let shape = *self.queries.shape();
+        let shape = *self.queries.head.shape();
         let keys = if shape.causal { self.queries.position(group.end) } else { shape.keys };
         for first in (0..keys).step_by(BLOCK) {
             if is_cancelled() {
@@ -98,7 +98,7 @@ impl F32Task<'_> {
     /// Packs the queries of a group.
     #[inline(always)]
     fn start<S: Simd>(&mut self, simd: S, group: &Range<usize>) {
-        let (count, depth, d) = (group.len(), self.queries.depth(), self.queries.head_dim());
+        let (count, depth, d) = (group.len(), self.queries.head.depth(), self.queries.head.dim());
         let scratch = &mut *self.scratch;
         for (vectors, len) in
             [(&mut scratch.q, depth * count), (&mut scratch.k, BLOCK / LANES * d), (&mut scratch.v, depth * BLOCK)]
@@ -117,14 +117,14 @@ impl F32Task<'_> {
     /// Transposes the keys. Lanes past the last key repeat it; [`F32Task::mask`] drops them.
     #[inline(always)]
     fn pack_keys<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
-        let d = self.queries.head_dim();
+        let d = self.queries.head.dim();
         for (panel, first) in block.clone().step_by(LANES).enumerate() {
             let lines = &mut self.scratch.k[panel * d..(panel + 1) * d];
             for (chunk, lines) in lines.chunks_mut(LANES).enumerate() {
                 let mut keys = [simd.splat(0.0); LANES];
                 for (lane, key) in keys.iter_mut().enumerate() {
                     let token = (first + lane).min(block.end - 1);
-                    *key = simd.load(&self.queries.key(simd, token)[chunk * LANES..]);
+                    *key = simd.load(&self.queries.head.key(simd, token)[chunk * LANES..]);
                 }
                 for (line, values) in lines.iter_mut().zip(simd.transpose(keys)) {
                     simd.store(values, &mut line.0);
@@ -136,7 +136,7 @@ impl F32Task<'_> {
     #[inline(always)]
     fn pack_values<S: Simd>(&mut self, simd: S, block: &Range<usize>) {
         for (i, key) in block.clone().enumerate() {
-            let row = self.queries.value(simd, key);
+            let row = self.queries.head.value(simd, key);
             let (whole, rest) = row.as_chunks::<LANES>();
             for (c, values) in whole.iter().enumerate() {
                 self.scratch.v[c * block.len() + i] = Line(*values);
@@ -152,7 +152,7 @@ impl F32Task<'_> {
     /// Takes a block of keys into account for some queries of the group that begins at `first`.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, first: usize, tile: &Range<usize>) {
-        let (d, rows) = (self.queries.head_dim(), tile.len());
+        let (d, rows) = (self.queries.head.dim(), tile.len());
         let panels = block.len().div_ceil(LANES);
         let scratch = &mut *self.scratch;
         let queries = scratch.softmax.stride();
@@ -172,7 +172,7 @@ impl F32Task<'_> {
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
         unsafe {
             let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride: queries, fresh };
-            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.queries.depth(), sums);
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.queries.head.depth(), sums);
         }
     }
 
@@ -182,7 +182,8 @@ impl F32Task<'_> {
         let rows = tile.len();
         for row in 0..rows {
             let query = self.queries.position(first + tile.start + row);
-            let seen = if self.queries.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
+            let seen =
+                if self.queries.head.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
             for key in seen - block.start..block.len().next_multiple_of(LANES) {
                 self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
             }

@@ -3,14 +3,14 @@
 //! Unlike in f32, queries are the panels and a vector's lanes: of the first product the rows are keys, of the second the
 //! dimensions of the values, so that no head size wants padding, and neither the softmax nor its sums ever cross lanes. One more
 //! dimension, whose values are 1, sums the weights. A head's keys and values are so small once packed that all are packed before
-//! the first query.
+//! the first query: by each task for itself, or, where there is one head, which is large, once for all tasks.
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 use super::packed::{PackedHead, PackedQueries};
-use super::parts::{self, HeadQueries};
+use super::parts::{self, Head, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
@@ -21,13 +21,23 @@ use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, S
 const QUERIES: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<Int8Scratch> = RefCell::default();
+    static SCRATCH: RefCell<(PackedHead, Int8Scratch)> = RefCell::default();
 }
 
 /// Puts the result where the queries are.
 pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
+    let packed = |mut packed: PackedHead| {
+        simd.run(PackTask { head: Head::first(call), packed: &mut packed });
+        packed
+    };
+    let alone = call.shape.is_one_head().then(|| packed(PackedHead::default()));
     parts::for_each(call, usize::MAX, out, |queries| {
-        SCRATCH.with_borrow_mut(|scratch| simd.run(Int8Task { head: queries, scratch }));
+        SCRATCH.with_borrow_mut(|(own, scratch)| {
+            if alone.is_none() {
+                simd.run(PackTask { head: queries.head, packed: own });
+            }
+            simd.run(Int8Task { queries, packed: alone.as_ref().unwrap_or(own), scratch });
+        });
     });
 }
 
@@ -39,7 +49,6 @@ pub(super) fn release_scratch() {
 /// What a thread keeps between tasks. A panel has 16 queries.
 #[derive(Default)]
 struct Int8Scratch {
-    head: PackedHead,
     queries: PackedQueries,
     /// A block's scores: `[panel of the pair][2 keys]`.
     scores: Vec<Scores>,
@@ -57,8 +66,23 @@ struct BlockShare {
     share: [Line; 2],
 }
 
+struct PackTask<'a> {
+    head: Head<'a>,
+    packed: &'a mut PackedHead,
+}
+
+impl SimdFn for PackTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        self.packed.pack(simd, &self.head);
+    }
+}
+
 struct Int8Task<'a> {
-    head: HeadQueries<'a>,
+    queries: HeadQueries<'a>,
+    packed: &'a PackedHead,
     scratch: &'a mut Int8Scratch,
 }
 
@@ -67,8 +91,7 @@ impl SimdFn for Int8Task<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(mut self, simd: S) {
-        self.scratch.head.pack(simd, &self.head);
-        let (count, keys) = (self.head.count(), self.head.shape().keys);
+        let (count, keys) = (self.queries.count(), self.queries.head.shape().keys);
         for first in (0..count).step_by(QUERIES) {
             // A task may be all of a large image's queries: seconds.
             if is_cancelled() {
@@ -80,7 +103,7 @@ impl SimdFn for Int8Task<'_> {
             for block in (0..keys).step_by(BLOCK) {
                 let block = block..keys.min(block + BLOCK);
                 for pair in (0..panels).step_by(2) {
-                    self.scratch.add_block(simd, &block, &(pair..panels.min(pair + 2)));
+                    self.scratch.add_block(simd, self.packed, &block, &(pair..panels.min(pair + 2)));
                 }
             }
             self.finish(simd, &queries);
@@ -92,7 +115,7 @@ impl Int8Task<'_> {
     /// Packs the queries; nothing is summed for them yet.
     #[inline(always)]
     fn start<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
-        let (d, panels) = (self.head.head_dim(), QUERIES / LANES);
+        let (d, panels) = (self.queries.head.dim(), QUERIES / LANES);
         let scratch = &mut *self.scratch;
         reserve(&mut scratch.scores, 2 * BLOCK / 2, Scores([0; 2 * LANES]));
         reserve(&mut scratch.weights, 2 * BLOCK / 4, Chunk([0; CHUNK]));
@@ -102,25 +125,25 @@ impl Int8Task<'_> {
             lines.clear();
             lines.resize(len, Line([value; LANES]));
         }
-        let unit = query_scale(d) * scratch.head.unit;
-        scratch.queries.pack(simd, &mut self.head, queries.start, queries.len(), unit);
+        let unit = query_scale(d) * self.packed.unit;
+        scratch.queries.pack(simd, &mut self.queries, queries.start, queries.len(), unit);
     }
 
     /// The queries' results: the sums over the weights, by the dimensions' scales.
     #[inline(always)]
     fn finish<S: Simd>(&mut self, simd: S, queries: &Range<usize>) {
-        let d = self.head.head_dim();
+        let d = self.queries.head.dim();
         let scratch = &*self.scratch;
         for (panel, first) in queries.clone().step_by(LANES).enumerate() {
             let (sums, weight) = scratch.sums[panel * (d + 1)..(panel + 1) * (d + 1)].split_at(d);
             let inverse = simd.div(simd.splat(1.0), simd.load(&weight[0].0));
-            for (c, (sums, scales)) in sums.chunks(LANES).zip(&scratch.head.v_scale).enumerate() {
+            for (c, (sums, scales)) in sums.chunks(LANES).zip(&self.packed.v_scale).enumerate() {
                 let mut rows = [simd.splat(0.0); LANES];
                 for ((row, sum), scale) in rows.iter_mut().zip(sums).zip(&scales.0) {
                     *row = simd.fma(simd.mul(simd.load(&sum.0), inverse), simd.splat(*scale), simd.splat(0.0));
                 }
                 for (query, values) in (first..queries.end).zip(simd.transpose(rows)) {
-                    simd.store(values, &mut self.head.query(simd, query)[c * LANES..][..sums.len()]);
+                    simd.store(values, &mut self.queries.query(simd, query)[c * LANES..][..sums.len()]);
                 }
             }
         }
@@ -130,8 +153,8 @@ impl Int8Task<'_> {
 impl Int8Scratch {
     /// Takes a block of keys into account for one or two panels of queries.
     #[inline(always)]
-    fn add_block<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
-        self.score(simd, block, pair);
+    fn add_block<S: Simd>(&mut self, simd: S, head: &PackedHead, block: &Range<usize>, pair: &Range<usize>) {
+        self.score(simd, head, block, pair);
         let mut of_block = BlockShare { greatest: [[0; LANES]; 2], share: [Line::ZERO; 2] };
         let mut counts = false;
         for (slot, panel) in pair.clone().enumerate() {
@@ -145,14 +168,14 @@ impl Int8Scratch {
                     self.weigh::<S, false>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
                 }
             }
-            self.add_values(simd, block, pair, &of_block.share);
+            self.add_values(simd, head, block, pair, &of_block.share);
         }
     }
 
     /// The block's scores.
     #[inline(always)]
-    fn score<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>) {
-        let (head, queries) = (&self.head, &self.queries);
+    fn score<S: Simd>(&mut self, simd: S, head: &PackedHead, block: &Range<usize>, pair: &Range<usize>) {
+        let queries = &self.queries;
         let both = [pair.start, pair.end - 1];
         let count = block.len().next_multiple_of(2);
         let dots = DotTile {
@@ -240,13 +263,20 @@ impl Int8Scratch {
 
     /// Adds the block's values by their weights to the sums. Values of keys past the last are zeros, whatever their weights.
     #[inline(always)]
-    fn add_values<S: Simd>(&mut self, simd: S, block: &Range<usize>, pair: &Range<usize>, share: &[Line; 2]) {
-        let rows = self.head.rows;
+    fn add_values<S: Simd>(
+        &mut self,
+        simd: S,
+        head: &PackedHead,
+        block: &Range<usize>,
+        pair: &Range<usize>,
+        share: &[Line; 2],
+    ) {
+        let rows = head.rows;
         // SAFETY: there are whole chunks of the block's values for each row, weights for all of its keys, a share for each query
         // and a line of sums for each panel and row.
         unsafe {
             simd.dot_tile(&DotTile {
-                rows: self.head.v[block.start / CHUNK * rows..].as_ptr().cast(),
+                rows: head.v[block.start / CHUNK * rows..].as_ptr().cast(),
                 chunk_stride: rows * CHUNK,
                 count: rows,
                 panels: [0, pair.len() - 1].map(|slot| self.weights[slot * BLOCK / 4..].as_ptr().cast()),
@@ -255,7 +285,7 @@ impl Int8Scratch {
                 k: block.len().next_multiple_of(4),
                 scales: share.as_ptr().cast(),
                 by_lane: true,
-                row_sums: self.head.v_sums[block.start / BLOCK * rows..].as_ptr(),
+                row_sums: head.v_sums[block.start / BLOCK * rows..].as_ptr(),
                 fresh: false,
                 sums: self.sums[pair.start * rows..].as_mut_ptr().cast(),
                 panel_stride: rows * LANES,

@@ -1,6 +1,7 @@
 //! A head's queries, keys and values in int8, packed for the inner loops of attention.
 
-use super::parts::HeadQueries;
+use super::parts::{Head, HeadQueries};
+use crate::operands::AttentionShape;
 use crate::scalar::attention::{BLOCK, sum_of_magnitudes};
 use crate::scalar::rows::TINY;
 use crate::scalar::weights::{KeyUnit, PowerScale, score_shift};
@@ -38,14 +39,28 @@ pub(super) struct PackedHead {
     row: PaddedRow,
 }
 
+impl AttentionShape {
+    /// Bytes that [`crate::Level::attention_int8`] takes beside what each thread keeps: keys and values of a single head,
+    /// packed.
+    pub fn packed_bytes(&self) -> usize {
+        if !self.is_one_head() {
+            return 0;
+        }
+        let (d, keys) = (self.head_dim, self.keys);
+        let of_key = d.next_multiple_of(CHUNK) + size_of::<f32>() + size_of::<OfKey>();
+        let of_rows = keys.next_multiple_of(CHUNK) + keys.div_ceil(BLOCK) * size_of::<OfRow>();
+        keys.next_multiple_of(2) * of_key + (d + 1) * of_rows + 4 * d.next_multiple_of(LANES) * size_of::<f32>()
+    }
+}
+
 impl PackedHead {
-    /// Packs the keys and values of the queries' head.
+    /// Packs the keys and values of a head.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
-        self.reserve(queries);
-        self.find_mean_and_scales(simd, queries);
-        self.pack_keys(simd, queries);
-        self.pack_values(simd, queries);
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &Head) {
+        self.reserve(head);
+        self.find_mean_and_scales(simd, head);
+        self.pack_keys(simd, head);
+        self.pack_values(simd, head);
     }
 
     /// The number of keys in `k`.
@@ -53,13 +68,13 @@ impl PackedHead {
         self.keys.next_multiple_of(2)
     }
 
-    fn reserve(&mut self, queries: &HeadQueries) {
-        let d = queries.head_dim();
-        (self.keys, self.rows) = (queries.shape().keys, d + 1);
+    fn reserve(&mut self, head: &Head) {
+        let d = head.dim();
+        (self.keys, self.rows) = (head.shape().keys, d + 1);
         let even_keys = self.even_keys();
         for lines in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale] {
             lines.clear();
-            lines.resize(queries.depth(), Line::ZERO);
+            lines.resize(head.depth(), Line::ZERO);
         }
         reserve(&mut self.k, d.div_ceil(CHUNK) * even_keys, Chunk([0; CHUNK]));
         reserve(&mut self.k_scale, self.keys, 0.0);
@@ -72,11 +87,11 @@ impl PackedHead {
 
     /// Finds the keys' mean and the scales of the values' dimensions.
     #[inline(always)]
-    fn find_mean_and_scales<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+    fn find_mean_and_scales<S: Simd>(&mut self, simd: S, head: &Head) {
         for key in 0..self.keys {
-            let sums = self.mean.iter_mut().zip(queries.key(simd, key).chunks(LANES));
+            let sums = self.mean.iter_mut().zip(head.key(simd, key).chunks(LANES));
             sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(&sum.0), simd.load(k)), &mut sum.0));
-            let maxima = self.v_scale.iter_mut().zip(queries.value(simd, key).chunks(LANES));
+            let maxima = self.v_scale.iter_mut().zip(head.value(simd, key).chunks(LANES));
             maxima.for_each(|(max, v)| {
                 simd.store(simd.max_magnitude(simd.load(v), simd.load(&max.0)), &mut max.0);
             });
@@ -91,10 +106,10 @@ impl PackedHead {
     }
 
     #[inline(always)]
-    fn pack_keys<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+    fn pack_keys<S: Simd>(&mut self, simd: S, head: &Head) {
         let (keys, mut most) = (self.even_keys(), 0);
         for key in 0..self.keys {
-            self.row.fill(queries.key(simd, key), |c, k| simd.sub(simd.load(k), simd.load(&self.mean[c].0)), simd);
+            self.row.fill(head.key(simd, key), |c, k| simd.sub(simd.load(k), simd.load(&self.mean[c].0)), simd);
             let mut sum = 0;
             let k = &mut self.k;
             self.k_scale[key] = self.row.quantize(simd, |c, bytes| {
@@ -104,7 +119,7 @@ impl PackedHead {
             most = most.max(sum);
         }
         if keys > self.keys {
-            let chunks = queries.head_dim().div_ceil(CHUNK);
+            let chunks = head.dim().div_ceil(CHUNK);
             self.k[..chunks * keys].chunks_mut(keys).for_each(|chunk| chunk[keys - 1] = chunk[keys - 2]);
         }
         self.shift = score_shift(most);
@@ -119,7 +134,7 @@ impl PackedHead {
 
     /// Sixty-four keys by sixteen dimensions at a time: four keys' bytes side by side, as weights are stored, then transposed.
     #[inline(always)]
-    fn pack_values<S: Simd>(&mut self, simd: S, queries: &HeadQueries) {
+    fn pack_values<S: Simd>(&mut self, simd: S, head: &Head) {
         let d = self.rows - 1;
         for (chunk, rows) in self.v.chunks_exact_mut(self.rows).enumerate().take(self.keys.div_ceil(CHUNK)) {
             let first = chunk * CHUNK;
@@ -133,7 +148,7 @@ impl PackedHead {
                     let mut four = [simd.splat(0.0); 4];
                     for (key, scaled) in (4 * quad..count).zip(&mut four) {
                         let key = first + key;
-                        let value = if c == 0 { queries.value(simd, key) } else { queries.value_again(key) };
+                        let value = if c == 0 { head.value(simd, key) } else { head.value_again(key) };
                         *scaled = simd.mul(simd.load(&value[c * LANES..]), inverse);
                     }
                     let mut bytes = Chunk([0; CHUNK]);
@@ -241,7 +256,7 @@ impl PackedQueries {
     /// query's scale.
     #[inline(always)]
     pub(super) fn pack<S: Simd>(&mut self, simd: S, queries: &mut HeadQueries, first: usize, count: usize, unit: f32) {
-        let (d, panels) = (queries.head_dim(), count.div_ceil(LANES));
+        let (d, panels) = (queries.head.dim(), count.div_ceil(LANES));
         let chunks = d.div_ceil(CHUNK);
         self.quads = d.div_ceil(4);
         self.row.reserve(d);

@@ -10,11 +10,17 @@ const TASKS_PER_THREAD: usize = 4;
 /// How many tokens ahead keys and values are prefetched: a head's lie too far apart for the hardware prefetcher.
 const AHEAD: usize = 12;
 
-/// Some queries of one head.
-pub(super) struct HeadQueries<'a> {
+/// One head of a sequence: its keys and values.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
     call: &'a AttentionCall<'a>,
     sequence: usize,
-    head: usize,
+    index: usize,
+}
+
+/// Some queries of one head.
+pub(super) struct HeadQueries<'a> {
+    pub(super) head: Head<'a>,
     /// The first of the queries.
     first: usize,
     /// The queries, and later their results.
@@ -32,24 +38,71 @@ pub(super) fn for_each(call: &AttentionCall, most_queries: usize, out: &mut [f32
     let cuts = [Cuts::equal(shape.batch, shape.queries, parts), Cuts::equal(1, 1, 1), of_heads];
     tiles::split(out, [shape.batch * shape.queries, 1, channels], cuts).for_each_task(|out| {
         let (sequence, first) = (out.lines.start / shape.queries, out.lines.start % shape.queries);
-        work(HeadQueries { call, sequence, head: out.values.start / shape.head_dim, first, out });
+        let head = Head { call, sequence, index: out.values.start / shape.head_dim };
+        work(HeadQueries { head, first, out });
     });
 }
 
-impl HeadQueries<'_> {
-    pub(super) fn shape(&self) -> &AttentionShape {
+impl<'a> Head<'a> {
+    /// The first head of the first sequence.
+    pub(super) fn first(call: &'a AttentionCall<'a>) -> Head<'a> {
+        Head { call, sequence: 0, index: 0 }
+    }
+
+    pub(super) fn shape(&self) -> &'a AttentionShape {
         &self.call.shape
     }
 
-    pub(super) fn head_dim(&self) -> usize {
+    pub(super) fn dim(&self) -> usize {
         self.call.shape.head_dim
     }
 
-    /// Vectors of a head's dimensions.
+    /// Vectors of the head's dimensions.
     pub(super) fn depth(&self) -> usize {
-        self.head_dim().div_ceil(LANES)
+        self.dim().div_ceil(LANES)
     }
 
+    /// The head's part of a key. Those that follow are prefetched.
+    #[inline(always)]
+    pub(super) fn key<S: Simd>(&self, simd: S, token: usize) -> &'a [f32] {
+        self.row(simd, self.call.k, token)
+    }
+
+    /// The head's part of a value. Those that follow are prefetched.
+    #[inline(always)]
+    pub(super) fn value<S: Simd>(&self, simd: S, token: usize) -> &'a [f32] {
+        self.row(simd, self.call.v, token)
+    }
+
+    /// [`Head::value`] without prefetching.
+    #[inline(always)]
+    pub(super) fn value_again(&self, token: usize) -> &'a [f32] {
+        &self.call.v[self.at(token)..][..self.dim()]
+    }
+
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, x: &'a [f32], token: usize) -> &'a [f32] {
+        let at = self.at(token);
+        let ahead = x.as_ptr().wrapping_add(at + AHEAD * self.call.shape.channels());
+        self.lines(ahead).for_each(|line| simd.prefetch_read(line));
+        &x[at..at + self.dim()]
+    }
+
+    /// Where the head's part of a key or value starts.
+    #[inline(always)]
+    fn at(&self, token: usize) -> usize {
+        let shape = &self.call.shape;
+        ((self.sequence * shape.keys + token) * shape.heads + self.index) * shape.head_dim
+    }
+
+    /// Addresses in each of the cache lines of a token's head.
+    #[inline(always)]
+    fn lines(&self, token: *const f32) -> impl Iterator<Item = *const f32> + use<> {
+        (0..=self.depth()).map(move |line| token.wrapping_add(line * LANES))
+    }
+}
+
+impl HeadQueries<'_> {
     /// The number of queries.
     pub(super) fn count(&self) -> usize {
         self.out.lines.len()
@@ -64,46 +117,7 @@ impl HeadQueries<'_> {
     #[inline(always)]
     pub(super) fn query<S: Simd>(&mut self, simd: S, i: usize) -> &mut [f32] {
         let ahead = self.out.address(i + AHEAD, 0);
-        self.lines(ahead).for_each(|line| simd.prefetch_write(line));
+        self.head.lines(ahead).for_each(|line| simd.prefetch_write(line));
         self.out.at(i, 0)
-    }
-
-    /// The head's part of a key. Those that follow are prefetched.
-    #[inline(always)]
-    pub(super) fn key<S: Simd>(&self, simd: S, token: usize) -> &[f32] {
-        self.row(simd, self.call.k, token)
-    }
-
-    /// The head's part of a value. Those that follow are prefetched.
-    #[inline(always)]
-    pub(super) fn value<S: Simd>(&self, simd: S, token: usize) -> &[f32] {
-        self.row(simd, self.call.v, token)
-    }
-
-    /// [`HeadQueries::value`] without prefetching.
-    #[inline(always)]
-    pub(super) fn value_again(&self, token: usize) -> &[f32] {
-        &self.call.v[self.at(token)..][..self.head_dim()]
-    }
-
-    #[inline(always)]
-    fn row<'a, S: Simd>(&self, simd: S, x: &'a [f32], token: usize) -> &'a [f32] {
-        let at = self.at(token);
-        let ahead = x.as_ptr().wrapping_add(at + AHEAD * self.call.shape.channels());
-        self.lines(ahead).for_each(|line| simd.prefetch_read(line));
-        &x[at..at + self.head_dim()]
-    }
-
-    /// Where the head's part of a key or value starts.
-    #[inline(always)]
-    fn at(&self, token: usize) -> usize {
-        let shape = &self.call.shape;
-        ((self.sequence * shape.keys + token) * shape.heads + self.head) * shape.head_dim
-    }
-
-    /// Addresses in each of the cache lines of a token's head.
-    #[inline(always)]
-    fn lines(&self, head: *const f32) -> impl Iterator<Item = *const f32> + use<> {
-        (0..=self.depth()).map(move |line| head.wrapping_add(line * LANES))
     }
 }

@@ -27,6 +27,11 @@ impl AttentionShape {
     pub(crate) fn channels(&self) -> usize {
         self.heads * self.head_dim
     }
+
+    /// There is one head, as the autoencoder's attention has it: large, and packed in int8 once for all threads.
+    pub(crate) fn is_one_head(&self) -> bool {
+        self.batch * self.heads == 1
+    }
 }
 
 /// One attention. The queries, `[batch][queries][heads · head_dim]`, are passed beside it, since the result takes their place.
