@@ -23,9 +23,9 @@ pub enum WorkKind {
     Convolution,
     /// Linear layers.
     Linear,
-    /// Attention in int8: the UNet's self-attention.
+    /// Attention in int8: the UNet's self-attention and the autoencoder's.
     AttentionInt8,
-    /// Attention in f32: cross-attention, and the autoencoder's and the text encoder's own.
+    /// Attention in f32: cross-attention, and the text encoder's own.
     AttentionF32,
 }
 
