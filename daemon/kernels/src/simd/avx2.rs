@@ -286,11 +286,7 @@ impl Simd for Avx2 {
         max(a, b) = _mm256_max_ps(a, b);
         min(a, b) = _mm256_min_ps(a, b);
         max_magnitude(a, b) = _mm256_max_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a), b);
-        round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
-        scale_by_power(a, n) = {
-            let shifted = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted))
-        };
+        shift_to_exponent(a) = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a)));
         zero_below(x, least, a) = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), a);
     }
 

@@ -270,11 +270,7 @@ impl Simd for Avx512 {
         max(a, b) = _mm512_max_ps(a, b);
         min(a, b) = _mm512_min_ps(a, b);
         max_magnitude(a, b) = _mm512_max_ps(_mm512_abs_ps(a), b);
-        round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
-        scale_by_power(a, n) = {
-            let shifted = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n));
-            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shifted))
-        };
+        shift_to_exponent(a) = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)));
         zero_below(x, least, a) = _mm512_maskz_mov_ps(!_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, least), a);
     }
 

@@ -1,57 +1,59 @@
 //! `scalar::math` on sixteen lanes: the same operations in the same order.
 
 use super::{Coefficients, Simd};
-use crate::scalar::math::{self, ERF_MAX, EXP_MAX, EXP_MIN, EXP2_MIN, LOG2_E, MINUS_LN2_HIGH, MINUS_LN2_LOW, QUICK};
+use crate::scalar::math::{self, EXP2_MIN, MINUS_LOG2_E, NORMAL_MAX, QUICK, SIGMOID_MAX, SIGMOID_MIN};
 
-static EXP: Coefficients<6> = Coefficients::new(math::EXP);
-static EXP2: Coefficients<7> = Coefficients::new(math::EXP2);
-static ERF_P: Coefficients<7> = Coefficients::new(math::ERF_P);
-static ERF_Q: Coefficients<5> = Coefficients::new(math::ERF_Q);
+static EXP2: Coefficients<6> = Coefficients::new(math::EXP2);
+static SHORT_EXP2: Coefficients<5> = Coefficients::new(math::SHORT_EXP2);
+static NORMAL_P: Coefficients<4> = Coefficients::new(math::NORMAL_P);
+static NORMAL_Q: Coefficients<4> = Coefficients::new(math::NORMAL_Q);
+static ROUNDING: Coefficients<1> = Coefficients::new([math::ROUNDING]);
+static ONE: Coefficients<1> = Coefficients::new([1.0]);
 
-/// `e^x`.
+/// A polynomial of `x`.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let least = s.splat(EXP_MIN);
-    let bounded = s.at_most(s.splat(EXP_MAX), s.at_least(least, x));
-    let n = s.round(s.mul(bounded, s.splat(LOG2_E)));
-    let r = s.fma(n, s.splat(MINUS_LN2_LOW), s.fma(n, s.splat(MINUS_LN2_HIGH), bounded));
-    let p = s.add(s.fma(s.polynomial(r, &EXP), s.mul(r, r), r), s.splat(1.0));
-    s.zero_below(x, least, s.scale_by_power(p, n))
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, coefficients: &'static Coefficients<N>) -> S::F {
+    let [first, others @ ..] = &coefficients.0[..] else { return s.splat(0.0) };
+    s.horner(s.splat(first[0]), x, others)
 }
 
-/// `2^x` for `x ≤ 126`.
+/// `2^x` for `x ≤ 127`.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
-    let least = s.splat(EXP2_MIN);
-    let bounded = s.at_least(least, x);
-    let n = s.round(bounded);
-    let p = s.polynomial(s.sub(bounded, n), &EXP2);
-    s.zero_below(x, least, s.scale_by_power(p, n))
+    let rounding = s.splat(math::ROUNDING);
+    let bounded = s.at_least(s.splat(EXP2_MIN), x);
+    let sum = s.add(bounded, rounding);
+    let p = polynomial(s, s.sub(bounded, s.sub(sum, rounding)), &EXP2);
+    s.mul(p, s.shift_to_exponent(sum))
 }
 
-/// The error function.
+/// `1 + e^-x`.
 #[inline(always)]
-pub(crate) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.at_most(s.splat(ERF_MAX), s.at_least(s.splat(-ERF_MAX), x));
-    let square = s.mul(x, x);
-    s.div(s.mul(x, s.polynomial(square, &ERF_P)), s.polynomial(square, &ERF_Q))
+fn one_and_exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let (rounding, slope) = (s.splat(math::ROUNDING), s.splat(MINUS_LOG2_E));
+    let bounded = s.at_most(s.splat(SIGMOID_MAX), s.at_least(s.splat(SIGMOID_MIN), x));
+    let sum = s.horner(slope, bounded, &ROUNDING.0);
+    let rest = s.fma(bounded, slope, s.sub(rounding, sum));
+    s.horner(polynomial(s, rest, &SHORT_EXP2), s.shift_to_exponent(sum), &ONE.0)
 }
 
 /// `x · sigmoid(x)`.
 #[inline(always)]
 pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    s.div(x, s.add(exp(s, s.mul(x, s.splat(-1.0))), s.splat(1.0)))
+    s.div(x, one_and_exp(s, x))
 }
 
 /// `x · Φ(x)`.
 #[inline(always)]
 pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
-    let half = s.mul(s.splat(0.5), x);
-    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    let bounded = s.at_most(s.splat(NORMAL_MAX), s.at_least(s.splat(-NORMAL_MAX), x));
+    let square = s.mul(bounded, bounded);
+    let above_half = s.div(s.mul(bounded, polynomial(s, square, &NORMAL_P)), polynomial(s, square, &NORMAL_Q));
+    s.fma(above_half, x, s.mul(s.splat(0.5), x))
 }
 
 /// `x · sigmoid(1.702 x)`.
 #[inline(always)]
 pub(crate) fn quick_gelu<S: Simd>(s: S, x: S::F) -> S::F {
-    s.div(x, s.add(exp(s, s.mul(s.splat(-QUICK), x)), s.splat(1.0)))
+    s.div(x, one_and_exp(s, s.mul(s.splat(QUICK), x)))
 }

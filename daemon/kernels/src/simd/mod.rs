@@ -182,22 +182,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn at_most(self, bound: Self::F, a: Self::F) -> Self::F {
         self.min(bound, a)
     }
-    /// A polynomial of `x` by Horner's scheme: `fma(sum, x, c)` for each coefficient.
+    /// Horner's scheme: `sum` becomes `fma(sum, x, c)` for one coefficient after the other.
     #[inline(always)]
-    fn polynomial<const N: usize>(self, x: Self::F, coefficients: &Coefficients<N>) -> Self::F {
-        let [first, others @ ..] = &coefficients.0[..] else { return self.splat(0.0) };
-        let mut sum = self.splat(first[0]);
-        for c in others {
+    fn horner(self, mut sum: Self::F, x: Self::F, coefficients: &'static [[f32; 8]]) -> Self::F {
+        for c in coefficients {
             sum = self.fma(sum, x, self.splat(c[0]));
         }
         sum
     }
     /// `|a| > b ? |a| : b`, where `b` is a number.
     fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F;
-    /// Rounded to an integer, half to even.
-    fn round(self, a: Self::F) -> Self::F;
-    /// `a · 2^n` for integers `n` and normal results.
-    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
+    /// The lanes whose bits are those of `a`, shifted to the left by 23.
+    fn shift_to_exponent(self, a: Self::F) -> Self::F;
     /// `x < least ? 0 : a`.
     fn zero_below(self, x: Self::F, least: Self::F, a: Self::F) -> Self::F;
 

@@ -6,8 +6,8 @@ use std::arch::asm;
 use half::f16;
 
 use super::{
-    CHUNK, Coefficients, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull,
-    neon_tiles, padded,
+    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull, neon_tiles,
+    padded,
 };
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
@@ -276,11 +276,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         at_least(bound, a) = vmaxq_f32(bound, a);
         at_most(bound, a) = vminq_f32(bound, a);
         max_magnitude(a, b) = vmaxnmq_f32(vabsq_f32(a), b);
-        round(a) = vrndnq_f32(a);
-        scale_by_power(a, n) = {
-            let shifted = vshlq_n_s32::<23>(vcvtnq_s32_f32(n));
-            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), shifted))
-        };
+        shift_to_exponent(a) = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(a)));
         zero_below(x, least, a) = {
             let below = vcltq_f32(x, least);
             vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), below))
@@ -299,9 +295,9 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn polynomial<const N: usize>(self, x: Quarters, coefficients: &Coefficients<N>) -> Quarters {
+    fn horner(self, sum: Quarters, x: Quarters, coefficients: &'static [[f32; 8]]) -> Quarters {
         // SAFETY: `self` proves the feature.
-        unsafe { neon_blocks::polynomial(x, &coefficients.0) }
+        unsafe { neon_blocks::horner(sum, x, coefficients) }
     }
 
     /// Four rows by four columns at a time.

@@ -243,19 +243,20 @@ macro_rules! two_by_two {
 two_by_two!(smull, "sadalp", inout, "Adds to the sums.");
 two_by_two!(smull_fresh, "saddlp", out, "Writes the sums, whatever lies there.");
 
-/// [`super::Simd::polynomial`]. FMLA overwrites what it adds to, so each coefficient is loaded again rather than copied: a load
+/// [`super::Simd::horner`]. FMLA overwrites what it adds to, so each coefficient is loaded again rather than copied: a load
 /// keeps no arithmetic waiting.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn polynomial(x: [float32x4_t; 4], coefficients: &[[f32; 8]]) -> [float32x4_t; 4] {
-    let [x0, x1, x2, x3] = x;
-    let [first, others @ ..] = coefficients else { return [vdupq_n_f32(0.0); 4] };
-    let mut sums = [vdupq_n_f32(first[0]); 4];
-    let mut next = others.as_ptr();
-    for _ in others {
+pub(super) fn horner(
+    mut sums: [float32x4_t; 4],
+    [x0, x1, x2, x3]: [float32x4_t; 4],
+    coefficients: &[[f32; 8]],
+) -> [float32x4_t; 4] {
+    let mut next = coefficients.as_ptr();
+    for _ in coefficients {
         let [s0, s1, s2, s3] = sums;
         let (t0, t1, t2, t3);
-        // SAFETY: reads the eight numbers at `next`, which goes through `others`.
+        // SAFETY: reads the eight numbers at `next`, which goes through `coefficients`.
         unsafe {
             asm!(
                 "ldp {t0:q}, {t1:q}, [{next}]",
