@@ -160,7 +160,7 @@ impl F32Task<'_> {
         // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
         unsafe {
             let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
-            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels, scores);
+            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels * LANES, scores);
         }
         self.mask(block, first, tile);
         let scratch = &mut *self.scratch;
@@ -172,7 +172,7 @@ impl F32Task<'_> {
         // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
         unsafe {
             let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride: queries, fresh };
-            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), self.queries.head.depth(), sums);
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), d, sums);
         }
     }
 
@@ -229,8 +229,8 @@ struct Sums<'a> {
     fresh: bool,
 }
 
-/// Adds the product of `count` packed rows by `panels` of `k` lines to `sums`. The second of a pair is how far apart chunks of
-/// rows, and panels of lines (k itself), are.
+/// Adds the product of `count` packed rows by panels of `k` lines, which have `outputs`, to `sums`. The second of a pair is how
+/// far apart chunks of rows, and panels of lines (k itself), are.
 ///
 /// # Safety
 ///
@@ -241,9 +241,10 @@ unsafe fn product<S: Simd>(
     (rows, chunk_stride): (&[Line], usize),
     count: usize,
     (lines, k): (&[Line], usize),
-    panels: usize,
+    outputs: usize,
     sums: Sums,
 ) {
+    let panels = outputs.div_ceil(LANES);
     for first in (0..panels).step_by(2) {
         let pair = first + 1 < panels;
         let panel = |p: usize| lines[p * k..].as_ptr().cast();
@@ -254,6 +255,7 @@ unsafe fn product<S: Simd>(
             panels: [panel(first), panel(first + usize::from(pair))],
             half: false,
             pair,
+            outputs: LANES.min(outputs - (first + usize::from(pair)) * LANES),
             k,
             fresh: sums.fresh,
             sums: sums.lines[first * sums.panel_stride..].as_mut_ptr().cast(),

@@ -24,7 +24,7 @@ use self::gather::Gathered;
 use self::grid::{PhasePixels, PixelBlock, TaskGrid};
 use crate::cancel::Tasks;
 use crate::layout::Format;
-use crate::operands::ConvCall;
+use crate::operands::{ActivationFn, ConvCall};
 use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
 use crate::tiles::{self, OutTile};
 
@@ -102,6 +102,8 @@ fn multiply<S: Simd, const N: usize>(
 ) {
     let (shape, side) = (&call.shape, call.shape.side_taps());
     let taps = call.panels.layout.taps;
+    let gated = call.epilogue.activation == ActivationFn::Geglu;
+    let outputs = if gated { LANES } else { out.values.len() - (N - 1) * LANES };
     for tap in 0..taps {
         let (down, right) = (pixels.taps[0] + tap / side, pixels.taps[1] + tap % side);
         for y in 0..pixels.rows {
@@ -118,7 +120,7 @@ fn multiply<S: Simd, const N: usize>(
                 // With a single tap no sums wait for others: all tiles use the same lines.
                 let first = if taps == 1 { 0 } else { y * pixels.columns + tile.start };
                 let place = TilePlace { tap, row, column: right, tile: tile.clone(), sums: first };
-                one_tile(simd, call, pixels.count(), panels, &place, scratch);
+                one_tile(simd, call, pixels.count(), (panels, outputs), &place, scratch);
                 if last {
                     let sums = |p: usize| &scratch.sums[p * pixels.count() + first..][..tile.len()];
                     finish.tile(simd, std::array::from_fn(sums), y, tile, out);
@@ -142,7 +144,7 @@ fn one_tile<S: Simd>(
     simd: S,
     call: &ConvCall,
     pixels: usize,
-    panels: &[&[u8]],
+    (panels, outputs): (&[&[u8]], usize),
     place: &TilePlace,
     scratch: &mut ProductScratch,
 ) {
@@ -177,7 +179,7 @@ fn one_tile<S: Simd>(
         unsafe { simd.dot_tile(&tile) }
     } else {
         let half = layout.format == Format::F16;
-        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, k, fresh, sums, panel_stride };
+        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, outputs, k, fresh, sums, panel_stride };
         // SAFETY: as above.
         unsafe { simd.fma_tile(&tile) }
     }

@@ -287,7 +287,7 @@ pub(crate) struct ScoreTile {
 /// One tap of an f32 product of some packed rows by one or two panels: `sums = fma(x[k], w[k], sums)`, k in order.
 ///
 /// As [`DotTile`], with at most [`Simd::ROWS`] rows and chunks of 16 f32; `panels` point to `k` lines of 16 f32, or f16 where
-/// `half` is set.
+/// `half` is set. Of the last panel the first `outputs` are wanted, 1 to 16: the sums of the others may become anything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FmaTile {
     pub(crate) rows: *const u8,
@@ -296,6 +296,8 @@ pub(crate) struct FmaTile {
     pub(crate) panels: [*const u8; 2],
     pub(crate) half: bool,
     pub(crate) pair: bool,
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "narrow registers alone leave any out"))]
+    pub(crate) outputs: usize,
     pub(crate) k: usize,
     pub(crate) fresh: bool,
     pub(crate) sums: *mut f32,

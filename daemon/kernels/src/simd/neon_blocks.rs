@@ -9,16 +9,16 @@ use std::arch::asm;
 
 /// A multiplication of a vector of weights with an element of each of the four rows, into the rows' sums `n`.
 macro_rules! rows {
-    ($op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $lane:literal) => {
+    ($op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $x:literal, $lane:literal) => {
         concat!(
-            rows!(@ $op, $weights, $element, $w, $n, $lane, "0"),
-            rows!(@ $op, $weights, $element, $w, $n, $lane, "1"),
-            rows!(@ $op, $weights, $element, $w, $n, $lane, "2"),
-            rows!(@ $op, $weights, $element, $w, $n, $lane, "3"),
+            rows!(@ $op, $weights, $element, $w, $n, $x, $lane, "0"),
+            rows!(@ $op, $weights, $element, $w, $n, $x, $lane, "1"),
+            rows!(@ $op, $weights, $element, $w, $n, $x, $lane, "2"),
+            rows!(@ $op, $weights, $element, $w, $n, $x, $lane, "3"),
         )
     };
-    (@ $op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $lane:literal, $row:literal) => {
-        concat!($op, " {s", $row, $n, ":v}.4s, {w", $w, ":v}.", $weights, ", {x", $row, ":v}.", $element, "[", $lane, "]\n")
+    (@ $op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $x:literal, $lane:literal, $row:literal) => {
+        concat!($op, " {s", $row, $n, ":v}.4s, {w", $w, ":v}.", $weights, ", {", $x, $row, ":v}.", $element, "[", $lane, "]\n")
     };
 }
 
@@ -26,6 +26,92 @@ macro_rules! rows {
 macro_rules! load {
     ($a:literal, $b:literal, $at:literal) => {
         concat!("ldp {w", $a, ":q}, {w", $b, ":q}, [{panel}, #", $at, "]\n")
+    };
+}
+
+/// A function that multiplies four rows of 32 bytes (64 apart) with eight lines of weights.
+macro_rules! four_by_eight {
+    ($name:ident, $features:literal, $sums:ty, $op:literal, $weights:literal, $element:literal, $what:literal) => {
+        #[doc = $what]
+        ///
+        /// `panel` and `row` go to what follows.
+        ///
+        /// # Safety
+        ///
+        /// There are eight lines of 64 bytes at `panel`, and 32 bytes at `row` and 64, 128 and 192 bytes after it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name(sums: &mut [[$sums; 4]; 4], panel: &mut *const u8, row: &mut *const u8) {
+            let [[s00, s01, s02, s03], [s10, s11, s12, s13], [s20, s21, s22, s23], [s30, s31, s32, s33]] = sums;
+            // SAFETY: reads what the caller guarantees.
+            unsafe {
+                asm!(
+                    "ldp {x0:q}, {y0:q}, [{row}], #32",
+                    "ldp {w0:q}, {w1:q}, [{panel}], #512",
+                    "ldp {x1:q}, {y1:q}, [{row}, #32]",
+                    "ldp {x2:q}, {y2:q}, [{row}, #96]",
+                    "ldp {x3:q}, {y3:q}, [{row}, #160]",
+                    load!("2", "3", "-480"),
+                    rows!($op, $weights, $element, "0", "0", "x", "0"),
+                    load!("4", "5", "-448"),
+                    rows!($op, $weights, $element, "1", "1", "x", "0"),
+                    rows!($op, $weights, $element, "2", "2", "x", "0"),
+                    load!("0", "1", "-416"),
+                    rows!($op, $weights, $element, "3", "3", "x", "0"),
+                    rows!($op, $weights, $element, "4", "0", "x", "1"),
+                    load!("2", "3", "-384"),
+                    rows!($op, $weights, $element, "5", "1", "x", "1"),
+                    rows!($op, $weights, $element, "0", "2", "x", "1"),
+                    load!("4", "5", "-352"),
+                    rows!($op, $weights, $element, "1", "3", "x", "1"),
+                    rows!($op, $weights, $element, "2", "0", "x", "2"),
+                    load!("0", "1", "-320"),
+                    rows!($op, $weights, $element, "3", "1", "x", "2"),
+                    rows!($op, $weights, $element, "4", "2", "x", "2"),
+                    load!("2", "3", "-288"),
+                    rows!($op, $weights, $element, "5", "3", "x", "2"),
+                    rows!($op, $weights, $element, "0", "0", "x", "3"),
+                    load!("4", "5", "-256"),
+                    rows!($op, $weights, $element, "1", "1", "x", "3"),
+                    rows!($op, $weights, $element, "2", "2", "x", "3"),
+                    load!("0", "1", "-224"),
+                    rows!($op, $weights, $element, "3", "3", "x", "3"),
+                    rows!($op, $weights, $element, "4", "0", "y", "0"),
+                    load!("2", "3", "-192"),
+                    rows!($op, $weights, $element, "5", "1", "y", "0"),
+                    rows!($op, $weights, $element, "0", "2", "y", "0"),
+                    load!("4", "5", "-160"),
+                    rows!($op, $weights, $element, "1", "3", "y", "0"),
+                    rows!($op, $weights, $element, "2", "0", "y", "1"),
+                    load!("0", "1", "-128"),
+                    rows!($op, $weights, $element, "3", "1", "y", "1"),
+                    rows!($op, $weights, $element, "4", "2", "y", "1"),
+                    load!("2", "3", "-96"),
+                    rows!($op, $weights, $element, "5", "3", "y", "1"),
+                    rows!($op, $weights, $element, "0", "0", "y", "2"),
+                    load!("4", "5", "-64"),
+                    rows!($op, $weights, $element, "1", "1", "y", "2"),
+                    rows!($op, $weights, $element, "2", "2", "y", "2"),
+                    load!("0", "1", "-32"),
+                    rows!($op, $weights, $element, "3", "3", "y", "2"),
+                    rows!($op, $weights, $element, "4", "0", "y", "3"),
+                    rows!($op, $weights, $element, "5", "1", "y", "3"),
+                    rows!($op, $weights, $element, "0", "2", "y", "3"),
+                    rows!($op, $weights, $element, "1", "3", "y", "3"),
+                    row = inout(reg) *row,
+                    panel = inout(reg) *panel,
+                    s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
+                    s10 = inout(vreg) *s10, s11 = inout(vreg) *s11, s12 = inout(vreg) *s12, s13 = inout(vreg) *s13,
+                    s20 = inout(vreg) *s20, s21 = inout(vreg) *s21, s22 = inout(vreg) *s22, s23 = inout(vreg) *s23,
+                    s30 = inout(vreg) *s30, s31 = inout(vreg) *s31, s32 = inout(vreg) *s32, s33 = inout(vreg) *s33,
+                    x0 = out(vreg) _, x1 = out(vreg) _, x2 = out(vreg) _, x3 = out(vreg) _,
+                    y0 = out(vreg) _, y1 = out(vreg) _, y2 = out(vreg) _, y3 = out(vreg) _,
+                    w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _,
+                    w3 = out(vreg) _, w4 = out(vreg) _, w5 = out(vreg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+        }
     };
 }
 
@@ -46,36 +132,34 @@ macro_rules! four_by_four {
             // SAFETY: reads what the caller guarantees.
             unsafe {
                 asm!(
-                    "ldr {x0:q}, [{row}]",
-                    load!("0", "1", "0"),
-                    "ldr {x1:q}, [{row}, #64]",
-                    "ldr {x2:q}, [{row}, #128]",
-                    "ldr {x3:q}, [{row}, #192]",
-                    load!("2", "3", "32"),
-                    rows!($op, $weights, $element, "0", "0", "0"),
-                    load!("4", "5", "64"),
-                    "add {row}, {row}, #16",
-                    rows!($op, $weights, $element, "1", "1", "0"),
-                    rows!($op, $weights, $element, "2", "2", "0"),
-                    load!("0", "1", "96"),
-                    rows!($op, $weights, $element, "3", "3", "0"),
-                    rows!($op, $weights, $element, "4", "0", "1"),
-                    load!("2", "3", "128"),
-                    rows!($op, $weights, $element, "5", "1", "1"),
-                    rows!($op, $weights, $element, "0", "2", "1"),
-                    load!("4", "5", "160"),
-                    rows!($op, $weights, $element, "1", "3", "1"),
-                    rows!($op, $weights, $element, "2", "0", "2"),
-                    load!("0", "1", "192"),
-                    rows!($op, $weights, $element, "3", "1", "2"),
-                    rows!($op, $weights, $element, "4", "2", "2"),
-                    load!("2", "3", "224"),
-                    rows!($op, $weights, $element, "5", "3", "2"),
-                    rows!($op, $weights, $element, "0", "0", "3"),
-                    rows!($op, $weights, $element, "1", "1", "3"),
-                    rows!($op, $weights, $element, "2", "2", "3"),
-                    rows!($op, $weights, $element, "3", "3", "3"),
-                    "add {panel}, {panel}, #256",
+                    "ldr {x0:q}, [{row}], #16",
+                    "ldp {w0:q}, {w1:q}, [{panel}], #256",
+                    "ldr {x1:q}, [{row}, #48]",
+                    "ldr {x2:q}, [{row}, #112]",
+                    "ldr {x3:q}, [{row}, #176]",
+                    load!("2", "3", "-224"),
+                    rows!($op, $weights, $element, "0", "0", "x", "0"),
+                    load!("4", "5", "-192"),
+                    rows!($op, $weights, $element, "1", "1", "x", "0"),
+                    rows!($op, $weights, $element, "2", "2", "x", "0"),
+                    load!("0", "1", "-160"),
+                    rows!($op, $weights, $element, "3", "3", "x", "0"),
+                    rows!($op, $weights, $element, "4", "0", "x", "1"),
+                    load!("2", "3", "-128"),
+                    rows!($op, $weights, $element, "5", "1", "x", "1"),
+                    rows!($op, $weights, $element, "0", "2", "x", "1"),
+                    load!("4", "5", "-96"),
+                    rows!($op, $weights, $element, "1", "3", "x", "1"),
+                    rows!($op, $weights, $element, "2", "0", "x", "2"),
+                    load!("0", "1", "-64"),
+                    rows!($op, $weights, $element, "3", "1", "x", "2"),
+                    rows!($op, $weights, $element, "4", "2", "x", "2"),
+                    load!("2", "3", "-32"),
+                    rows!($op, $weights, $element, "5", "3", "x", "2"),
+                    rows!($op, $weights, $element, "0", "0", "x", "3"),
+                    rows!($op, $weights, $element, "1", "1", "x", "3"),
+                    rows!($op, $weights, $element, "2", "2", "x", "3"),
+                    rows!($op, $weights, $element, "3", "3", "x", "3"),
                     row = inout(reg) *row,
                     panel = inout(reg) *panel,
                     s00 = inout(vreg) *s00, s01 = inout(vreg) *s01, s02 = inout(vreg) *s02, s03 = inout(vreg) *s03,
@@ -92,8 +176,10 @@ macro_rules! four_by_four {
     };
 }
 
-four_by_four!(sdot, "neon,dotprod", int32x4_t, "sdot", "16b", "4b", "Sixteen int8 of each row: SDOT by element.");
-four_by_four!(fmla, "neon", float32x4_t, "fmla", "4s", "s", "Four f32 of each row: FMLA by element, in order.");
+four_by_eight!(sdot_eight, "neon,dotprod", int32x4_t, "sdot", "16b", "4b", "32 int8 of each row: SDOT by element.");
+four_by_four!(sdot, "neon,dotprod", int32x4_t, "sdot", "16b", "4b", "Sixteen int8 of each row.");
+four_by_eight!(fmla_eight, "neon", float32x4_t, "fmla", "4s", "s", "Eight f32 of each row: FMLA by element, in order.");
+four_by_four!(fmla, "neon", float32x4_t, "fmla", "4s", "s", "Four f32 of each row.");
 
 /// Sixteen sums of 0. Loads, where the compiler would have as many instructions of arithmetic.
 #[inline]

@@ -161,6 +161,23 @@ unsafe fn sdot_line<const R: usize, const LANE: i32>(
     }
 }
 
+/// Sixteen quads of activations, a chunk, against as many lines of weights.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn whole_chunk<const R: usize>(sums: &mut [[int32x4_t; 4]; R], panel: &mut *const u8, mut row: *const u8) {
+    // SAFETY: the caller guarantees the lines' 64 bytes each, and 64 bytes of each row.
+    unsafe {
+        if let Ok(four) = <&mut [_; 4]>::try_from(sums.as_mut_slice()) {
+            neon_blocks::sdot_eight(four, panel, &mut row);
+            neon_blocks::sdot_eight(four, panel, &mut row);
+        } else {
+            for _ in 0..4 {
+                four_quads(sums, panel, &mut row);
+            }
+        }
+    }
+}
+
 /// Four quads of activations against as many lines of weights.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
@@ -197,12 +214,10 @@ unsafe fn dots<const R: usize>(
         let mut panel = tile.panels[panel];
         let mut row = rows;
         let (chunks, quads) = (tile.k / CHUNK, tile.k % CHUNK / 4);
-        for chunk in 1..=chunks {
-            for _ in 0..4 {
-                four_quads(&mut sums, &mut panel, &mut row);
-            }
+        for _ in 0..chunks {
+            whole_chunk(&mut sums, &mut panel, row);
             // Perhaps past the last.
-            row = rows.wrapping_add(chunk * tile.chunk_stride);
+            row = row.wrapping_add(tile.chunk_stride);
         }
         for _ in 0..quads / 4 {
             four_quads(&mut sums, &mut panel, &mut row);

@@ -34,6 +34,7 @@ pub(super) unsafe fn add_scaled<const R: usize, const BY_LANE: bool>(
     unsafe {
         let scales = tile.scales.add(if BY_LANE { panel * LANES } else { first });
         let by_lane = [0, 4, 8, 12].map(|lane| if BY_LANE { vld1q_f32(scales.add(lane)) } else { vdupq_n_f32(0.0) });
+        let by_row: [f32; R] = std::array::from_fn(|r| if BY_LANE { 0.0 } else { *scales.add(r) });
         let sums = tile.sums.add(panel * tile.panel_stride + first * LANES);
         for (r, dots) in dots.into_iter().enumerate() {
             for (n, dots) in dots.into_iter().enumerate() {
@@ -41,9 +42,9 @@ pub(super) unsafe fn add_scaled<const R: usize, const BY_LANE: bool>(
                 let result = if BY_LANE {
                     vfmaq_f32(vld1q_f32(sum), dots, by_lane[n])
                 } else if tile.fresh {
-                    vmulq_n_f32(dots, *scales.add(r))
+                    vmulq_n_f32(dots, by_row[r])
                 } else {
-                    vfmaq_n_f32(vld1q_f32(sum), dots, *scales.add(r))
+                    vfmaq_n_f32(vld1q_f32(sum), dots, by_row[r])
                 };
                 vst1q_f32(sum, result);
             }
@@ -110,30 +111,34 @@ unsafe fn store_shifted<const R: usize>(
 /// As [`super::Simd::fma_tile`].
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn fma(tile: &FmaTile) {
-    for panel in 0..if tile.pair { 2 } else { 1 } {
+    let last = usize::from(tile.pair);
+    for panel in 0..=last {
         let mut tile = FmaTile { pair: false, ..*tile };
         tile.panels[0] = tile.panels[panel];
+        let quarters = if panel == last { tile.outputs.div_ceil(4) } else { 4 };
         // SAFETY: the caller's; a panel at a time.
         unsafe {
             tile.sums = tile.sums.add(panel * tile.panel_stride);
-            if tile.half {
-                for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, true>(&tile))
-            } else {
-                for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, false>(&tile))
+            match (quarters, tile.half) {
+                (1, false) => for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, 1, false>(&tile)),
+                (1, true) => for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, 1, true>(&tile)),
+                (2, false) => for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, 2, false>(&tile)),
+                (_, false) => for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, 4, false>(&tile)),
+                (_, true) => for_rows!(tile.count, [1 2 3 4], R => fma_rows::<R, 4, true>(&tile)),
             }
         }
     }
 }
 
-/// A value of each row (lane `LANE` of `x`) by a line of weights.
+/// A value of each row (lane `LANE` of `x`) by the first `N` quarters of a line of weights.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn fma_line<const R: usize, const HALF: bool, const LANE: i32>(
-    sums: &mut [[float32x4_t; 4]; R],
+unsafe fn fma_line<const R: usize, const N: usize, const HALF: bool, const LANE: i32>(
+    sums: &mut [[float32x4_t; N]; R],
     line: *const u8,
     x: &[float32x4_t; R],
 ) {
-    for n in 0..4 {
+    for n in 0..N {
         // SAFETY: the caller guarantees the line's sixteen values.
         let weights = unsafe {
             if HALF {
@@ -148,12 +153,19 @@ unsafe fn fma_line<const R: usize, const HALF: bool, const LANE: i32>(
     }
 }
 
+/// The sums, where they are four rows of four quarters.
+#[inline(always)]
+fn whole_block<const R: usize, const N: usize>(sums: &mut [[float32x4_t; N]; R]) -> Option<&mut [[float32x4_t; 4]; 4]> {
+    sums.as_flattened_mut().as_chunks_mut::<4>().0.try_into().ok()
+}
+
+/// The first `N` quarters of a panel's outputs.
 #[target_feature(enable = "neon")]
-unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
+unsafe fn fma_rows<const R: usize, const N: usize, const HALF: bool>(tile: &FmaTile) {
     // SAFETY: reads the rows' and the panel's values and updates the sums, as `FmaTile` describes.
     unsafe {
         let size = if HALF { 32 } else { 64 };
-        let mut sums = [[vdupq_n_f32(0.0); 4]; R];
+        let mut sums = [[vdupq_n_f32(0.0); N]; R];
         if !tile.fresh {
             for r in 0..R {
                 sums[r] = std::array::from_fn(|n| vld1q_f32(tile.sums.add(r * LANES + n * 4)));
@@ -165,22 +177,29 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
         while left > 0 {
             let mut row = chunk;
             let now = left.min(LANES);
-            for _ in 0..now / 4 {
-                match sums.as_mut_slice().try_into() {
-                    Ok(four) if !HALF => neon_blocks::fmla(four, &mut panel, &mut row),
-                    _ => {
-                        let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_f32(row.add(r * CHUNK).cast()));
-                        fma_line::<R, HALF, 0>(&mut sums, panel, &x);
-                        fma_line::<R, HALF, 1>(&mut sums, panel.add(size), &x);
-                        fma_line::<R, HALF, 2>(&mut sums, panel.add(2 * size), &x);
-                        fma_line::<R, HALF, 3>(&mut sums, panel.add(3 * size), &x);
-                        (panel, row) = (panel.add(4 * size), row.add(16));
-                    }
+            let mut fours = now / 4;
+            if let Some(sums) = whole_block(&mut sums)
+                && !HALF
+            {
+                for _ in 0..fours / 2 {
+                    neon_blocks::fmla_eight(sums, &mut panel, &mut row);
                 }
+                if fours % 2 == 1 {
+                    neon_blocks::fmla(sums, &mut panel, &mut row);
+                }
+                fours = 0;
+            }
+            for _ in 0..fours {
+                let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_f32(row.add(r * CHUNK).cast()));
+                fma_line::<R, N, HALF, 0>(&mut sums, panel, &x);
+                fma_line::<R, N, HALF, 1>(&mut sums, panel.add(size), &x);
+                fma_line::<R, N, HALF, 2>(&mut sums, panel.add(2 * size), &x);
+                fma_line::<R, N, HALF, 3>(&mut sums, panel.add(3 * size), &x);
+                (panel, row) = (panel.add(4 * size), row.add(16));
             }
             for _ in 0..now % 4 {
                 let x: [float32x4_t; R] = std::array::from_fn(|r| vld1q_dup_f32(row.add(r * CHUNK).cast()));
-                fma_line::<R, HALF, 0>(&mut sums, panel, &x);
+                fma_line::<R, N, HALF, 0>(&mut sums, panel, &x);
                 panel = panel.add(size);
                 row = row.add(4);
             }
@@ -188,7 +207,7 @@ unsafe fn fma_rows<const R: usize, const HALF: bool>(tile: &FmaTile) {
             chunk = chunk.add(tile.chunk_stride);
         }
         for r in 0..R {
-            for n in 0..4 {
+            for n in 0..N {
                 vst1q_f32(tile.sums.add(r * LANES + n * 4), sums[r][n]);
             }
         }
