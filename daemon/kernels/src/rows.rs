@@ -203,7 +203,7 @@ impl SimdFn for Quantize<'_> {
 
 /// `scalar::rows::quantize_row` at a level.
 #[inline(always)]
-pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
+fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     let (whole, rest) = x.as_chunks::<LANES>();
     let mut max = simd.splat(0.0);
     for x in whole {
@@ -212,13 +212,19 @@ pub(crate) fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     if !rest.is_empty() {
         max = simd.max_magnitude(simd.load(rest), max);
     }
+    quantize_by(simd, x, max, q)
+}
+
+/// The same where the greatest magnitude of each lane is known.
+#[inline(always)]
+pub(crate) fn quantize_by<S: Simd>(simd: S, x: &[f32], max: S::F, q: &mut [i8]) -> f32 {
     let max = simd.fold_max(max);
     if max < TINY {
         q.fill(0);
         return 0.0;
     }
     let inverse = simd.splat(127.0 / max);
-    let (whole_q, rest_q) = q.as_chunks_mut::<LANES>();
+    let ((whole, rest), (whole_q, rest_q)) = (x.as_chunks::<LANES>(), q.as_chunks_mut::<LANES>());
     for (q, x) in whole_q.iter_mut().zip(whole) {
         simd.store_i8(simd.mul(simd.load(x), inverse), q);
     }

@@ -1,18 +1,17 @@
 //! Group and layer normalisation, with SiLU and quantization fused in.
 
 mod sums;
+mod vector;
 
 use rayon::prelude::*;
 
 pub use self::sums::{GroupSums, MadeRow};
+use self::vector::{FromF16, FromF32, InPlace, Left, RowEnd, TOGETHER, ToInt8, layer_norms, scale_shift_rows};
 use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
-use crate::rows::{BATCH, FloatRows, ToSingle, quantize_row};
+use crate::rows::{BATCH, FloatRows, ToSingle};
 use crate::scalar;
-use crate::simd::{LANES, Simd, SimdFn, at_level, math};
-
-/// Rows that a layer norm takes at once.
-const TOGETHER: usize = 4;
+use crate::simd::{Simd, SimdFn, at_level};
 
 /// Where a norm's result goes.
 #[derive(Debug)]
@@ -70,126 +69,29 @@ impl Norm<'_> {
         }
     }
 
-    /// Normalises the rows of `x` into `out`.
+    /// Normalises the rows of `x` into `out`, or those of `out`.
     #[inline(always)]
-    fn rows<S: Simd>(&self, simd: S, x: FloatRows, out: &mut [f32]) {
-        match x {
-            FloatRows::F32(x) => self.vector(simd, Some(x), out),
-            FloatRows::F16(x, unit) => {
+    fn rows<S: Simd>(&self, simd: S, x: Option<FloatRows>, out: &mut [f32], end: &mut impl RowEnd) {
+        match (*self, x) {
+            (Norm::Scaled { scale, shift, silu }, None) => {
+                scale_shift_rows(simd, InPlace, out, (scale, shift, silu), end);
+            }
+            (Norm::Scaled { scale, shift, silu }, Some(FloatRows::F32(x))) => {
+                scale_shift_rows(simd, FromF32(x), out, (scale, shift, silu), end);
+            }
+            (Norm::Scaled { scale, shift, silu }, Some(FloatRows::F16(x, unit))) => {
+                scale_shift_rows(simd, FromF16(x, unit), out, (scale, shift, silu), end);
+            }
+            (Norm::Layer { gamma, beta, eps }, Some(FloatRows::F16(x, unit))) => {
                 ToSingle { x, unit, out }.call(simd);
-                self.vector(simd, None, out);
+                layer_norms(simd, None, out, (gamma, beta, eps), end);
             }
-        }
-    }
-
-    /// Normalises the rows of `out`, or those of `x` into it.
-    #[inline(always)]
-    fn vector<S: Simd>(&self, simd: S, x: Option<&[f32]>, out: &mut [f32]) {
-        match *self {
-            Norm::Scaled { scale, shift, silu } => {
-                for (r, out) in out.chunks_exact_mut(scale.len()).enumerate() {
-                    scale_shift(simd, x.map(|x| &x[r * scale.len()..]), out, (scale, shift), silu);
-                }
+            (Norm::Layer { gamma, beta, eps }, Some(FloatRows::F32(x))) => {
+                layer_norms(simd, Some(x), out, (gamma, beta, eps), end);
             }
-            Norm::Layer { gamma, beta, eps } => {
-                let channels = gamma.len();
-                let together = out.len() / channels / TOGETHER * TOGETHER * channels;
-                let (whole, rest) = out.split_at_mut(together);
-                for (i, rows) in whole.chunks_exact_mut(TOGETHER * channels).enumerate() {
-                    let x = x.map(|x| &x[i * TOGETHER * channels..]);
-                    layer_norm_rows::<S, TOGETHER>(simd, x, rows, (gamma, beta), eps);
-                }
-                for (i, row) in rest.chunks_exact_mut(channels).enumerate() {
-                    let x = x.map(|x| &x[together + i * channels..]);
-                    layer_norm_rows::<S, 1>(simd, x, row, (gamma, beta), eps);
-                }
-            }
+            (Norm::Layer { gamma, beta, eps }, None) => layer_norms(simd, None, out, (gamma, beta, eps), end),
         }
     }
-}
-
-/// [`scalar::norm::scale_shift`] of the row `out`, or of one that begins `x`.
-#[inline(always)]
-fn scale_shift<S: Simd>(simd: S, x: Option<&[f32]>, out: &mut [f32], (scale, shift): (&[f32], &[f32]), silu: bool) {
-    let of_channels = scale.as_chunks::<LANES>().0.iter().zip(shift.as_chunks::<LANES>().0);
-    for (i, (scale, shift)) in of_channels.enumerate() {
-        let x = simd.load(line(x.unwrap_or(out), i * LANES));
-        let y = simd.fma(x, simd.load(scale), simd.load(shift));
-        simd.store(if silu { math::silu(simd, y) } else { y }, line_mut(out, i * LANES));
-    }
-    let whole = out.len() / LANES * LANES;
-    if whole < out.len() {
-        let rest = whole..out.len();
-        let x = simd.load(&x.unwrap_or(out)[rest.clone()]);
-        let y = simd.fma(x, simd.load(&scale[rest.clone()]), simd.load(&shift[rest.clone()]));
-        simd.store(if silu { math::silu(simd, y) } else { y }, &mut out[rest]);
-    }
-}
-
-/// Layer normalisation of `R` rows at once: a row's sums are one chain of additions, so that a single row would wait for each.
-#[inline(always)]
-fn layer_norm_rows<S: Simd, const R: usize>(
-    simd: S,
-    x: Option<&[f32]>,
-    out: &mut [f32],
-    (gamma, beta): (&[f32], &[f32]),
-    eps: f32,
-) {
-    let channels = gamma.len();
-    let n = channels as f32;
-    let whole = channels / LANES * LANES;
-    let rest = |r: usize| r * channels + whole..(r + 1) * channels;
-    let mut sums = [simd.splat(0.0); R];
-    for first in (0..whole).step_by(LANES) {
-        for (r, sum) in sums.iter_mut().enumerate() {
-            *sum = simd.add(*sum, simd.load(line(x.unwrap_or(out), r * channels + first)));
-        }
-    }
-    let mut means = sums;
-    for (r, mean) in means.iter_mut().enumerate() {
-        let sum = if whole < channels { simd.add(*mean, simd.load(&x.unwrap_or(out)[rest(r)])) } else { *mean };
-        *mean = simd.splat(simd.fold(sum) / n);
-    }
-    let mut squares = [simd.splat(0.0); R];
-    for first in (0..whole).step_by(LANES) {
-        for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
-            let d = simd.sub(simd.load(line(x.unwrap_or(out), r * channels + first)), mean);
-            *square = simd.fma(d, d, *square);
-        }
-    }
-    if whole < channels {
-        for (r, (square, mean)) in squares.iter_mut().zip(means).enumerate() {
-            let mut d = [0.0; LANES];
-            simd.store(simd.sub(simd.load(&x.unwrap_or(out)[rest(r)]), mean), &mut d[..channels - whole]);
-            let d = simd.load(&d);
-            *square = simd.fma(d, d, *square);
-        }
-    }
-    for (r, (square, mean)) in squares.into_iter().zip(means).enumerate() {
-        let inverse = simd.splat(scalar::norm::inverse_deviation(simd.fold(square), n, eps));
-        let of_channels = gamma.as_chunks::<LANES>().0.iter().zip(beta.as_chunks::<LANES>().0);
-        for (i, (gamma, beta)) in of_channels.enumerate() {
-            let at = r * channels + i * LANES;
-            let d = simd.mul(simd.sub(simd.load(line(x.unwrap_or(out), at)), mean), inverse);
-            simd.store(simd.fma(d, simd.load(gamma), simd.load(beta)), line_mut(out, at));
-        }
-        if whole < channels {
-            let d = simd.mul(simd.sub(simd.load(&x.unwrap_or(out)[rest(r)]), mean), inverse);
-            simd.store(simd.fma(d, simd.load(&gamma[whole..]), simd.load(&beta[whole..])), &mut out[rest(r)]);
-        }
-    }
-}
-
-/// Sixteen values from `at` on. Of an array the compiler knows the length, of a slice of sixteen it asks for it.
-#[inline(always)]
-fn line(values: &[f32], at: usize) -> &[f32; LANES] {
-    values[at..].first_chunk().expect("sixteen values")
-}
-
-/// [`line`] to be written.
-#[inline(always)]
-fn line_mut(values: &mut [f32], at: usize) -> &mut [f32; LANES] {
-    values[at..].first_chunk_mut().expect("sixteen values")
 }
 
 impl Level {
@@ -261,10 +163,7 @@ impl SimdFn for NormRows<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        match self.x {
-            Some(x) => self.norm.rows(simd, x, self.out),
-            None => self.norm.vector(simd, None, self.out),
-        }
+        self.norm.rows(simd, self.x, self.out, &mut Left);
     }
 }
 
@@ -297,12 +196,8 @@ impl SimdFn for Quantized<'_> {
         let some = self.rows.len();
         let parts = self.q.chunks_mut(some).zip(self.scale.chunks_mut(some / self.channels)).enumerate();
         for (n, (q, scale)) in parts {
-            let rows = &mut self.rows[..q.len()];
-            self.norm.rows(simd, self.x.part(n * some..n * some + q.len()), rows);
-            let rows = rows.chunks_exact(self.channels).zip(q.chunks_exact_mut(self.channels));
-            for ((row, q), scale) in rows.zip(scale) {
-                *scale = quantize_row(simd, row, q);
-            }
+            let (x, rows) = (self.x.part(n * some..n * some + q.len()), &mut self.rows[..q.len()]);
+            self.norm.rows(simd, Some(x), rows, &mut ToInt8 { q, scale });
         }
     }
 }

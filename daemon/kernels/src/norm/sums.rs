@@ -71,14 +71,19 @@ impl GroupSums {
         assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups in {channels} channels");
         let size = channels / groups;
         let count = (self.pixels * size) as f64;
-        let group = |c: usize| {
-            let range = c / size * size..(c / size + 1) * size;
-            let mean = self.sums[range.clone()].iter().sum::<f64>() / count;
-            let variance = self.squares[range].iter().sum::<f64>() / count - mean * mean;
-            let scale = f64::from(gamma[c]) / (variance.max(0.0) + f64::from(eps)).sqrt();
-            (scale as f32, (f64::from(beta[c]) - mean * scale) as f32)
-        };
-        (0..channels).map(group).unzip()
+        let (mut scales, mut shifts) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
+        for first in (0..channels).step_by(size) {
+            let group = first..first + size;
+            let mean = self.sums[group.clone()].iter().sum::<f64>() / count;
+            let variance = self.squares[group.clone()].iter().sum::<f64>() / count - mean * mean;
+            let deviation = (variance.max(0.0) + f64::from(eps)).sqrt();
+            for (gamma, beta) in gamma[group.clone()].iter().zip(&beta[group]) {
+                let scale = f64::from(*gamma) / deviation;
+                scales.push(scale as f32);
+                shifts.push((f64::from(*beta) - mean * scale) as f32);
+            }
+        }
+        (scales, shifts)
     }
 }
 
@@ -162,9 +167,6 @@ impl SimdFn for FinishRow<'_> {
     }
 }
 
-/// Channels that are summed at a time: neighbouring cache lines, whose sums stay in registers.
-const COLUMNS: usize = 64;
-
 /// Adds pixels of a row to its sums; plain loops over a few channels at a time, which the compiler turns into the level's
 /// f64 vectors.
 struct RowSums<'a> {
@@ -212,9 +214,9 @@ impl SimdFn for RowSums<'_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, _: S) {
         let channels = self.sums.len();
-        let whole = channels / COLUMNS * COLUMNS;
-        for first in (0..whole).step_by(COLUMNS) {
-            self.columns::<COLUMNS>(first);
+        let whole = if S::MANY_SUMS { channels / (4 * LANES) * (4 * LANES) } else { 0 };
+        for first in (0..whole).step_by(4 * LANES) {
+            self.columns::<{ 4 * LANES }>(first);
         }
         for first in (whole..channels).step_by(LANES) {
             self.columns::<LANES>(first);

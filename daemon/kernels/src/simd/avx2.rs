@@ -122,6 +122,7 @@ impl Simd for Avx2 {
     type Words = [__m256i; 2];
     const ROWS: usize = avx2_tiles::ROWS;
     const FLIP: u8 = 0;
+    const MANY_SUMS: bool = false;
 
     #[inline(always)]
     fn run<W: SimdFn>(self, function: W) -> W::Output {

@@ -129,6 +129,7 @@ impl Simd for Avx512 {
     type Words = __m512i;
     const ROWS: usize = avx512_tiles::ROWS;
     const FLIP: u8 = 0x80;
+    const MANY_SUMS: bool = true;
 
     #[inline(always)]
     fn run<W: SimdFn>(self, function: W) -> W::Output {

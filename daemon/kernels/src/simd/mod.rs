@@ -118,6 +118,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
     const FLIP: u8;
+    /// Whether 64 f64 sums, and as many of squares, stay in registers.
+    const MANY_SUMS: bool;
 
     /// Runs `function` compiled for the level.
     fn run<F: SimdFn>(self, function: F) -> F::Output;

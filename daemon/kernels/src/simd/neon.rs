@@ -119,6 +119,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     type Words = [int16x8_t; 4];
     const ROWS: usize = 4;
     const FLIP: u8 = 0;
+    const MANY_SUMS: bool = false;
 
     #[inline(always)]
     fn run<W: SimdFn>(self, function: W) -> W::Output {
