@@ -15,11 +15,10 @@ use diffused_kernels::Panels;
 use diffused_kernels::pack::Layout;
 
 pub(crate) use crate::bundle::{WeightEntry, WeightShape as Shape, WeightsFile};
-pub(crate) use block::Block;
+use block::Block;
 use stream::{BUFFERS, GroupRead, Stream};
 
 use crate::bundle::Source;
-use crate::cancel;
 use crate::error::{Error, Result};
 
 /// Which weights of a network stay in memory, and how far the others are read ahead.
@@ -67,15 +66,14 @@ impl Keep {
 /// A matrix in memory.
 pub(crate) struct Matrix {
     layout: Layout,
-    /// All of its panels, as many in each block as the file has there.
-    blocks: Vec<Block>,
+    /// All of its panels.
+    bytes: Block,
 }
 
 impl Matrix {
     /// Hands the panels to `compute`.
     pub(crate) fn panels(&self, compute: impl FnOnce(&Panels)) {
-        let blocks: Vec<&[u8]> = self.blocks.iter().map(|block| &**block).collect();
-        compute(&Panels { layout: self.layout, blocks: &blocks, first: 0 });
+        compute(&Panels { layout: self.layout, blocks: &[&self.bytes], first: 0 });
     }
 }
 
@@ -151,7 +149,7 @@ impl Weights {
         let mut done = 0;
         while done < entry.blocks() {
             let (blocks, group) = stream.next(name, done)?;
-            compute(&Panels { layout, blocks: &group.blocks(), first: entry.first_unit(done) });
+            compute(&Panels { layout, blocks: &[&group], first: entry.first_unit(done) });
             stream.recycle(group);
             done = blocks.end;
         }
@@ -165,13 +163,14 @@ impl Weights {
         }
         let (entry, layout) = self.matrix_entry(name)?;
         let stream = self.stream(name)?;
-        let mut blocks = Vec::with_capacity(entry.blocks());
-        while blocks.len() < entry.blocks() {
-            let (_, group) = stream.next(name, blocks.len())?;
-            blocks.extend(group.copies());
+        let (mut bytes, mut done) = (Block::with_room(entry.bytes()), 0);
+        while done < entry.blocks() {
+            let (blocks, group) = stream.next(name, done)?;
+            bytes.add(&group);
             stream.recycle(group);
+            done = blocks.end;
         }
-        Ok(self.keep(name, Matrix { layout, blocks }))
+        Ok(self.keep(name, Matrix { layout, bytes }))
     }
 
     fn stream(&self, name: &str) -> Result<&Stream> {
@@ -193,14 +192,9 @@ impl Weights {
             return Ok(matrix.clone());
         }
         let (entry, layout) = self.matrix_entry(name)?;
-        let read = |index| {
-            cancel::check()?;
-            let mut block = Block::default();
-            block.read(&self.file, name, index)?;
-            Ok(block)
-        };
-        let blocks = (0..entry.blocks()).map(read).collect::<Result<_>>()?;
-        Ok(self.keep(name, Matrix { layout, blocks }))
+        let mut bytes = Block::default();
+        bytes.read(&self.file, name, 0..entry.blocks())?;
+        Ok(self.keep(name, Matrix { layout, bytes }))
     }
 
     fn matrix_entry(&self, name: &str) -> Result<(&WeightEntry, Layout)> {

@@ -1,9 +1,9 @@
 //! The program's heap: large blocks come back to the system when a stage is over, and are used again until then.
 //!
 //! glibc returns freed memory too late (32 MiB a block, an arena for each thread) or too early: mapping and unmapping
-//! every activation cost a fifth of a step's time in page faults. [`Heap`] keeps freed large blocks for the next request of
-//! the same size, but never more than is free below the most that was in use at once: so it does not raise the process's
-//! peak, whatever comes and goes.
+//! every activation cost a fifth of a step's time in page faults. [`Heap`] keeps freed large blocks for the next requests,
+//! joined with free neighbours and cut to size, but never more than is free below the most that was in use at once: so it
+//! does not raise the process's peak, whatever comes and goes.
 //!
 //! A program declares [`Heap`] as its `#[global_allocator]`, calls [`configure_malloc`] first in `main`, and [`trim`] whenever
 //! much of its memory has become free for a while.
@@ -31,6 +31,8 @@ const MAPPED: usize = 64 << 10;
 const TRIMMED: usize = 256 << 10;
 /// Free blocks that are kept at most.
 const KEPT: usize = 64;
+/// Whether blocks are cut and joined: Miri's system frees a block only as a whole.
+const CUTS: bool = !cfg!(miri);
 
 /// The allocator; a program declares it as its `#[global_allocator]`.
 #[derive(Debug)]
@@ -51,6 +53,41 @@ struct FreeBlock {
 
 impl FreeBlock {
     const NONE: FreeBlock = FreeBlock { address: null_mut(), size: 0, stamp: 0 };
+
+    /// Takes the first `size` bytes away.
+    fn cut_front(&mut self, size: usize) -> *mut u8 {
+        let front = self.address;
+        *self = match self.size - size {
+            0 => FreeBlock::NONE,
+            rest => FreeBlock { address: front.wrapping_add(size), size: rest, ..*self },
+        };
+        front
+    }
+
+    /// Takes at least `least` bytes away at the end, all where there are no more, and says which: so that what stays ends with a
+    /// huge page, which the system would have to split otherwise.
+    fn cut_back(&mut self, least: usize) -> (*mut u8, usize) {
+        let end = self.address.addr() + self.size;
+        let cut = end.saturating_sub(least) / pages::huge_page() * pages::huge_page();
+        let FreeBlock { address, size, .. } = *self;
+        if !CUTS || cut <= address.addr() {
+            *self = FreeBlock::NONE;
+            return (address, size);
+        }
+        self.size = cut - address.addr();
+        (address.wrapping_add(self.size), size - self.size)
+    }
+
+    /// Takes `other` over if it lies directly before or behind.
+    fn join(&mut self, other: &mut FreeBlock) {
+        let ends = |block: &FreeBlock| block.address.wrapping_add(block.size);
+        if other.size == 0 || ends(other) != self.address && ends(self) != other.address {
+            return;
+        }
+        self.address = self.address.min(other.address);
+        self.size += other.size;
+        *other = FreeBlock::NONE;
+    }
 }
 
 struct Cache {
@@ -98,7 +135,7 @@ impl Cache {
         self.in_use = self.in_use.saturating_add(size);
         self.peak = self.peak.max(self.in_use);
         while self.free > self.peak - self.in_use {
-            self.release_oldest();
+            self.release_oldest(self.free - (self.peak - self.in_use));
         }
     }
 
@@ -107,12 +144,12 @@ impl Cache {
         self.in_use = self.in_use.saturating_sub(size);
     }
 
-    /// A block of this size, kept or new, counted as in use; null, and nothing counted, if the system has no more. The second: it
-    /// is new, and its bytes are zero.
+    /// A block of this size, cut off the smallest kept one that has it or new, counted as in use; null, and nothing counted, if
+    /// the system has no more. The second: it is new, and its bytes are zero.
     fn take(&mut self, size: usize) -> (*mut u8, bool) {
-        if let Some(block) = self.kept.iter_mut().find(|block| block.size == size) {
-            let address = block.address;
-            *block = FreeBlock::NONE;
+        let fits = |block: &&mut FreeBlock| block.size == size || CUTS && block.size > size;
+        if let Some(block) = self.kept.iter_mut().filter(fits).min_by_key(|block| block.size) {
+            let address = block.cut_front(size);
             self.free -= size;
             self.count(size);
             return (address, false);
@@ -124,26 +161,31 @@ impl Cache {
         (address, true)
     }
 
-    /// Keeps a block that the program frees: what is in use and what is kept are together what they were before.
+    /// Keeps a block that the program frees, joined with its neighbours: what is in use and what is kept are together what
+    /// they were before.
     fn keep(&mut self, address: *mut u8, size: usize) {
         self.forget(size);
-        if self.kept.iter().all(|block| block.size != 0) {
-            self.release_oldest();
-        }
         self.clock += 1;
+        let mut block = FreeBlock { address, size, stamp: self.clock };
+        for other in self.kept.iter_mut().filter(|_| CUTS) {
+            block.join(other);
+        }
+        if self.kept.iter().all(|block| block.size != 0) {
+            self.release_oldest(usize::MAX);
+        }
         if let Some(place) = self.kept.iter_mut().find(|block| block.size == 0) {
-            *place = FreeBlock { address, size, stamp: self.clock };
+            *place = block;
             self.free += size;
         }
     }
 
-    /// Gives the block that was kept longest back to the system.
-    fn release_oldest(&mut self) {
+    /// Gives at least `least` bytes of the block that was kept longest back to the system, or all of it.
+    fn release_oldest(&mut self, least: usize) {
         let kept = self.kept.iter_mut().filter(|block| block.size != 0);
         let Some(oldest) = kept.min_by_key(|block| block.stamp) else { return };
-        let FreeBlock { address, size, .. } = std::mem::replace(oldest, FreeBlock::NONE);
+        let (address, size) = oldest.cut_back(least);
         self.free -= size;
-        // SAFETY: the block was mapped, and nobody else knows of it.
+        // SAFETY: the pages were mapped, and nobody else knows of them.
         unsafe { pages::unmap(address, size) };
     }
 }
@@ -230,7 +272,7 @@ pub fn trim() {
     program::release();
     let mut cache = cache();
     while cache.free > 0 {
-        cache.release_oldest();
+        cache.release_oldest(usize::MAX);
     }
     cache.peak = cache.in_use;
     drop(cache);
@@ -288,10 +330,53 @@ mod tests {
             assert_eq!(figures(), (0, 3 * BLOCK, 3 * BLOCK));
 
             let large = Heap.alloc(layout(2 * BLOCK + GRAIN));
-            assert_eq!(figures(), (2 * BLOCK + GRAIN, 0, 3 * BLOCK), "room is made, the oldest goes first");
+            let (in_use, free, peak) = figures();
+            assert_eq!((in_use, peak), (2 * BLOCK + GRAIN, 3 * BLOCK));
+            assert!(free <= peak - in_use, "room is made: {free} are kept");
             Heap.dealloc(large, layout(2 * BLOCK + GRAIN));
             let small = Heap.realloc(Heap.alloc(layout(100)), layout(100), 200);
             Heap.dealloc(small, layout(200));
+        });
+    }
+
+    /// A request is cut off a larger block, and what is free again is joined.
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri's system frees a block only as a whole")]
+    fn blocks_are_cut_and_joined() {
+        // SAFETY: every block is written within its size, and freed once with its layout.
+        alone(|| unsafe {
+            let whole = Heap.alloc(layout(3 * BLOCK));
+            for order in [[0, 1, 2], [2, 0, 1], [0, 2, 1]] {
+                Heap.dealloc(whole, layout(3 * BLOCK));
+                let parts = [0, 1, 2].map(|_| Heap.alloc(layout(BLOCK)));
+                assert_eq!(parts, [0, 1, 2].map(|part| whole.wrapping_add(part * BLOCK)));
+                parts.iter().for_each(|part| part.write_bytes(7, BLOCK));
+                order.into_iter().for_each(|part| Heap.dealloc(parts[part], layout(BLOCK)));
+                assert_eq!(figures(), (0, 3 * BLOCK, 3 * BLOCK));
+                assert_eq!(Heap.alloc_zeroed(layout(3 * BLOCK)), whole);
+                assert!((0..3 * BLOCK).step_by(97).all(|i| *whole.add(i) == 0));
+            }
+            Heap.dealloc(whole, layout(3 * BLOCK));
+        });
+    }
+
+    /// Where no free block is large enough, the oldest make room: whole ones, and the last to the end of a huge page.
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri's system frees a block only as a whole")]
+    fn no_more_is_given_back_than_makes_room() {
+        let huge = pages::huge_page();
+        // SAFETY: every block is written within its size, and freed once with its layout.
+        alone(|| unsafe {
+            let [first, held, last] = [4 * huge, huge, 4 * huge].map(|size| Heap.alloc(layout(size)));
+            Heap.dealloc(first, layout(4 * huge));
+            Heap.dealloc(last, layout(4 * huge));
+            let large = Heap.alloc(layout(5 * huge - GRAIN));
+            assert_eq!(figures(), (6 * huge - GRAIN, 3 * huge, 9 * huge));
+            assert_eq!(Heap.alloc(layout(3 * huge)), last);
+            last.write_bytes(7, 3 * huge);
+            for (block, size) in [(held, huge), (large, 5 * huge - GRAIN), (last, 3 * huge)] {
+                Heap.dealloc(block, layout(size));
+            }
         });
     }
 

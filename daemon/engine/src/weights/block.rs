@@ -1,14 +1,15 @@
-//! Buffers that start on a cache line, as the kernels' loads like it, and that can be filled again and again.
+//! Bytes of weights that start on a cache line, as the kernels' loads like it.
 
 use std::ops::{Deref, DerefMut, Range};
 
 use crate::bundle::WeightsFile;
+use crate::cancel;
 use crate::error::Result;
 
 /// Alignment of a block's first byte.
 const LINE: usize = 64;
 
-/// Bytes aligned to a cache line.
+/// Bytes that start on a cache line.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     storage: Vec<u8>,
@@ -17,63 +18,42 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// An empty one with room for `len` bytes.
+    pub(super) fn with_room(len: usize) -> Block {
+        let mut storage: Vec<u8> = Vec::with_capacity(len + LINE);
+        let start = storage.as_ptr().align_offset(LINE).min(LINE);
+        storage.resize(start, 0);
+        Block { storage, start, len: 0 }
+    }
+
+    /// Adds `bytes`, for which it was made with room.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.storage.truncate(self.start + self.len);
+        self.storage.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
     /// Makes room for `len` bytes, whose content is whatever was there.
-    pub(crate) fn resize(&mut self, len: usize) {
-        if self.storage.len() < len + LINE {
+    fn resize(&mut self, len: usize) {
+        if self.storage.len() < self.start + len {
             self.storage = vec![0; len + LINE];
             self.start = self.storage.as_ptr().align_offset(LINE).min(LINE);
         }
         self.len = len;
     }
 
-    /// Reads block `index` of tensor `name` and checks it.
-    pub(super) fn read(&mut self, file: &WeightsFile, name: &str, index: usize) -> Result<()> {
-        self.resize(file.entry(name)?.block_len(index));
-        file.read_block(name, index, self)
-    }
-
-    /// A copy of these bytes in no more memory than they need.
-    fn copy_of(bytes: &[u8]) -> Block {
-        let mut copy = Block::default();
-        copy.resize(bytes.len());
-        copy.copy_from_slice(bytes);
-        copy
-    }
-}
-
-/// Some blocks of a tensor that follow each other in it, in one buffer.
-#[derive(Debug, Default)]
-pub(super) struct BlockGroup {
-    bytes: Block,
-    /// Where each block lies; each starts on a cache line.
-    places: Vec<Range<usize>>,
-}
-
-impl BlockGroup {
-    /// Reads these blocks of tensor `name` and checks them.
+    /// Reads these blocks of tensor `name`, which follow each other in it, and checks them.
     pub(super) fn read(&mut self, file: &WeightsFile, name: &str, blocks: Range<usize>) -> Result<()> {
         let entry = file.entry(name)?;
-        self.places.clear();
-        let mut end = 0;
-        for index in blocks.clone() {
-            let start = usize::next_multiple_of(end, LINE);
-            end = start + entry.block_len(index);
-            self.places.push(start..end);
+        self.resize(blocks.clone().map(|index| entry.block_len(index)).sum());
+        let mut rest = &mut **self;
+        for index in blocks {
+            cancel::check()?;
+            let (block, after) = rest.split_at_mut(entry.block_len(index));
+            file.read_block(name, index, block)?;
+            rest = after;
         }
-        self.bytes.resize(end);
-        blocks
-            .zip(&self.places)
-            .try_for_each(|(index, place)| file.read_block(name, index, &mut self.bytes[place.clone()]))
-    }
-
-    /// The blocks' bytes.
-    pub(super) fn blocks(&self) -> Vec<&[u8]> {
-        self.places.iter().map(|place| &self.bytes[place.clone()]).collect()
-    }
-
-    /// A copy of each block.
-    pub(super) fn copies(&self) -> impl Iterator<Item = Block> {
-        self.places.iter().map(|place| Block::copy_of(&self.bytes[place.clone()]))
+        Ok(())
     }
 }
 
@@ -105,9 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_bytes_and_no_more() {
-        let copy = Block::copy_of(&[1, 2, 3]);
-        assert_eq!(*copy, [1, 2, 3]);
-        assert_eq!(copy.storage.len(), 3 + LINE);
+    fn what_is_added_follows_in_the_room_there_is() {
+        let mut block = Block::with_room(5);
+        let first = block.as_ptr();
+        block.add(&[1, 2, 3]);
+        block.add(&[4, 5]);
+        assert_eq!(*block, [1, 2, 3, 4, 5]);
+        assert_eq!((block.as_ptr(), block.storage.capacity()), (first, 5 + LINE));
+        assert_eq!(first.align_offset(LINE), 0);
     }
 }

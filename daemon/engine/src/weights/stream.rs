@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::WeightsFile;
-use super::block::BlockGroup;
+use super::block::Block;
 use crate::cancel;
 use crate::error::{Error, Result};
 
@@ -27,8 +27,8 @@ pub(super) struct GroupRead {
 
 /// Blocks that arrive in the order of the reads.
 pub(super) struct Stream {
-    empty: Option<Sender<BlockGroup>>,
-    filled: Receiver<(GroupRead, Result<BlockGroup>)>,
+    empty: Option<Sender<Block>>,
+    filled: Receiver<(GroupRead, Result<Block>)>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -40,10 +40,10 @@ impl Stream {
         rest: Vec<GroupRead>,
         repeats: usize,
     ) -> Result<Stream> {
-        let (empty, empties) = channel::<BlockGroup>();
+        let (empty, empties) = channel::<Block>();
         let (fill, filled) = channel();
         for _ in 0..BUFFERS {
-            empty.send(BlockGroup::default()).expect("the receiver is held above");
+            empty.send(Block::default()).expect("the receiver is held above");
         }
         let read_all = move || {
             for read in first.into_iter().chain((0..repeats).flat_map(|_| rest.clone())) {
@@ -62,7 +62,7 @@ impl Stream {
 
     /// The next blocks, of `name` from block `first` on, and which they are. A slow disk has seconds of work in a matrix, so that
     /// this can be cancelled before each buffer.
-    pub(super) fn next(&self, name: &str, first: usize) -> Result<(Range<usize>, BlockGroup)> {
+    pub(super) fn next(&self, name: &str, first: usize) -> Result<(Range<usize>, Block)> {
         cancel::check()?;
         let Ok((read, group)) = self.filled.recv() else {
             return Err(Error::Internal(format!("{name}, block {first}, is not in the plan's order")));
@@ -76,7 +76,7 @@ impl Stream {
     }
 
     /// Gives a buffer back to be filled again.
-    pub(super) fn recycle(&self, group: BlockGroup) {
+    pub(super) fn recycle(&self, group: Block) {
         if let Some(empty) = &self.empty {
             // The thread may already have read everything.
             let _ = empty.send(group);
