@@ -8,6 +8,8 @@ use super::{RowNode, Segment};
 /// What a pass holds beside the results that are stored between passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PassMemory {
+    /// Rows of a strip.
+    pub(super) height: usize,
     /// For each node, the rows that its window holds at most; 0 for a node without a window.
     pub(super) windows: Vec<usize>,
     /// For the rows that a step makes only to store them.
@@ -53,6 +55,7 @@ impl PassMemory {
         // Without steps the pass only sums up a result that is stored already.
         let summed = if steps.is_empty() { height } else { 0 };
         PassMemory {
+            height,
             windows: window_rows(segment, pass, steps),
             unwindowed: most(unwindowed),
             copy: most(copied).max(RowRoom::of(&segment.nodes[pass.target], summed)),

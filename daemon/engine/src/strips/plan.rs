@@ -7,8 +7,8 @@ use super::memory::{PassKind, PassMemory, Steady, StoredBytes};
 use super::passes::{Pass, passes};
 use super::steps::steps;
 
-/// Strip heights that are tried, in rows of a pass's target.
-const HEIGHTS: [usize; 4] = [32, 16, 8, 4];
+/// Strip heights that are tried for a pass, in rows of its target.
+const HEIGHTS: [usize; 7] = [32, 24, 16, 12, 8, 6, 4];
 /// The strip height that is left where none of them fits.
 const LOWEST: usize = 2;
 /// How close `smallest` comes, bytes.
@@ -21,8 +21,6 @@ const PARTS: usize = 16;
 pub(crate) struct StripPlan {
     /// The passes in order, with their buffers.
     pub(super) passes: Vec<(Pass, PassMemory)>,
-    /// Rows of a strip.
-    pub(super) height: usize,
     /// Bytes held at the worst moment, the segment's input and result included.
     pub(crate) peak: usize,
     /// Multiply-adds of all passes.
@@ -31,12 +29,13 @@ pub(crate) struct StripPlan {
 
 impl StripPlan {
     fn new(segment: &Segment, choice: Choice) -> StripPlan {
-        let Choice { stored, height, peak, macs, .. } = choice;
-        let with_memory = |pass: Pass| {
+        let Choice { stored, heights, peak, macs, .. } = choice;
+        let with_memory = |(pass, height): (Pass, usize)| {
             let memory = PassMemory::new(segment, &pass, &steps(segment, &pass, height, usize::MAX), height);
             (pass, memory)
         };
-        StripPlan { passes: passes(segment, &stored).into_iter().map(with_memory).collect(), height, peak, macs }
+        let passes = passes(segment, &stored).into_iter().zip(heights).map(with_memory).collect();
+        StripPlan { passes, peak, macs }
     }
 }
 
@@ -60,8 +59,8 @@ pub(crate) fn smallest(segment: &Segment) -> StripPlan {
 struct Choice {
     /// The rows of each node that are stored between passes: those before this one.
     stored: Vec<usize>,
-    /// Rows of a strip.
-    height: usize,
+    /// Rows of a strip of each pass.
+    heights: Vec<usize>,
     /// Bytes held at the worst moment.
     peak: usize,
     /// Multiply-adds of all passes.
@@ -200,15 +199,21 @@ impl<'a> Search<'a> {
         let macs = passes.iter().map(|pass| pass_macs(self.segment, pass)).sum();
         let peaks = self.peaks(&passes, LOWEST);
         let excess = peaks.iter().map(|peak| peak.saturating_sub(budget)).sum();
-        Choice { stored, height: LOWEST, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
+        let heights = vec![LOWEST; passes.len()];
+        Choice { stored, heights, peak: peaks.into_iter().max().unwrap_or(0), macs, excess }
     }
 
-    /// The same with the highest strips within `budget`, if there are any.
-    fn highest(&mut self, choice: Choice, budget: usize) -> Choice {
+    /// The same with the highest strips within `budget`, of each pass for itself.
+    fn highest(&mut self, mut choice: Choice, budget: usize) -> Choice {
         let passes = passes(self.segment, &choice.stored);
-        let mut of = |height| Some((height, self.peaks(&passes, height).into_iter().max()?));
-        let higher = HEIGHTS.into_iter().filter_map(&mut of).find(|(_, peak)| *peak <= budget);
-        higher.map_or(choice.clone(), |(height, peak)| Choice { height, peak, ..choice })
+        let mut peaks = self.peaks(&passes, LOWEST);
+        for height in HEIGHTS.into_iter().rev() {
+            let higher = self.peaks(&passes, height).into_iter().zip(&mut choice.heights).zip(&mut peaks);
+            for ((higher, chosen), peak) in higher.filter(|((higher, _), _)| *higher <= budget) {
+                (*chosen, *peak) = (height, higher);
+            }
+        }
+        Choice { peak: peaks.into_iter().max().unwrap_or(0), ..choice }
     }
 
     /// Bytes held at the worst moment of each pass.
@@ -290,7 +295,7 @@ mod tests {
                 let whole = |node: &RowNode| 0..if node.is_input() { node.extent.height } else { 0 };
                 let mut held: Vec<Range<usize>> = segment.nodes.iter().map(whole).collect();
                 for (pass, memory) in &plan.passes {
-                    let stored = stored_bytes(&segment, pass, plan.height, &mut held);
+                    let stored = stored_bytes(&segment, pass, memory.height, &mut held);
                     let work = memory.bytes(&segment, pass);
                     assert!(stored + work <= budget, "{network}, {budget} bytes: {stored} and {work}, {pass:?}");
                     in_part += pass.stores.iter().filter(|&&(n, end)| end < segment.nodes[n].extent.height).count();

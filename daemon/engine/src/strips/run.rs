@@ -107,20 +107,20 @@ fn run_passes(
             tick(done);
             done += macs;
         };
-        run.pass(pass, memory, plan.height, &mut step_done)?;
+        run.pass(pass, memory, &mut step_done)?;
     }
     Ok(run.stored.pop().flatten())
 }
 
 impl SegmentRun<'_> {
-    fn pass(&mut self, pass: &Pass, memory: &PassMemory, height: usize, tick: &mut dyn FnMut(u64)) -> Result<()> {
+    fn pass(&mut self, pass: &Pass, memory: &PassMemory, tick: &mut dyn FnMut(u64)) -> Result<()> {
         let nodes = &self.segment.nodes;
         for &(new, end) in &pass.stores {
             let node = &nodes[new];
             let result = new == nodes.len() - 1;
             self.stored[new] = Some(if result { StoredRows::in_one_band(node) } else { StoredRows::new(node, end) });
         }
-        let steps = steps(self.segment, pass, height, usize::MAX);
+        let steps = steps(self.segment, pass, memory.height, usize::MAX);
         let mut state = self.state(pass, memory)?;
         for step in &steps {
             let macs = nodes[step.node].row_macs(nodes) * step.rows.len() as u64;
@@ -132,7 +132,7 @@ impl SegmentRun<'_> {
             }
         }
         if steps.is_empty() {
-            self.sum_stored(pass, height, &mut state)?;
+            self.sum_stored(pass, memory.height, &mut state)?;
         }
         self.finish(pass, state)
     }
