@@ -2,7 +2,8 @@
 //!
 //! A Cortex-A53 or A55 runs its instructions in the order in which they stand, and waits for a load that is used at once.
 //! The compiler puts each load right before its use; here it comes some ten instructions earlier, and so does each
-//! multiplication before what adds to it. Larger cores sort that out by themselves and are as fast either way.
+//! multiplication before what adds to it; a block begins with products of its first row, which do not wait for the others.
+//! Larger cores sort that out by themselves and are as fast either way.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -19,6 +20,16 @@ macro_rules! rows {
     };
     (@ $op:literal, $weights:literal, $element:literal, $w:literal, $n:literal, $x:literal, $lane:literal, $row:literal) => {
         concat!($op, " {s", $row, $n, ":v}.4s, {w", $w, ":v}.", $weights, ", {", $x, $row, ":v}.", $element, "[", $lane, "]\n")
+    };
+}
+
+/// The first quad of a row by two of the vectors of a line of weights, which are in the registers of their numbers.
+macro_rules! half_row {
+    ($op:literal, $weights:literal, $element:literal, $a:literal, $b:literal, $row:literal) => {
+        concat!(
+            rows!(@ $op, $weights, $element, $a, $a, "x", "0", $row),
+            rows!(@ $op, $weights, $element, $b, $b, "x", "0", $row),
+        )
     };
 }
 
@@ -49,15 +60,19 @@ macro_rules! four_by_eight {
                     "ldp {x0:q}, {y0:q}, [{row}], #32",
                     "ldp {w0:q}, {w1:q}, [{panel}], #512",
                     "ldp {x1:q}, {y1:q}, [{row}, #32]",
-                    "ldp {x2:q}, {y2:q}, [{row}, #96]",
-                    "ldp {x3:q}, {y3:q}, [{row}, #160]",
                     load!("2", "3", "-480"),
-                    rows!($op, $weights, $element, "0", "0", "x", "0"),
+                    half_row!($op, $weights, $element, "0", "1", "0"),
+                    "ldp {x2:q}, {y2:q}, [{row}, #96]",
+                    half_row!($op, $weights, $element, "2", "3", "0"),
+                    "ldp {x3:q}, {y3:q}, [{row}, #160]",
+                    half_row!($op, $weights, $element, "0", "1", "1"),
+                    half_row!($op, $weights, $element, "2", "3", "1"),
                     load!("4", "5", "-448"),
-                    rows!($op, $weights, $element, "1", "1", "x", "0"),
-                    rows!($op, $weights, $element, "2", "2", "x", "0"),
+                    half_row!($op, $weights, $element, "0", "1", "2"),
+                    half_row!($op, $weights, $element, "2", "3", "2"),
+                    half_row!($op, $weights, $element, "0", "1", "3"),
                     load!("0", "1", "-416"),
-                    rows!($op, $weights, $element, "3", "3", "x", "0"),
+                    half_row!($op, $weights, $element, "2", "3", "3"),
                     rows!($op, $weights, $element, "4", "0", "x", "1"),
                     load!("2", "3", "-384"),
                     rows!($op, $weights, $element, "5", "1", "x", "1"),
@@ -135,15 +150,19 @@ macro_rules! four_by_four {
                     "ldr {x0:q}, [{row}], #16",
                     "ldp {w0:q}, {w1:q}, [{panel}], #256",
                     "ldr {x1:q}, [{row}, #48]",
-                    "ldr {x2:q}, [{row}, #112]",
-                    "ldr {x3:q}, [{row}, #176]",
                     load!("2", "3", "-224"),
-                    rows!($op, $weights, $element, "0", "0", "x", "0"),
+                    half_row!($op, $weights, $element, "0", "1", "0"),
+                    "ldr {x2:q}, [{row}, #112]",
+                    half_row!($op, $weights, $element, "2", "3", "0"),
+                    "ldr {x3:q}, [{row}, #176]",
+                    half_row!($op, $weights, $element, "0", "1", "1"),
+                    half_row!($op, $weights, $element, "2", "3", "1"),
                     load!("4", "5", "-192"),
-                    rows!($op, $weights, $element, "1", "1", "x", "0"),
-                    rows!($op, $weights, $element, "2", "2", "x", "0"),
+                    half_row!($op, $weights, $element, "0", "1", "2"),
+                    half_row!($op, $weights, $element, "2", "3", "2"),
+                    half_row!($op, $weights, $element, "0", "1", "3"),
                     load!("0", "1", "-160"),
-                    rows!($op, $weights, $element, "3", "3", "x", "0"),
+                    half_row!($op, $weights, $element, "2", "3", "3"),
                     rows!($op, $weights, $element, "4", "0", "x", "1"),
                     load!("2", "3", "-128"),
                     rows!($op, $weights, $element, "5", "1", "x", "1"),

@@ -162,8 +162,12 @@ unsafe fn sdot_line<const R: usize, const LANE: i32>(
 }
 
 /// Sixteen quads of activations, a chunk, against as many lines of weights.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
+///
+/// # Safety
+///
+/// The lines' 64 bytes each and 64 bytes of each row are there; the caller has the level's instructions, into whose function
+/// this is inlined.
+#[inline(always)]
 unsafe fn whole_chunk<const R: usize>(sums: &mut [[int32x4_t; 4]; R], panel: &mut *const u8, mut row: *const u8) {
     // SAFETY: the caller guarantees the lines' 64 bytes each, and 64 bytes of each row.
     unsafe {
@@ -179,8 +183,11 @@ unsafe fn whole_chunk<const R: usize>(sums: &mut [[int32x4_t; 4]; R], panel: &mu
 }
 
 /// Four quads of activations against as many lines of weights.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
+///
+/// # Safety
+///
+/// As [`whole_chunk`], with sixteen bytes of each row.
+#[inline(always)]
 unsafe fn four_quads<const R: usize>(sums: &mut [[int32x4_t; 4]; R], panel: &mut *const u8, row: &mut *const u8) {
     // SAFETY: the caller guarantees the lines' 64 bytes each, and sixteen bytes of each row.
     unsafe {
