@@ -225,11 +225,17 @@ impl Weights {
         let mut reads = Vec::new();
         for name in names.iter().filter(|name| wanted(name)) {
             let entry = self.file.entry(name)?;
-            let together = (self.residency.ring / BUFFERS / entry.block_len(0)).max(1);
+            let together = blocks_together(entry, self.residency.ring);
             let starts = (0..entry.blocks()).step_by(together);
             let read = |start| GroupRead { name: name.clone(), blocks: start..entry.blocks().min(start + together) };
             reads.extend(starts.map(read));
         }
         Ok(reads)
     }
+}
+
+/// Blocks of a tensor that one of the ring's buffers takes: of panels whole pairs if it can, which is what the kernels take at once.
+fn blocks_together(entry: &WeightEntry, ring: usize) -> usize {
+    let most = (ring / BUFFERS / entry.block_len(0)).max(1);
+    if most > 1 && !entry.units_per_block().is_multiple_of(2) { most / 2 * 2 } else { most }
 }

@@ -10,12 +10,13 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod cache;
 mod pages;
 mod program;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::ptr::null_mut;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cache::cache;
 
 /// Blocks from this size on are large, bytes: rows of the autoencoder's images wait in blocks of a quarter of a mebibyte.
 const LARGE: usize = 128 << 10;
@@ -29,84 +30,9 @@ const ALIGN: usize = 64;
 const MAPPED: usize = 64 << 10;
 /// More free memory than this at the end of what is not mapped by itself is given back, bytes.
 const TRIMMED: usize = 256 << 10;
-/// Free blocks that are kept at most.
-const KEPT: usize = 64;
-/// Whether blocks are cut and joined: Miri's system frees a block only as a whole.
-const CUTS: bool = !cfg!(miri);
-
 /// The allocator; a program declares it as its `#[global_allocator]`.
 #[derive(Debug)]
 pub struct Heap;
-
-static CACHE: Mutex<Cache> =
-    Mutex::new(Cache { kept: [const { FreeBlock::NONE }; KEPT], in_use: 0, free: 0, peak: 0, clock: 0 });
-
-/// A free large block.
-#[derive(Clone, Copy)]
-struct FreeBlock {
-    address: *mut u8,
-    /// Bytes; 0: no block.
-    size: usize,
-    /// When it was freed.
-    stamp: u64,
-}
-
-impl FreeBlock {
-    const NONE: FreeBlock = FreeBlock { address: null_mut(), size: 0, stamp: 0 };
-
-    /// Takes the first `size` bytes away.
-    fn cut_front(&mut self, size: usize) -> *mut u8 {
-        let front = self.address;
-        *self = match self.size - size {
-            0 => FreeBlock::NONE,
-            rest => FreeBlock { address: front.wrapping_add(size), size: rest, ..*self },
-        };
-        front
-    }
-
-    /// Takes at least `least` bytes away at the end, all where there are no more, and says which: so that what stays ends with a
-    /// huge page, which the system would have to split otherwise.
-    fn cut_back(&mut self, least: usize) -> (*mut u8, usize) {
-        let end = self.address.addr() + self.size;
-        let cut = end.saturating_sub(least) / pages::huge_page() * pages::huge_page();
-        let FreeBlock { address, size, .. } = *self;
-        if !CUTS || cut <= address.addr() {
-            *self = FreeBlock::NONE;
-            return (address, size);
-        }
-        self.size = cut - address.addr();
-        (address.wrapping_add(self.size), size - self.size)
-    }
-
-    /// Takes `other` over if it lies directly before or behind.
-    fn join(&mut self, other: &mut FreeBlock) {
-        let ends = |block: &FreeBlock| block.address.wrapping_add(block.size);
-        if other.size == 0 || ends(other) != self.address && ends(self) != other.address {
-            return;
-        }
-        self.address = self.address.min(other.address);
-        self.size += other.size;
-        *other = FreeBlock::NONE;
-    }
-}
-
-struct Cache {
-    kept: [FreeBlock; KEPT],
-    /// Bytes of mapped blocks that the program holds, large or not.
-    in_use: usize,
-    /// Bytes of `kept`.
-    free: usize,
-    /// The largest `in_use` since the last `trim`.
-    peak: usize,
-    clock: u64,
-}
-
-// SAFETY: the addresses in `kept` are of blocks that nobody else knows of.
-unsafe impl Send for Cache {}
-
-fn cache() -> MutexGuard<'static, Cache> {
-    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Bytes of the block that a large request gets; `None` for a small one.
 fn large(layout: Layout) -> Option<usize> {
@@ -126,68 +52,6 @@ fn count_new(address: *mut u8, layout: Layout) -> *mut u8 {
         cache().count(counted(layout));
     }
     address
-}
-
-impl Cache {
-    /// Counts a block as in use, and frees of what is kept as much as both together would be more than the most that was in use.
-    /// The counters never panic, which an allocator must not.
-    fn count(&mut self, size: usize) {
-        self.in_use = self.in_use.saturating_add(size);
-        self.peak = self.peak.max(self.in_use);
-        while self.free > self.peak - self.in_use {
-            self.release_oldest(self.free - (self.peak - self.in_use));
-        }
-    }
-
-    /// No longer counts a block as in use.
-    fn forget(&mut self, size: usize) {
-        self.in_use = self.in_use.saturating_sub(size);
-    }
-
-    /// A block of this size, cut off the smallest kept one that has it or new, counted as in use; null, and nothing counted, if
-    /// the system has no more. The second: it is new, and its bytes are zero.
-    fn take(&mut self, size: usize) -> (*mut u8, bool) {
-        let fits = |block: &&mut FreeBlock| block.size == size || CUTS && block.size > size;
-        if let Some(block) = self.kept.iter_mut().filter(fits).min_by_key(|block| block.size) {
-            let address = block.cut_front(size);
-            self.free -= size;
-            self.count(size);
-            return (address, false);
-        }
-        let address = pages::map(size);
-        if !address.is_null() {
-            self.count(size);
-        }
-        (address, true)
-    }
-
-    /// Keeps a block that the program frees, joined with its neighbours: what is in use and what is kept are together what
-    /// they were before.
-    fn keep(&mut self, address: *mut u8, size: usize) {
-        self.forget(size);
-        self.clock += 1;
-        let mut block = FreeBlock { address, size, stamp: self.clock };
-        for other in self.kept.iter_mut().filter(|_| CUTS) {
-            block.join(other);
-        }
-        if self.kept.iter().all(|block| block.size != 0) {
-            self.release_oldest(usize::MAX);
-        }
-        if let Some(place) = self.kept.iter_mut().find(|block| block.size == 0) {
-            *place = block;
-            self.free += size;
-        }
-    }
-
-    /// Gives at least `least` bytes of the block that was kept longest back to the system, or all of it.
-    fn release_oldest(&mut self, least: usize) {
-        let kept = self.kept.iter_mut().filter(|block| block.size != 0);
-        let Some(oldest) = kept.min_by_key(|block| block.stamp) else { return };
-        let (address, size) = oldest.cut_back(least);
-        self.free -= size;
-        // SAFETY: the pages were mapped, and nobody else knows of them.
-        unsafe { pages::unmap(address, size) };
-    }
 }
 
 // SAFETY: small blocks are the system's. A large block was mapped, at least as large and as aligned as its layout wants; it is in
@@ -270,12 +134,7 @@ pub fn configure_malloc() {
 /// Gives all free memory back to the system, and the pages of the program that it can map again when it uses them.
 pub fn trim() {
     program::release();
-    let mut cache = cache();
-    while cache.free > 0 {
-        cache.release_oldest(usize::MAX);
-    }
-    cache.peak = cache.in_use;
-    drop(cache);
+    cache().release_all();
     #[cfg(all(target_env = "gnu", not(miri)))]
     // SAFETY: takes the heap's own locks and touches free memory only.
     unsafe {
@@ -285,6 +144,8 @@ pub fn trim() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     const BLOCK: usize = 40 * GRAIN;
@@ -373,7 +234,7 @@ mod tests {
             let large = Heap.alloc(layout(5 * huge - GRAIN));
             assert_eq!(figures(), (6 * huge - GRAIN, 3 * huge, 9 * huge));
             assert_eq!(Heap.alloc(layout(3 * huge)), last);
-            last.write_bytes(7, 3 * huge);
+            [0, 3 * huge - 1].into_iter().for_each(|at| last.add(at).write(7));
             for (block, size) in [(held, huge), (large, 5 * huge - GRAIN), (last, 3 * huge)] {
                 Heap.dealloc(block, layout(size));
             }

@@ -15,8 +15,8 @@ use super::block::Block;
 use crate::cancel;
 use crate::error::{Error, Result};
 
-/// The buffers: one is computed with, one waits, and one is filled.
-pub(super) const BUFFERS: usize = 3;
+/// The buffers: one is computed with, and one is filled. More would be smaller.
+pub(super) const BUFFERS: usize = 2;
 
 /// One read: some blocks of a tensor.
 #[derive(Debug, Clone)]

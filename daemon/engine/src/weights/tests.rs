@@ -14,10 +14,12 @@ use crate::hash::xxh3;
 /// Panels of an int8 matrix with 4 inputs: 128 bytes of scales and biases, 64 of sums, 64 of data.
 const PANEL_BYTES: usize = 256;
 
-/// Writes `net.weights` with matrices of `panels` panels in blocks of two, and a table of ten rows in blocks of three.
+/// Writes `net.weights` with matrices of `panels` panels in blocks of two, one of five in blocks of one, and a table of ten rows in
+/// blocks of three.
 fn write(folder: &Path, matrices: &[(&str, usize)]) {
     let mut tensors = BTreeMap::<String, Value>::new();
     let mut body = Vec::new();
+    let pairs = matrices.iter().map(|&(name, panels)| (name, panels, 2));
     let mut add = |name: &str, kind: Value, bytes: Vec<u8>, block_bytes: usize| {
         let offset = PAGE + body.len() as u64;
         let checksums = bytes.chunks(block_bytes).map(|block| format!("{:016x}", xxh3(block)));
@@ -27,10 +29,10 @@ fn write(folder: &Path, matrices: &[(&str, usize)]) {
         body.extend(bytes);
         body.resize(body.len().next_multiple_of(PAGE as usize), 0);
     };
-    for (seed, (name, panels)) in matrices.iter().enumerate() {
+    for (seed, (name, panels, together)) in [("single", 5, 1)].into_iter().chain(pairs).enumerate() {
         let kind = json!({"kind": "matrix", "format": "int8", "n": panels * 16, "k": 4, "taps": 1});
         let bytes = (0..panels * PANEL_BYTES).map(|i| (i * 7 + seed) as u8).collect();
-        add(name, kind, bytes, 2 * PANEL_BYTES);
+        add(name, kind, bytes, together * PANEL_BYTES);
     }
     let rows: Vec<u8> = (0..20).flat_map(|value| (value as f32).to_le_bytes()).collect();
     add("rows", json!({"kind": "table", "format": "f32", "rows": 10, "columns": 2}), rows, 3 * 8);
@@ -80,6 +82,15 @@ fn keeping_and_streaming_give_the_same_panels() {
     assert_eq!(three_passes(Keep::All, 1 << 20), streamed);
     assert_eq!(three_passes(Keep::Only(["b".to_owned()].into()), 1 << 20), streamed);
     assert_eq!(three_passes(Keep::Only(["a".to_owned(), "c".to_owned()].into()), 0), streamed);
+}
+
+#[test]
+fn buffers_hold_whole_pairs_of_panels() {
+    let (_folder, source) = bundle();
+    let weights = Weights::open(&source, "net").unwrap();
+    let together = |name, panels| blocks_together(weights.file().entry(name).unwrap(), BUFFERS * panels * PANEL_BYTES);
+    assert_eq!([0, 1, 2, 3, 4, 5].map(|panels| together("single", panels)), [1, 1, 2, 2, 4, 4]);
+    assert_eq!([0, 2, 4, 6].map(|panels| together("b", panels)), [1, 1, 2, 3]);
 }
 
 #[test]
