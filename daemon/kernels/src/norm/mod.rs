@@ -6,7 +6,7 @@ mod vector;
 use rayon::prelude::*;
 
 pub use self::sums::{GroupSums, MadeRow};
-use self::vector::{FromF16, FromF32, InPlace, Left, RowEnd, TOGETHER, ToInt8, layer_norms, scale_shift_rows};
+use self::vector::{FromF16, FromF32, InPlace, KeptFloat, RowEnd, TOGETHER, ToInt8, layer_norms, scale_shift_rows};
 use crate::cancel::{Tasks, is_cancelled};
 use crate::cpu::Level;
 use crate::rows::{BATCH, FloatRows, ToSingle};
@@ -163,7 +163,7 @@ impl SimdFn for NormRows<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        self.norm.rows(simd, self.x, self.out, &mut Left);
+        self.norm.rows(simd, self.x, self.out, &mut KeptFloat);
     }
 }
 

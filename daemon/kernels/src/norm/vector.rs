@@ -55,9 +55,9 @@ pub(super) trait RowEnd {
 }
 
 /// Nothing: rows are left where they are.
-pub(super) struct Left;
+pub(super) struct KeptFloat;
 
-impl RowEnd for Left {
+impl RowEnd for KeptFloat {
     #[inline(always)]
     fn row<S: Simd>(&mut self, _: S, _: usize, _: &[f32], _: S::F) {}
 }
