@@ -393,7 +393,7 @@ mod tests {
             |parameters: &[Parameter]| -> Vec<_> { parameters.iter().map(|p| (p.name.clone(), p.tensors())).collect() };
         let (weight, bias) = (("short.weight".to_owned(), vec![4, 16]), ("short.bias".to_owned(), vec![4]));
         let whole = ("short".to_owned(), vec![weight.clone(), bias]);
-        assert_eq!(shapes(&network(Format::F16)), [whole.clone()]);
+        assert_eq!(shapes(&network(Format::F16)), std::slice::from_ref(&whole));
         let parts = network(Format::Int8);
         assert_eq!(shapes(&parts), [whole, ("short.second".to_owned(), vec![weight])]);
         let cut: Vec<_> = parts.iter().map(|part| (part.inputs(), part.part.map(|part| part.first))).collect();
