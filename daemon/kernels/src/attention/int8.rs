@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 use super::packed::{PackedHead, PackedQueries};
-use super::parts::{self, Head, HeadQueries};
+use super::parts::{self, HeadKeys, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
@@ -27,7 +27,7 @@ thread_local! {
 /// Puts the result where the queries are.
 pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
     let packed = |mut packed: PackedHead| {
-        simd.run(PackTask { head: Head::first(call), packed: &mut packed });
+        simd.run(PackTask { head: HeadKeys::first(call), packed: &mut packed });
         packed
     };
     let alone = call.shape.is_one_head().then(|| packed(PackedHead::default()));
@@ -67,7 +67,7 @@ struct BlockShare {
 }
 
 struct PackTask<'a> {
-    head: Head<'a>,
+    head: HeadKeys<'a>,
     packed: &'a mut PackedHead,
 }
 

@@ -1,6 +1,6 @@
 //! A head's queries, keys and values in int8, packed for the inner loops of attention.
 
-use super::parts::{Head, HeadQueries};
+use super::parts::{HeadKeys, HeadQueries};
 use crate::operands::AttentionShape;
 use crate::scalar::attention::{BLOCK, sum_of_magnitudes};
 use crate::scalar::rows::TINY;
@@ -56,7 +56,7 @@ impl AttentionShape {
 impl PackedHead {
     /// Packs the keys and values of a head.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &Head) {
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &HeadKeys) {
         self.reserve(head);
         self.find_mean_and_scales(simd, head);
         self.pack_keys(simd, head);
@@ -68,7 +68,7 @@ impl PackedHead {
         self.keys.next_multiple_of(2)
     }
 
-    fn reserve(&mut self, head: &Head) {
+    fn reserve(&mut self, head: &HeadKeys) {
         let d = head.dim();
         (self.keys, self.rows) = (head.shape().keys, d + 1);
         let even_keys = self.even_keys();
@@ -87,7 +87,7 @@ impl PackedHead {
 
     /// Finds the keys' mean and the scales of the values' dimensions.
     #[inline(always)]
-    fn find_mean_and_scales<S: Simd>(&mut self, simd: S, head: &Head) {
+    fn find_mean_and_scales<S: Simd>(&mut self, simd: S, head: &HeadKeys) {
         for key in 0..self.keys {
             let sums = self.mean.iter_mut().zip(head.key(simd, key).chunks(LANES));
             sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(&sum.0), simd.load(k)), &mut sum.0));
@@ -106,7 +106,7 @@ impl PackedHead {
     }
 
     #[inline(always)]
-    fn pack_keys<S: Simd>(&mut self, simd: S, head: &Head) {
+    fn pack_keys<S: Simd>(&mut self, simd: S, head: &HeadKeys) {
         let (keys, mut most) = (self.even_keys(), 0);
         for key in 0..self.keys {
             self.row.fill(head.key(simd, key), |c, k| simd.sub(simd.load(k), simd.load(&self.mean[c].0)), simd);
@@ -134,7 +134,7 @@ impl PackedHead {
 
     /// Sixty-four keys by sixteen dimensions at a time: four keys' bytes side by side, as weights are stored, then transposed.
     #[inline(always)]
-    fn pack_values<S: Simd>(&mut self, simd: S, head: &Head) {
+    fn pack_values<S: Simd>(&mut self, simd: S, head: &HeadKeys) {
         let d = self.rows - 1;
         for (chunk, rows) in self.v.chunks_exact_mut(self.rows).enumerate().take(self.keys.div_ceil(CHUNK)) {
             let first = chunk * CHUNK;

@@ -12,7 +12,7 @@ const AHEAD: usize = 12;
 
 /// One head of a sequence: its keys and values.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
+pub(super) struct HeadKeys<'a> {
     call: &'a AttentionCall<'a>,
     sequence: usize,
     index: usize,
@@ -20,7 +20,7 @@ pub(super) struct Head<'a> {
 
 /// Some queries of one head.
 pub(super) struct HeadQueries<'a> {
-    pub(super) head: Head<'a>,
+    pub(super) head: HeadKeys<'a>,
     /// The first of the queries.
     first: usize,
     /// The queries, and later their results.
@@ -38,15 +38,15 @@ pub(super) fn for_each(call: &AttentionCall, most_queries: usize, out: &mut [f32
     let cuts = [Cuts::equal(shape.batch, shape.queries, parts), Cuts::equal(1, 1, 1), of_heads];
     tiles::split(out, [shape.batch * shape.queries, 1, channels], cuts).for_each_task(|out| {
         let (sequence, first) = (out.lines.start / shape.queries, out.lines.start % shape.queries);
-        let head = Head { call, sequence, index: out.values.start / shape.head_dim };
+        let head = HeadKeys { call, sequence, index: out.values.start / shape.head_dim };
         work(HeadQueries { head, first, out });
     });
 }
 
-impl<'a> Head<'a> {
+impl<'a> HeadKeys<'a> {
     /// The first head of the first sequence.
-    pub(super) fn first(call: &'a AttentionCall<'a>) -> Head<'a> {
-        Head { call, sequence: 0, index: 0 }
+    pub(super) fn first(call: &'a AttentionCall<'a>) -> HeadKeys<'a> {
+        HeadKeys { call, sequence: 0, index: 0 }
     }
 
     pub(super) fn shape(&self) -> &'a AttentionShape {
@@ -74,7 +74,7 @@ impl<'a> Head<'a> {
         self.row(simd, self.call.v, token)
     }
 
-    /// [`Head::value`] without prefetching.
+    /// [`HeadKeys::value`] without prefetching.
     #[inline(always)]
     pub(super) fn value_again(&self, token: usize) -> &'a [f32] {
         &self.call.v[self.at(token)..][..self.dim()]
