@@ -156,8 +156,8 @@ pub(crate) struct Attention {
     pub(crate) heads: usize,
     /// A token sees itself and those before it.
     pub(crate) causal: bool,
-    /// Never in int8.
-    pub(crate) precise: bool,
+    /// Keys and values are a text's.
+    pub(crate) cross: bool,
 }
 
 /// Puts a network together.
@@ -332,9 +332,10 @@ impl Builder {
 
     /// Attention of queries to keys and values.
     pub(crate) fn attention(&mut self, [q, k, v]: [Value; 3], name: &str, settings: Attention) -> Value {
-        let Attention { heads, causal, precise } = settings;
-        let int8 = self.weights == Format::Int8 && !precise;
-        self.node(name, Op::Layer(Layer::Attention { heads, causal, int8, quantize: false }), &[q, k, v], q.channels)
+        let Attention { heads, causal, cross } = settings;
+        let int8 = self.weights == Format::Int8 && !causal;
+        let layer = Layer::Attention { heads, causal, int8, cross: cross && int8, quantize: false };
+        self.node(name, Op::Layer(layer), &[q, k, v], q.channels)
     }
 
     /// `x · factor + offset`.

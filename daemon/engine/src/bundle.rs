@@ -35,8 +35,9 @@ use crate::error::{Error, Result};
 use crate::hash::{Sha256, sha256};
 use crate::quantized::QuantizedValues;
 
-/// The version of the bundle's format that is written. Since version 3 a matrix may be in phases.
-pub const SCHEMA: u32 = 3;
+/// The version of the bundle's format that is written. Since version 3 a matrix may be in phases, since version 4 attention to a
+/// text in int8.
+pub const SCHEMA: u32 = 4;
 /// The oldest version of the bundle's format that this program reads.
 const OLDEST_SCHEMA: u32 = 2;
 /// Tensors and the first block start at multiples of this many bytes.

@@ -157,6 +157,9 @@ pub enum Layer {
         /// Both products are in int8.
         #[serde(deserialize_with = "flag")]
         int8: bool,
+        /// Keys and values are a text's: few, most weight perhaps at the first.
+        #[serde(default, deserialize_with = "flag", skip_serializing_if = "is_unset")]
+        cross: bool,
         /// Two outputs, `q` and `scale`.
         #[serde(deserialize_with = "flag")]
         quantize: bool,

@@ -15,6 +15,9 @@ use serde::Serialize;
 
 use crate::layer::Layer;
 
+/// How many kinds of layers there are.
+pub const WORK_KINDS: usize = 5;
+
 /// A kind of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,14 +28,21 @@ pub enum WorkKind {
     Linear,
     /// Attention in int8: the UNet's self-attention and the autoencoder's.
     AttentionInt8,
-    /// Attention in f32: cross-attention, and the text encoder's own.
+    /// Attention to a text in int8.
+    CrossAttention,
+    /// Attention in f32: the text encoder's own, and all of a bundle that is not in int8.
     AttentionF32,
 }
 
 impl WorkKind {
     /// Every kind.
-    pub const ALL: [WorkKind; 4] =
-        [WorkKind::Convolution, WorkKind::Linear, WorkKind::AttentionInt8, WorkKind::AttentionF32];
+    pub const ALL: [WorkKind; WORK_KINDS] = [
+        WorkKind::Convolution,
+        WorkKind::Linear,
+        WorkKind::AttentionInt8,
+        WorkKind::CrossAttention,
+        WorkKind::AttentionF32,
+    ];
 
     /// In words.
     pub fn label(self) -> &'static str {
@@ -40,6 +50,7 @@ impl WorkKind {
             WorkKind::Convolution => "convolution",
             WorkKind::Linear => "linear layer",
             WorkKind::AttentionInt8 => "attention, int8",
+            WorkKind::CrossAttention => "cross-attention",
             WorkKind::AttentionF32 => "attention, f32",
         }
     }
@@ -49,7 +60,8 @@ impl WorkKind {
         match layer {
             Layer::Conv2d { .. } => Some(WorkKind::Convolution),
             Layer::Linear { .. } => Some(WorkKind::Linear),
-            Layer::Attention { int8: true, .. } => Some(WorkKind::AttentionInt8),
+            Layer::Attention { int8: true, cross: false, .. } => Some(WorkKind::AttentionInt8),
+            Layer::Attention { int8: true, cross: true, .. } => Some(WorkKind::CrossAttention),
             Layer::Attention { int8: false, .. } => Some(WorkKind::AttentionF32),
             Layer::Embedding { .. }
             | Layer::TimeEmbedding { .. }
@@ -65,7 +77,7 @@ impl WorkKind {
 
 /// Multiply-adds of each kind of layers, in the order of [`WorkKind::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct WorkByKind(pub [u64; 4]);
+pub struct WorkByKind(pub [u64; WORK_KINDS]);
 
 impl WorkByKind {
     /// Adds multiply-adds of a kind.
@@ -79,7 +91,7 @@ impl WorkByKind {
     }
 
     /// The seconds that it takes where each kind makes so many multiply-adds a second.
-    pub fn seconds(&self, rates: &[f64; 4]) -> f64 {
+    pub fn seconds(&self, rates: &[f64; WORK_KINDS]) -> f64 {
         self.0.iter().zip(rates).map(|(macs, rate)| *macs as f64 / rate).sum()
     }
 }
@@ -112,7 +124,9 @@ impl LayerTrial {
             WorkKind::Convolution => convolution(320, 64, "3×3, 320 channels at 64 × 64"),
             WorkKind::Linear => linear(1024, 640, 640, "1024 × 640 × 640"),
             WorkKind::AttentionInt8 => attention(kind, 1024, 4096, "1024 queries, 4096 keys, 8 heads of 40"),
-            WorkKind::AttentionF32 => attention(kind, 4096, 77, "4096 queries, 77 keys, 8 heads of 40"),
+            WorkKind::CrossAttention | WorkKind::AttentionF32 => {
+                attention(kind, 4096, 77, "4096 queries, 77 keys, 8 heads of 40")
+            }
         }
     }
 }
@@ -176,6 +190,7 @@ fn attention(kind: WorkKind, queries: usize, keys: usize, shape: &'static str) -
         let call = AttentionCall { k: &k, v: &v, shape: sizes };
         match kind {
             WorkKind::AttentionInt8 => Level::current().attention_int8(&call, &mut q),
+            WorkKind::CrossAttention => Level::current().cross_attention_int8(&call, &mut q),
             _ => Level::current().attention(&call, &mut q),
         }
     };
@@ -200,7 +215,7 @@ mod tests {
     fn time_is_work_over_rate() {
         let mut work = WorkByKind::default();
         work.count(WorkKind::Linear, 30);
-        let work = work + WorkByKind([10, 0, 40, 0]);
-        assert_eq!((work.total(), work.seconds(&[10.0, 3.0, 20.0, 1.0])), (80, 13.0));
+        let work = work + WorkByKind([10, 0, 40, 0, 0]);
+        assert_eq!((work.total(), work.seconds(&[10.0, 3.0, 20.0, 1.0, 1.0])), (80, 13.0));
     }
 }

@@ -125,7 +125,8 @@ mod tests {
             },
             Layer::GroupNorm { weight: "g".into(), groups: 32, eps: 1e-6, silu: true, quantize: true },
             Layer::LayerNorm { weight: "l".into(), eps: 1e-5, quantize: false },
-            Layer::Attention { heads: 8, causal: true, int8: false, quantize: true },
+            Layer::Attention { heads: 8, causal: true, int8: false, cross: false, quantize: true },
+            Layer::Attention { heads: 8, causal: false, int8: true, cross: true, quantize: true },
             Layer::Affine { factor: 2.0, offset: -1.0 },
             Layer::SoftClamp { limit: 3.0 },
             Layer::Quantize {},
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn an_unknown_attribute_is_refused_by_name() {
         let mut node =
-            to_node(&Layer::Attention { heads: 8, causal: false, int8: true, quantize: false }, "mid.attn", &[], &[]);
+            to_node(&Layer::Attention { heads: 8, causal: false, int8: true, cross: false, quantize: false }, "mid.attn", &[], &[]);
         node.attribute.push(attribute("mask", &Value::Bool(true)));
         let message = from_node(&node).unwrap_err();
         assert!(message.contains("mid.attn") && message.contains("mask"), "{message}");
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn attributes_out_of_range_are_refused_by_name() {
-        let attention = Layer::Attention { heads: 8, causal: false, int8: true, quantize: false };
+        let attention = Layer::Attention { heads: 8, causal: false, int8: true, cross: false, quantize: false };
         let norm = Layer::LayerNorm { weight: "w".into(), eps: 1e-5, quantize: false };
         let time = Layer::TimeEmbedding { channels: 320, flip_sin_to_cos: true, freq_shift: 0.0 };
         let conv = Layer::Conv2d {

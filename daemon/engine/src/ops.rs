@@ -67,7 +67,9 @@ pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[
         Layer::Conv2d { residual, .. } => conv::memory(*residual, inputs),
         Layer::GroupNorm { quantize, .. } => norm::group_memory(*quantize, inputs, output),
         Layer::Quantize {} => quantize::memory(inputs, output),
-        Layer::Attention { heads, int8, quantize, .. } => attention::memory(*heads, *int8, *quantize, output),
+        Layer::Attention { heads, int8, cross, quantize, .. } => {
+            attention::memory(*heads, *int8 && !cross, *quantize, output)
+        },
         Layer::Affine { .. } | Layer::SoftClamp { .. } => pointwise::memory(),
         Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::LayerNorm { .. } => {
             OperatorMemory::default()

@@ -176,11 +176,46 @@ fn int8_attention_is_nearly_a_softmax_over_the_keys() {
         let q: Vec<f32> = q.iter().map(|q| q * sharpness).collect();
         let mut out = q.clone();
         Level::current().attention_int8(&AttentionCall { k: &k, v: &v, shape }, &mut out);
-        let exact = softmax_attention(&q, &k, &v, &shape);
-        let square = |x: f64| x * x;
-        let noise: f64 = out.iter().zip(&exact).map(|(x, exact)| square(f64::from(*x) - exact)).sum();
-        let decibels = 10.0 * (exact.iter().map(|x| square(*x)).sum::<f64>() / noise).log10();
+        let decibels = signal_to_noise(&out, &softmax_attention(&q, &k, &v, &shape));
         assert!(decibels > least, "offset {offset}, sharpness {sharpness}: {decibels:.1} dB, expected {least}");
+    }
+}
+
+/// In decibels.
+fn signal_to_noise(found: &[f32], exact: &[f64]) -> f64 {
+    let noise: f64 = found.iter().zip(exact).map(|(x, exact)| (f64::from(*x) - exact).powi(2)).sum();
+    10.0 * (exact.iter().map(|x| x * x).sum::<f64>() / noise).log10()
+}
+
+/// Texts of one and two chunks, whose first tokens are the same and have 0 to 90 % of the weight; their values are as large as
+/// the others', or a tenth.
+#[test]
+fn int8_cross_attention_is_nearly_a_softmax_over_a_text() {
+    const CHUNK: usize = 77;
+    const DIM: usize = 20;
+    for (chunks, first, value) in (1..=2).flat_map(|chunks| {
+        let firsts = [0.0, 5.0, 7.0, 9.0];
+        firsts.into_iter().flat_map(move |first| [1.0, 0.1].map(|value| (chunks, first, value)))
+    }) {
+        let keys = chunks * CHUNK;
+        let shape = AttentionShape { batch: 2, heads: 2, head_dim: DIM, queries: 150, keys, causal: false };
+        let mut numbers = Numbers(5);
+        let [mut q, mut k, mut v] =
+            [150, keys, keys].map(|tokens| numbers.vec(2 * tokens * 2 * DIM, Magnitude::Plain));
+        q.chunks_mut(DIM).for_each(|q| q[3] += 6.0);
+        let of_first = |x: &mut [f32], change: &dyn Fn(usize, usize, f32) -> f32| {
+            for (row, x) in x.chunks_mut(2 * DIM).enumerate().filter(|(row, _)| row % CHUNK == 0) {
+                x.iter_mut().enumerate().for_each(|(c, x)| *x = change(row, c, *x));
+            }
+        };
+        of_first(&mut k, &|_, c, k| if c % DIM == 3 { first * (DIM as f32).sqrt() / 6.0 } else { 0.1 * k });
+        let values = v[..2 * DIM].to_vec();
+        of_first(&mut v, &|_, c, _| value * values[c]);
+        let mut out = q.clone();
+        Level::current().cross_attention_int8(&AttentionCall { k: &k, v: &v, shape }, &mut out);
+        let decibels = signal_to_noise(&out, &softmax_attention(&q, &k, &v, &shape));
+        println!("{chunks} {first} {value} {decibels:.1}");
+        assert!(decibels > 34.0, "{chunks} chunks, first token {first}, its value {value}: {decibels:.1} dB");
     }
 }
 

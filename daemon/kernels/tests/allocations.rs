@@ -81,4 +81,5 @@ fn nothing_is_allocated_the_second_time() {
     let call = AttentionCall { k: &k, v: &v, shape };
     assert_eq!(second(|| level.attention(&call, &mut out)), 0, "attention");
     assert_eq!(second(|| level.attention_int8(&call, &mut out)), 0, "int8 attention");
+    assert_eq!(second(|| level.cross_attention_int8(&call, &mut out)), 0, "int8 cross-attention");
 }

@@ -31,6 +31,7 @@ fn no_intrinsic_is_a_function_of_its_own() {
         Level::conv2d as *const (),
         Level::attention as *const (),
         Level::attention_int8 as *const (),
+        Level::cross_attention_int8 as *const (),
         Level::normalize as *const (),
         Level::normalize_in_place as *const (),
         GroupSums::add_rows as *const (),

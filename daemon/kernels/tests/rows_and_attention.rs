@@ -225,9 +225,14 @@ fn attention_equals_scalar(level: Level) {
     });
 }
 
+/// To images and to texts.
+const INT8: [fn(Level, &AttentionCall, &mut [f32]); 2] = [Level::attention_int8, Level::cross_attention_int8];
+
 fn int8_attention_equals_scalar(level: Level) {
     check(100, (any::<u64>(), magnitudes(), attention_shapes(), 1..=4usize), |(seed, kind, shape, threads)| {
-        compare_attention(Level::attention_int8, level, &shape, (seed, kind), threads);
+        for attention in INT8 {
+            compare_attention(attention, level, &shape, (seed, kind), threads);
+        }
     });
 }
 
@@ -261,19 +266,23 @@ fn int8_attention_with_light_keys(level: Level) {
     for direction in [1.0, -1.0] {
         let k: Vec<f32> = (0..1000).flat_map(|key| [direction * (key / 100) as f32 * 5.0, 0.3, 0.1, -0.2]).collect();
         let v = numbers.vec(4000, Magnitude::Plain);
-        let (mut expected, mut found) = (q.clone(), q.clone());
-        let call = AttentionCall { k: &k, v: &v, shape };
-        Level::Scalar.attention_int8(&call, &mut expected);
-        level.attention_int8(&call, &mut found);
-        assert_same(&found, &expected, "attention");
+        for attention in INT8 {
+            let (mut expected, mut found) = (q.clone(), q.clone());
+            let call = AttentionCall { k: &k, v: &v, shape };
+            attention(Level::Scalar, &call, &mut expected);
+            attention(level, &call, &mut found);
+            assert_same(&found, &expected, "attention");
+        }
     }
 }
 
 fn int8_attention_over_many_keys(level: Level) {
-    for (head_dim, queries, keys) in [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513)] {
+    for (head_dim, queries, keys) in [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513), (40, 90, 77), (16, 3, 1)] {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim, queries, keys, causal: false };
         for kind in [Magnitude::Plain, Magnitude::Extreme, Magnitude::Denormal, Magnitude::Big] {
-            compare_attention(Level::attention_int8, level, &shape, (keys as u64, kind), 2);
+            for attention in INT8 {
+                compare_attention(attention, level, &shape, (keys as u64, kind), 2);
+            }
         }
     }
 }

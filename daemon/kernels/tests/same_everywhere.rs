@@ -76,6 +76,7 @@ fn attention() {
     };
     on_every_level(0x4853_2668_12ad_7271, |level| attend(Level::attention, level));
     on_every_level(0x3be7_766a_3ea1_088e, |level| attend(Level::attention_int8, level));
+    on_every_level(0xffad_4e01_af90_9892, |level| attend(Level::cross_attention_int8, level));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use diffused_engine::layer_kinds::WorkKind;
+use diffused_engine::layer_kinds::{WORK_KINDS, WorkKind};
 use diffused_engine::request::{Request, Stage, Start};
 use diffused_engine::{Engine, Options, Resolver, cpu};
 
@@ -85,7 +85,7 @@ struct Measurement<'a> {
     resolver: &'a Resolver,
     engine: &'a mut Engine,
     /// Multiply-adds a second of each kind of layers.
-    rates: [f64; 4],
+    rates: [f64; WORK_KINDS],
     /// Bytes a second of its weights.
     reading: Option<f64>,
 }

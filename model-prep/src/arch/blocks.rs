@@ -46,18 +46,17 @@ pub(super) struct AttentionBlock {
     /// Biases of the first three projections.
     pub(super) bias: bool,
     pub(super) residual: Value,
-    /// Never in int8 itself; the projections may be.
-    pub(super) precise: bool,
 }
 
 impl AttentionBlock {
-    /// Queries from `x`, keys and values from `context`.
+    /// Queries from `x`, keys and values from `context`, which is `x` or a text.
     pub(super) fn add(&self, b: &mut Builder, x: Value, context: Value, name: &str) -> Value {
         let (channels, project) = (x.channels, Linear { bias: self.bias, ..Linear::default() });
         let q = b.linear(x, &format!("{name}.to_q"), channels, project);
         let k = b.linear(context, &format!("{name}.to_k"), channels, project);
         let v = b.linear(context, &format!("{name}.to_v"), channels, project);
-        let settings = network::Attention { heads: self.heads, causal: false, precise: self.precise };
+        let cross = context != x;
+        let settings = network::Attention { heads: self.heads, causal: false, cross };
         let h = b.attention([q, k, v], name, settings);
         let out = Linear { residual: Some(self.residual), ..Linear::default() };
         b.linear(h, &format!("{name}.to_out.0"), channels, out)

@@ -38,7 +38,7 @@ fn block(b: &mut Builder, x: Value, name: &str, config: &TextConfig) -> Value {
     let h = b.layer_norm(x, &format!("{name}.layer_norm1"), config.eps);
     let qkv = ["q_proj", "k_proj", "v_proj"]
         .map(|part| b.linear(h, &format!("{attention}.{part}"), config.channels, Linear::default()));
-    let settings = Attention { heads: config.heads, causal: true, precise: true };
+    let settings = Attention { heads: config.heads, causal: true, cross: false };
     let h = b.attention(qkv, &attention, settings);
     let onto = |residual| Linear { residual: Some(residual), ..Linear::default() };
     let x = b.linear(h, &format!("{attention}.out_proj"), config.channels, onto(x));

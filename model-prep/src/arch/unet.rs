@@ -175,12 +175,12 @@ impl UnetBuilder<'_> {
     /// BasicTransformerBlock: attention to the picture, attention to the text, feed-forward.
     fn transformer_block(&mut self, x: Value, name: &str, block: &UnetBlock) -> Value {
         let (b, text) = (&mut self.b, self.text);
-        let attention = |residual, precise| AttentionBlock { heads: block.heads, bias: false, residual, precise };
+        let attention = |residual| AttentionBlock { heads: block.heads, bias: false, residual };
         let h = b.layer_norm(x, &format!("{name}.norm1"), LAYER_NORM_EPS);
         let context = if block.only_cross { text } else { h };
-        let x = attention(x, block.only_cross).add(b, h, context, &format!("{name}.attn1"));
+        let x = attention(x).add(b, h, context, &format!("{name}.attn1"));
         let h = b.layer_norm(x, &format!("{name}.norm2"), LAYER_NORM_EPS);
-        let x = attention(x, true).add(b, h, text, &format!("{name}.attn2"));
+        let x = attention(x).add(b, h, text, &format!("{name}.attn2"));
         let h = b.layer_norm(x, &format!("{name}.norm3"), LAYER_NORM_EPS);
         let gated = Linear { activation: Activation::Geglu, ..Linear::default() };
         let h = b.linear(h, &format!("{name}.ff.net.0.proj"), x.channels * FEED_FORWARD, gated);

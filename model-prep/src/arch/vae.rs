@@ -104,7 +104,7 @@ fn middle(b: &mut Builder, x: Value, name: &str, config: &VaeConfig) -> Value {
         let attention = format!("{name}.attentions.0");
         let norm = GroupNorm { groups: config.groups, eps: EPS, silu: false };
         let h = b.group_norm(x, &format!("{attention}.group_norm"), norm);
-        x = AttentionBlock { heads: 1, bias: true, residual: x, precise: false }.add(b, h, h, &attention);
+        x = AttentionBlock { heads: 1, bias: true, residual: x }.add(b, h, h, &attention);
     }
     resnets(config, None).add(b, x, &format!("{name}.resnets.1"), x.channels)
 }

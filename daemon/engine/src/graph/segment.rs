@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_does_not_work_row_by_row_is_an_error_and_nothing_else() {
         let extent = Extent { height: 8, width: 8, channels: 4 };
-        let attention = Layer::Attention { heads: 1, causal: false, int8: false, quantize: false };
+        let attention = Layer::Attention { heads: 1, causal: false, int8: false, cross: false, quantize: false };
         assert!(row_op(&attention, &[], extent).unwrap_err().to_string().contains("Attention"));
         let conv = Layer::Conv2d {
             weight: "w".into(),

@@ -25,7 +25,7 @@ fn demo() -> Bundle {
 }
 
 fn attention(name: &str, input: &str, output: &str) -> NodeProto {
-    let layer = Layer::Attention { heads: 2, causal: false, int8: false, quantize: false };
+    let layer = Layer::Attention { heads: 2, causal: false, int8: false, cross: false, quantize: false };
     to_node(&layer, name, &[(); 3].map(|()| input.to_owned()), &[output.to_owned()])
 }
 

@@ -11,7 +11,7 @@ use crate::layer::Layer;
 
 /// `softmax(q kᵀ / √d) v` per head; the result takes the queries' place.
 pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -> Result<Tensor> {
-    let Layer::Attention { heads, causal, int8, .. } = *layer else {
+    let Layer::Attention { heads, causal, int8, cross, .. } = *layer else {
         return Err(Error::Internal(format!("{} is not an attention layer", layer.name())));
     };
     let (mut q, k, v) = (inputs.tensor(pool)?, inputs.value()?, inputs.value()?);
@@ -19,7 +19,11 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
     let tokens = |x: &Tensor| leading(x.shape()).iter().product::<usize>() / batch;
     let head_dim = channels(q.shape()) / heads;
     let shape = AttentionShape { batch, heads, head_dim, queries: tokens(&q), keys: tokens(&k), causal };
-    let attention = if int8 { Level::attention_int8 } else { Level::attention };
+    let attention = match (int8, cross) {
+        (false, _) => Level::attention,
+        (true, false) => Level::attention_int8,
+        (true, true) => Level::cross_attention_int8,
+    };
     attention(Level::current(), &AttentionCall { k: values(&k)?, v: values(&v)?, shape }, values_mut(&mut q)?);
     pool.give(k);
     pool.give(v);
@@ -28,7 +32,7 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
 
 /// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped. A single
 /// head is that of an image, whose pixels are queries and keys.
-pub(super) fn memory(heads: usize, int8: bool, quantize: bool, output: &[usize]) -> OperatorMemory {
+pub(super) fn memory(heads: usize, packs: bool, quantize: bool, output: &[usize]) -> OperatorMemory {
     let (batch, tokens) = (output[0], leading(output).iter().skip(1).product());
     let shape = AttentionShape {
         batch,
@@ -38,7 +42,7 @@ pub(super) fn memory(heads: usize, int8: bool, quantize: bool, output: &[usize])
         keys: tokens,
         causal: false,
     };
-    let scratch = if int8 { shape.packed_bytes() } else { 0 };
+    let scratch = if packs { shape.packed_bytes() } else { 0 };
     let unquantized = if quantize { f32_bytes(output) } else { 0 };
     OperatorMemory { takes_over: Some(0), scratch, unquantized }
 }

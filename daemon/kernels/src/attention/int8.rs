@@ -14,29 +14,32 @@ use super::parts::{self, HeadKeys, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, WeightByte, math, reserve};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
 /// once for all of them costs little.
 const QUERIES: usize = 64;
 
+/// Chunks of a byte of two panels' weights.
+const WEIGHTS: usize = 2 * BLOCK / 4;
+
 thread_local! {
     static SCRATCH: RefCell<(PackedHead, Int8Scratch)> = RefCell::default();
 }
 
-/// Puts the result where the queries are.
-pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, out: &mut [f32]) {
+/// Puts the result where the queries are. Keys and values are a text's where `text` is set.
+pub(super) fn run<S: Simd>(simd: S, call: &AttentionCall, text: bool, out: &mut [f32]) {
     let packed = |mut packed: PackedHead| {
-        simd.run(PackTask { head: HeadKeys::first(call), packed: &mut packed });
+        simd.run(PackTask { head: HeadKeys::first(call), text, packed: &mut packed });
         packed
     };
-    let alone = call.shape.is_one_head().then(|| packed(PackedHead::default()));
+    let alone = (call.shape.is_one_head() && !text).then(|| packed(PackedHead::default()));
     parts::for_each(call, usize::MAX, out, |queries| {
         SCRATCH.with_borrow_mut(|(own, scratch)| {
             if alone.is_none() {
-                simd.run(PackTask { head: queries.head, packed: own });
+                simd.run(PackTask { head: queries.head, text, packed: own });
             }
-            simd.run(Int8Task { queries, packed: alone.as_ref().unwrap_or(own), scratch });
+            simd.run(Int8Task { queries, text, packed: alone.as_ref().unwrap_or(own), scratch });
         });
     });
 }
@@ -52,7 +55,7 @@ struct Int8Scratch {
     queries: PackedQueries,
     /// A block's scores: `[panel of the pair][2 keys]`.
     scores: Vec<Scores>,
-    /// Their weights: `[panel of the pair][4 keys][16][4]`.
+    /// Their weights: `[byte][panel of the pair][4 keys][16][4]`, of which images' have a single byte.
     weights: Vec<Chunk<u8>>,
     /// Per panel the power that its sums are relative to.
     max: Vec<Line>,
@@ -68,6 +71,7 @@ struct BlockShare {
 
 struct PackTask<'a> {
     head: HeadKeys<'a>,
+    text: bool,
     packed: &'a mut PackedHead,
 }
 
@@ -76,12 +80,13 @@ impl SimdFn for PackTask<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        self.packed.pack(simd, &self.head);
+        self.packed.pack(simd, &self.head, self.text);
     }
 }
 
 struct Int8Task<'a> {
     queries: HeadQueries<'a>,
+    text: bool,
     packed: &'a PackedHead,
     scratch: &'a mut Int8Scratch,
 }
@@ -103,7 +108,12 @@ impl SimdFn for Int8Task<'_> {
             for block in (0..keys).step_by(BLOCK) {
                 let block = block..keys.min(block + BLOCK);
                 for pair in (0..panels).step_by(2) {
-                    self.scratch.add_block(simd, self.packed, &block, &(pair..panels.min(pair + 2)));
+                    let pair = pair..panels.min(pair + 2);
+                    if self.text {
+                        self.scratch.add_block::<S, true>(simd, self.packed, &block, &pair);
+                    } else {
+                        self.scratch.add_block::<S, false>(simd, self.packed, &block, &pair);
+                    }
                 }
             }
             self.finish(simd, &queries);
@@ -118,7 +128,8 @@ impl Int8Task<'_> {
         let (d, panels) = (self.queries.head.dim(), QUERIES / LANES);
         let scratch = &mut *self.scratch;
         reserve(&mut scratch.scores, 2 * BLOCK / 2, Scores([0; 2 * LANES]));
-        reserve(&mut scratch.weights, 2 * BLOCK / 4, Chunk([0; CHUNK]));
+        let bytes = if self.text { 2 } else { 1 };
+        reserve(&mut scratch.weights, bytes * WEIGHTS, Chunk([0; CHUNK]));
         for (lines, len, value) in
             [(&mut scratch.max, panels, f32::NEG_INFINITY), (&mut scratch.sums, panels * (d + 1), 0.0)]
         {
@@ -137,10 +148,11 @@ impl Int8Task<'_> {
         for (panel, first) in queries.clone().step_by(LANES).enumerate() {
             let (sums, weight) = scratch.sums[panel * (d + 1)..(panel + 1) * (d + 1)].split_at(d);
             let inverse = simd.div(simd.splat(1.0), simd.load(&weight[0].0));
-            for (c, (sums, scales)) in sums.chunks(LANES).zip(&self.packed.v_scale).enumerate() {
+            for (c, sums) in sums.chunks(LANES).enumerate() {
+                let (scales, offsets) = (&self.packed.v_scale[c].0, &self.packed.v_offset[c].0);
                 let mut rows = [simd.splat(0.0); LANES];
-                for ((row, sum), scale) in rows.iter_mut().zip(sums).zip(&scales.0) {
-                    *row = simd.fma(simd.mul(simd.load(&sum.0), inverse), simd.splat(*scale), simd.splat(0.0));
+                for (((row, sum), scale), offset) in rows.iter_mut().zip(sums).zip(scales).zip(offsets) {
+                    *row = simd.fma(simd.mul(simd.load(&sum.0), inverse), simd.splat(*scale), simd.splat(*offset));
                 }
                 for (query, values) in (first..queries.end).zip(simd.transpose(rows)) {
                     simd.store(values, &mut self.queries.query(simd, query)[c * LANES..][..sums.len()]);
@@ -153,7 +165,13 @@ impl Int8Task<'_> {
 impl Int8Scratch {
     /// Takes a block of keys into account for one or two panels of queries.
     #[inline(always)]
-    fn add_block<S: Simd>(&mut self, simd: S, head: &PackedHead, block: &Range<usize>, pair: &Range<usize>) {
+    fn add_block<S: Simd, const TEXT: bool>(
+        &mut self,
+        simd: S,
+        head: &PackedHead,
+        block: &Range<usize>,
+        pair: &Range<usize>,
+    ) {
         self.score(simd, head, block, pair);
         let mut of_block = BlockShare { greatest: [[0; LANES]; 2], share: [Line::ZERO; 2] };
         let mut counts = false;
@@ -163,12 +181,18 @@ impl Int8Scratch {
         if counts {
             for (slot, panel) in pair.clone().enumerate() {
                 if self.queries.powers[panel].doubled {
-                    self.weigh::<S, true>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
+                    self.weigh::<S, true, TEXT>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
                 } else {
-                    self.weigh::<S, false>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
+                    self.weigh::<S, false, TEXT>(simd, block.len(), (slot, panel), &of_block.greatest[slot]);
                 }
             }
-            self.add_values(simd, head, block, pair, &of_block.share);
+            self.add_values(simd, head, block, pair, 0, &of_block.share);
+            if TEXT {
+                for share in &mut of_block.share {
+                    simd.store(simd.mul(simd.load(&share.0), simd.splat(1.0 / 128.0)), &mut share.0);
+                }
+                self.add_values(simd, head, block, pair, 1, &of_block.share);
+            }
         }
     }
 
@@ -234,9 +258,9 @@ impl Int8Scratch {
         of_block.share[slot].0 != [0.0; LANES]
     }
 
-    /// A panel's weights. Differences of scores are doubled where `DOUBLED` is set.
+    /// A panel's weights, in two bytes where `TEXT` is set. Differences of scores are doubled where `DOUBLED` is set.
     #[inline(always)]
-    fn weigh<S: Simd, const DOUBLED: bool>(
+    fn weigh<S: Simd, const DOUBLED: bool, const TEXT: bool>(
         &mut self,
         simd: S,
         keys: usize,
@@ -248,7 +272,9 @@ impl Int8Scratch {
         let (factor, least) = (simd.of_queries(&powers.factor), simd.of_queries(&powers.least));
         let multiple = simd.of_queries(&powers.multiple);
         let fours = self.scores[slot * BLOCK / 2..][..2 * keys.div_ceil(4)].as_chunks::<2>().0;
-        for (i, (scores, out)) in fours.iter().zip(&mut self.weights[slot * BLOCK / 4..]).enumerate() {
+        let (whole, fractions) = self.weights.split_at_mut(WEIGHTS);
+        let fractions = if TEXT { &mut fractions[slot * BLOCK / 4..] } else { &mut [] };
+        for (i, (scores, out)) in fours.iter().zip(&mut whole[slot * BLOCK / 4..]).enumerate() {
             let mut of_keys = [base; 2];
             for (power, scores) in of_keys.iter_mut().zip(scores) {
                 let mut difference = simd.sub_words(simd.load_scores(scores), base);
@@ -257,11 +283,16 @@ impl Int8Scratch {
                 }
                 *power = simd.scale_words(difference, factor);
             }
-            simd.store_powers(of_keys, 4 * i, &mut out.0);
+            if TEXT {
+                simd.store_weights(of_keys, WeightByte::Whole, &mut out.0);
+                simd.store_weights(of_keys, WeightByte::Fraction, &mut fractions[i].0);
+            } else {
+                simd.store_weights(of_keys, WeightByte::Dithered(4 * i), &mut out.0);
+            }
         }
     }
 
-    /// Adds the block's values by their weights to the sums. Values of keys past the last are zeros, whatever their weights.
+    /// Adds the block's values by a byte of their weights to the sums. Values of keys past the last are zeros, whatever their weights.
     #[inline(always)]
     fn add_values<S: Simd>(
         &mut self,
@@ -269,6 +300,7 @@ impl Int8Scratch {
         head: &PackedHead,
         block: &Range<usize>,
         pair: &Range<usize>,
+        byte: usize,
         share: &[Line; 2],
     ) {
         let rows = head.rows;
@@ -279,7 +311,7 @@ impl Int8Scratch {
                 rows: head.v[block.start / CHUNK * rows..].as_ptr().cast(),
                 chunk_stride: rows * CHUNK,
                 count: rows,
-                panels: [0, pair.len() - 1].map(|slot| self.weights[slot * BLOCK / 4..].as_ptr().cast()),
+                panels: [0, pair.len() - 1].map(|slot| self.weights[byte * WEIGHTS + slot * BLOCK / 4..].as_ptr().cast()),
                 weight_sums: [null(); 2],
                 pair: pair.len() == 2,
                 k: block.len().next_multiple_of(4),

@@ -34,6 +34,8 @@ pub(super) struct PackedHead {
     pub(super) v_scale: Vec<Line>,
     /// `127 / max|v|` of each dimension of the values.
     v_inverse: Vec<Line>,
+    /// What the values are less, for each dimension: 0, or the first of a text's.
+    pub(super) v_offset: Vec<Line>,
     /// The keys' mean, for each dimension.
     mean: Vec<Line>,
     row: PaddedRow,
@@ -49,15 +51,19 @@ impl AttentionShape {
         let (d, keys) = (self.head_dim, self.keys);
         let of_key = d.next_multiple_of(CHUNK) + size_of::<f32>() + size_of::<OfKey>();
         let of_rows = keys.next_multiple_of(CHUNK) + keys.div_ceil(BLOCK) * size_of::<OfRow>();
-        keys.next_multiple_of(2) * of_key + (d + 1) * of_rows + 4 * d.next_multiple_of(LANES) * size_of::<f32>()
+        keys.next_multiple_of(2) * of_key + (d + 1) * of_rows + 5 * d.next_multiple_of(LANES) * size_of::<f32>()
     }
 }
 
 impl PackedHead {
-    /// Packs the keys and values of a head.
+    /// Packs the keys and values of a head; those of a text less the first value.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &HeadKeys) {
+    pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &HeadKeys, text: bool) {
         self.reserve(head);
+        if text {
+            let offsets = self.v_offset.iter_mut().zip(head.value_again(0).chunks(LANES));
+            offsets.for_each(|(offset, v)| simd.store(simd.load(v), &mut offset.0));
+        }
         self.find_mean_and_scales(simd, head);
         self.pack_keys(simd, head);
         self.pack_values(simd, head);
@@ -72,7 +78,7 @@ impl PackedHead {
         let d = head.dim();
         (self.keys, self.rows) = (head.shape().keys, d + 1);
         let even_keys = self.even_keys();
-        for lines in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale] {
+        for lines in [&mut self.mean, &mut self.v_inverse, &mut self.v_scale, &mut self.v_offset] {
             lines.clear();
             lines.resize(head.depth(), Line::ZERO);
         }
@@ -91,9 +97,10 @@ impl PackedHead {
         for key in 0..self.keys {
             let sums = self.mean.iter_mut().zip(head.key(simd, key).chunks(LANES));
             sums.for_each(|(sum, k)| simd.store(simd.add(simd.load(&sum.0), simd.load(k)), &mut sum.0));
-            let maxima = self.v_scale.iter_mut().zip(head.value(simd, key).chunks(LANES));
-            maxima.for_each(|(max, v)| {
-                simd.store(simd.max_magnitude(simd.load(v), simd.load(&max.0)), &mut max.0);
+            let maxima = self.v_scale.iter_mut().zip(&self.v_offset).zip(head.value(simd, key).chunks(LANES));
+            maxima.for_each(|((max, offset), v)| {
+                let v = simd.sub(simd.load(v), simd.load(&offset.0));
+                simd.store(simd.max_magnitude(v, simd.load(&max.0)), &mut max.0);
             });
         }
         let count = simd.splat(self.keys as f32);
@@ -141,7 +148,7 @@ impl PackedHead {
             let count = CHUNK.min(self.keys - first);
             let sums = &mut self.v_sums[first / BLOCK * (d + 1)..][..d + 1];
             for (c, rows) in rows[..d].chunks_mut(LANES).enumerate() {
-                let inverse = simd.load(&self.v_inverse[c].0);
+                let (inverse, offset) = (simd.load(&self.v_inverse[c].0), simd.load(&self.v_offset[c].0));
                 let mut lines = [simd.splat(0.0); LANES];
                 let mut of_chunk = [0; LANES];
                 for (quad, line) in lines.iter_mut().enumerate() {
@@ -149,7 +156,7 @@ impl PackedHead {
                     for (key, scaled) in (4 * quad..count).zip(&mut four) {
                         let key = first + key;
                         let value = if c == 0 { head.value(simd, key) } else { head.value_again(key) };
-                        *scaled = simd.mul(simd.load(&value[c * LANES..]), inverse);
+                        *scaled = simd.mul(simd.sub(simd.load(&value[c * LANES..]), offset), inverse);
                     }
                     let mut bytes = Chunk([0; CHUNK]);
                     simd.store_columns(four, &mut of_chunk, &mut bytes.0);

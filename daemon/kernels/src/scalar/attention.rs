@@ -3,7 +3,7 @@
 use super::fold_lanes;
 use super::math;
 use super::rows::{TINY, quantize_row};
-use super::weights::{KeyUnit, PowerScale, score, score_shift, weight};
+use super::weights::{KeyUnit, PowerScale, score, score_shift, weight, weight_bytes};
 
 /// Keys in a block. Part of the specification: the running maximum is known block by block.
 pub(crate) const BLOCK: usize = 128;
@@ -48,6 +48,29 @@ pub(crate) fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mu
 /// it is `m` from then on. Each sum `o` takes `Σ p v` times `2^(top − m)`, which is 0 below `2^`[`LEAST_SHARE`], and so does `l`,
 /// where all values are 1. Last, `o · (1 / l)` by the dimension's scale.
 pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+    let offset = vec![0.0; out.len()];
+    attend_with_weights(query, keys, values, &offset, |power, j| [(weight(power, j), 1.0)], out);
+}
+
+/// [`attend_int8`] to a text: values are taken less the first, which the result gets back, and weights are
+/// [`weight_bytes`]: each sum takes those of the whole parts, then those of the fractions by 1/128.
+pub(crate) fn cross_attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+    let bytes = |power: i16, _: usize| {
+        let [whole, fraction] = weight_bytes(power);
+        [(whole, 1.0), (fraction, 1.0 / 128.0)]
+    };
+    attend_with_weights(query, keys, values, values[0], bytes, out);
+}
+
+/// Values are taken less the `offset`, which the result gets back. A key's weight is so many bytes, each with its unit.
+fn attend_with_weights<const BYTES: usize>(
+    query: &[f32],
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    offset: &[f32],
+    weight: impl Fn(i16, usize) -> [(u8, f32); BYTES],
+    out: &mut [f32],
+) {
     let mean = mean(keys);
     let centred: Vec<_> = keys.iter().map(|key| quantized(key.iter().zip(&mean).map(|(k, m)| k - m))).collect();
     let shift = score_shift(centred.iter().map(|(key, _)| sum_of_magnitudes(key)).fold(0, u32::max));
@@ -56,7 +79,8 @@ pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out
     let (query, scale) = quantized(query.iter().copied());
     let unit = scale * (query_scale(query.len()) * key_unit.unit);
     let power_scale = PowerScale::new(unit);
-    let (inverse, value_scale): (Vec<_>, Vec<_>) = (0..out.len()).map(|i| scales_of_values(values, i)).unzip();
+    let values: Vec<Vec<f32>> = values.iter().map(|v| v.iter().zip(offset).map(|(v, o)| v - o).collect()).collect();
+    let (inverse, value_scale): (Vec<_>, Vec<_>) = (0..out.len()).map(|i| scales_of_values(&values, i)).unzip();
     let (mut max, mut sums) = (f32::NEG_INFINITY, vec![0f32; out.len() + 1]);
     for (keys, values) in centred.chunks(BLOCK).zip(values.chunks(BLOCK)) {
         let scores: Vec<i16> =
@@ -67,16 +91,20 @@ pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out
         let (faded, share) = (math::exp2(before - max), math::exp2(top - max));
         let share = if top - max < LEAST_SHARE { 0.0 } else { share };
         let weights = scores.iter().enumerate().map(|(j, s)| weight(power_scale.power(*s, greatest), j));
-        let weights: Vec<u8> = weights.collect();
+        let weights: Vec<[(u8, f32); BYTES]> = weights.collect();
         for (i, sum) in sums.iter_mut().enumerate() {
-            let value = |v: &&[f32]| if i == v.len() { 1 } else { (v[i] * inverse[i]).round_ties_even() as i8 };
-            let dot: i32 = weights.iter().zip(values).map(|(p, v)| i32::from(*p) * i32::from(value(v))).sum();
-            *sum = (dot as f32).mul_add(share, *sum * faded);
+            let value = |v: &Vec<f32>| if i == v.len() { 1 } else { (v[i] * inverse[i]).round_ties_even() as i8 };
+            *sum *= faded;
+            for byte in 0..BYTES {
+                let unit = weights[0][byte].1;
+                let dot: i32 = weights.iter().zip(values).map(|(p, v)| i32::from(p[byte].0) * i32::from(value(v))).sum();
+                *sum = (dot as f32).mul_add(share * unit, *sum);
+            }
         }
     }
     let inverse = 1.0 / sums[query.len()];
     for ((i, out), scale) in out.iter_mut().enumerate().zip(value_scale) {
-        *out = (sums[i] * inverse).mul_add(scale, 0.0);
+        *out = (sums[i] * inverse).mul_add(scale, offset[i]);
     }
 }
 
@@ -139,7 +167,7 @@ pub(crate) fn sum_of_magnitudes(key: &[i8]) -> u32 {
 }
 
 /// What quantizes a dimension of the values, and what undoes it.
-fn scales_of_values(values: &[&[f32]], dimension: usize) -> (f32, f32) {
+fn scales_of_values(values: &[Vec<f32>], dimension: usize) -> (f32, f32) {
     let max = values.iter().fold(0.0, |max, v| if v[dimension].abs() > max { v[dimension].abs() } else { max });
     if max < TINY { (0.0, 0.0) } else { (127.0 / max, max / 127.0) }
 }

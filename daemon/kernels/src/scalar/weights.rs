@@ -105,14 +105,25 @@ impl PowerScale {
 
 /// The weight, 0 to 255, of key `j` of a block: `⌊96 · 2^x + dither⌋`, for a power `x` from −240 to
 /// 2^-FRACTION · [`GREATEST_POWER`].
+pub(crate) fn weight(power: i16, j: usize) -> u8 {
+    ((fine_weight(power) + u32::from(DITHERS[j])) >> 7) as u8
+}
+
+/// The weight of [`weight`] without a dither, in two bytes: its whole part, and its fraction in units of 1/128.
+pub(crate) fn weight_bytes(power: i16) -> [u8; 2] {
+    let weight = fine_weight(power);
+    [weight >> 7, weight & 127].map(|byte| byte as u8)
+}
+
+/// `96 · 2^x` in units of 1/128.
 ///
 /// `2^f` is `(2 + (1 + f)²) / 3` for the power's fraction `f`.
-pub(crate) fn weight(power: i16, j: usize) -> u8 {
+fn fine_weight(power: i16) -> u32 {
     let one = 1 << FRACTION;
     let fraction = u32::from(power as u16) % one + one;
     let mantissa = (fraction * fraction + 2 * one * one + 1) >> 1;
     let shift = 1 - (power >> FRACTION);
-    (((mantissa >> shift.min(31)) + u32::from(DITHERS[j])) >> 7) as u8
+    mantissa >> shift.min(31)
 }
 
 #[cfg(test)]
@@ -139,6 +150,16 @@ mod tests {
             assert!((-30_720..GREATEST_POWER).all(|power| weight(power, j) <= weight(power + 1, j)));
             assert_eq!((weight(-30_720, j), weight(-14 * 128, j)), (0, 0));
             assert!(weight(GREATEST_POWER, j) >= 254);
+        }
+    }
+
+    #[test]
+    fn two_bytes_are_powers_of_two() {
+        for power in -16 * 128..=GREATEST_POWER {
+            let [whole, fraction] = weight_bytes(power).map(f64::from);
+            let expected = 96.0 * 2f64.powf(f64::from(power) / 128.0);
+            let error = whole + fraction / 128.0 - expected;
+            assert!(fraction < 128.0 && error.abs() < 0.005 * expected + 1.0 / 64.0, "2^({power}/128): {error}");
         }
     }
 

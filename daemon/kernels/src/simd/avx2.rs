@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, avx2_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, WeightByte, avx2_tiles, padded};
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
 
@@ -42,12 +42,14 @@ macro_rules! fold_eight {
 }
 pub(super) use fold_eight;
 
+/// Takes 128 from weights in units of 1/128.
+const LESS_128: i16 = -(128 << 7);
 /// [`DITHERS`], and what takes 128 off weights: of four keys.
 static DITHERS_OF_KEYS: [[i16; 4]; 32] = {
     let mut dithers = [[0; 4]; 32];
     let mut j = 0;
     while j < 128 {
-        dithers[j / 4][j % 4] = DITHERS[j] as i16 - (128 << 7);
+        dithers[j / 4][j % 4] = DITHERS[j] as i16 + LESS_128;
         j += 1;
     }
     dithers
@@ -78,10 +80,10 @@ fn columns() -> __m128i {
     _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 }
 
-/// The weights of a key in units of 1/128, with the dither, in whole units, less 128.
+/// The weights of a key in units of 1/128.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weigh(power: __m256i, dither: i16) -> __m256i {
+fn weigh(power: __m256i) -> __m256i {
     let one = _mm256_set1_epi16(128);
     let fraction = _mm256_or_si256(_mm256_and_si256(power, _mm256_set1_epi16(127)), one);
     let mantissa = _mm256_avg_epu16(_mm256_mullo_epi16(fraction, fraction), _mm256_set1_epi16(i16::MIN));
@@ -91,7 +93,20 @@ fn weigh(power: __m256i, dither: i16) -> __m256i {
     let lower = _mm256_set1_epi32(0xffff);
     let low = shift_right(_mm256_and_si256(mantissa, lower), _mm256_and_si256(shift, lower));
     let high = shift_right(mantissa, _mm256_srli_epi32::<16>(shift));
-    let weights = _mm256_blend_epi16::<0b1010_1010>(low, high);
+    _mm256_blend_epi16::<0b1010_1010>(low, high)
+}
+
+/// A byte of weights, less 128.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn byte_of(weights: __m256i, byte: WeightByte, key: usize) -> __m256i {
+    let dither = match byte {
+        WeightByte::Dithered(first) => DITHERS_OF_KEYS[first / 4 % 32][key],
+        WeightByte::Whole => LESS_128,
+        WeightByte::Fraction => {
+            return _mm256_sub_epi16(_mm256_and_si256(weights, _mm256_set1_epi16(127)), _mm256_set1_epi16(128));
+        }
+    };
     _mm256_srai_epi16::<7>(_mm256_add_epi16(weights, _mm256_set1_epi16(dither)))
 }
 
@@ -243,12 +258,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_powers(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
+    fn store_weights(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let ab = _mm256_packs_epi16(weigh(a, dithers[0]), weigh(b, dithers[1]));
-            let cd = _mm256_packs_epi16(weigh(c, dithers[2]), weigh(d, dithers[3]));
+            let ab = _mm256_packs_epi16(byte_of(weigh(a), byte, 0), byte_of(weigh(b), byte, 1));
+            let cd = _mm256_packs_epi16(byte_of(weigh(c), byte, 2), byte_of(weigh(d), byte, 3));
             let [ab, cd] = [_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)];
             // In each half four keys by four queries, to be transposed.
             let low = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::avx2::fold_eight;
-use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, SimdFn, avx512_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, SimdFn, WeightByte, avx512_tiles, padded};
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
 
@@ -91,16 +91,16 @@ fn shift_right(a: __m512i, count: __m512i) -> __m512i {
     shifted
 }
 
-/// The weights of two keys in units of 1/128, with their dithers, in whole units.
+/// The weights of two keys in units of 1/128.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn weigh(power: __m512i, dithers: __m512i) -> __m512i {
+fn weigh(power: __m512i) -> __m512i {
     // (power & 127) | 128, in units of 1/128 the fraction and 1.
     let fraction = _mm512_ternarylogic_epi32::<0xf8>(_mm512_set1_epi16(128), power, _mm512_set1_epi16(127));
     let mantissa = _mm512_avg_epu16(_mm512_mullo_epi16(fraction, fraction), _mm512_set1_epi16(i16::MIN));
     // 1 − ⌊power⌋.
     let shift = _mm512_srli_epi16::<7>(_mm512_sub_epi16(_mm512_set1_epi16(255), power));
-    _mm512_srli_epi16::<7>(_mm512_add_epi16(shift_right(mantissa, shift), dithers))
+    shift_right(mantissa, shift)
 }
 
 macro_rules! lanewise {
@@ -238,12 +238,23 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_powers(self, [a, b]: [__m512i; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
-        let (a_dithers, b_dithers) = (self.load_scores(&dithers[0]), self.load_scores(&dithers[1]));
+    fn store_weights(self, [a, b]: [__m512i; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let (a, b) = (weigh(a, a_dithers), weigh(b, b_dithers));
+            let (a, b) = (weigh(a), weigh(b));
+            let (a, b) = match byte {
+                WeightByte::Dithered(first) => {
+                    let [a_dithers, b_dithers] = &DITHERS_OF_KEYS[first / 4 % 32];
+                    let a = _mm512_add_epi16(a, self.load_scores(a_dithers));
+                    let b = _mm512_add_epi16(b, self.load_scores(b_dithers));
+                    (_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b))
+                }
+                WeightByte::Whole => (_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b)),
+                WeightByte::Fraction => {
+                    let fraction = _mm512_set1_epi16(127);
+                    (_mm512_and_si512(a, fraction), _mm512_and_si512(b, fraction))
+                }
+            };
             // In each quarter four keys by four queries, to be transposed.
             let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let bytes = _mm512_shuffle_epi8(_mm512_packus_epi16(a, b), _mm512_broadcast_i32x4(columns));

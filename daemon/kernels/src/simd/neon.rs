@@ -6,8 +6,8 @@ use std::arch::asm;
 use half::f16;
 
 use super::{
-    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull, neon_tiles,
-    padded,
+    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, WeightByte, neon_blocks, neon_sdot, neon_smull,
+    neon_tiles, padded,
 };
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
@@ -18,11 +18,13 @@ static DITHERS_OF_KEYS: [[[u16; 8]; 2]; 32] = {
     let mut i = 0;
     while i < 128 * 4 {
         let (key, lane) = (i / 4, i % 8);
-        dithers[key / 4][key / 2 % 2][lane] = 2 * DITHERS[key] as u16 + (128 << 8);
+        dithers[key / 4][key / 2 % 2][lane] = 2 * DITHERS[key] as u16 + LESS_128;
         i += 1;
     }
     dithers
 };
+/// Takes 128 from the upper byte, modulo 256.
+const LESS_128: u16 = 128 << 8;
 /// Where the bytes of four queries by four keys are in four keys by four queries.
 static COLUMNS: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
 
@@ -226,8 +228,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_powers(self, [a, b]: [[int16x8_t; 4]; 2], first: usize, out: &mut [u8; CHUNK]) {
-        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
+    fn store_weights(self, [a, b]: [[int16x8_t; 4]; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
+        let dithers = match byte {
+            WeightByte::Dithered(first) => &DITHERS_OF_KEYS[first / 4 % 32],
+            WeightByte::Whole | WeightByte::Fraction => &[[LESS_128; 8]; 2],
+        };
         // SAFETY: `self` proves the feature; sixteen bytes are read from each array.
         let (dithers, constants, columns) = unsafe {
             let dithers = [0, 1].map(|keys| vld1q_u16(dithers[keys].as_ptr()));
@@ -238,7 +243,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
             unsafe {
                 let (first, second) = (weigh(constants, a[n]), weigh(constants, b[n]));
-                let rows = upper_bytes_of_sums([first, second], dithers);
+                let rows = match byte {
+                    WeightByte::Dithered(_) | WeightByte::Whole => upper_bytes_of_sums([first, second], dithers),
+                    WeightByte::Fraction => {
+                        let bytes = vuzp1q_u8(vreinterpretq_u8_u16(first), vreinterpretq_u8_u16(second));
+                        vorrq_u8(vshrq_n_u8::<1>(bytes), vdupq_n_u8(128))
+                    }
+                };
                 vst1q_u8(out.as_mut_ptr(), vqtbl1q_u8(rows, columns));
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use diffused_engine::layer_kinds::WorkKind;
+use diffused_engine::layer_kinds::{WORK_KINDS, WorkKind};
 use serde::Serialize;
 
 use crate::health::{self, TemperatureSensor};
@@ -118,7 +118,7 @@ pub(super) fn rounded(number: f64) -> f64 {
 }
 
 /// Multiply-adds a second of each kind.
-pub(super) fn rates(layers: &[LayerRate]) -> [f64; 4] {
+pub(super) fn rates(layers: &[LayerRate]) -> [f64; WORK_KINDS] {
     WorkKind::ALL.map(|kind| layers.iter().find(|layer| layer.kind == kind).map_or(f64::NAN, |layer| layer.gops * 5e8))
 }
 
@@ -203,8 +203,8 @@ mod tests {
     fn a_report_is_a_table() {
         let layer = |kind, gops| LayerRate { kind, shape: "3 × 3", gops };
         let layers: Vec<LayerRate> =
-            WorkKind::ALL.into_iter().zip([8.0, 4.0, 2.0, 1.0]).map(|(k, g)| layer(k, g)).collect();
-        assert_eq!(rates(&layers), [4e9, 2e9, 1e9, 5e8]);
+            WorkKind::ALL.into_iter().zip([8.0, 4.0, 2.0, 1.0, 0.5]).map(|(k, g)| layer(k, g)).collect();
+        assert_eq!(rates(&layers), [4e9, 2e9, 1e9, 5e8, 2.5e8]);
         let time = |seconds| PaintingTime::new("demo".into(), (128, 96), 2, [seconds, 0.5, 2.0 * seconds + 0.5]);
         let heat = |celsius| Heat { celsius: Some(celsius), throttled: Some(false) };
         let report = BenchReport {
