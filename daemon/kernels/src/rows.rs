@@ -149,21 +149,37 @@ impl SimdFn for Round<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
+        match self.unit {
+            1.0 => self.round::<S, false>(simd),
+            _ => self.round::<S, true>(simd),
+        }
+    }
+}
+
+impl Round<'_> {
+    #[inline(always)]
+    fn round<S: Simd, const SCALED: bool>(self, simd: S) {
         let (unit, inverse) = (simd.splat(self.unit), simd.splat(self.inverse));
         let (whole, rest) = self.x.as_chunks_mut::<LANES>();
         for x in whole {
-            round(simd, x, unit, inverse);
+            round::<S, SCALED>(simd, x, unit, inverse);
         }
-        round(simd, rest, unit, inverse);
+        round::<S, SCALED>(simd, rest, unit, inverse);
     }
 }
 
 /// Rounds sixteen values at most.
 #[inline(always)]
-fn round<S: Simd>(simd: S, x: &mut [f32], unit: S::F, inverse: S::F) {
+fn round<S: Simd, const SCALED: bool>(simd: S, x: &mut [f32], unit: S::F, inverse: S::F) {
     let mut half = [f16::ZERO; LANES];
-    simd.store_f16(simd.mul(simd.load(x), inverse), &mut half);
-    simd.store(simd.mul(simd.load_f16(&half), unit), x);
+    simd.store_f16(scaled::<S, SCALED>(simd, simd.load(x), inverse), &mut half);
+    simd.store(scaled::<S, SCALED>(simd, simd.load_f16(&half), unit), x);
+}
+
+/// `a · factor`, which is `a` where `SCALED` is not set: most units are 1.
+#[inline(always)]
+fn scaled<S: Simd, const SCALED: bool>(simd: S, a: S::F, factor: S::F) -> S::F {
+    if SCALED { simd.mul(a, factor) } else { a }
 }
 
 struct Quantize<'a> {
@@ -252,12 +268,22 @@ impl SimdFn for ToHalf<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
+        match self.inverse {
+            1.0 => self.convert::<S, false>(simd),
+            _ => self.convert::<S, true>(simd),
+        }
+    }
+}
+
+impl ToHalf<'_> {
+    #[inline(always)]
+    fn convert<S: Simd, const SCALED: bool>(self, simd: S) {
         let inverse = simd.splat(self.inverse);
         let ((out, out_rest), (x, rest)) = (self.out.as_chunks_mut::<LANES>(), self.x.as_chunks::<LANES>());
         for (out, x) in out.iter_mut().zip(x) {
-            simd.store_f16(simd.mul(simd.load(x), inverse), out);
+            simd.store_f16(scaled::<S, SCALED>(simd, simd.load(x), inverse), out);
         }
-        simd.store_f16(simd.mul(simd.load(rest), inverse), out_rest);
+        simd.store_f16(scaled::<S, SCALED>(simd, simd.load(rest), inverse), out_rest);
     }
 }
 
@@ -279,12 +305,22 @@ impl SimdFn for ToSingle<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
+        match self.unit {
+            1.0 => self.convert::<S, false>(simd),
+            _ => self.convert::<S, true>(simd),
+        }
+    }
+}
+
+impl ToSingle<'_> {
+    #[inline(always)]
+    fn convert<S: Simd, const SCALED: bool>(self, simd: S) {
         let unit = simd.splat(self.unit);
         let ((out, out_rest), (x, rest)) = (self.out.as_chunks_mut::<LANES>(), self.x.as_chunks::<LANES>());
         for (out, x) in out.iter_mut().zip(x) {
-            simd.store(simd.mul(simd.load_f16(x), unit), out);
+            simd.store(scaled::<S, SCALED>(simd, simd.load_f16(x), unit), out);
         }
-        simd.store(simd.mul(simd.load_f16(rest), unit), out_rest);
+        simd.store(scaled::<S, SCALED>(simd, simd.load_f16(rest), unit), out_rest);
     }
 }
 

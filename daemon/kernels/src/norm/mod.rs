@@ -79,9 +79,10 @@ impl Norm<'_> {
             (Norm::Scaled { scale, shift, silu }, Some(FloatRows::F32(x))) => {
                 scale_shift_rows(simd, FromF32(x), out, (scale, shift, silu), end);
             }
-            (Norm::Scaled { scale, shift, silu }, Some(FloatRows::F16(x, unit))) => {
-                scale_shift_rows(simd, FromF16(x, unit), out, (scale, shift, silu), end);
-            }
+            (Norm::Scaled { scale, shift, silu }, Some(FloatRows::F16(x, unit))) => match unit {
+                1.0 => scale_shift_rows(simd, FromF16::<false>(x, unit), out, (scale, shift, silu), end),
+                _ => scale_shift_rows(simd, FromF16::<true>(x, unit), out, (scale, shift, silu), end),
+            },
             (Norm::Layer { gamma, beta, eps }, Some(FloatRows::F16(x, unit))) => {
                 ToSingle { x, unit, out }.call(simd);
                 layer_norms(simd, None, out, (gamma, beta, eps), end);

@@ -7,6 +7,7 @@ use crate::cancel::Tasks;
 use crate::cpu::Level;
 use crate::rows::{Round, ToHalf, ToSingle};
 use crate::scalar;
+use crate::scalar::norm::NEIGHBOURS;
 use crate::simd::{LANES, Simd, SimdFn, at_level};
 
 /// Image rows whose sums are held at a time.
@@ -30,7 +31,7 @@ impl GroupSums {
 
     /// Adds rows of one image, `[rows][width][channels]`; strips come from top to bottom.
     ///
-    /// The sums are f64: of a row's pixels from left to right, then of the rows from top to bottom.
+    /// Of a row's pixels from left to right, some neighbours' in f32, the others in f64; then of the rows from top to bottom.
     ///
     /// # Panics
     ///
@@ -150,7 +151,7 @@ impl SimdFn for FinishRow<'_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, simd: S) {
         let (unit, inverse) = (self.unit, self.inverse);
-        let near = NEAR.div_ceil(self.channels) * self.channels;
+        let near = NEAR.div_ceil(self.channels).next_multiple_of(NEIGHBOURS) * self.channels;
         for (n, x) in self.values.chunks_mut(near).enumerate() {
             match &mut self.stored {
                 Some(stored) => {
@@ -168,7 +169,7 @@ impl SimdFn for FinishRow<'_> {
 }
 
 /// Adds pixels of a row to its sums; plain loops over a few channels at a time, which the compiler turns into the level's
-/// f64 vectors.
+/// vectors.
 struct RowSums<'a> {
     x: &'a [f32],
     sums: &'a mut [f64],
@@ -195,12 +196,18 @@ impl<'a> RowSums<'a> {
         let (mut sum, mut square) = ([0f64; N], [0f64; N]);
         sum[..columns.len()].copy_from_slice(&self.sums[columns.clone()]);
         square[..columns.len()].copy_from_slice(&self.squares[columns.clone()]);
-        for pixel in self.x.chunks_exact(channels) {
-            let pixel = &pixel[first..];
-            if let Some(values) = pixel.first_chunk::<N>() {
-                add_values(values, &mut sum, &mut square);
-            } else {
-                add_values(pixel, &mut sum, &mut square);
+        for pixels in self.x.chunks(NEIGHBOURS * channels) {
+            let (mut near_sum, mut near_square) = ([0f32; N], [0f32; N]);
+            for pixel in pixels.chunks_exact(channels) {
+                let pixel = &pixel[first..];
+                if let Some(values) = pixel.first_chunk::<N>() {
+                    add_values(values, &mut near_sum, &mut near_square);
+                } else {
+                    add_values(pixel, &mut near_sum, &mut near_square);
+                }
+            }
+            for (sum, near) in sum.iter_mut().zip(near_sum).chain(square.iter_mut().zip(near_square)) {
+                *sum += f64::from(near);
             }
         }
         self.sums[columns.clone()].copy_from_slice(&sum[..columns.len()]);
@@ -225,11 +232,9 @@ impl SimdFn for RowSums<'_> {
 }
 
 #[inline(always)]
-fn add_values<const N: usize>(values: &[f32], sum: &mut [f64; N], square: &mut [f64; N]) {
+fn add_values<const N: usize>(values: &[f32], sum: &mut [f32; N], square: &mut [f32; N]) {
     for ((value, sum), square) in values.iter().zip(sum).zip(square) {
-        let value = f64::from(*value);
         *sum += value;
-        // The product is exact, so that it makes no difference that it is fused.
-        *square = value.mul_add(value, *square);
+        *square = value.mul_add(*value, *square);
     }
 }

@@ -37,14 +37,15 @@ impl RowSource for FromF32<'_> {
     }
 }
 
-/// In units of the second.
+/// In units of the second, which is 1 where `SCALED` is not set.
 #[derive(Clone, Copy)]
-pub(super) struct FromF16<'a>(pub(super) &'a [f16], pub(super) f32);
+pub(super) struct FromF16<'a, const SCALED: bool>(pub(super) &'a [f16], pub(super) f32);
 
-impl RowSource for FromF16<'_> {
+impl<const SCALED: bool> RowSource for FromF16<'_, SCALED> {
     #[inline(always)]
     fn load<S: Simd>(self, simd: S, _: &[f32], at: Range<usize>) -> S::F {
-        simd.mul(simd.load_f16(&self.0[at]), simd.splat(self.1))
+        let x = simd.load_f16(&self.0[at]);
+        if SCALED { simd.mul(x, simd.splat(self.1)) } else { x }
     }
 }
 
