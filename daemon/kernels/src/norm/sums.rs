@@ -168,8 +168,7 @@ impl SimdFn for FinishRow<'_> {
     }
 }
 
-/// Adds pixels of a row to its sums; plain loops over a few channels at a time, which the compiler turns into the level's
-/// vectors.
+/// Adds pixels of a row to its sums, a few channels at a time.
 struct RowSums<'a> {
     x: &'a [f32],
     sums: &'a mut [f64],
@@ -188,30 +187,47 @@ impl<'a> RowSums<'a> {
         scalar::norm::add_pixels(self.x, self.sums, self.squares);
     }
 
-    /// The sums of `N` channels, or of those that are left.
+    /// The sums of `N` vectors of channels.
     #[inline(always)]
-    fn columns<const N: usize>(&mut self, first: usize) {
+    fn columns<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
         let channels = self.sums.len();
-        let columns = first..channels.min(first + N);
-        let (mut sum, mut square) = ([0f64; N], [0f64; N]);
-        sum[..columns.len()].copy_from_slice(&self.sums[columns.clone()]);
-        square[..columns.len()].copy_from_slice(&self.squares[columns.clone()]);
+        let columns = first..first + N * LANES;
+        let (mut sums, mut squares) = ([[0f64; LANES]; N], [[0f64; LANES]; N]);
+        sums.as_flattened_mut().copy_from_slice(&self.sums[columns.clone()]);
+        squares.as_flattened_mut().copy_from_slice(&self.squares[columns.clone()]);
         for pixels in self.x.chunks(NEIGHBOURS * channels) {
-            let (mut near_sum, mut near_square) = ([0f32; N], [0f32; N]);
+            let (mut near_sums, mut near_squares) = ([simd.splat(0.0); N], [simd.splat(0.0); N]);
             for pixel in pixels.chunks_exact(channels) {
-                let pixel = &pixel[first..];
-                if let Some(values) = pixel.first_chunk::<N>() {
-                    add_values(values, &mut near_sum, &mut near_square);
-                } else {
-                    add_values(pixel, &mut near_sum, &mut near_square);
+                let lines = pixel[columns.clone()].as_chunks::<LANES>().0;
+                for (n, line) in lines.iter().enumerate() {
+                    let x = simd.load(line);
+                    near_sums[n] = simd.add(near_sums[n], x);
+                    near_squares[n] = simd.fma(x, x, near_squares[n]);
                 }
             }
-            for (sum, near) in sum.iter_mut().zip(near_sum).chain(square.iter_mut().zip(near_square)) {
-                *sum += f64::from(near);
+            for n in 0..N {
+                add_near(simd, near_sums[n], &mut sums[n]);
+                add_near(simd, near_squares[n], &mut squares[n]);
             }
         }
-        self.sums[columns.clone()].copy_from_slice(&sum[..columns.len()]);
-        self.squares[columns.clone()].copy_from_slice(&square[..columns.len()]);
+        self.sums[columns.clone()].copy_from_slice(sums.as_flattened());
+        self.squares[columns].copy_from_slice(squares.as_flattened());
+    }
+
+    /// The sums of the channels that are left, fewer than [`LANES`].
+    #[inline(always)]
+    fn last_columns<S: Simd>(&mut self, simd: S, first: usize) {
+        let channels = self.sums.len();
+        for pixels in self.x.chunks(NEIGHBOURS * channels) {
+            let (mut near_sums, mut near_squares) = (simd.splat(0.0), simd.splat(0.0));
+            for pixel in pixels.chunks_exact(channels) {
+                let x = simd.load(&pixel[first..]);
+                near_sums = simd.add(near_sums, x);
+                near_squares = simd.fma(x, x, near_squares);
+            }
+            add_near(simd, near_sums, &mut self.sums[first..]);
+            add_near(simd, near_squares, &mut self.squares[first..]);
+        }
     }
 }
 
@@ -219,22 +235,25 @@ impl SimdFn for RowSums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call<S: Simd>(mut self, _: S) {
+    fn call<S: Simd>(mut self, simd: S) {
         let channels = self.sums.len();
-        let whole = if S::MANY_SUMS { channels / (4 * LANES) * (4 * LANES) } else { 0 };
-        for first in (0..whole).step_by(4 * LANES) {
-            self.columns::<{ 4 * LANES }>(first);
+        let many = if S::MANY_SUMS { channels / (4 * LANES) * (4 * LANES) } else { 0 };
+        for first in (0..many).step_by(4 * LANES) {
+            self.columns::<S, 4>(simd, first);
         }
-        for first in (whole..channels).step_by(LANES) {
-            self.columns::<LANES>(first);
+        let whole = channels / LANES * LANES;
+        for first in (many..whole).step_by(LANES) {
+            self.columns::<S, 1>(simd, first);
+        }
+        if whole < channels {
+            self.last_columns(simd, whole);
         }
     }
 }
 
 #[inline(always)]
-fn add_values<const N: usize>(values: &[f32], sum: &mut [f32; N], square: &mut [f32; N]) {
-    for ((value, sum), square) in values.iter().zip(sum).zip(square) {
-        *sum += value;
-        *square = value.mul_add(*value, *square);
-    }
+fn add_near<S: Simd>(simd: S, near: S::F, sums: &mut [f64]) {
+    let mut lanes = [0.0; LANES];
+    simd.store(near, &mut lanes);
+    sums.iter_mut().zip(&lanes).for_each(|(sum, lane)| *sum += f64::from(*lane));
 }
