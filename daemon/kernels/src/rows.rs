@@ -242,10 +242,10 @@ pub(crate) fn quantize_by<S: Simd>(simd: S, x: &[f32], max: S::F, q: &mut [i8]) 
     let inverse = simd.splat(127.0 / max);
     let ((whole, rest), (whole_q, rest_q)) = (x.as_chunks::<LANES>(), q.as_chunks_mut::<LANES>());
     for (q, x) in whole_q.iter_mut().zip(whole) {
-        simd.store_i8(simd.mul(simd.load(x), inverse), q);
+        simd.store_i8(simd.load(x), inverse, q);
     }
     if !rest.is_empty() {
-        simd.store_i8(simd.mul(simd.load(rest), inverse), rest_q);
+        simd.store_i8(simd.load(rest), inverse, rest_q);
     }
     max / 127.0
 }

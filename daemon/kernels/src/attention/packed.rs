@@ -153,13 +153,13 @@ impl PackedHead {
                 let mut of_chunk = [0; LANES];
                 for (quad, line) in lines.iter_mut().enumerate() {
                     let mut four = [simd.splat(0.0); 4];
-                    for (key, scaled) in (4 * quad..count).zip(&mut four) {
+                    for (key, less) in (4 * quad..count).zip(&mut four) {
                         let key = first + key;
                         let value = if c == 0 { head.value(simd, key) } else { head.value_again(key) };
-                        *scaled = simd.mul(simd.sub(simd.load(&value[c * LANES..]), offset), inverse);
+                        *less = simd.sub(simd.load(&value[c * LANES..]), offset);
                     }
                     let mut bytes = Chunk([0; CHUNK]);
-                    simd.store_columns(four, &mut of_chunk, &mut bytes.0);
+                    simd.store_columns(four, inverse, &mut of_chunk, &mut bytes.0);
                     *line = simd.load(bytes.floats());
                 }
                 for (row, line) in rows.iter_mut().zip(simd.transpose(lines)) {
@@ -208,7 +208,7 @@ impl PaddedRow {
         for (c, lines) in self.0.chunks(LINES).enumerate() {
             let mut bytes = [0; CHUNK];
             for (line, bytes) in lines.iter().zip(bytes.as_chunks_mut::<LANES>().0) {
-                simd.store_i8(simd.mul(simd.load(&line.0), simd.splat(inverse)), bytes);
+                simd.store_i8(simd.load(&line.0), simd.splat(inverse), bytes);
             }
             put(c, bytes);
         }

@@ -2,7 +2,7 @@
 
 use super::fold_lanes;
 use super::math;
-use super::rows::{TINY, quantize_row};
+use super::rows::{TINY, quantize_row, rounded};
 use super::weights::{KeyUnit, PowerScale, score, score_shift, weight, weight_bytes};
 
 /// Keys in a block. Part of the specification: the running maximum is known block by block.
@@ -93,7 +93,7 @@ fn attend_with_weights<const BYTES: usize>(
         let weights = scores.iter().enumerate().map(|(j, s)| weight(power_scale.power(*s, greatest), j));
         let weights: Vec<[(u8, f32); BYTES]> = weights.collect();
         for (i, sum) in sums.iter_mut().enumerate() {
-            let value = |v: &Vec<f32>| if i == v.len() { 1 } else { (v[i] * inverse[i]).round_ties_even() as i8 };
+            let value = |v: &Vec<f32>| if i == v.len() { 1 } else { rounded(v[i], inverse[i]) };
             *sum *= faded;
             for byte in 0..BYTES {
                 let unit = weights[0][byte].1;

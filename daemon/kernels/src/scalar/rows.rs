@@ -3,6 +3,14 @@
 /// Rows whose greatest magnitude is below this are taken for zero, so that `127 / max` is finite.
 pub(crate) const TINY: f32 = 1e-35;
 
+/// `1.5 · 2²³`: a small number that is added to it is rounded to an integer, halves to even, which is in the lower bits then.
+pub(crate) const INTEGERS: f32 = 12_582_912.0;
+
+/// `x · factor`, which is within ±128, rounded once to an integer, halves to even.
+pub(crate) fn rounded(x: f32, factor: f32) -> i8 {
+    x.mul_add(factor, INTEGERS).to_bits() as i8
+}
+
 /// `scale = max|x| / 127`, `q = round(x · (127 / max|x|))`, halves to even; scale and `q` are 0 where `max|x| < 1e-35`.
 pub(crate) fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
     let max = x.iter().fold(0.0, |max, v| if v.abs() > max { v.abs() } else { max });
@@ -12,7 +20,7 @@ pub(crate) fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
     }
     let inverse = 127.0 / max;
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (x * inverse).round_ties_even() as i8;
+        *q = rounded(*x, inverse);
     }
     max / 127.0
 }

@@ -7,6 +7,7 @@ use half::f16;
 
 use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, WeightByte, avx2_tiles, padded};
 use crate::cpu::Level;
+use crate::scalar::rows::INTEGERS;
 use crate::scalar::weights::DITHERS;
 
 /// The proof that this CPU has AVX2, FMA and F16C.
@@ -94,6 +95,13 @@ fn weigh(power: __m256i) -> __m256i {
     let low = shift_right(_mm256_and_si256(mantissa, lower), _mm256_and_si256(shift, lower));
     let high = shift_right(mantissa, _mm256_srli_epi32::<16>(shift));
     _mm256_blend_epi16::<0b1010_1010>(low, high)
+}
+
+/// What the level's `rounded` made of numbers, as integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn integers(rounded: __m256) -> __m256i {
+    _mm256_sub_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(INTEGERS.to_bits().cast_signed()))
 }
 
 /// A byte of weights, less 128.
@@ -210,11 +218,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_i8(self, a: Halves, out: &mut [i8]) {
+    fn store_i8(self, a: Halves, factor: Halves, out: &mut [i8]) {
+        let rounded = self.rounded(a, factor);
         let mut lanes = [0; LANES];
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
         unsafe {
-            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+            let words = _mm256_packs_epi32(integers(rounded[0]), integers(rounded[1]));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(lanes.as_mut_ptr().cast(), bytes);
@@ -275,11 +284,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_columns(self, [a, b, c, d]: [Halves; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+    fn store_columns(
+        self,
+        [a, b, c, d]: [Halves; 4],
+        factor: Halves,
+        sums: &mut [i32; LANES],
+        out: &mut [u8; CHUNK],
+    ) {
+        let [a, b, c, d] =
+            [self.rounded(a, factor), self.rounded(b, factor), self.rounded(c, factor), self.rounded(d, factor)];
         for ((i, sums), out) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<32>().0) {
             // SAFETY: `self` proves the features; there are eight sums, and 32 bytes to write to.
             unsafe {
-                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|half| _mm256_cvtps_epi32(half));
+                let [a, b, c, d] = [integers(a[i]), integers(b[i]), integers(c[i]), integers(d[i])];
                 // In each half four vectors by four lanes, to be transposed.
                 let rows = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
                 let bytes = _mm256_shuffle_epi8(rows, _mm256_broadcastsi128_si256(columns()));

@@ -194,13 +194,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_i8(self, a: __m512, out: &mut [i8]) {
-        if out.len() >= LANES {
-            // SAFETY: `self` proves the feature; `out` holds sixteen values.
-            return unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a))) };
+    fn store_i8(self, a: __m512, factor: __m512, out: &mut [i8]) {
+        let rounded = self.rounded(a, factor);
+        // SAFETY: `self` proves the feature; `out` holds sixteen values, or those past its end are masked off and not written.
+        unsafe {
+            let rounded = _mm512_castps_si512(rounded);
+            if out.len() >= LANES {
+                _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(rounded));
+            } else {
+                _mm512_mask_cvtepi32_storeu_epi8(out.as_mut_ptr(), first(out.len()), rounded);
+            }
         }
-        // SAFETY: `self` proves the feature; lanes past the end of `out` are masked off and not written.
-        unsafe { _mm512_mask_cvtsepi32_storeu_epi8(out.as_mut_ptr(), first(out.len()), _mm512_cvtps_epi32(a)) }
     }
 
     #[inline(always)]
@@ -263,10 +267,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_columns(self, a: [__m512; 4], _: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+    fn store_columns(self, [a, b, c, d]: [__m512; 4], factor: __m512, _: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+        let [a, b, c, d] =
+            [self.rounded(a, factor), self.rounded(b, factor), self.rounded(c, factor), self.rounded(d, factor)];
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let [a, b, c, d] = a.map(|a| _mm512_cvtps_epi32(a));
+            let [a, b, c, d] = [a, b, c, d].map(|a| _mm512_castps_si512(a));
             let low = select(0xff, a, _mm512_slli_epi32::<8>(b));
             let high = select(0xff_0000, _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
             _mm512_storeu_si512(out.as_mut_ptr().cast(), select(0xffff, low, high));

@@ -32,6 +32,8 @@ pub(crate) mod x86_peak;
 
 use half::f16;
 
+use crate::scalar;
+
 /// Lanes of a vector, and outputs of a panel.
 pub(crate) const LANES: usize = crate::layout::PANEL;
 /// Bytes of a chunk of a packed row: 64 int8 or 16 f32 values.
@@ -119,6 +121,9 @@ pub(crate) enum WeightByte {
     Fraction,
 }
 
+/// What [`scalar::rows::rounded`] adds.
+static INTEGERS: Coefficients<1> = Coefficients::new([scalar::rows::INTEGERS]);
+
 /// A level's vectors of sixteen f32 and its inner loops.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen f32.
@@ -149,8 +154,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[f16]) -> Self::F;
     /// [`Simd::store`] in half precision.
     fn store_f16(self, a: Self::F, out: &mut [f16]);
-    /// [`Simd::store`] as integers, rounded half to even; the lanes are within ±128.
-    fn store_i8(self, a: Self::F, out: &mut [i8]);
+    /// [`Simd::store`] of `a · factor` as [`scalar::rows::rounded`] has it.
+    fn store_i8(self, a: Self::F, factor: Self::F, out: &mut [i8]);
     /// Two keys' scores.
     fn load_scores(self, scores: &Scores) -> Self::Words;
     /// A number for each query, the same for both keys.
@@ -168,9 +173,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Stores a byte of the weights of four keys' powers, less 128 where [`Simd::FLIP`] is 0: that of query `l` and key `i` of the
     /// four as byte `4 l + i`.
     fn store_weights(self, powers: [Self::Words; 2], byte: WeightByte, out: &mut [u8; CHUNK]);
-    /// Stores the lanes of four vectors, which are within ±127, as integers, rounded half to even: lane `l` of number `i` of the four
-    /// as byte `4 l + i`. Where [`Simd::FLIP`] is 0, adds the four to `sums`.
-    fn store_columns(self, a: [Self::F; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]);
+    /// Stores `a · factor` of four vectors as [`scalar::rows::rounded`] has it: lane `l` of number `i` of the four as byte
+    /// `4 l + i`. Where [`Simd::FLIP`] is 0, adds the four to `sums`.
+    fn store_columns(self, a: [Self::F; 4], factor: Self::F, sums: &mut [i32; LANES], out: &mut [u8; CHUNK]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.
@@ -202,6 +207,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
             sum = self.fma(sum, x, self.splat(c[0]));
         }
         sum
+    }
+    /// Floats whose lowest bytes are `a · factor` as [`scalar::rows::rounded`] has it.
+    #[inline(always)]
+    fn rounded(self, a: Self::F, factor: Self::F) -> Self::F {
+        self.horner(a, factor, &INTEGERS.0)
     }
     /// `|a| > b ? |a| : b`, where `b` is a number.
     fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F;

@@ -191,12 +191,13 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_i8(self, a: Quarters, out: &mut [i8]) {
+    fn store_i8(self, a: Quarters, factor: Quarters, out: &mut [i8]) {
+        let rounded = self.rounded(a, factor);
         let mut lanes = [0; LANES];
         // SAFETY: `self` proves the feature; `lanes` holds sixteen values.
         unsafe {
             // The lower halves of both, twice.
-            let [a, b, c, d] = a.map(|quarter| vreinterpretq_s16_s32(vcvtnq_s32_f32(quarter)));
+            let [a, b, c, d] = rounded.map(|quarter| vreinterpretq_s16_f32(quarter));
             let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| vreinterpretq_s8_s16(vuzp1q_s16(a, b)));
             vst1q_s8(lanes.as_mut_ptr(), vuzp1q_s8(ab, cd));
         }
@@ -263,11 +264,23 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_columns(self, [a, b, c, d]: [Quarters; 4], sums: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
+    fn store_columns(
+        self,
+        [a, b, c, d]: [Quarters; 4],
+        factor: Quarters,
+        sums: &mut [i32; LANES],
+        out: &mut [u8; CHUNK],
+    ) {
+        let [a, b, c, d] = [
+            self.rounded(a, factor),
+            self.rounded(b, factor),
+            self.rounded(c, factor),
+            self.rounded(d, factor),
+        ];
         for ((i, sums), out) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: `self` proves the feature; there are four sums, and sixteen bytes to write to.
             unsafe {
-                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|quarter| vcvtnq_s32_f32(quarter));
+                let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(|quarter| vreinterpretq_s32_f32(quarter));
                 let bytes = vsliq_n_s32::<24>(vsliq_n_s32::<16>(vsliq_n_s32::<8>(a, b), c), d);
                 vst1q_s32(out.as_mut_ptr().cast(), bytes);
                 let pairs = vpaddlq_s8(vreinterpretq_s8_s32(bytes));

@@ -115,7 +115,7 @@ fn short_slices<S: Simd>(s: S) {
         out.fill(9.0);
         s.store(a, &mut out[..len]);
         s.store_f16(a, &mut half[..len]);
-        s.store_i8(a, &mut int[..len]);
+        s.store_i8(a, s.splat(1.0), &mut int[..len]);
         for i in 0..=LANES {
             let expected = if i < len { (2.0, f16::from_f32(2.0), 2) } else { (9.0, f16::ONE, 9) };
             assert_eq!((out[i], half[i], int[i]), expected, "lane {i} of {len}");
@@ -126,8 +126,14 @@ fn short_slices<S: Simd>(s: S) {
 fn conversions<S: Simd>(s: S) {
     let x: [f32; LANES] = std::array::from_fn(|i| [0.5, 1.5, -0.5, -1.5, 126.5, -126.5, 127.0, -127.0][i % 8]);
     let mut out = [0; LANES];
-    s.store_i8(s.load(&x), &mut out);
+    s.store_i8(s.load(&x), s.splat(1.0), &mut out);
     assert_eq!(out[..8], [0, 2, 0, -2, 126, -126, 127, -127]);
+    // Halves beside a bit of a product that a rounded one would not have.
+    let (x, factor) = (s.splat(0.500_000_06), [1.000_000_1, 0.999_999_9]);
+    for (factor, expected) in factor.into_iter().zip([1, 0]) {
+        s.store_i8(x, s.splat(factor), &mut out);
+        assert_eq!((out, scalar::rows::rounded(0.500_000_06, factor)), ([expected; LANES], expected));
+    }
     let mut half = [f16::ZERO; LANES];
     s.store_f16(s.load(&VALUES[4..]), &mut half);
     assert_eq!(
@@ -145,7 +151,7 @@ fn columns<S: Simd>(s: S) {
     let a = a.map(|a| a.map(|a| a.clamp(-127.0, 127.0)));
     let integers = a.map(|a| a.map(|a| a.round_ties_even() as i8));
     let (mut sums, mut bytes) = ([1000; LANES], [0; CHUNK]);
-    s.store_columns(a.map(|a| s.load(&a)), &mut sums, &mut bytes);
+    s.store_columns(a.map(|a| s.load(&a)), s.splat(1.0), &mut sums, &mut bytes);
     assert_eq!(bytes, std::array::from_fn(|i| integers[i % 4][i / 4] as u8));
     if S::FLIP == 0 {
         let of_lane = |l: usize| 1000 + integers.iter().map(|integers| i32::from(integers[l])).sum::<i32>();
