@@ -65,11 +65,16 @@ impl PhasePixels {
         self.rows * self.columns
     }
 
-    /// The columns in tiles of at most `most`, as equal as they can be.
+    /// The columns in tiles of at most `most`, as equal as they can be: if these are several times the `rows` that are taken at
+    /// once, of whole ones.
     #[inline(always)]
-    pub(super) fn tiles(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (len, count) = (self.columns, self.columns.div_ceil(most));
-        (0..count).map(move |i| part(len, count, i))
+    pub(super) fn tiles(&self, rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let unit = if most > rows { rows } else { 1 };
+        let (columns, count) = (self.columns, self.columns.div_ceil(most));
+        (0..count).map(move |i| {
+            let units = part(columns.div_ceil(unit), count, i);
+            unit * units.start..columns.min(unit * units.end)
+        })
     }
 }
 
@@ -251,8 +256,12 @@ mod tests {
     #[test]
     fn tiles_are_as_equal_as_they_can_be() {
         let pixels = PhasePixels { rows: 1, columns: 64, first: [0; 2], taps: [0; 2] };
-        let sizes: Vec<_> = pixels.tiles(12).map(|t| t.len()).collect();
-        assert_eq!((sizes.iter().sum::<usize>(), sizes.len()), (64, 6));
-        assert!(sizes.iter().all(|s| *s == 10 || *s == 11));
+        let sizes = |rows, most| pixels.tiles(rows, most).map(|tile| tile.len()).collect::<Vec<_>>();
+        let single = sizes(12, 12);
+        assert_eq!((single.iter().sum::<usize>(), single.len()), (64, 6));
+        assert!(single.iter().all(|s| *s == 10 || *s == 11));
+        assert_eq!(sizes(4, 32), [32, 32]);
+        let pixels = PhasePixels { columns: 91, ..pixels };
+        assert_eq!(pixels.tiles(4, 32).collect::<Vec<_>>(), [0..28, 28..60, 60..91]);
     }
 }

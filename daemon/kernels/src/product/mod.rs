@@ -25,7 +25,7 @@ use self::grid::{PhasePixels, PixelBlock, TaskGrid};
 use crate::cancel::Tasks;
 use crate::layout::Format;
 use crate::operands::{ActivationFn, ConvCall};
-use crate::simd::{DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
+use crate::simd::{CHUNK, DotTile, FmaTile, LANES, Line, Simd, SimdFn, reserve_lines};
 use crate::tiles::{self, OutTile};
 
 /// What a thread keeps between tasks, so that none allocates.
@@ -108,7 +108,7 @@ fn multiply<S: Simd, const N: usize>(
         let (down, right) = (pixels.taps[0] + tap / side, pixels.taps[1] + tap % side);
         for y in 0..pixels.rows {
             let row = y * shape.stride + down;
-            for tile in pixels.tiles(S::ROWS) {
+            for tile in pixels.tiles(S::ROWS, S::TILE_ROWS) {
                 let last = tap + 1 == taps;
                 if last {
                     for x in tile.clone() {
@@ -153,7 +153,7 @@ fn one_tile<S: Simd>(
     let panel = |p: usize| panels[p.min(panels.len() - 1)];
     let data = |p: usize| panel(p)[layout.data_at() + place.tap * layout.tap_bytes()..].as_ptr();
     let (rows, scales) = scratch.gathered.tile(place.row, place.column, &place.tile);
-    let sums = scratch.sums[place.sums..].as_mut_ptr().cast();
+    let sums: *mut f32 = scratch.sums[place.sums..].as_mut_ptr().cast();
     let (chunk_stride, panel_stride) = (scratch.gathered.chunk_stride(), pixels * LANES);
     let panels = [data(0), data(1)];
     let (count, k, fresh) = (place.tile.len(), layout.k, place.tap == 0);
@@ -179,8 +179,25 @@ fn one_tile<S: Simd>(
         unsafe { simd.dot_tile(&tile) }
     } else {
         let half = layout.format == Format::F16;
-        let tile = FmaTile { rows, chunk_stride, count, panels, half, pair, outputs, k, fresh, sums, panel_stride };
-        // SAFETY: as above.
-        unsafe { simd.fma_tile(&tile) }
+        for first in (0..count).step_by(S::ROWS) {
+            let count = S::ROWS.min(count - first);
+            // SAFETY: as above; the rows of the tile from `first` on.
+            unsafe {
+                let (rows, sums) = (rows.add(first * CHUNK), sums.add(first * LANES));
+                simd.fma_tile(&FmaTile {
+                    rows,
+                    chunk_stride,
+                    count,
+                    panels,
+                    half,
+                    pair,
+                    outputs,
+                    k,
+                    fresh,
+                    sums,
+                    panel_stride,
+                });
+            }
+        }
     }
 }

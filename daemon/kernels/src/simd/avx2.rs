@@ -144,6 +144,7 @@ impl Simd for Avx2 {
     /// A key each: queries 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
     type Words = [__m256i; 2];
     const ROWS: usize = avx2_tiles::ROWS;
+    const TILE_ROWS: usize = avx2_tiles::ROWS;
     const FLIP: u8 = 0;
     const MANY_SUMS: bool = false;
 

@@ -128,6 +128,7 @@ impl Simd for Avx512 {
     /// By turns four queries' numbers of the first key, and the same queries' of the second.
     type Words = __m512i;
     const ROWS: usize = avx512_tiles::ROWS;
+    const TILE_ROWS: usize = avx512_tiles::ROWS;
     const FLIP: u8 = 0x80;
     const MANY_SUMS: bool = true;
 

@@ -120,6 +120,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     /// Four queries' numbers of the first key, and the same queries' of the second.
     type Words = [int16x8_t; 4];
     const ROWS: usize = 4;
+    const TILE_ROWS: usize = 32;
     const FLIP: u8 = 0;
     const MANY_SUMS: bool = false;
 
