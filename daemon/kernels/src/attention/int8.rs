@@ -14,7 +14,7 @@ use super::parts::{self, HeadKeys, HeadQueries};
 use crate::cancel::is_cancelled;
 use crate::operands::AttentionCall;
 use crate::scalar::attention::{BLOCK, GREATEST_SHARE, LEAST_SHARE, query_scale};
-use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, WeightByte, math, reserve};
+use crate::simd::{CHUNK, Chunk, DotTile, LANES, Line, ScoreTile, Scores, Simd, SimdFn, math, reserve};
 
 /// Queries that take each block of keys in turn: few enough that their sums stay in L1, and enough that reading the keys from L2
 /// once for all of them costs little.
@@ -284,10 +284,9 @@ impl Int8Scratch {
                 *power = simd.scale_words(difference, factor);
             }
             if TEXT {
-                simd.store_weights(of_keys, WeightByte::Whole, &mut out.0);
-                simd.store_weights(of_keys, WeightByte::Fraction, &mut fractions[i].0);
+                simd.store_weight_bytes(of_keys, [&mut out.0, &mut fractions[i].0]);
             } else {
-                simd.store_weights(of_keys, WeightByte::Dithered(4 * i), &mut out.0);
+                simd.store_weights(of_keys, 4 * i, &mut out.0);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, WeightByte, avx2_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, avx2_tiles, padded};
 use crate::cpu::Level;
 use crate::scalar::rows::INTEGERS;
 use crate::scalar::weights::DITHERS;
@@ -104,18 +104,36 @@ fn integers(rounded: __m256) -> __m256i {
     _mm256_sub_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(INTEGERS.to_bits().cast_signed()))
 }
 
-/// A byte of weights, less 128.
+/// The whole part of weights in units of 1/128, less 128, which is part of what is added.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn byte_of(weights: __m256i, byte: WeightByte, key: usize) -> __m256i {
-    let dither = match byte {
-        WeightByte::Dithered(first) => DITHERS_OF_KEYS[first / 4 % 32][key],
-        WeightByte::Whole => LESS_128,
-        WeightByte::Fraction => {
-            return _mm256_sub_epi16(_mm256_and_si256(weights, _mm256_set1_epi16(127)), _mm256_set1_epi16(128));
-        }
-    };
+fn whole(weights: __m256i, dither: i16) -> __m256i {
     _mm256_srai_epi16::<7>(_mm256_add_epi16(weights, _mm256_set1_epi16(dither)))
+}
+
+/// The fraction, less 128.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fraction(weights: __m256i) -> __m256i {
+    _mm256_sub_epi16(_mm256_and_si256(weights, _mm256_set1_epi16(127)), _mm256_set1_epi16(128))
+}
+
+/// Stores two halves of each of four keys' numbers, which fit eight bits, as bytes: four keys by query.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_bytes([a, b, c, d]: [__m256i; 4], out: &mut [u8; CHUNK]) {
+    let [ab, cd] = [_mm256_packs_epi16(a, b), _mm256_packs_epi16(c, d)];
+    let [ab, cd] = [_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)];
+    // In each half four keys by four queries, to be transposed.
+    let low = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));
+    let high = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd));
+    let columns = _mm256_broadcastsi128_si256(columns());
+    let out: *mut __m256i = out.as_mut_ptr().cast();
+    // SAFETY: there are 64 bytes to write to.
+    unsafe {
+        _mm256_storeu_si256(out, _mm256_shuffle_epi8(low, columns));
+        _mm256_storeu_si256(out.add(1), _mm256_shuffle_epi8(high, columns));
+    }
 }
 
 macro_rules! lanewise {
@@ -268,19 +286,21 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_weights(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
-        // SAFETY: `self` proves the features; there are 64 bytes to write to.
+    fn store_weights(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], first: usize, out: &mut [u8; CHUNK]) {
+        let [da, db, dc, dd] = DITHERS_OF_KEYS[first / 4 % 32];
+        // SAFETY: `self` proves the features.
         unsafe {
-            let ab = _mm256_packs_epi16(byte_of(weigh(a), byte, 0), byte_of(weigh(b), byte, 1));
-            let cd = _mm256_packs_epi16(byte_of(weigh(c), byte, 2), byte_of(weigh(d), byte, 3));
-            let [ab, cd] = [_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd)];
-            // In each half four keys by four queries, to be transposed.
-            let low = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));
-            let high = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd));
-            let columns = _mm256_broadcastsi128_si256(columns());
-            let out: *mut __m256i = out.as_mut_ptr().cast();
-            _mm256_storeu_si256(out, _mm256_shuffle_epi8(low, columns));
-            _mm256_storeu_si256(out.add(1), _mm256_shuffle_epi8(high, columns));
+            store_bytes([whole(weigh(a), da), whole(weigh(b), db), whole(weigh(c), dc), whole(weigh(d), dd)], out);
+        }
+    }
+
+    #[inline(always)]
+    fn store_weight_bytes(self, [[a, b], [c, d]]: [[__m256i; 2]; 2], [wholes, fractions]: [&mut [u8; CHUNK]; 2]) {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let [a, b, c, d] = [weigh(a), weigh(b), weigh(c), weigh(d)];
+            store_bytes([whole(a, LESS_128), whole(b, LESS_128), whole(c, LESS_128), whole(d, LESS_128)], wholes);
+            store_bytes([fraction(a), fraction(b), fraction(c), fraction(d)], fractions);
         }
     }
 

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::avx2::fold_eight;
-use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, SimdFn, WeightByte, avx512_tiles, padded};
+use super::{CHUNK, DotTile, FmaTile, LANES, OfKey, ScoreTile, Scores, Simd, SimdFn, avx512_tiles, padded};
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
 
@@ -101,6 +101,17 @@ fn weigh(power: __m512i) -> __m512i {
     // 1 − ⌊power⌋.
     let shift = _mm512_srli_epi16::<7>(_mm512_sub_epi16(_mm512_set1_epi16(255), power));
     shift_right(mantissa, shift)
+}
+
+/// Stores numbers below 256 of four keys, a key's for each query after the other's, as bytes: four keys by query.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn store_bytes(a: __m512i, b: __m512i, out: &mut [u8; CHUNK]) {
+    // In each quarter four keys by four queries, to be transposed.
+    let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let bytes = _mm512_shuffle_epi8(_mm512_packus_epi16(a, b), _mm512_broadcast_i32x4(columns));
+    // SAFETY: there are 64 bytes to write to.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes) };
 }
 
 macro_rules! lanewise {
@@ -243,27 +254,24 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_weights(self, [a, b]: [__m512i; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
-        // SAFETY: `self` proves the features; there are 64 bytes to write to.
+    fn store_weights(self, [a, b]: [__m512i; 2], first: usize, out: &mut [u8; CHUNK]) {
+        let [a_dithers, b_dithers] = &DITHERS_OF_KEYS[first / 4 % 32];
+        let (a_dithers, b_dithers) = (self.load_scores(a_dithers), self.load_scores(b_dithers));
+        // SAFETY: `self` proves the features.
         unsafe {
-            let (a, b) = (weigh(a), weigh(b));
-            let (a, b) = match byte {
-                WeightByte::Dithered(first) => {
-                    let [a_dithers, b_dithers] = &DITHERS_OF_KEYS[first / 4 % 32];
-                    let a = _mm512_add_epi16(a, self.load_scores(a_dithers));
-                    let b = _mm512_add_epi16(b, self.load_scores(b_dithers));
-                    (_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b))
-                }
-                WeightByte::Whole => (_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b)),
-                WeightByte::Fraction => {
-                    let fraction = _mm512_set1_epi16(127);
-                    (_mm512_and_si512(a, fraction), _mm512_and_si512(b, fraction))
-                }
-            };
-            // In each quarter four keys by four queries, to be transposed.
-            let columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let bytes = _mm512_shuffle_epi8(_mm512_packus_epi16(a, b), _mm512_broadcast_i32x4(columns));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes);
+            let a = _mm512_srli_epi16::<7>(_mm512_add_epi16(weigh(a), a_dithers));
+            let b = _mm512_srli_epi16::<7>(_mm512_add_epi16(weigh(b), b_dithers));
+            store_bytes(a, b, out);
+        }
+    }
+
+    #[inline(always)]
+    fn store_weight_bytes(self, [a, b]: [__m512i; 2], [whole, fraction]: [&mut [u8; CHUNK]; 2]) {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let (a, b, mask) = (weigh(a), weigh(b), _mm512_set1_epi16(127));
+            store_bytes(_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b), whole);
+            store_bytes(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), fraction);
         }
     }
 

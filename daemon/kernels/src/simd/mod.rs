@@ -110,17 +110,6 @@ pub(crate) trait SimdFn {
     fn call<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// A byte of a weight of int8 attention.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum WeightByte {
-    /// [`crate::scalar::weights::weight`] of four keys, of which this is the first's place in its block.
-    Dithered(usize),
-    /// The first of [`crate::scalar::weights::weight_bytes`].
-    Whole,
-    /// The second of them.
-    Fraction,
-}
-
 /// What [`scalar::rows::rounded`] adds.
 static INTEGERS: Coefficients<1> = Coefficients::new([scalar::rows::INTEGERS]);
 
@@ -172,9 +161,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// `(a · b + 2¹⁴) >> 15`.
     fn scale_words(self, a: Self::Words, b: Self::Words) -> Self::Words;
-    /// Stores a byte of the weights of four keys' powers, less 128 where [`Simd::FLIP`] is 0: that of query `l` and key `i` of the
-    /// four as byte `4 l + i`.
-    fn store_weights(self, powers: [Self::Words; 2], byte: WeightByte, out: &mut [u8; CHUNK]);
+    /// Stores the weights ([`scalar::weights::weight`]) of four keys' powers, of which the first is key `first` of its block, less
+    /// 128 where [`Simd::FLIP`] is 0: that of query `l` and key `i` of the four as byte `4 l + i`.
+    fn store_weights(self, powers: [Self::Words; 2], first: usize, out: &mut [u8; CHUNK]);
+    /// The same of both [`scalar::weights::weight_bytes`].
+    fn store_weight_bytes(self, powers: [Self::Words; 2], out: [&mut [u8; CHUNK]; 2]);
     /// Stores `a · factor` of four vectors as [`scalar::rows::rounded`] has it: lane `l` of number `i` of the four as byte
     /// `4 l + i`. Where [`Simd::FLIP`] is 0, adds the four to `sums`.
     fn store_columns(self, a: [Self::F; 4], factor: Self::F, sums: &mut [i32; LANES], out: &mut [u8; CHUNK]);

@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 
 use super::{
-    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, WeightByte, neon_blocks, neon_sdot, neon_smull,
+    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull,
     neon_tiles, padded,
 };
 use crate::cpu::Level;
@@ -18,13 +18,11 @@ static DITHERS_OF_KEYS: [[[u16; 8]; 2]; 32] = {
     let mut i = 0;
     while i < 128 * 4 {
         let (key, lane) = (i / 4, i % 8);
-        dithers[key / 4][key / 2 % 2][lane] = 2 * DITHERS[key] as u16 + LESS_128;
+        dithers[key / 4][key / 2 % 2][lane] = 2 * DITHERS[key] as u16 + (128 << 8);
         i += 1;
     }
     dithers
 };
-/// Takes 128 from the upper byte, modulo 256.
-const LESS_128: u16 = 128 << 8;
 /// Where the bytes of four queries by four keys are in four keys by four queries.
 static COLUMNS: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
 
@@ -60,6 +58,14 @@ type Quarters = [float32x4_t; 4];
 fn transpose_four([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
     let (ac, bd) = ([vzip1q_f32(a, c), vzip2q_f32(a, c)], [vzip1q_f32(b, d), vzip2q_f32(b, d)]);
     [vzip1q_f32(ac[0], bd[0]), vzip2q_f32(ac[0], bd[0]), vzip1q_f32(ac[1], bd[1]), vzip2q_f32(ac[1], bd[1])]
+}
+
+/// [`CONSTANTS`] in registers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn constants() -> [uint16x8_t; 2] {
+    // SAFETY: sixteen bytes are read from each array.
+    unsafe { [0, 1].map(|i| std::ptr::read_volatile(CONSTANTS[i].as_ptr().cast())) }
 }
 
 /// The weights of eight powers in units of 1/256, without the dither. `one` and `top` are [`CONSTANTS`].
@@ -230,29 +236,37 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn store_weights(self, [a, b]: [[int16x8_t; 4]; 2], byte: WeightByte, out: &mut [u8; CHUNK]) {
-        let dithers = match byte {
-            WeightByte::Dithered(first) => &DITHERS_OF_KEYS[first / 4 % 32],
-            WeightByte::Whole | WeightByte::Fraction => &[[LESS_128; 8]; 2],
-        };
+    fn store_weights(self, [a, b]: [[int16x8_t; 4]; 2], first: usize, out: &mut [u8; CHUNK]) {
+        let dithers = &DITHERS_OF_KEYS[first / 4 % 32];
         // SAFETY: `self` proves the feature; sixteen bytes are read from each array.
         let (dithers, constants, columns) = unsafe {
             let dithers = [0, 1].map(|keys| vld1q_u16(dithers[keys].as_ptr()));
-            let constants = [0, 1].map(|i| std::ptr::read_volatile(CONSTANTS[i].as_ptr().cast()));
-            (dithers, constants, vld1q_u8(COLUMNS.as_ptr()))
+            (dithers, constants(), vld1q_u8(COLUMNS.as_ptr()))
         };
         for (n, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to.
             unsafe {
-                let (first, second) = (weigh(constants, a[n]), weigh(constants, b[n]));
-                let rows = match byte {
-                    WeightByte::Dithered(_) | WeightByte::Whole => upper_bytes_of_sums([first, second], dithers),
-                    WeightByte::Fraction => {
-                        let bytes = vuzp1q_u8(vreinterpretq_u8_u16(first), vreinterpretq_u8_u16(second));
-                        vorrq_u8(vshrq_n_u8::<1>(bytes), vdupq_n_u8(128))
-                    }
-                };
+                let weights = [weigh(constants, a[n]), weigh(constants, b[n])];
+                let rows = upper_bytes_of_sums(weights, dithers);
                 vst1q_u8(out.as_mut_ptr(), vqtbl1q_u8(rows, columns));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_weight_bytes(self, [a, b]: [[int16x8_t; 4]; 2], [whole, fraction]: [&mut [u8; CHUNK]; 2]) {
+        // SAFETY: `self` proves the feature; sixteen bytes are read from the array.
+        let (constants, columns) = unsafe { (constants(), vld1q_u8(COLUMNS.as_ptr())) };
+        let out = whole.as_chunks_mut::<16>().0.iter_mut().zip(fraction.as_chunks_mut::<16>().0);
+        for (n, (whole, fraction)) in out.enumerate() {
+            // SAFETY: `self` proves the feature; there are sixteen bytes to write to, twice.
+            unsafe {
+                let [a, b] = [weigh(constants, a[n]), weigh(constants, b[n])].map(|weights| vreinterpretq_u8_u16(weights));
+                // Less 128 in both; of the fraction, in units of 1/256, the lowest bit is dropped.
+                let upper = veorq_u8(vuzp2q_u8(a, b), vdupq_n_u8(128));
+                let lower = vsriq_n_u8::<1>(vdupq_n_u8(128), vuzp1q_u8(a, b));
+                vst1q_u8(whole.as_mut_ptr(), vqtbl1q_u8(upper, columns));
+                vst1q_u8(fraction.as_mut_ptr(), vqtbl1q_u8(lower, columns));
             }
         }
     }

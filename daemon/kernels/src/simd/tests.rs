@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{CHUNK, LANES, Simd, SimdFn, WeightByte, at_level, math};
+use super::{CHUNK, LANES, Simd, SimdFn, at_level, math};
 use crate::cpu::Level;
 use crate::scalar;
 use crate::scalar::weights::{GREATEST_POWER, weight, weight_bytes};
@@ -182,16 +182,15 @@ fn powers<S: Simd>(s: S) {
     for first in (0..128).step_by(4) {
         for power in (-240 * 128..=GREATEST_POWER).step_by(31) {
             let of_queries: [i16; LANES] = std::array::from_fn(|l| (power + l as i16).min(GREATEST_POWER));
-            let stored = |byte| {
-                let mut bytes = [0; CHUNK];
-                s.store_weights([s.of_queries(&of_queries); 2], byte, &mut bytes);
-                bytes.map(|byte| byte ^ flip)
-            };
-            let dithered = std::array::from_fn(|i| weight(of_queries[i / 4], first + i % 4));
-            assert_eq!(stored(WeightByte::Dithered(first)), dithered, "powers from {power}, keys from {first}");
-            for (i, byte) in [WeightByte::Whole, WeightByte::Fraction].into_iter().enumerate() {
-                let expected = std::array::from_fn(|l| weight_bytes(of_queries[l / 4])[i]);
-                assert_eq!(stored(byte), expected, "{byte:?} of powers from {power}");
+            let (powers, mut bytes) = ([s.of_queries(&of_queries); 2], [[0; CHUNK]; 3]);
+            let [dithered, whole, fraction] = &mut bytes;
+            s.store_weights(powers, first, dithered);
+            s.store_weight_bytes(powers, [whole, fraction]);
+            let expected = std::array::from_fn(|i| weight(of_queries[i / 4], first + i % 4) ^ flip);
+            assert_eq!(bytes[0], expected, "powers from {power}, keys from {first}");
+            for (byte, found) in bytes[1..].iter().enumerate() {
+                let expected = std::array::from_fn(|i| weight_bytes(of_queries[i / 4])[byte] ^ flip);
+                assert_eq!(*found, expected, "byte {byte} of powers from {power}");
             }
         }
     }
