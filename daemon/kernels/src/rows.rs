@@ -220,6 +220,12 @@ impl SimdFn for Quantize<'_> {
 /// `scalar::rows::quantize_row` at a level.
 #[inline(always)]
 fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
+    quantize_by(simd, x, greatest_magnitudes(simd, x), q)
+}
+
+/// The greatest magnitude of each lane.
+#[inline(always)]
+pub(crate) fn greatest_magnitudes<S: Simd>(simd: S, x: &[f32]) -> S::F {
     let (whole, rest) = x.as_chunks::<LANES>();
     let mut max = simd.splat(0.0);
     for x in whole {
@@ -228,7 +234,7 @@ fn quantize_row<S: Simd>(simd: S, x: &[f32], q: &mut [i8]) -> f32 {
     if !rest.is_empty() {
         max = simd.max_magnitude(simd.load(rest), max);
     }
-    quantize_by(simd, x, max, q)
+    max
 }
 
 /// The same where the greatest magnitude of each lane is known.

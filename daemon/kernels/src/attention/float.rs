@@ -87,8 +87,9 @@ impl F32Task<'_> {
             }
             for tile in (0..group.len()).step_by(S::ROWS) {
                 let tile = tile..group.len().min(tile + S::ROWS);
-                if !shape.causal || block.start < self.queries.position(group.start + tile.end) {
-                    self.tile(simd, &block, group.start, &tile);
+                let end = if shape.causal { self.queries.position(group.start + tile.end) } else { block.end };
+                if block.start < end {
+                    self.tile(simd, &(block.start..block.end.min(end)), block.len(), group.start, &tile);
                 }
             }
         }
@@ -149,42 +150,42 @@ impl F32Task<'_> {
         }
     }
 
-    /// Takes a block of keys into account for some queries of the group that begins at `first`.
+    /// Takes `seen` keys from the start of a block of `keys` into account for some queries of the group that begins at `first`.
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, simd: S, block: &Range<usize>, first: usize, tile: &Range<usize>) {
+    fn tile<S: Simd>(&mut self, simd: S, seen: &Range<usize>, keys: usize, first: usize, tile: &Range<usize>) {
         let (d, rows) = (self.queries.head.dim(), tile.len());
-        let panels = block.len().div_ceil(LANES);
+        let panels = seen.len().div_ceil(LANES);
         let scratch = &mut *self.scratch;
         let queries = scratch.softmax.stride();
         reserve_lines(&mut scratch.p, panels * rows);
         // SAFETY: the queries hold d values per row, the keys d lines per panel, the scores a line per panel and row.
         unsafe {
             let scores = Sums { lines: &mut scratch.p, panel_stride: rows, fresh: true };
-            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d), panels * LANES, scores);
+            product(simd, (&scratch.q[tile.start..], queries), rows, (&scratch.k, d, d), panels * LANES, scores);
         }
-        self.mask(block, first, tile);
+        self.mask(seen, first, tile);
         let scratch = &mut *self.scratch;
         let scores = &mut scratch.p[..panels * rows];
         // Every query sees the first key, so that nothing is summed before the first block.
-        let fresh = block.start == 0;
+        let fresh = seen.start == 0;
         let max = scratch.softmax.raise_max(simd, &maxima(simd, scores, rows), tile, fresh);
         softmax_weights(simd, scores, &max, &mut scratch.softmax.weights[tile.clone()], fresh);
-        // SAFETY: the weights hold a value for each of the block's keys, the values a line for each; as many sums as vectors.
+        // SAFETY: the weights hold a value for each of the keys, the values a line for each; as many sums as vectors.
         unsafe {
             let sums = Sums { lines: &mut scratch.softmax.sums[tile.start..], panel_stride: queries, fresh };
-            product(simd, (&scratch.p, rows), rows, (&scratch.v, block.len()), d, sums);
+            product(simd, (&scratch.p, rows), rows, (&scratch.v, seen.len(), keys), d, sums);
         }
     }
 
     /// Keys that do not exist, or that come after the query, get the weight 0.
     #[inline(always)]
-    fn mask(&mut self, block: &Range<usize>, first: usize, tile: &Range<usize>) {
+    fn mask(&mut self, keys: &Range<usize>, first: usize, tile: &Range<usize>) {
         let rows = tile.len();
         for row in 0..rows {
             let query = self.queries.position(first + tile.start + row);
             let seen =
-                if self.queries.head.shape().causal { (query + 1).clamp(block.start, block.end) } else { block.end };
-            for key in seen - block.start..block.len().next_multiple_of(LANES) {
+                if self.queries.head.shape().causal { (query + 1).clamp(keys.start, keys.end) } else { keys.end };
+            for key in seen - keys.start..keys.len().next_multiple_of(LANES) {
                 self.scratch.p[key / LANES * rows + row].0[key % LANES] = f32::NEG_INFINITY;
             }
         }
@@ -229,8 +230,8 @@ struct Sums<'a> {
     fresh: bool,
 }
 
-/// Adds the product of `count` packed rows by panels of `k` lines, which have `outputs`, to `sums`. The second of a pair is how
-/// far apart chunks of rows, and panels of lines (k itself), are.
+/// Adds the product of `count` packed rows by panels of lines, of which the first `k` count, which have `outputs`, to `sums`. The last of
+/// a group is how far apart chunks of rows, and panels of lines, are.
 ///
 /// # Safety
 ///
@@ -240,14 +241,14 @@ unsafe fn product<S: Simd>(
     simd: S,
     (rows, chunk_stride): (&[Line], usize),
     count: usize,
-    (lines, k): (&[Line], usize),
+    (lines, k, panel_lines): (&[Line], usize, usize),
     outputs: usize,
     sums: Sums,
 ) {
     let panels = outputs.div_ceil(LANES);
     for first in (0..panels).step_by(2) {
         let pair = first + 1 < panels;
-        let panel = |p: usize| lines[p * k..].as_ptr().cast();
+        let panel = |p: usize| lines[p * panel_lines..].as_ptr().cast();
         let tile = FmaTile {
             rows: rows.as_ptr().cast(),
             chunk_stride: chunk_stride * size_of::<Line>(),

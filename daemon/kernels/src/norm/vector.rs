@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::rows::quantize_by;
+use crate::rows::{greatest_magnitudes, quantize_by};
 use crate::scalar;
+use crate::scalar::math::SILU_DEPTH;
 use crate::simd::{LANES, Simd, math};
 
 /// Rows that a layer norm takes at once.
@@ -90,23 +91,29 @@ pub(super) fn scale_shift_rows<S: Simd>(
     let whole = channels / LANES * LANES;
     for row in 0..out.len() / channels {
         let first = row * channels;
-        let mut max = simd.splat(0.0);
+        // Beside values above that the negative ones of SiLU do not count.
+        let depth = simd.splat(SILU_DEPTH);
+        let mut max = if silu { depth } else { simd.splat(0.0) };
         let of_channels = scale.as_chunks::<LANES>().0.iter().zip(shift.as_chunks::<LANES>().0);
         for (i, (scale, shift)) in of_channels.enumerate() {
             let at = first + i * LANES;
             let y = simd.fma(x.load(simd, out, at..at + LANES), simd.load(scale), simd.load(shift));
             let y = if silu { math::silu(simd, y) } else { y };
-            max = simd.max_magnitude(y, max);
+            max = if silu { simd.at_least(max, y) } else { simd.max_magnitude(y, max) };
             simd.store(y, line_mut(out, at));
         }
         if whole < channels {
             let at = first + whole..first + channels;
             let y = simd.fma(x.load(simd, out, at.clone()), simd.load(&scale[whole..]), simd.load(&shift[whole..]));
             let y = if silu { math::silu(simd, y) } else { y };
-            max = simd.max_magnitude(y, max);
+            max = if silu { simd.at_least(max, y) } else { simd.max_magnitude(y, max) };
             simd.store(y, &mut out[at]);
         }
-        end.row(simd, row, &out[first..first + channels], max);
+        let out = &out[first..first + channels];
+        if silu && simd.fold_max(max) == SILU_DEPTH {
+            max = greatest_magnitudes(simd, out);
+        }
+        end.row(simd, row, out, max);
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) const SHORT_EXP2: [f32; 5] = [9.570_102e-3, 5.591_786e-2, 2.402_474_4
 pub(crate) const SIGMOID_MIN: f32 = -89.0;
 /// From here up, `1 + e^-x` is 1.
 pub(crate) const SIGMOID_MAX: f32 = 87.0;
+/// No [`silu`] is as far below 0.
+pub(crate) const SILU_DEPTH: f32 = 0.279;
 /// `-1 / ln 2`.
 pub(crate) const MINUS_LOG2_E: f32 = -std::f32::consts::LOG2_E;
 /// Beyond this, Φ is taken for 0 or 1, but for 1e-7.
@@ -114,5 +116,11 @@ mod tests {
         assert_eq!((quick_gelu(1e30), quick_gelu(-1e30)), (1e30, 0.0));
         assert!((gelu(50.0) - 50.0).abs() < 1e-5 && gelu(-50.0).abs() < 1e-5);
         assert!([exp2, silu, gelu, quick_gelu].iter().all(|f| f(f32::NAN).is_nan()));
+    }
+
+    #[test]
+    fn silu_has_a_depth() {
+        let least = (-100_000..0).map(|x| silu(x as f32 / 1000.0)).fold(0.0, f32::min);
+        assert!((-SILU_DEPTH..-0.278).contains(&least), "{least}");
     }
 }
