@@ -195,18 +195,28 @@ fn conv(channels: usize, side: usize, format: Format, enlarged: Enlarged) -> Ker
     }
 }
 
-fn attention(queries: usize, keys: usize, heads: usize, head_dim: usize, int8: bool) -> KernelCase {
+type Attention = fn(Level, &AttentionCall, &mut [f32]);
+
+const SELF_INT8: (&str, Attention) = ("self-attention int8", Level::attention_int8);
+const CROSS_INT8: (&str, Attention) = ("cross-attention int8", Level::cross_attention_int8);
+const F32: (&str, Attention) = ("attention", Level::attention);
+
+fn attention(
+    (name, attention): (&str, Attention),
+    [queries, keys]: [usize; 2],
+    heads: usize,
+    head_dim: usize,
+) -> KernelCase {
     let shape = AttentionShape { batch: 1, heads, head_dim, queries, keys, causal: false };
     let channels = heads * head_dim;
     let ours = move || -> Ours {
         let (mut q, k, v) = (numbers(queries * channels), numbers(keys * channels), numbers(keys * channels));
-        let attention = if int8 { Level::attention_int8 } else { Level::attention };
         Box::new(move |level| attention(level, &AttentionCall { k: &k, v: &v, shape }, &mut q))
     };
     KernelCase {
-        name: format!("attention {queries}x{keys} {heads}x{head_dim}{}", if int8 { " int8" } else { "" }),
+        name: format!("{name} {queries}x{keys} {heads}x{head_dim}"),
         macs: (2 * queries * keys * channels) as f64,
-        int8,
+        int8: name.ends_with("int8"),
         ours: Box::new(ours),
     }
 }
@@ -222,8 +232,9 @@ fn cases(smoke: bool) -> Vec<KernelCase> {
             conv(32, 9, int8, as_is),
             conv(32, 9, f32, as_is),
             conv(32, 9, int8, doubled),
-            attention(40, 40, 2, 8, true),
-            attention(40, 40, 2, 8, false),
+            attention(SELF_INT8, [40, 40], 2, 8),
+            attention(CROSS_INT8, [40, 9], 2, 8),
+            attention(F32, [40, 40], 2, 8),
         ];
     }
     vec![
@@ -241,10 +252,12 @@ fn cases(smoke: bool) -> Vec<KernelCase> {
         conv(256, 256, int8, doubled),
         linear(1024, 640, 640, f32, plain),
         conv(320, 64, f32, as_is),
-        attention(4096, 4096, 8, 40, true),
-        attention(1024, 1024, 8, 80, true),
-        attention(4096, 4096, 8, 40, false),
-        attention(4096, 77, 8, 40, false),
+        attention(SELF_INT8, [4096, 4096], 8, 40),
+        attention(SELF_INT8, [1024, 1024], 8, 80),
+        attention(CROSS_INT8, [4096, 77], 8, 40),
+        attention(CROSS_INT8, [1024, 77], 8, 80),
+        attention(F32, [4096, 4096], 8, 40),
+        attention(F32, [4096, 77], 8, 40),
     ]
 }
 

@@ -139,8 +139,12 @@ mod tests {
 
     #[test]
     fn an_unknown_attribute_is_refused_by_name() {
-        let mut node =
-            to_node(&Layer::Attention { heads: 8, causal: false, int8: true, cross: false, quantize: false }, "mid.attn", &[], &[]);
+        let mut node = to_node(
+            &Layer::Attention { heads: 8, causal: false, int8: true, cross: false, quantize: false },
+            "mid.attn",
+            &[],
+            &[],
+        );
         node.attribute.push(attribute("mask", &Value::Bool(true)));
         let message = from_node(&node).unwrap_err();
         assert!(message.contains("mid.attn") && message.contains("mask"), "{message}");

@@ -69,7 +69,7 @@ pub(crate) fn memory(layer: &Layer, weights: &[Shape], inputs: usize, output: &[
         Layer::Quantize {} => quantize::memory(inputs, output),
         Layer::Attention { heads, int8, cross, quantize, .. } => {
             attention::memory(*heads, *int8 && !cross, *quantize, output)
-        },
+        }
         Layer::Affine { .. } | Layer::SoftClamp { .. } => pointwise::memory(),
         Layer::Embedding { .. } | Layer::TimeEmbedding { .. } | Layer::AddSilu {} | Layer::LayerNorm { .. } => {
             OperatorMemory::default()

@@ -23,7 +23,9 @@ const KINDS: [(&str, MakeLayers); 5] = [
         SIZES.map(|(side, channels)| attention(Level::attention_int8, level, [side * side; 2], channels / 8)).into()
     }),
     ("cross-attention", |level| {
-        SIZES.map(|(side, channels)| attention(Level::cross_attention_int8, level, [side * side, 77], channels / 8)).into()
+        SIZES
+            .map(|(side, channels)| attention(Level::cross_attention_int8, level, [side * side, 77], channels / 8))
+            .into()
     }),
     ("norm", |level| SIZES.map(|(side, channels)| norms(level, side, channels)).into()),
 ];

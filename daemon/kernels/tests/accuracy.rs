@@ -200,8 +200,7 @@ fn int8_cross_attention_is_nearly_a_softmax_over_a_text() {
         let keys = chunks * CHUNK;
         let shape = AttentionShape { batch: 2, heads: 2, head_dim: DIM, queries: 150, keys, causal: false };
         let mut numbers = Numbers(5);
-        let [mut q, mut k, mut v] =
-            [150, keys, keys].map(|tokens| numbers.vec(2 * tokens * 2 * DIM, Magnitude::Plain));
+        let [mut q, mut k, mut v] = [150, keys, keys].map(|tokens| numbers.vec(2 * tokens * 2 * DIM, Magnitude::Plain));
         q.chunks_mut(DIM).for_each(|q| q[3] += 6.0);
         let of_first = |x: &mut [f32], change: &dyn Fn(usize, usize, f32) -> f32| {
             for (row, x) in x.chunks_mut(2 * DIM).enumerate().filter(|(row, _)| row % CHUNK == 0) {

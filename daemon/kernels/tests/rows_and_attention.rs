@@ -277,7 +277,9 @@ fn int8_attention_with_light_keys(level: Level) {
 }
 
 fn int8_attention_over_many_keys(level: Level) {
-    for (head_dim, queries, keys) in [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513), (40, 90, 77), (16, 3, 1)] {
+    for (head_dim, queries, keys) in
+        [(8, 30, 128), (40, 13, 129), (80, 5, 300), (7, 150, 513), (40, 90, 77), (16, 3, 1)]
+    {
         let shape = AttentionShape { batch: 1, heads: 2, head_dim, queries, keys, causal: false };
         for kind in [Magnitude::Plain, Magnitude::Extreme, Magnitude::Denormal, Magnitude::Big] {
             for attention in INT8 {

@@ -310,7 +310,8 @@ impl Int8Scratch {
                 rows: head.v[block.start / CHUNK * rows..].as_ptr().cast(),
                 chunk_stride: rows * CHUNK,
                 count: rows,
-                panels: [0, pair.len() - 1].map(|slot| self.weights[byte * WEIGHTS + slot * BLOCK / 4..].as_ptr().cast()),
+                panels: [0, pair.len() - 1]
+                    .map(|slot| self.weights[byte * WEIGHTS + slot * BLOCK / 4..].as_ptr().cast()),
                 weight_sums: [null(); 2],
                 pair: pair.len() == 2,
                 k: block.len().next_multiple_of(4),

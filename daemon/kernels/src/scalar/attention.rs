@@ -97,7 +97,8 @@ fn attend_with_weights<const BYTES: usize>(
             *sum *= faded;
             for byte in 0..BYTES {
                 let unit = weights[0][byte].1;
-                let dot: i32 = weights.iter().zip(values).map(|(p, v)| i32::from(p[byte].0) * i32::from(value(v))).sum();
+                let dot: i32 =
+                    weights.iter().zip(values).map(|(p, v)| i32::from(p[byte].0) * i32::from(value(v))).sum();
                 *sum = (dot as f32).mul_add(share * unit, *sum);
             }
         }

@@ -305,13 +305,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_columns(
-        self,
-        [a, b, c, d]: [Halves; 4],
-        factor: Halves,
-        sums: &mut [i32; LANES],
-        out: &mut [u8; CHUNK],
-    ) {
+    fn store_columns(self, [a, b, c, d]: [Halves; 4], factor: Halves, sums: &mut [i32; LANES], out: &mut [u8; CHUNK]) {
         let [a, b, c, d] =
             [self.rounded(a, factor), self.rounded(b, factor), self.rounded(c, factor), self.rounded(d, factor)];
         for ((i, sums), out) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<32>().0) {

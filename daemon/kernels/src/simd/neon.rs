@@ -6,8 +6,8 @@ use std::arch::asm;
 use half::f16;
 
 use super::{
-    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull,
-    neon_tiles, padded,
+    CHUNK, DotTile, FmaTile, LANES, ScoreTile, Scores, Simd, SimdFn, neon_blocks, neon_sdot, neon_smull, neon_tiles,
+    padded,
 };
 use crate::cpu::Level;
 use crate::scalar::weights::DITHERS;
@@ -261,7 +261,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         for (n, (whole, fraction)) in out.enumerate() {
             // SAFETY: `self` proves the feature; there are sixteen bytes to write to, twice.
             unsafe {
-                let [a, b] = [weigh(constants, a[n]), weigh(constants, b[n])].map(|weights| vreinterpretq_u8_u16(weights));
+                let [a, b] =
+                    [weigh(constants, a[n]), weigh(constants, b[n])].map(|weights| vreinterpretq_u8_u16(weights));
                 // Less 128 in both; of the fraction, in units of 1/256, the lowest bit is dropped.
                 let upper = veorq_u8(vuzp2q_u8(a, b), vdupq_n_u8(128));
                 let lower = vsriq_n_u8::<1>(vdupq_n_u8(128), vuzp1q_u8(a, b));
@@ -286,12 +287,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         sums: &mut [i32; LANES],
         out: &mut [u8; CHUNK],
     ) {
-        let [a, b, c, d] = [
-            self.rounded(a, factor),
-            self.rounded(b, factor),
-            self.rounded(c, factor),
-            self.rounded(d, factor),
-        ];
+        let [a, b, c, d] =
+            [self.rounded(a, factor), self.rounded(b, factor), self.rounded(c, factor), self.rounded(d, factor)];
         for ((i, sums), out) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate().zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: `self` proves the feature; there are four sums, and sixteen bytes to write to.
             unsafe {
