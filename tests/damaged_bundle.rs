@@ -34,11 +34,14 @@ fn a_damaged_bundle() {
     check_damaged("vae_decoder.onnx", cut, &["checksum"]);
     check_damaged("tokenizer/vocab.json", remove, &["missing"]);
     check_damaged("bundle.json", cut, &["manifest"]);
-    let future = |file: &Path| {
-        let text = fs::read_to_string(file).unwrap();
-        fs::write(file, text.replacen("\"schema\": 3", "\"schema\": 9", 1)).unwrap();
-    };
-    check_damaged("bundle.json", future, &["schema 9", "convert the model again"]);
+    for (schema, way) in [(9, "update this program, or convert the model again"), (1, "; convert the model again")] {
+        let other = |file: &Path| {
+            let mut json: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+            json["schema"] = json!(schema);
+            fs::write(file, json.to_string()).unwrap();
+        };
+        check_damaged("bundle.json", other, &[&format!("schema {schema}"), way]);
+    }
 }
 
 /// A copy of the demo model whose `bundle.json` has `value` (JSON) at `key`, in the folder `m`.

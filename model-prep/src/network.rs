@@ -81,6 +81,15 @@ pub(crate) struct BuiltNetwork {
 }
 
 impl BuiltNetwork {
+    /// Its layers, by the names of their nodes.
+    #[cfg(test)]
+    pub(crate) fn layers_mut(&mut self) -> impl Iterator<Item = (&str, &mut Layer)> {
+        self.nodes.iter_mut().filter_map(|node| match &mut node.op {
+            Op::Layer(layer) => Some((node.name.as_str(), layer)),
+            _ => None,
+        })
+    }
+
     /// Bytes of its weights.
     pub(crate) fn bytes(&self) -> u64 {
         self.parameters.iter().map(Parameter::bytes).sum()

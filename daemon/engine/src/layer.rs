@@ -157,7 +157,7 @@ pub enum Layer {
         /// Both products are in int8.
         #[serde(deserialize_with = "flag")]
         int8: bool,
-        /// Keys and values are a text's: few, most weight perhaps at the first.
+        /// Keys and values come from a text: they are few, and the first may have most of the weight. In int8 alone.
         #[serde(default, deserialize_with = "flag", skip_serializing_if = "is_unset")]
         cross: bool,
         /// Two outputs, `q` and `scale`.

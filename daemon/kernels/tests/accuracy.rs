@@ -213,8 +213,25 @@ fn int8_cross_attention_is_nearly_a_softmax_over_a_text() {
         let mut out = q.clone();
         Level::current().cross_attention_int8(&AttentionCall { k: &k, v: &v, shape }, &mut out);
         let decibels = signal_to_noise(&out, &softmax_attention(&q, &k, &v, &shape));
-        println!("{chunks} {first} {value} {decibels:.1}");
         assert!(decibels > 34.0, "{chunks} chunks, first token {first}, its value {value}: {decibels:.1} dB");
+    }
+}
+
+/// Sums of neighbours are rounded to f32. In a flat image all are rounded alike, so that its variance of 0 may come out as 5e-7 of
+/// the mean square: it must stay as small.
+#[test]
+fn a_nearly_flat_images_variance_is_found() {
+    for (mean, contrast) in [(0.1f32, 0.0f32), (97.3, 0.0), (97.3, 0.5)] {
+        let (channels, width, rows) = (24, 40, 40);
+        let x: Vec<f32> = (0..channels * width * rows)
+            .map(|i| if (i / channels) % 2 == 0 { mean + contrast } else { mean - contrast })
+            .collect();
+        let mut sums = GroupSums::new(channels);
+        sums.add_rows(Level::current(), &x, width);
+        let (scale, _) = sums.finish(3, 0.0, &vec![1.0; channels], &vec![0.0; channels]);
+        let variance = 1.0 / f64::from(scale[0]).powi(2);
+        let error = (variance - f64::from(contrast).powi(2)).abs() / f64::from(mean).powi(2);
+        assert!(error < 5e-7, "{mean} ± {contrast}: a variance of {variance}");
     }
 }
 

@@ -204,8 +204,10 @@ impl Manifest {
         let Version { schema } =
             serde_json::from_slice(json).map_err(|error| format!("not a bundle's manifest: {error}"))?;
         if !(OLDEST_SCHEMA..=SCHEMA).contains(&schema) {
+            let way = if schema > SCHEMA { "update this program, or convert" } else { "convert" };
             return Err(format!(
-                "the bundle has schema {schema}, this program reads {OLDEST_SCHEMA} to {SCHEMA}; convert the model again"
+                "the bundle has schema {schema}, this program reads {OLDEST_SCHEMA} to {SCHEMA}; {way} the model again with \
+                 this version's model-prep"
             ));
         }
         let mut parser = serde_json::Deserializer::from_slice(json);

@@ -95,6 +95,9 @@ pub(crate) fn outputs(layer: &Layer, weights: &[Shape], inputs: &[Operand]) -> C
             table(weights, last(&x)?)?;
             x
         }
+        Layer::Attention { int8: false, cross: true, .. } => {
+            return Err("attention to a text that is not in int8".into());
+        }
         Layer::Attention { heads, causal, int8, .. } => attention(inputs, *heads, *causal, *int8)?,
         Layer::Affine { .. } | Layer::SoftClamp { .. } | Layer::Quantize {} => plain(inputs.next())?,
     };

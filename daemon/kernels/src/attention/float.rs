@@ -150,7 +150,8 @@ impl F32Task<'_> {
         }
     }
 
-    /// Takes `seen` keys from the start of a block of `keys` into account for some queries of the group that begins at `first`.
+    /// Takes a block of keys into account for some queries of the group that begins at `first`. Any of these queries sees the keys
+    /// `seen`, the first of the block's `keys`.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, simd: S, seen: &Range<usize>, keys: usize, first: usize, tile: &Range<usize>) {
         let (d, rows) = (self.queries.head.dim(), tile.len());
@@ -230,8 +231,8 @@ struct Sums<'a> {
     fresh: bool,
 }
 
-/// Adds the product of `count` packed rows by panels of lines, of which the first `k` count, which have `outputs`, to `sums`. The last of
-/// a group is how far apart chunks of rows, and panels of lines, are.
+/// Adds the product of `count` packed rows by panels, which have `outputs`, to `sums`. Of each panel the first `k` lines are used;
+/// chunks of rows are `chunk_stride` lines apart, panels `panel_lines`.
 ///
 /// # Safety
 ///

@@ -3,7 +3,7 @@
 //! Unlike in f32, queries are the panels and a vector's lanes: of the first product the rows are keys, of the second the
 //! dimensions of the values, so that no head size wants padding, and neither the softmax nor its sums ever cross lanes. One more
 //! dimension, whose values are 1, sums the weights. A head's keys and values are so small once packed that all are packed before
-//! the first query: by each task for itself, or, where there is one head, which is large, once for all tasks.
+//! the first query: by each task for itself, or, where an image has one head, which is large, once for all tasks.
 
 use std::cell::RefCell;
 use std::ops::Range;

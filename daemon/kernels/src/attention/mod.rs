@@ -42,9 +42,9 @@ impl Level {
         });
     }
 
-    /// [`Level::attention_int8`] to the few keys and values of a text. Often its first token, which starts a text, has most of the
-    /// weight, its value is small, and what the others say counts. So values are taken less the first one, of which the
-    /// result has what its weights leave, and weights have fifteen bits. A signal-to-noise ratio of about 36 to 50 dB.
+    /// [`Level::attention_int8`] to the few keys and values of a text, at a signal-to-noise ratio of about 36 to 50 dB. A text's first
+    /// token often has most of the weight and a small value, while the other tokens carry the meaning. So the first
+    /// token's value is subtracted from all values and added to the result, and weights have fifteen bits instead of eight.
     ///
     /// # Panics
     ///

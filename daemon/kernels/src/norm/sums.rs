@@ -31,7 +31,7 @@ impl GroupSums {
 
     /// Adds rows of one image, `[rows][width][channels]`; strips come from top to bottom.
     ///
-    /// Of a row's pixels from left to right, some neighbours' in f32, the others in f64; then of the rows from top to bottom.
+    /// Sums of eight neighbouring pixels are f32; these are added in f64, from left to right, then row by row.
     ///
     /// # Panics
     ///

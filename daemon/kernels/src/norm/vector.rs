@@ -91,9 +91,8 @@ pub(super) fn scale_shift_rows<S: Simd>(
     let whole = channels / LANES * LANES;
     for row in 0..out.len() / channels {
         let first = row * channels;
-        // Beside values above that the negative ones of SiLU do not count.
-        let depth = simd.splat(SILU_DEPTH);
-        let mut max = if silu { depth } else { simd.splat(0.0) };
+        // SiLU's values are above −SILU_DEPTH: if the greatest is above SILU_DEPTH, it is the greatest magnitude, too.
+        let mut max = simd.splat(if silu { SILU_DEPTH } else { 0.0 });
         let of_channels = scale.as_chunks::<LANES>().0.iter().zip(shift.as_chunks::<LANES>().0);
         for (i, (scale, shift)) in of_channels.enumerate() {
             let at = first + i * LANES;

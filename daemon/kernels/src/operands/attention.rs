@@ -28,7 +28,8 @@ impl AttentionShape {
         self.heads * self.head_dim
     }
 
-    /// There is one head, as the autoencoder's attention has it: large, and packed in int8 once for all threads.
+    /// There is one head, as in the autoencoder's attention: large, so that an image's keys and values are packed in int8 once for
+    /// all threads.
     pub(crate) fn is_one_head(&self) -> bool {
         self.batch * self.heads == 1
     }

@@ -65,8 +65,8 @@ impl PhasePixels {
         self.rows * self.columns
     }
 
-    /// The columns in tiles of at most `most`, as equal as they can be: if these are several times the `rows` that are taken at
-    /// once, of whole ones.
+    /// Cuts the columns into tiles of at most `most`, as equal as possible. Where `most` is more than the `rows` that are taken at
+    /// once, all tiles but the last are multiples of these.
     #[inline(always)]
     pub(super) fn tiles(&self, rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let unit = if most > rows { rows } else { 1 };

@@ -17,7 +17,7 @@ pub(crate) const SHORT_EXP2: [f32; 5] = [9.570_102e-3, 5.591_786e-2, 2.402_474_4
 pub(crate) const SIGMOID_MIN: f32 = -89.0;
 /// From here up, `1 + e^-x` is 1.
 pub(crate) const SIGMOID_MAX: f32 = 87.0;
-/// No [`silu`] is as far below 0.
+/// `silu(x)` is above `-SILU_DEPTH` for every x.
 pub(crate) const SILU_DEPTH: f32 = 0.279;
 /// `-1 / ln 2`.
 pub(crate) const MINUS_LOG2_E: f32 = -std::f32::consts::LOG2_E;

@@ -3,7 +3,8 @@
 /// Rows whose greatest magnitude is below this are taken for zero, so that `127 / max` is finite.
 pub(crate) const TINY: f32 = 1e-35;
 
-/// `1.5 · 2²³`: a small number that is added to it is rounded to an integer, halves to even, which is in the lower bits then.
+/// `1.5 · 2²³`. Adding it to a small number rounds that to an integer, halves to even; the sum's lowest bits are the integer in two's
+/// complement.
 pub(crate) const INTEGERS: f32 = 12_582_912.0;
 
 /// `x · factor`, which is within ±128, rounded once to an integer, halves to even.

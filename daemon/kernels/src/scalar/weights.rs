@@ -1,6 +1,6 @@
 //! The softmax of int8 attention: scores, powers of 2 and weights in integers, which are the same everywhere by themselves.
 //!
-//! Accuracy was measured against f64: weights of a relative error of at most 0.5 % before they are rounded to one byte, tested
+//! Accuracy was measured against f64: weights of a relative error of at most 0.5 % before their fraction is rounded or cut off, tested
 //! below.
 
 /// Scores are below 2 to this power in magnitude, so that their differences fit 16 bits.

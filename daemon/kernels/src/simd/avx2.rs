@@ -104,7 +104,7 @@ fn integers(rounded: __m256) -> __m256i {
     _mm256_sub_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(INTEGERS.to_bits().cast_signed()))
 }
 
-/// The whole part of weights in units of 1/128, less 128, which is part of what is added.
+/// The whole part of weights in units of 1/128, less 128; `dither` includes these.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn whole(weights: __m256i, dither: i16) -> __m256i {

@@ -281,7 +281,8 @@ impl Simd for Avx512 {
             [self.rounded(a, factor), self.rounded(b, factor), self.rounded(c, factor), self.rounded(d, factor)];
         // SAFETY: `self` proves the features; there are 64 bytes to write to.
         unsafe {
-            let [a, b, c, d] = [a, b, c, d].map(|a| _mm512_castps_si512(a));
+            let [a, b] = [_mm512_castps_si512(a), _mm512_castps_si512(b)];
+            let [c, d] = [_mm512_castps_si512(c), _mm512_castps_si512(d)];
             let low = select(0xff, a, _mm512_slli_epi32::<8>(b));
             let high = select(0xff_0000, _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
             _mm512_storeu_si512(out.as_mut_ptr().cast(), select(0xffff, low, high));

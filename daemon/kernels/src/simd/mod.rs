@@ -121,7 +121,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Words: Copy;
     /// The most rows that are taken at once.
     const ROWS: usize;
-    /// The most rows of a product's tile, [`Simd::ROWS`] or some times as many, where what each tile costs counts beside them.
+    /// The most rows of a product's tile: [`Simd::ROWS`], or a multiple where a tile's fixed cost is noticeable.
     const TILE_ROWS: usize;
     /// What packed int8 activations are XORed with: 0x80 makes them unsigned for VNNI.
     const FLIP: u8;

@@ -27,7 +27,11 @@ static DITHERS_OF_KEYS: [[[u16; 8]; 2]; 32] = {
 static COLUMNS: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
 
 /// What [`weigh`] needs: 1, and 2¹⁵. In memory, lest the compiler makes them anew for every four keys.
-static CONSTANTS: [[u16; 8]; 2] = [[1; 8], [1 << 15; 8]];
+static CONSTANTS: [AlignedWords; 2] = [AlignedWords([1; 8]), AlignedWords([1 << 15; 8])];
+
+/// Sixteen bytes as a register wants them.
+#[repr(C, align(16))]
+struct AlignedWords([u16; 8]);
 
 /// The proof that this CPU has NEON, and SDOT where `DOT` is set.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +68,8 @@ fn transpose_four([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
 #[inline]
 #[target_feature(enable = "neon")]
 fn constants() -> [uint16x8_t; 2] {
-    // SAFETY: sixteen bytes are read from each array.
-    unsafe { [0, 1].map(|i| std::ptr::read_volatile(CONSTANTS[i].as_ptr().cast())) }
+    // SAFETY: each array has sixteen bytes, which are aligned to sixteen.
+    unsafe { [0, 1].map(|i| std::ptr::read_volatile(CONSTANTS[i].0.as_ptr().cast())) }
 }
 
 /// The weights of eight powers in units of 1/256, without the dither. `one` and `top` are [`CONSTANTS`].

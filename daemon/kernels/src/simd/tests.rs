@@ -180,17 +180,21 @@ fn words<S: Simd>(s: S) {
 fn powers<S: Simd>(s: S) {
     let flip = if S::FLIP == 0 { 0x80 } else { 0 };
     for first in (0..128).step_by(4) {
-        for power in (-240 * 128..=GREATEST_POWER).step_by(31) {
-            let of_queries: [i16; LANES] = std::array::from_fn(|l| (power + l as i16).min(GREATEST_POWER));
-            let (powers, mut bytes) = ([s.of_queries(&of_queries); 2], [[0; CHUNK]; 3]);
+        for least in (1 - 240 * 128..=GREATEST_POWER).step_by(31) {
+            let of_queries: [i16; LANES] = std::array::from_fn(|l| (least + l as i16).min(GREATEST_POWER));
+            let mut bytes = [[0; CHUNK]; 3];
+            // Of keys 2 and 3 one less.
+            let of_others = of_queries.map(|power| power - 1);
+            let powers = [s.of_queries(&of_queries), s.of_queries(&of_others)];
+            let power = |i: usize| if i % 4 < 2 { of_queries[i / 4] } else { of_others[i / 4] };
             let [dithered, whole, fraction] = &mut bytes;
             s.store_weights(powers, first, dithered);
             s.store_weight_bytes(powers, [whole, fraction]);
-            let expected = std::array::from_fn(|i| weight(of_queries[i / 4], first + i % 4) ^ flip);
-            assert_eq!(bytes[0], expected, "powers from {power}, keys from {first}");
+            let expected = std::array::from_fn(|i| weight(power(i), first + i % 4) ^ flip);
+            assert_eq!(bytes[0], expected, "powers from {least}, keys from {first}");
             for (byte, found) in bytes[1..].iter().enumerate() {
-                let expected = std::array::from_fn(|i| weight_bytes(of_queries[i / 4])[byte] ^ flip);
-                assert_eq!(*found, expected, "byte {byte} of powers from {power}");
+                let expected = std::array::from_fn(|i| weight_bytes(power(i))[byte] ^ flip);
+                assert_eq!(*found, expected, "byte {byte} of powers from {least}");
             }
         }
     }
