@@ -7,7 +7,7 @@ use diffused_tests::{copy_demo_bundle, edit, run};
 use serde_json::{Value, json};
 
 /// What `generate` says of a damaged bundle: the file, what is wrong with it, and nothing painted.
-fn check_damaged(file: &str, damage: fn(&Path), parts: &[&str]) {
+fn check_damaged(file: &str, damage: impl Fn(&Path), parts: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     copy_demo_bundle(&folder.path().join("m"));
     damage(&folder.path().join("m").join(file));

@@ -366,6 +366,7 @@ mod tests {
         let [int8, f32] = [paint(&int8), paint(&f32)];
         let squares: f64 = int8.iter().zip(&f32).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
         let psnr = 10.0 * (255f64.powi(2) * int8.len() as f64 / squares).log10();
+        assert!((35.0..200.0).contains(&psnr), "{psnr} dB");
     }
 
     #[test]
