@@ -195,14 +195,14 @@ fn conv(channels: usize, side: usize, format: Format, enlarged: Enlarged) -> Ker
     }
 }
 
-type Attention = fn(Level, &AttentionCall, &mut [f32]);
+type AttentionKernel = fn(Level, &AttentionCall, &mut [f32]);
 
-const SELF_INT8: (&str, Attention) = ("self-attention int8", Level::attention_int8);
-const CROSS_INT8: (&str, Attention) = ("cross-attention int8", Level::cross_attention_int8);
-const F32: (&str, Attention) = ("attention", Level::attention);
+const SELF_INT8: (&str, AttentionKernel) = ("self-attention int8", Level::attention_int8);
+const CROSS_INT8: (&str, AttentionKernel) = ("cross-attention int8", Level::cross_attention_int8);
+const F32: (&str, AttentionKernel) = ("attention", Level::attention);
 
 fn attention(
-    (name, attention): (&str, Attention),
+    (name, attention): (&str, AttentionKernel),
     [queries, keys]: [usize; 2],
     heads: usize,
     head_dim: usize,
