@@ -351,7 +351,7 @@ fn a_bench_measures_this_machine() {
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let layers = report["layers"].as_array().unwrap();
-    assert!(layers.len() == 4 && layers.iter().all(|layer| layer["gops"].as_f64().unwrap() > 0.0), "{report}");
+    assert!(layers.len() == 5 && layers.iter().all(|layer| layer["gops"].as_f64().unwrap() > 0.0), "{report}");
     let expected = report["expected"].as_array().unwrap();
     let models: Vec<&str> = expected.iter().map(|picture| picture["model"].as_str().unwrap()).collect();
     assert_eq!(models, ["Stable Diffusion 1.5", "Stable Diffusion 1.5", "demo"]);
