@@ -237,7 +237,7 @@ pub(crate) fn greatest_magnitudes<S: Simd>(simd: S, x: &[f32]) -> S::F {
     max
 }
 
-/// The same where the greatest magnitude of each lane is known.
+/// [`quantize_row`] where the greatest magnitude of each lane is known.
 #[inline(always)]
 pub(crate) fn quantize_by<S: Simd>(simd: S, x: &[f32], max: S::F, q: &mut [i8]) -> f32 {
     let max = simd.fold_max(max);

@@ -30,8 +30,8 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
     Ok(q)
 }
 
-/// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped. A single
-/// head is that of an image, whose pixels are queries and keys.
+/// Memory of `run`: the queries' is used again, and the result is quantized when queries, keys and values are dropped. Where `packs`
+/// is set, in int8 and not to a text, a single head is packed, that of an image, whose pixels are queries and keys.
 pub(super) fn memory(heads: usize, packs: bool, quantize: bool, output: &[usize]) -> OperatorMemory {
     let (batch, tokens) = (output[0], leading(output).iter().skip(1).product());
     let shape = AttentionShape {

@@ -34,7 +34,7 @@ pub(super) struct PackedHead {
     pub(super) v_scale: Vec<Line>,
     /// `127 / max|v|` of each dimension of the values.
     v_inverse: Vec<Line>,
-    /// What the values are less, for each dimension: 0, or the first of a text's.
+    /// What is subtracted from the values, for each dimension: 0, or the first of a text's.
     pub(super) v_offset: Vec<Line>,
     /// The keys' mean, for each dimension.
     mean: Vec<Line>,
@@ -56,7 +56,7 @@ impl AttentionShape {
 }
 
 impl PackedHead {
-    /// Packs the keys and values of a head; those of a text less the first value.
+    /// Packs the keys and values of a head. The first of a text's values is subtracted from all of them.
     #[inline(always)]
     pub(super) fn pack<S: Simd>(&mut self, simd: S, head: &HeadKeys, text: bool) {
         self.reserve(head);

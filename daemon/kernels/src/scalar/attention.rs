@@ -52,8 +52,8 @@ pub(crate) fn attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out
     attend_with_weights(query, keys, values, &offset, |power, j| [(weight(power, j), 1.0)], out);
 }
 
-/// [`attend_int8`] to a text: values are taken less the first, which the result gets back, and weights are
-/// [`weight_bytes`]: each sum takes those of the whole parts, then those of the fractions by 1/128.
+/// [`attend_int8`] to a text: the first value is subtracted from all values and added to the result, and weights are
+/// [`weight_bytes`]: each sum takes the products with the whole parts, then those with the fractions, by 1/128.
 pub(crate) fn cross_attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
     let bytes = |power: i16, _: usize| {
         let [whole, fraction] = weight_bytes(power);
@@ -62,7 +62,7 @@ pub(crate) fn cross_attend_int8(query: &[f32], keys: &[&[f32]], values: &[&[f32]
     attend_with_weights(query, keys, values, values[0], bytes, out);
 }
 
-/// Values are taken less the `offset`, which the result gets back. A key's weight is so many bytes, each with its unit.
+/// The `offset` is subtracted from all values and added to the result. A key's weight is so many bytes, each with its unit.
 fn attend_with_weights<const BYTES: usize>(
     query: &[f32],
     keys: &[&[f32]],
