@@ -145,7 +145,7 @@ impl Bench {
             println!("{size:<10} {budget:>7.0} {predicted:>10.1} {measured:>9.1} {ratio:>6.3}  {:.16}", run.sha256);
             let what = format!("{size} in {budget:.0} MiB: {measured:.1} MiB held, {predicted:.1} predicted");
             // Of the demo model's few MiB nearly all is the process itself.
-            self.check(ratio < 1.1 && (ratio > 0.9 || self.smoke) && measured <= budget * 1.02, what);
+            self.check(ratio <= 1.0 && (ratio > 0.9 || self.smoke), what);
             pictures.insert(run.sha256);
         }
         self.check(pictures.len() == 1, format!("{size}: pictures differ: {pictures:?}"));

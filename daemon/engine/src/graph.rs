@@ -115,6 +115,11 @@ impl Graph {
         Ok(())
     }
 
+    /// Frees the schedules.
+    pub(crate) fn forget(&mut self) {
+        self.schedules = Vec::new();
+    }
+
     fn unfit(&self, error: TractError) -> Error {
         let message = format!("the graph does not fit together: {error:#}");
         Error::ModelCorrupt { path: self.path.clone(), message }

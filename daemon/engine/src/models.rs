@@ -233,7 +233,7 @@ impl Models {
         Ok(StageDemand::new(SamplingPass::Hires, Stage::VaeEncoder, 1, demand))
     }
 
-    /// Frees all weights.
+    /// Frees all weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.text_encoder.forget();
         self.unet.forget();

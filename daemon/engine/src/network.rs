@@ -72,7 +72,18 @@ impl Network {
         let result = 2 * size_of::<f32>() * signature.output.iter().product::<usize>();
         let (activations, tables) = (schedule.activations().max(result) as u64, schedule.tables() as u64);
         let (strips, work) = (schedule.segment().cloned(), schedule.work());
-        Ok(Demand { activations, strips, tables, beside, matrices, weights_ahead, largest_block, work })
+        let ring_beside_strips = runs > 1 || schedule.reads_after_segment();
+        Ok(Demand {
+            activations,
+            strips,
+            ring_beside_strips,
+            tables,
+            beside,
+            matrices,
+            weights_ahead,
+            largest_block,
+            work,
+        })
     }
 
     /// Gets ready for runs of these `kinds`, which come in the `order` of these indices.
@@ -149,6 +160,7 @@ impl Network {
         Ok(Demand {
             activations: 0,
             strips: Some(segment),
+            ring_beside_strips: false,
             tables,
             beside: 0,
             matrices: vec![],
@@ -167,9 +179,30 @@ impl Network {
         })
     }
 
-    /// Frees all weights.
+    /// Frees all weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.shared.lock().weights.forget();
+        self.graph.forget();
+    }
+}
+
+#[cfg(test)]
+impl Network {
+    /// One of the demo model's that has a single input.
+    pub(crate) fn demo(name: &'static str) -> Network {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+        Network::open(&Bundle::open(crate::bundle::Source::Folder(folder)).unwrap(), name, 1).unwrap()
+    }
+
+    /// What a run needs for an input and an output of these shapes.
+    pub(crate) fn demand_of(&mut self, input: Vec<usize>, output: Vec<usize>) -> Demand {
+        self.demand(&Signature { inputs: vec![crate::graph::InputShape::F32(input)], output }, 1).unwrap()
+    }
+
+    /// Of each of its tensors the bytes in memory, and what it holds.
+    pub(crate) fn weights(&self) -> Vec<(usize, crate::weights::Shape)> {
+        let shared = self.shared.lock();
+        shared.weights.file().index().entries().map(|(_, entry)| (entry.bytes(), entry.shape())).collect()
     }
 }
 

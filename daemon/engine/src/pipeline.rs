@@ -122,9 +122,10 @@ impl<'a> Pipeline<'a> {
         self.tracker.skip(calls, macs);
     }
 
-    /// A stage frees its activations, and, where they do not stay from one image to the next, its weights.
+    /// A stage frees its activations, and, where they do not stay from one image to the next, its weights and schedules.
     fn stage_ended(&mut self) {
         if !self.plan.keeps_all {
+            self.models.forget();
             diffused_kernels::release_scratch();
             self.tracker.observer.memory_freed();
         }

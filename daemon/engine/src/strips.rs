@@ -147,6 +147,11 @@ impl Segment {
         self.nodes.last().map_or(Extent { height: 0, width: 0, channels: 0 }, |node| node.extent)
     }
 
+    /// Bytes of all matrices.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.nodes.iter().map(|node| node.weight_bytes as u64).sum()
+    }
+
     /// The same, whose result is handed out row by row.
     pub(crate) fn handing_out(&self) -> Segment {
         Segment { handed_out: true, ..self.clone() }

@@ -135,7 +135,7 @@ impl TextEncoder {
         }
     }
 
-    /// Frees the weights.
+    /// Frees weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
         self.second.iter_mut().for_each(|(network, _)| network.forget());

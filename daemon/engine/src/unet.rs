@@ -156,7 +156,7 @@ impl Unet {
         Signature { inputs, output: latents }
     }
 
-    /// Frees the weights.
+    /// Frees weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }

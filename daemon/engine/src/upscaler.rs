@@ -70,7 +70,7 @@ impl Upscaler {
         Ok(Demand { beside: demand.beside + bytes + large, activations: large, ..demand })
     }
 
-    /// Frees the weights.
+    /// Frees weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }

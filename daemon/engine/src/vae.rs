@@ -50,7 +50,7 @@ impl VaeDecoder {
         vec![1, height * self.sizes.factor, width * self.sizes.factor, COLOURS]
     }
 
-    /// Frees the weights.
+    /// Frees weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
@@ -120,7 +120,7 @@ impl VaeEncoder {
         vec![1, height / factor, width / factor, latent_channels * numbers(self.kind)]
     }
 
-    /// Frees the weights.
+    /// Frees weights and schedules.
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }

@@ -245,19 +245,14 @@ fn pass_macs(segment: &Segment, pass: &Pass) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
-    use std::path::Path;
 
     use super::super::RowNode;
     use super::super::stored::band_rows;
     use super::*;
-    use crate::bundle::{Bundle, Source};
-    use crate::graph::{InputShape, Signature};
     use crate::network::Network;
 
     fn segment(network: &'static str, shape: Vec<usize>, output: Vec<usize>) -> Segment {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        let mut network = Network::open(&Bundle::open(Source::Folder(folder)).unwrap(), network, 1).unwrap();
-        network.demand(&Signature { inputs: vec![InputShape::F32(shape)], output }, 1).unwrap().strips.unwrap()
+        Network::demo(network).demand_of(shape, output).strips.unwrap()
     }
 
     /// Bytes that are stored at the worst moment of a pass, step by step, of nodes whose rows `held` are stored before it.
