@@ -41,6 +41,8 @@ const FAMILIES: [FamilyModel; 9] = [
 /// What a picture takes.
 pub(crate) struct FamilyCost {
     pub(crate) name: &'static str,
+    /// Bytes.
+    pub(crate) budget: u64,
     /// `VmHWM`, bytes.
     pub(crate) peak: u64,
     /// What it may be, MiB.
@@ -90,7 +92,7 @@ fn one(
     let run = job.run(&[], pictures)?;
     let seconds = |stage: &str| run.timings[stage].as_f64().unwrap_or(f64::NAN);
     let (total, decode) = (seconds("total"), seconds("vae_decoder"));
-    let cost = FamilyCost { name, peak: run.peak, promised: None, seconds: total, decode };
+    let cost = FamilyCost { name, budget: job.budget, peak: run.peak, promised: None, seconds: total, decode };
     let (budget, held, gmac) = (job.budget as f64 / MIB, run.peak as f64 / MIB, work as f64 / 1e9);
     let FamilyCost { seconds, decode, .. } = cost;
     println!("{name:<19} {steps:>5} {budget:>7.0} {held:>7.1} {seconds:>8.2} {decode:>8.2} {gmac:>7.0}");

@@ -228,13 +228,13 @@ pub struct StagePlan {
     pub pass: SamplingPass,
     /// The stage.
     pub stage: Stage,
-    /// Activations at the worst moment, and small tables.
+    /// Activations at the worst moment, and small tables, beside the ring.
     pub activations: u64,
     /// Weights that stay in memory while the stage runs.
     pub resident: u64,
     /// Weights that are read in every run (sampling step).
     pub streamed: u64,
-    /// Buffers for reading ahead.
+    /// Buffers for reading ahead. Once all is read, strips have their room.
     pub ring: u64,
     /// Everything, the rest of the process included.
     pub peak: u64,

@@ -29,7 +29,6 @@ pub(crate) struct Schedule {
     /// Multiply-adds of each operator outside of the segment in strips, in order.
     operator_macs: Vec<u64>,
     segment: Option<Arc<Segment>>,
-    reads_after_segment: bool,
     tables: usize,
     activations: usize,
     work: WorkByKind,
@@ -57,28 +56,13 @@ impl Schedule {
         let ahead = AheadNodes::of(plan.model(), order, signature)?;
         let each_run = net_ops(&plan).filter(|(id, _)| !ahead.contains(*id));
         let matrices = each_run.flat_map(|(_, op)| op.matrices()).map(Arc::from).collect();
-        let is_segment = |id: usize| plan.model().node(id).op_is::<SegmentOp>();
-        let later = order.iter().skip_while(|id| !is_segment(**id));
-        let mut later = later.filter_map(|id| plan.model().node(*id).op_as::<NetOp>());
-        let reads_after_segment = later.any(|op| op.matrices().next().is_some());
         let mut activations = footprint::peak(plan.model(), order)?;
         if part == GraphPart::Shallow {
             // A run does not end the deep features' life.
             let last = plan.model().inputs.last();
             activations += last.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
         }
-        Ok(Schedule {
-            matrices,
-            ahead,
-            operator_macs,
-            segment,
-            reads_after_segment,
-            tables,
-            activations,
-            work,
-            part,
-            plan,
-        })
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, work, part, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
@@ -110,7 +94,10 @@ impl Schedule {
 
     /// Whether a run reads matrices after the segment in strips.
     pub(crate) fn reads_after_segment(&self) -> bool {
-        self.reads_after_segment
+        let (model, order) = (self.plan.model(), self.plan.order_without_consts());
+        let after = order.iter().skip_while(|id| !model.node(**id).op_is::<SegmentOp>());
+        let mut operators = after.filter_map(|id| model.node(*id).op_as::<NetOp>());
+        operators.any(|op| op.matrices().next().is_some())
     }
 
     /// The segment where it is all that runs.
