@@ -26,10 +26,12 @@ const fn family(name: &'static str, arch: Arch, side: usize, tiny: Option<Arch>,
     FamilyModel { name, arch, side, tiny, promised }
 }
 
-const FAMILIES: [FamilyModel; 9] = [
+const FAMILIES: [FamilyModel; 10] = [
     family("SD 1.5", Arch::Sd15, 512, None, None),
     family("BK-SDM-Tiny", Arch::BkSdmTiny, 512, None, None),
     family("SD-Turbo", Arch::SdTurbo, 512, None, None),
+    // Larger, the decoder's attention and strips take more than the UNet.
+    family("SD-Turbo, 768²", Arch::SdTurbo, 768, None, None),
     family("SD-Turbo, TAESD", Arch::SdTurbo, 512, Some(Arch::Taesd), Some(75)),
     family("SDXS", Arch::Sdxs, 512, None, None),
     family("SDXL-Turbo", Arch::SdxlTurbo, 512, None, Some(120)),

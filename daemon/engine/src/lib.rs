@@ -130,7 +130,7 @@ impl Engine {
         Ok(Engine { bundle, options, workers, models })
     }
 
-    /// Frees the weights that are kept from one image to the next.
+    /// Frees the weights and schedules that are kept from one image to the next.
     pub fn forget(&mut self) {
         self.models.forget();
     }
@@ -214,8 +214,9 @@ impl Engine {
             painting.check_start(checkpoint)?;
         }
         let plan = self.plan(painting)?;
-        if !plan.keeps_all {
-            self.models.forget();
+        match plan.keeps_all {
+            true => self.models.forget_others(&plan, painting.parameters().decoder),
+            false => self.models.forget(),
         }
         observer.memory_freed();
         cancel::watch(&self.workers, &observer.cancel_flag());

@@ -81,6 +81,8 @@ fn without_slack(memory: u64) -> u64 {
 pub(crate) struct Demand {
     /// Bytes of activations at the worst moment, outside of strips.
     pub(crate) activations: u64,
+    /// Bytes of these that are held between runs.
+    pub(crate) between_runs: u64,
     /// The part that runs in strips, if there is one.
     pub(crate) strips: Option<Segment>,
     /// Weights are still read ahead when that part runs; else the ring is free by then.
@@ -105,6 +107,7 @@ impl Demand {
         self.matrices.extend(next.matrices);
         Demand {
             activations: self.activations.max(next.activations),
+            between_runs: 0,
             ring_beside_strips: true,
             strips: self.strips.or(next.strips),
             tables: self.tables + next.tables,
@@ -122,6 +125,7 @@ impl Demand {
         self.matrices.extend(other.matrices.into_iter().filter(|(name, _)| !names.contains(name)));
         Demand {
             activations: self.activations.max(other.activations),
+            between_runs: self.between_runs.max(other.between_runs),
             strips: self.strips.or(other.strips),
             ring_beside_strips: true,
             tables: self.tables.max(other.tables),
@@ -136,9 +140,9 @@ impl Demand {
     /// Lets a network run between the runs of this one, in the room of its activations: how that may use the memory.
     /// No weights stay.
     pub(crate) fn make_room_for(&mut self, other: &Demand) -> RunBudget {
-        self.activations = self.activations.max(other.smallest());
+        self.activations = self.activations.max(self.between_runs + other.smallest());
         let ring = other.least_ring();
-        let strips = Some(other.strip_room(self.activations - ring));
+        let strips = Some(other.strip_room(self.activations - self.between_runs - ring));
         RunBudget { weights: Residency { keep: Keep::Only(HashSet::new()), ring: ring as usize }, strips, spare: 0 }
     }
 
@@ -228,13 +232,13 @@ pub struct StagePlan {
     pub pass: SamplingPass,
     /// The stage.
     pub stage: Stage,
-    /// Activations at the worst moment, and small tables, beside the ring.
+    /// Activations at the worst moment, and small tables, beside the ring; of strips what they take beyond its room.
     pub activations: u64,
     /// Weights that stay in memory while the stage runs.
     pub resident: u64,
     /// Weights that are read in every run (sampling step).
     pub streamed: u64,
-    /// Buffers for reading ahead. Once all is read, strips have their room.
+    /// Buffers for reading ahead. Strips that nothing is read after have their room.
     pub ring: u64,
     /// Everything, the rest of the process included.
     pub peak: u64,

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldValues;
 use crate::hires::{Hires, HiresUpscaler, SamplingPass};
 use crate::inpainting::{Inpainting, KeptLatents};
-use crate::memory_plan::{Demand, StageDemand};
+use crate::memory_plan::{Demand, MemoryPlan, StageDemand};
 use crate::picture::Fit;
 use crate::preview::{self, LatentColours};
 use crate::request::{Parameters, Stage};
@@ -17,8 +17,8 @@ use crate::unet::Unet;
 use crate::upscaler::Upscaler;
 use crate::vae::{VaeDecoder, VaeEncoder};
 
-/// Bytes of graph files that the process's own memory covers, and what each byte beyond them takes once it is parsed
-/// and scheduled. Measured with SDXL, whose graphs are twice as large as Stable Diffusion 2's.
+/// Bytes of graph files that the process's own memory covers, and what each byte beyond them takes at most once it is parsed
+/// and scheduled. Enough for SDXL, whose graphs are twice as large as Stable Diffusion 2's.
 const COVERED_GRAPHS: u64 = 288 << 10;
 const PARSED: u64 = 8;
 
@@ -81,13 +81,19 @@ impl Models {
 
     /// Whether the latents of that encoder are drawn with noise.
     pub(crate) fn draws(&self, kind: AutoencoderKind) -> bool {
-        self.encoders.iter().min_by_key(|(of, _)| *of != kind).is_some_and(|(of, _)| *of == AutoencoderKind::Full)
+        self.encoder_for(kind) == Some(AutoencoderKind::Full)
     }
 
     /// The encoder of this autoencoder, or of the other if it has none.
     pub(crate) fn encoder(&mut self, kind: AutoencoderKind) -> Result<&mut VaeEncoder> {
-        let found = self.encoders.iter_mut().min_by_key(|(of, _)| *of != kind);
+        let kind = self.encoder_for(kind);
+        let found = self.encoders.iter_mut().find(|(of, _)| Some(*of) == kind);
         found.map(|(_, encoder)| encoder).ok_or_else(|| Error::Internal("the model has no encoder".into()))
+    }
+
+    /// Whose encoder encodes for this autoencoder.
+    fn encoder_for(&self, kind: AutoencoderKind) -> Option<AutoencoderKind> {
+        self.encoders.iter().map(|(of, _)| *of).min_by_key(|of| *of != kind)
     }
 
     /// The upscaler.
@@ -241,6 +247,20 @@ impl Models {
         self.encoders.iter_mut().for_each(|(_, encoder)| encoder.forget());
         self.upscaler.iter_mut().for_each(Upscaler::forget);
     }
+
+    /// The same of what no stage of `plan` uses, which counts what its own stages keep; `kind` is its autoencoder.
+    pub(crate) fn forget_others(&mut self, plan: &MemoryPlan, kind: AutoencoderKind) {
+        let uses = |stage| plan.stages.iter().any(|planned| planned.stage == stage);
+        let encoder = self.encoder_for(kind).filter(|_| uses(Stage::VaeEncoder));
+        let decoder = Some(kind).filter(|_| uses(Stage::VaeDecoder));
+        let others = self.encoders.iter_mut().filter(|(of, _)| Some(*of) != encoder);
+        others.for_each(|(_, encoder)| encoder.forget());
+        let others = self.decoders.0.iter_mut().filter(|(of, _)| Some(*of) != decoder);
+        others.for_each(|(_, decoder)| decoder.forget());
+        if !uses(Stage::Upscaler) {
+            self.upscaler.iter_mut().for_each(Upscaler::forget);
+        }
+    }
 }
 
 /// The memory of parsed graphs beyond what the process's own covers.
@@ -250,4 +270,29 @@ fn graphs(bundle: &Bundle) -> Result<u64> {
         bytes += bundle.source.open(&format!("{network}.onnx"))?.len()?;
     }
     Ok(bytes.saturating_sub(COVERED_GRAPHS) * PARSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Source;
+    use crate::memory_plan::{self, RunBudget};
+
+    #[test]
+    fn what_no_stage_of_a_plan_uses_is_forgotten() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
+        let mut models = Models::open(&Bundle::open(Source::Folder(folder)).unwrap()).unwrap();
+        let full = AutoencoderKind::Full;
+        let plan = |stage, demand| {
+            memory_plan::plan(&[StageDemand::new(SamplingPass::First, stage, 1, demand)], None, 0).unwrap()
+        };
+        let encoder = models.encoder(full).unwrap();
+        let with_encoder = plan(Stage::VaeEncoder, encoder.demand(64, 64).unwrap());
+        encoder.encode(vec![0.0; 64 * 64 * 3], (64, 64), RunBudget::ample(), &mut |_| ()).unwrap();
+        let without = plan(Stage::VaeDecoder, models.decoders.get(full).unwrap().demand(8, 8).unwrap());
+        for (plan, stays) in [(&with_encoder, true), (&without, false)] {
+            models.forget_others(plan, full);
+            assert_eq!(models.encoder(full).unwrap().kept() > 0, stays);
+        }
+    }
 }

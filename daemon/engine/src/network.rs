@@ -73,8 +73,10 @@ impl Network {
         let (activations, tables) = (schedule.activations().max(result) as u64, schedule.tables() as u64);
         let (strips, work) = (schedule.segment().cloned(), schedule.work());
         let ring_beside_strips = runs > 1 || schedule.reads_after_segment();
+        let between_runs = schedule.deep_bytes() as u64;
         Ok(Demand {
             activations,
+            between_runs,
             strips,
             ring_beside_strips,
             tables,
@@ -159,6 +161,7 @@ impl Network {
         let (tables, work) = (schedule.tables() as u64, schedule.work());
         Ok(Demand {
             activations: 0,
+            between_runs: 0,
             strips: Some(segment),
             ring_beside_strips: false,
             tables,
@@ -197,6 +200,11 @@ impl Network {
     /// What a run needs for an input and an output of these shapes.
     pub(crate) fn demand_of(&mut self, input: Vec<usize>, output: Vec<usize>) -> Demand {
         self.demand(&Signature { inputs: vec![crate::graph::InputShape::F32(input)], output }, 1).unwrap()
+    }
+
+    /// How many matrices stay in memory.
+    pub(crate) fn kept(&self) -> usize {
+        self.shared.lock().weights.kept()
     }
 
     /// Of each of its tensors the bytes in memory, and what it holds.

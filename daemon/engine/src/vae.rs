@@ -124,6 +124,12 @@ impl VaeEncoder {
     pub(crate) fn forget(&mut self) {
         self.network.forget();
     }
+
+    /// How many of its matrices stay in memory.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.network.kept()
+    }
 }
 
 /// Of how many numbers an encoder's distribution of one value is.

@@ -130,6 +130,12 @@ impl Weights {
         }
     }
 
+    /// How many matrices are kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Frees everything that is kept.
     pub(crate) fn forget(&mut self) {
         self.end();

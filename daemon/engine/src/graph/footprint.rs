@@ -11,8 +11,8 @@ use super::order;
 use super::segment::SegmentOp;
 use crate::ops::OperatorMemory;
 
-/// Bytes of values at the worst moment of a run that goes through `order`. What a segment that runs in strips takes
-/// while it runs is not in it: that depends on the budget.
+/// Bytes of values at the worst moment of a run that goes through `order`. Of a segment that runs in strips only the copy of
+/// its input is in it: what it takes while it runs depends on the budget.
 pub(super) fn peak(model: &TypedModel, order: &[usize]) -> TractResult<usize> {
     let last_use = last_uses(model, order);
     let mut live = 0;
@@ -40,7 +40,7 @@ pub(super) fn peak(model: &TypedModel, order: &[usize]) -> TractResult<usize> {
 /// Bytes that `node` holds at most beside what is alive before it; of that, `dying` are inputs that nothing reads later.
 fn working(model: &TypedModel, node: &TypedNode, dying: &[usize]) -> TractResult<usize> {
     if node.op_is::<SegmentOp>() {
-        return Ok(0);
+        return order::inputs(node).into_iter().map(|input| node_bytes(model, input)).sum();
     }
     let outputs = node_bytes(model, node.id)?;
     let memory = match node.op_as::<NetOp>() {

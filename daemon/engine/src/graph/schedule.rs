@@ -31,6 +31,7 @@ pub(crate) struct Schedule {
     segment: Option<Arc<Segment>>,
     tables: usize,
     activations: usize,
+    deep_bytes: usize,
     work: WorkByKind,
     part: GraphPart,
 }
@@ -57,17 +58,27 @@ impl Schedule {
         let each_run = net_ops(&plan).filter(|(id, _)| !ahead.contains(*id));
         let matrices = each_run.flat_map(|(_, op)| op.matrices()).map(Arc::from).collect();
         let mut activations = footprint::peak(plan.model(), order)?;
+        let deep = match part {
+            GraphPart::Whole => None,
+            GraphPart::Keeping => plan.model().outputs.get(1),
+            GraphPart::Shallow => plan.model().inputs.last(),
+        };
+        let deep_bytes = deep.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
         if part == GraphPart::Shallow {
             // A run does not end the deep features' life.
-            let last = plan.model().inputs.last();
-            activations += last.map_or(Ok(0), |deep| footprint::node_bytes(plan.model(), deep.node))?;
+            activations += deep_bytes;
         }
-        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, work, part, plan })
+        Ok(Schedule { matrices, ahead, operator_macs, segment, tables, activations, deep_bytes, work, part, plan })
     }
 
     /// Bytes of activations at a run's worst moment outside of the segment in strips.
     pub(crate) fn activations(&self) -> usize {
         self.activations
+    }
+
+    /// Bytes of the deep features that a run leaves or takes up.
+    pub(crate) fn deep_bytes(&self) -> usize {
+        self.deep_bytes
     }
 
     /// The shape of the deep features that a run leaves; `None` where it leaves none.
@@ -233,10 +244,10 @@ fn run_segment(
 ) -> TractResult<TVec<TValue>> {
     let plan = plan.context("a segment without a plan for its strips")?;
     let source = inputs.pop().context("a segment without an input")?;
-    let stored = strips::store_input(&op.0, input::slice(&source)?)?;
-    drop(source);
     let mut shared = shared.lock();
     shared.pool.clear();
+    let stored = strips::store_input(&op.0, input::slice(&source)?)?;
+    drop(source);
     let result = strips::run(&op.0, plan, stored, &mut shared.weights, tick)?;
     Ok(tvec![Tensor::from_shape(&op.shape(), &result)?.into()])
 }

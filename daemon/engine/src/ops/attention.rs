@@ -24,7 +24,10 @@ pub(super) fn run(layer: &Layer, inputs: &mut OperatorInputs, pool: &mut Pool) -
         (true, false) => Level::attention_int8,
         (true, true) => Level::cross_attention_int8,
     };
+    let packed = packed_bytes(int8 && !cross, &shape);
+    pool.reserve(packed);
     attention(Level::current(), &AttentionCall { k: values(&k)?, v: values(&v)?, shape }, values_mut(&mut q)?);
+    pool.release(packed);
     pool.give(k);
     pool.give(v);
     Ok(q)
@@ -42,7 +45,11 @@ pub(super) fn memory(heads: usize, packs: bool, quantize: bool, output: &[usize]
         keys: tokens,
         causal: false,
     };
-    let scratch = if packs { shape.packed_bytes() } else { 0 };
+    let scratch = packed_bytes(packs, &shape);
     let unquantized = if quantize { f32_bytes(output) } else { 0 };
     OperatorMemory { takes_over: Some(0), scratch, unquantized }
+}
+
+fn packed_bytes(packs: bool, shape: &AttentionShape) -> usize {
+    if packs { shape.packed_bytes() } else { 0 }
 }
