@@ -93,6 +93,14 @@ pub struct Bundle {
     pub(crate) quantized: Option<QuantizedValues>,
 }
 
+#[cfg(test)]
+impl Bundle {
+    /// The demo model's.
+    pub(crate) fn demo() -> Bundle {
+        Bundle::open(Source::Folder(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"))).unwrap()
+    }
+}
+
 impl Bundle {
     /// Reads `bundle.json` and checks everything in it.
     ///

@@ -275,13 +275,11 @@ fn graphs(bundle: &Bundle) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::Source;
     use crate::memory_plan::{self, RunBudget};
 
     #[test]
     fn what_no_stage_of_a_plan_uses_is_forgotten() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        let mut models = Models::open(&Bundle::open(Source::Folder(folder)).unwrap()).unwrap();
+        let mut models = Models::open(&Bundle::demo()).unwrap();
         let full = AutoencoderKind::Full;
         let plan = |stage, demand| {
             memory_plan::plan(&[StageDemand::new(SamplingPass::First, stage, 1, demand)], None, 0).unwrap()

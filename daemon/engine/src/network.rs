@@ -193,8 +193,7 @@ impl Network {
 impl Network {
     /// One of the demo model's that has a single input.
     pub(crate) fn demo(name: &'static str) -> Network {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        Network::open(&Bundle::open(crate::bundle::Source::Folder(folder)).unwrap(), name, 1).unwrap()
+        Network::open(&Bundle::demo(), name, 1).unwrap()
     }
 
     /// What a run needs for an input and an output of these shapes.

@@ -273,10 +273,7 @@ fn guide(unconditional: &mut [f32], conditional: &[f32], scales: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::bundle::Source;
     use crate::graph::RUNS_AHEAD;
 
     const LATENTS: [usize; 4] = [1, 24, 16, 4];
@@ -301,8 +298,7 @@ mod tests {
     }
 
     fn demo() -> (Unet, [usize; 3]) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        let bundle = Bundle::open(Source::Folder(folder)).unwrap();
+        let bundle = Bundle::demo();
         let text = &bundle.manifest.text;
         (Unet::open(&bundle).unwrap(), [1, text.tokens, text.channels])
     }

@@ -77,17 +77,14 @@ fn deduplicated(ids: impl Iterator<Item = usize>) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use crate::bundle::{Bundle, Source};
+    use crate::bundle::Bundle;
     use crate::graph::footprint::peak;
     use crate::graph::{Graph, InputShape, Signature};
     use crate::weights::Weights;
 
     #[test]
     fn a_unet_needs_less_than_in_tracts_order() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-        let bundle = Bundle::open(Source::Folder(folder)).unwrap();
+        let bundle = Bundle::demo();
         let (text, sizes) = (&bundle.manifest.text, &bundle.manifest.picture);
         let output = vec![2, 64, 64, sizes.latent_channels];
         let inputs = vec![

@@ -1,6 +1,5 @@
 //! Graphs that a bundle may bring, and broken ones.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
@@ -11,7 +10,6 @@ use tract_onnx::pb::{
 use tract_onnx::pb::{TensorShapeProto, TypeProto, tensor_proto, type_proto};
 
 use super::*;
-use crate::bundle::Source;
 use crate::layer::Layer;
 use crate::layer_onnx::to_node;
 use crate::weights::Weights;
@@ -19,10 +17,6 @@ use crate::weights::Weights;
 /// The shape of all values of `between`.
 const SHAPE: [usize; 3] = [1, 1024, 64];
 const LEN: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
-
-fn demo() -> Bundle {
-    Bundle::open(Source::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo"))).unwrap()
-}
 
 fn attention(name: &str, input: &str, output: &str) -> NodeProto {
     let layer = Layer::Attention { heads: 2, causal: false, int8: false, cross: false, quantize: false };
@@ -50,7 +44,7 @@ fn graph(nodes: Vec<NodeProto>) -> Graph {
 }
 
 fn weights(network: &str) -> Shared {
-    Shared::new(Weights::open(&demo().source, network).unwrap())
+    Shared::new(Weights::open(&Bundle::demo().source, network).unwrap())
 }
 
 fn open(model: &ModelProto, weights: &Shared) -> Result<Graph> {
@@ -145,7 +139,7 @@ fn a_cancelled_run_and_a_failing_operator_say_so() {
 
 /// The demo model's decoder, changed by `change`; what is said of it.
 fn broken(change: impl FnOnce(&mut GraphProto)) -> String {
-    let bundle = demo();
+    let bundle = Bundle::demo();
     let mut model = file::proto(&bundle.read("vae_decoder.onnx").unwrap()).unwrap();
     change(model.graph.as_mut().unwrap());
     let graph = open(&model, &weights("vae_decoder"));
@@ -170,7 +164,7 @@ fn broken_graphs_are_refused_by_file_and_node() {
     let norm =
         |name: &'static str, value: i64| move |graph: &mut GraphProto| set(first(graph, "GroupNorm"), name, value);
     let named = |op_type: &str| {
-        let bundle = demo();
+        let bundle = Bundle::demo();
         let mut model = file::proto(&bundle.read("vae_decoder.onnx").unwrap()).unwrap();
         first(model.graph.as_mut().unwrap(), op_type).name.clone()
     };
@@ -259,7 +253,7 @@ fn a_missing_weight_is_named_with_its_file() {
 
 #[test]
 fn inputs_of_another_rank_are_refused() {
-    let bundle = demo();
+    let bundle = Bundle::demo();
     let bytes = bundle.read("vae_decoder.onnx").unwrap();
     let shared = weights("vae_decoder");
     for shape in [vec![16, 16, 4], vec![1, 16, 16, 5], vec![1, 0, 16, 4], vec![1, 1 << 40, 1 << 40, 4], vec![]] {
@@ -272,7 +266,7 @@ fn inputs_of_another_rank_are_refused() {
 /// Graphs with changed bytes are refused, or are graphs after all, but they neither panic nor ask for absurd memory.
 #[test]
 fn graphs_with_changed_bytes_do_no_harm() {
-    let bundle = demo();
+    let bundle = Bundle::demo();
     let shared = weights("vae_decoder");
     let bytes = bundle.read("vae_decoder.onnx").unwrap();
     let mut state = 1u64;
